@@ -1,0 +1,156 @@
+"""The files of the pack, as the registry's scanners and a reader meet them."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dev import ROOT
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+LONGEST_FUNCTION, LONGEST_FILE = 60, 400
+
+# What scanners of custom nodes report, found as they find it: in the text.
+TRIPWIRES = {
+    "another process": r"\bsubprocess\b|\bos\.(system|popen|fork|exec\w*|spawn\w*)\b",
+    "code from text": r"(?<![\w.])(eval|exec)\(",
+    "environment variables": r"\bos\.(environ|getenv|putenv)\b",
+    "network": r"^\s*(import|from)\s+(urllib|requests|socket|http|httpx|aiohttp|websocket|huggingface_hub)\b",
+    "pickle": r"^\s*(import|from)\s+(pickle|cPickle|dill|cloudpickle|marshal|shelve|joblib)\b",
+    "a fixed device": r"\.cuda\(|\.to\([\"']cuda",
+    "a path of one machine": r"[\"'](/(home|root|tmp|opt|usr|mnt|work|Users)/|[A-Za-z]:[\\/])",
+}
+ALLOWED = {"pit/download.py": r"^\s*(import|from)\s+huggingface_hub\b"}
+
+COMFYUI = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "node_helpers"}
+COMFYUI_ONLY_THERE = COMFYUI | {"nodes", "server", "execution", "latent_preview"}
+IN_NODES = COMFYUI | {"torch"} | sys.stdlib_module_names
+
+
+def git_files(*options: str) -> set[str]:
+    """Files of the repository, with those that are new and not ignored."""
+    # The clone may belong to another user than the one who tests it.
+    command = ["git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", *options]
+    listing = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return {name for name in listing.split("\0") if name and (ROOT / name).is_file()}
+
+
+TRACKED = git_files("--exclude-standard")
+PUBLISHED = sorted(TRACKED - git_files("--ignored", "--exclude-from=.comfyignore"))
+PUBLISHED_PYTHON = [name for name in PUBLISHED if name.endswith(".py")]
+ALL_PYTHON = sorted(name for name in TRACKED if name.endswith(".py"))
+
+
+def parsed(name: str) -> ast.Module:
+    return ast.parse((ROOT / name).read_text(encoding="utf-8"), name)
+
+
+def imports(name: str) -> Iterator[tuple[str, int]]:
+    """The first name of every imported module, and how many dots stand before it."""
+    for node in ast.walk(parsed(name)):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name.partition(".")[0], 0) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield (node.module or "").partition(".")[0], node.level
+
+
+def tripwires(text: str, allowed: str | None = None) -> list[str]:
+    """What a scanner would report of this source text."""
+    if allowed is not None:
+        text = re.sub(allowed, "", text, flags=re.MULTILINE)
+    return [what for what, pattern in TRIPWIRES.items() if re.search(pattern, text, re.MULTILINE)]
+
+
+def unsafe_loads(tree: ast.Module) -> list[int]:
+    """The lines with a torch.load that does not say weights_only=True."""
+    return [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load"
+        and "weights_only=True" not in map(ast.unparse, node.keywords)
+    ]
+
+
+def test_the_published_archive_holds_the_pack_and_no_tools():
+    places = {name.partition("/")[0] for name in PUBLISHED}
+    assert {"__init__.py", "nodes", "pit", "web", "pyproject.toml", "LICENSE", "README.md"} <= places
+    assert places.isdisjoint({"dev.py", "dev", "tests", "benchmarks", ".ci", ".venv", ".comfyui", "output"})
+
+
+def test_nothing_of_javascript_is_bundled():
+    assert [name for name in PUBLISHED if name.endswith((".js", ".mjs", ".ts"))] == []
+
+
+@pytest.mark.parametrize("name", PUBLISHED_PYTHON)
+def test_no_published_file_trips_a_scanner(name):
+    assert tripwires((ROOT / name).read_text(encoding="utf-8"), ALLOWED.get(name)) == []
+    assert unsafe_loads(parsed(name)) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import subprocess", "os.system('ls')", "eval('1')", "x = exec(code)", "os.environ['A']",
+        "from urllib.request import urlopen", "    import requests", "import pickle", "model.cuda()",
+        "model.to('cuda:0')", "open('/home/me/a')", "open('C:\\\\a')", "from huggingface_hub import x",
+    ],
+)
+def test_the_tripwires_are_sharp(line):
+    assert len(tripwires(line)) == 1
+
+
+@pytest.mark.parametrize("line", ["model.eval()", "retrieval(x)", "from .sockets import Tokens", "a / 'b/c'"])
+def test_the_tripwires_leave_honest_lines_alone(line):
+    assert tripwires(line) == []
+
+
+def test_an_unsafe_load_is_found():
+    code = "torch.load(a)\ntorch.load(a, weights_only=True)\ntorch.load(a, weights_only=False)\nload(a)"
+    assert unsafe_loads(ast.parse(code)) == [1, 3]
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLISHED_PYTHON if name.startswith("pit/")])
+def test_the_engine_knows_nothing_of_comfyui(name):
+    depth = name.count("/")
+    for module, dots in imports(name):
+        if dots == 0:
+            assert module not in COMFYUI_ONLY_THERE and module != "pit", module
+        assert dots <= depth, f"{'.' * dots}{module} leaves pit/"
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLISHED_PYTHON if name.startswith("nodes/")])
+def test_nodes_import_only_the_engine_and_comfyui(name):
+    assert {module for module, dots in imports(name) if dots == 0} <= IN_NODES
+
+
+@pytest.mark.parametrize("name", ALL_PYTHON)
+def test_files_and_functions_are_short(name):
+    assert len((ROOT / name).read_text(encoding="utf-8").splitlines()) <= LONGEST_FILE
+    for node in ast.walk(parsed(name)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno - node.lineno < LONGEST_FUNCTION, f"{node.name} is too long"
+
+
+def test_pyproject_has_what_the_registry_asks_for():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    project, comfy = settings["project"], settings["tool"]["comfy"]
+    assert re.fullmatch(r"[a-z][a-z0-9]*([-_.][a-z0-9]+)*", project["name"])
+    assert "comfyui" not in project["name"]
+    assert re.fullmatch(r"\d+\.\d+\.\d+", project["version"])
+    assert project["license"] == {"file": "LICENSE"}
+    assert project["description"] and project["requires-python"] == ">=3.10"
+    assert {"Repository", "Documentation", "Bug Tracker"} <= set(project["urls"])
+    assert comfy["PublisherId"] and comfy["DisplayName"] and comfy["requires-comfyui"]
+
+
+def test_the_pack_asks_for_no_package_that_comfyui_brings():
+    lines = Path(ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if line.strip() and not line.startswith("#")] == []
