@@ -1,0 +1,95 @@
+"""Pictures for the image encoder: exact CLIP preprocessing, and ComfyUI tensors to PIL and back."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+# The published resize makes the whole long side before it crops: 2000:1 is already 400 MB.
+_MAX_ASPECT = 2000
+
+
+def clip_pixel_values(images: list[Image.Image], size: int = 224) -> torch.Tensor:
+    """Pixel values `[B,3,size,size]` float32 of `images`, equal to the published processor.
+
+    The processor is transformers 4's `CLIPImageProcessor` with its defaults: RGB (alpha is dropped, grey is
+    repeated), `resize_for_encoder`, 1/255, CLIP mean and standard deviation.
+
+    Raises ValueError for an empty list and for pictures that `resize_for_encoder` refuses.
+    """
+    if not images:
+        raise ValueError("Expected at least one picture to encode, found none.")
+    pixels = np.stack([np.asarray(resize_for_encoder(image, size)) for image in images])
+    # The published scaling multiplies in float64; in float32 the last bit would differ.
+    scaled = torch.from_numpy(pixels).double().mul(1 / 255).float()
+    normalised = (scaled - torch.tensor(CLIP_MEAN)) / torch.tensor(CLIP_STD)
+    return normalised.permute(0, 3, 1, 2).contiguous()
+
+
+def resize_for_encoder(image: Image.Image, size: int = 224) -> Image.Image:
+    """The `size` x `size` RGB picture that the encoder sees of `image`.
+
+    Bicubic, the shorter side to `size`, the long side truncated to whole pixels, not rounded; then cropped to
+    the centre. Raises ValueError if one side is more than 2000 times the other.
+    """
+    short = min(image.size)
+    if max(image.size) > _MAX_ASPECT * short:
+        raise ValueError(
+            f"Expected a picture whose sides differ by at most {_MAX_ASPECT} to 1, found "
+            f"{_size_text(image)} pixels. Crop it, or paste it onto a larger picture."
+        )
+    width, height = (int(size * side / short) for side in image.size)
+    resized = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
+    left, top = (width - size) // 2, (height - size) // 2
+    return resized.crop((left, top, left + size, top + size))
+
+
+def to_pil(image: torch.Tensor) -> list[Image.Image]:
+    """PIL pictures of a ComfyUI IMAGE batch `[B,H,W,C]` (or one picture `[H,W,C]`), float in 0..1.
+
+    C = 1 becomes L, 3 RGB, 4 RGBA. Values outside 0..1 are clamped.
+    Raises TypeError for integer tensors, ValueError for other shapes and for NaN or infinity.
+    """
+    if not image.is_floating_point():
+        raise TypeError(f"Expected a picture of floating point values in 0..1, found {image.dtype}.")
+    shape = list(image.shape)
+    if image.ndim not in (3, 4) or shape[-1] not in (1, 3, 4) or 0 in shape:
+        raise ValueError(f"Expected pictures [B,H,W,C] or [H,W,C] with C 1, 3 or 4, found shape {shape}.")
+    if not torch.isfinite(image).all():
+        raise ValueError(f"Expected picture values in 0..1, found NaN or infinity (shape {shape}).")
+    batch = image if image.ndim == 4 else image[None]
+    pixels = batch.detach().float().clamp(0, 1).mul(255).round().to("cpu", torch.uint8).numpy()
+    return [Image.fromarray(each[..., 0] if each.shape[-1] == 1 else each) for each in pixels]
+
+
+def to_tensor(images: list[Image.Image]) -> torch.Tensor:
+    """ComfyUI IMAGE batch `[B,H,W,3]` float32 in 0..1; transparent pictures are put on white.
+
+    Raises ValueError for an empty list and for pictures of different sizes.
+    """
+    sizes = sorted({_size_text(image) for image in images})
+    if len(sizes) != 1:
+        found = ", ".join(sizes) or "no picture"
+        raise ValueError(f"Expected pictures of one size for a batch, found {found}.")
+    return torch.from_numpy(np.stack([np.asarray(on_white(image)) for image in images])).float() / 255
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """`image` as RGB, its transparency composited on white."""
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+
+
+def white_image(size: int) -> Image.Image:
+    """A white `size` x `size` RGB picture: what an empty slot shows."""
+    return Image.new("RGB", (size, size), "white")
+
+
+def _size_text(image: Image.Image) -> str:
+    return f"{image.width}x{image.height}"

@@ -1,0 +1,144 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from pit.images import clip_pixel_values, on_white, resize_for_encoder, to_pil, to_tensor, white_image
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture(scope="module")
+def golden_pixels() -> dict[str, torch.Tensor]:
+    return load_file(GOLDEN / "pit_clip_pixel_values.safetensors")
+
+
+def noise_image(width: int, height: int, channels: int = 3) -> Image.Image:
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, channels), np.uint8)
+    return Image.fromarray(pixels if channels > 1 else pixels[..., 0])
+
+
+@pytest.mark.parametrize("name", ["exact", "noise_small", "rgba_odd", "smooth_tall", "wide_strip"])
+def test_pixel_values_equal_the_published_processor(golden_pixels, name):
+    pixels = clip_pixel_values([Image.open(GOLDEN / "pit_clip_images" / f"{name}.png")])[0]
+    torch.testing.assert_close(pixels, golden_pixels[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "name, size, colour", [("white256_first_pixel", 256, "white"), ("black128_first_pixel", 128, "black")]
+)
+def test_pixel_values_of_flat_pictures(golden_pixels, name, size, colour):
+    pixels = clip_pixel_values([Image.new("RGB", (size, size), colour)])[0]
+    assert torch.equal(pixels, golden_pixels[name][:, None, None].expand(3, 224, 224))
+
+
+def test_pixel_values_batch_pictures_of_any_size_in_order():
+    images = [noise_image(40, 70), white_image(9), noise_image(300, 20)]
+    batch = clip_pixel_values(images, size=64)
+    assert batch.shape == (3, 3, 64, 64) and batch.dtype == torch.float32
+    for row, image in zip(batch, images, strict=True):
+        assert torch.equal(row, clip_pixel_values([image], size=64)[0])
+
+
+def test_grey_is_repeated_and_alpha_dropped():
+    grey, rgba = noise_image(50, 30, 1), noise_image(50, 30, 4)
+    as_rgb = Image.merge("RGB", [grey] * 3)
+    without_alpha = Image.merge("RGB", rgba.split()[:3])
+    assert torch.equal(clip_pixel_values([grey]), clip_pixel_values([as_rgb]))
+    assert torch.equal(clip_pixel_values([rgba]), clip_pixel_values([without_alpha]))
+
+
+def test_long_side_is_truncated_before_the_centre_crop():
+    image = noise_image(101, 67)  # 224 * 101 / 67 = 337.67: rounding would shift the grid
+    expected = image.resize((337, 224), Image.Resampling.BICUBIC).crop((56, 0, 280, 224))
+    assert resize_for_encoder(image).tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("width, height", [(1, 1), (1, 500), (500, 1), (2, 3)])
+def test_extreme_sizes_reach_the_encoder(width, height):
+    image = noise_image(width, height)
+    pixels = np.asarray(image).astype(float)
+    seen = np.asarray(resize_for_encoder(image)).astype(float)
+    assert seen.shape == (224, 224, 3)
+    if (width, height) == (1, 1):
+        assert (seen == pixels[0, 0]).all()
+    if width == 500:  # the middle 224 of 112000 columns lie between the two middle pixels
+        middle = pixels[0, 248:252]
+        assert seen.min() >= middle.min() - 32 and seen.max() <= middle.max() + 32
+        assert np.ptp(seen, axis=0).max() == 0
+
+
+def test_the_picture_shown_is_the_picture_encoded():
+    image = noise_image(90, 130, 4)
+    assert torch.equal(clip_pixel_values([resize_for_encoder(image)]), clip_pixel_values([image]))
+
+
+def test_endless_strips_are_refused_before_they_fill_the_memory():
+    with pytest.raises(ValueError, match="at most 2000 to 1, found 1x2001 pixels"):
+        clip_pixel_values([Image.new("RGB", (1, 2001))])
+
+
+def test_no_pictures_are_refused():
+    with pytest.raises(ValueError, match="at least one picture"):
+        clip_pixel_values([])
+
+
+@pytest.mark.parametrize("channels, mode", [(1, "L"), (3, "RGB"), (4, "RGBA")])
+def test_to_pil_keeps_channels_and_values(channels, mode):
+    levels = torch.randint(0, 256, (2, 5, 7, channels), generator=torch.Generator().manual_seed(0))
+    images = to_pil(levels / 255)
+    assert [image.mode for image in images] == [mode, mode] and images[0].size == (7, 5)
+    for image, level in zip(images, levels, strict=True):
+        assert np.array_equal(np.asarray(image).reshape(5, 7, channels), level.numpy())
+
+
+def test_to_pil_takes_one_picture_half_precision_and_overshoot():
+    image = torch.tensor([-0.2, 0.5, 1.3]).half().expand(4, 6, 3)
+    (picture,) = to_pil(image)
+    assert picture.size == (6, 4) and picture.getpixel((0, 0)) == (0, 128, 255)
+
+
+@pytest.mark.parametrize(
+    "shape", [(4, 4), (1, 4, 4, 2), (1, 3, 8, 8), (0, 4, 4, 3), (1, 0, 4, 3), (1, 1, 4, 4, 3)]
+)
+def test_to_pil_names_the_wrong_shape(shape):
+    with pytest.raises(ValueError, match=r"found shape \[" + ", ".join(map(str, shape))):
+        to_pil(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_to_pil_refuses_values_that_are_no_colours(value):
+    image = torch.zeros(1, 4, 4, 3)
+    image[0, 1, 2, 0] = value
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        to_pil(image)
+
+
+def test_to_pil_refuses_integers():
+    with pytest.raises(TypeError, match="torch.uint8"):
+        to_pil(torch.zeros(1, 4, 4, 3, dtype=torch.uint8))
+
+
+def test_to_tensor_inverts_to_pil():
+    images = [noise_image(7, 5), white_image(7).crop((0, 0, 7, 5))]
+    batch = to_tensor(images)
+    assert batch.shape == (2, 5, 7, 3) and batch.dtype == torch.float32
+    assert [image.tobytes() for image in to_pil(batch)] == [image.tobytes() for image in images]
+
+
+def test_to_tensor_refuses_mixed_sizes_and_nothing():
+    with pytest.raises(ValueError, match="found 4x4, 6x2"):
+        to_tensor([Image.new("RGB", (6, 2)), white_image(4)])
+    with pytest.raises(ValueError, match="found no picture"):
+        to_tensor([])
+
+
+def test_on_white_composites_transparency():
+    half_red = Image.new("RGBA", (2, 2), (255, 0, 0, 128))
+    half_black = Image.new("LA", (2, 2), (0, 128))
+    assert on_white(half_red).getpixel((0, 0)) == (255, 127, 127)
+    assert on_white(half_black).getpixel((0, 0)) == (127, 127, 127)
+    assert on_white(Image.new("L", (2, 2), 9)).getpixel((1, 1)) == (9, 9, 9)
