@@ -1,0 +1,191 @@
+"""What a creature is (a style per slot, colours, a scene, small jitters), and how it reads in words."""
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+COLORS = {
+    "red": (224, 54, 54),
+    "orange": (247, 146, 36),
+    "yellow": (252, 220, 74),
+    "green": (84, 176, 74),
+    "blue": (66, 142, 236),
+    "purple": (140, 82, 206),
+    "pink": (250, 158, 204),
+    "grey": (112, 116, 134),
+}
+COLOR_NAMES = list(COLORS)
+STYLES = {
+    "body": ["round", "pear", "tall", "boxy", "ghost"],
+    "pattern": ["plain", "belly", "spots", "stripes", "scales"],
+    "eyes": ["round", "cyclops", "triple", "sleepy", "slit", "sparkle"],
+    "mouth": ["smile", "fangs", "open", "zigzag", "beak", "buck"],
+    "horns": ["none", "cone", "ram", "antlers", "antennae", "sprout", "unicorn"],
+    "ears": ["none", "round", "pointy", "bunny", "floppy", "fin"],
+    "wings": ["none", "bat", "feather", "butterfly", "leaf"],
+    "arms": ["none", "stub", "claw", "flipper", "paw"],
+    "legs": ["none", "stub", "claw", "tentacle", "paw"],
+    "tail": ["none", "spade", "fluffy", "fish", "bolt", "curl", "flame"],
+}
+COLORED = ["body", "horns", "ears", "wings", "arms", "legs", "tail"]
+PARTS = ["body", "eyes", "mouth", "horns", "ears", "wings", "arms", "legs", "tail"]
+ATTRIBUTES = STYLES | {f"{slot}_color": COLOR_NAMES for slot in COLORED}
+SCENE_WORDS = {
+    "white": "",
+    "sky": " in the sky",
+    "night": " at night",
+    "meadow": " in a meadow",
+    "lava": " on lava",
+}
+SCENES = list(SCENE_WORDS)
+SPECIES = {  # a preferred style per slot, then three colours: body and limbs, wings and tail, horns
+    "ember": dict(
+        body="pear", pattern="scales", eyes="slit", mouth="fangs", horns="ram",
+        ears="none", wings="bat", arms="claw", legs="claw", tail="flame",
+        palette=("red", "orange", "yellow"),
+    ),
+    "tide": dict(
+        body="round", pattern="spots", eyes="round", mouth="open", horns="none",
+        ears="fin", wings="none", arms="flipper", legs="tentacle", tail="fish",
+        palette=("blue", "purple", "green"),
+    ),
+    "moss": dict(
+        body="pear", pattern="belly", eyes="sleepy", mouth="smile", horns="antlers",
+        ears="floppy", wings="leaf", arms="stub", legs="stub", tail="none",
+        palette=("green", "yellow", "orange"),
+    ),
+    "frost": dict(
+        body="boxy", pattern="belly", eyes="round", mouth="fangs", horns="cone",
+        ears="round", wings="feather", arms="paw", legs="paw", tail="fluffy",
+        palette=("blue", "grey", "pink"),
+    ),
+    "storm": dict(
+        body="tall", pattern="stripes", eyes="slit", mouth="zigzag", horns="antennae",
+        ears="pointy", wings="feather", arms="claw", legs="stub", tail="bolt",
+        palette=("yellow", "grey", "red"),
+    ),
+    "bloom": dict(
+        body="round", pattern="spots", eyes="sparkle", mouth="smile", horns="sprout",
+        ears="none", wings="butterfly", arms="stub", legs="stub", tail="curl",
+        palette=("pink", "purple", "green"),
+    ),
+    "shade": dict(
+        body="ghost", pattern="plain", eyes="cyclops", mouth="zigzag", horns="cone",
+        ears="none", wings="bat", arms="claw", legs="none", tail="spade",
+        palette=("purple", "grey", "yellow"),
+    ),
+    "burrow": dict(
+        body="tall", pattern="belly", eyes="round", mouth="buck", horns="none",
+        ears="bunny", wings="none", arms="paw", legs="paw", tail="fluffy",
+        palette=("orange", "yellow", "pink"),
+    ),
+}
+PALETTE_ROLE = dict(body=0, ears=0, arms=0, legs=0, wings=1, tail=1, horns=2)
+JITTERS = [
+    "size", "width", "height", "face", "eyes", "mouth", "horns", "ears", "wings", "arms",
+    "legs", "tail", "hue", "shade",
+]
+MAX_SEED = 2**64 - 1
+
+
+@dataclass(frozen=True)
+class Creature:
+    """One creature.
+
+    Attributes:
+        species: the species it was drawn from; its attributes need not follow it.
+        attributes: a value for every name of `ATTRIBUTES`.
+        jitter: small variations that no word describes, each in -1..1.
+        scene: one of `SCENES`.
+    """
+
+    species: str
+    attributes: dict[str, str]
+    jitter: dict[str, float]
+    scene: str = "white"
+
+    @property
+    def parts(self) -> list[str]:
+        """The parts it has."""
+        return [part for part in PARTS if self.attributes[part] != "none"]
+
+
+def sample_creature(
+    rng: random.Random, coherence: float = 0.8, species: str | None = None, scene: str = "white"
+) -> Creature:
+    """Draw a creature.
+
+    Args:
+        coherence: chance that a slot follows the species; 1 = pure species, 0 = every attribute drawn freely.
+        species: one of `SPECIES`; drawn when not given.
+    Raises:
+        ValueError: unknown species or scene, or a coherence outside 0..1.
+    """
+    if species is not None and species not in SPECIES:
+        raise ValueError(f"unknown species {species!r}; there are {', '.join(SPECIES)}")
+    if scene not in SCENES:
+        raise ValueError(f"unknown scene {scene!r}; there are {', '.join(SCENES)}")
+    if not 0 <= coherence <= 1:
+        raise ValueError(f"coherence must lie between 0 and 1, got {coherence}")
+    species = species or rng.choice(list(SPECIES))
+    typical = typical_attributes(species)
+    attributes = {
+        name: typical[name] if rng.random() < coherence else rng.choice(options)
+        for name, options in ATTRIBUTES.items()
+    }
+    jitter = {name: round(rng.uniform(-1, 1), 3) for name in JITTERS}
+    return Creature(species, attributes, jitter, scene)
+
+
+def creature_from_seed(
+    seed: int, coherence: float = 0.8, species: str | None = None, scene: str = "white"
+) -> Creature:
+    """The same creature for the same seed everywhere; see `sample_creature`.
+
+    Raises:
+        ValueError: the seed lies outside 0..2**64-1.
+    """
+    if not 0 <= seed <= MAX_SEED:
+        raise ValueError(f"the seed must lie between 0 and {MAX_SEED}, got {seed}")
+    return sample_creature(random.Random(seed), coherence, species, scene)
+
+
+def typical_attributes(species: str) -> dict[str, str]:
+    """The attributes of a pure member of a species."""
+    preferred = SPECIES[species]
+    colors = {f"{slot}_color": preferred["palette"][PALETTE_ROLE[slot]] for slot in COLORED}
+    return {slot: preferred[slot] for slot in STYLES} | colors
+
+
+def labels(creature: Creature, part: str | None = None) -> list[int]:
+    """One class index per attribute; -100 where it cannot be seen (absent, or outside the given part)."""
+    visible = set(STYLES) if part is None else {"body", "pattern"} if part == "body" else {part}
+    result = []
+    for name, options in ATTRIBUTES.items():
+        slot = name.removesuffix("_color")
+        absent = name != slot and creature.attributes[slot] == "none"
+        result.append(-100 if slot not in visible or absent else options.index(creature.attributes[name]))
+    return result
+
+
+def part_words(creature: Creature, part: str) -> str:
+    """A part in words, such as "red bat wings"."""
+    values = creature.attributes
+    if part == "body":
+        pattern = "" if values["pattern"] == "plain" else f" with {values['pattern']}"
+        return f"{values['body_color']} {values['body']} body{pattern}"
+    color = f"{values[part + '_color']} " if part in COLORED else ""
+    return f"{color}{values[part]} {part}"
+
+
+def caption(creature: Creature, rng: random.Random) -> str:
+    """A short caption with the scene.
+
+    One in three says just "a creature", the others name the body and one to four parts in random order.
+    """
+    if rng.random() < 1 / 3:
+        return f"a creature{SCENE_WORDS[creature.scene]}"
+    parts = [part_words(creature, part) for part in creature.parts if part != "body"]
+    rng.shuffle(parts)
+    body = f"a {creature.attributes['body_color']} {creature.attributes['body']} creature"
+    return f"{body} with {' and '.join(parts[:rng.randint(1, 4)])}{SCENE_WORDS[creature.scene]}"

@@ -1,0 +1,192 @@
+"""Painters of what grows out of the body: tail, wings, arms, legs; and of the body itself."""
+from __future__ import annotations
+
+import numpy as np
+
+from .anatomy import Sketch
+from .canvas import Color, bezier, darker, ellipse, lighter, outline_of, smooth, tube
+
+FISH_TAIL = (
+    (0, 0), (9, 2), (16, -1), (26, -17), (33, -13), (27, -1), (33, 9), (25, 12), (14, 6), (3, 7)
+)
+BOLT_TAIL = (
+    (0, 5), (13, 0), (9, -7), (22, -10), (18, -16), (35, -25), (29, -12), (32, -8), (21, -2), (25, 3), (4, 11)
+)
+FLAME = ((17, -3), (14, -11), (19, -16), (20, -27), (27, -19), (31, -15), (33, -7), (27, 0))
+BAT_WING = (  # curves, each from the end of the one before it
+    ((0, 2), (5, -14), (13, -24)), ((13, -24), (25, -22), (30, -6)), ((30, -6), (30, 0), (28, 9)),
+    ((28, 9), (23, 1), (18, 9)), ((18, 9), (12, 3), (8, 11)),
+)
+FEATHER_WING = (
+    (0, 7), (3, -6), (14, -20), (30, -26), (27.5, -18), (31.5, -14), (27, -8), (29.5, -3), (22.5, 2), (22, 8),
+    (10, 11),
+)
+FEATHER_EDGES = (
+    ((8, -2), (16, -9), (25, -14)), ((8, 3), (16, -2), (24, -5)), ((8, 8), (13, 5), (19, 4)),
+)
+LEAF_VEINS = (((9, -3), (9, -11)), ((15, -10), (16, -18)), ((10, -4), (19, -4)), ((16, -11), (25, -12)))
+CLAW_LEG = (
+    (-3.5, -5), (3.5, -5), (4, 5), (12, 12.5), (5.5, 11.5), (3, 14), (0, 11.5), (-3, 14), (-4.5, 11.5),
+    (-9, 12.5), (-4, 5),
+)
+SPOTS = (  # x and y in half widths and half heights of the body, radius in units
+    (-0.78, 0.3, 4.4), (0.76, 0.42, 4.8), (-0.36, 0.78, 4.2), (0.8, -0.42, 3.6), (-0.72, -0.6, 3.6),
+    (0.3, 0.74, 3.4),
+)
+
+
+def paint_tail(sketch: Sketch) -> None:
+    canvas, style, color = sketch.canvas, sketch.styles["tail"], sketch.colors["tail"]
+    line, grow = outline_of(color), 1.0 + 0.05 * sketch.jitter["tail"]
+    root_x, root_y = sketch.x + sketch.width * 0.62, sketch.bottom - 4
+
+    def at(*points):
+        return [(root_x + px * grow, root_y + py * grow) for px, py in points]
+
+    if style == "spade":
+        stem = bezier(*at((0, 3), (16, 9), (24, 4), (23, -8)))
+        canvas.shape(tube(stem, np.linspace(2.8, 1.8, 10)), color, line)
+        canvas.shape(at((23, -25), (33, -9), (24.5, -11), (14, -8)), color, line)
+    elif style == "fluffy":
+        plume = at((0, 3), (9, 8), (21, 7), (31, -3), (31, -18), (22, -17), (10, -9))
+        canvas.shape(smooth(plume), color, line)
+        tip = at((30, -3), (30, -17), (23, -16), (22, -10), (25, -6))
+        canvas.shape(smooth(tip), lighter(color, 0.6), None)
+    elif style == "fish":
+        canvas.shape(smooth(at(*FISH_TAIL)), color, line)
+        for start, end in (((20, -4), (28, -12)), ((20, 3), (28, 8))):
+            canvas.stroke(at(start, end), line, 1.6)
+    elif style == "bolt":
+        canvas.shape(at(*BOLT_TAIL), color, line)
+    elif style == "curl":
+        angle, radius = np.linspace(0, 2.1 * np.pi, 30), np.linspace(11.5, 2.4, 30)
+        spiral_x = root_x + (19 + radius * np.cos(angle + 2.2)) * grow
+        spiral_y = root_y - (5 + radius * np.sin(angle + 2.2)) * grow
+        spine = np.concatenate([at((0, 4)), np.stack([spiral_x, spiral_y], 1)[4:]])
+        canvas.stroke(spine, line, 7.4)
+        canvas.stroke(spine, color, 4)
+    elif style == "flame":
+        stem = bezier(*at((0, 3), (13, 9), (24, 6), (24, -2)))
+        canvas.shape(tube(stem, np.linspace(3, 2.4, 10)), color, line)
+        canvas.shape(smooth(at(*FLAME)), color, line)
+        glow = at((21, -4), (21, -10), (25, -15), (28.5, -8), (25, -2))
+        canvas.shape(smooth(glow), lighter(color, 0.65), None)
+
+
+def paint_wings(sketch: Sketch) -> None:
+    for side in sketch.sides["wings"]:
+        paint_wing(sketch, side)
+
+
+def paint_wing(sketch: Sketch, side: int) -> None:
+    canvas, style, color = sketch.canvas, sketch.styles["wings"], sketch.colors["wings"]
+    line, grow = outline_of(color), 1.04 + 0.06 * sketch.jitter["wings"]
+    at = sketch.placer(side, sketch.width * 0.72, sketch.y - 7, grow)
+    if style == "bat":
+        edge = [bezier(*at(*controls)) for controls in BAT_WING]
+        canvas.shape(np.concatenate([*edge, at((0, 9))]), color, line)
+        for end in ((27, 7), (18, 7)):
+            canvas.stroke(at((13, -22), end), line, 1.6)
+    elif style == "feather":
+        canvas.shape(smooth(at(*FEATHER_WING)), color, line)
+        for controls in FEATHER_EDGES:
+            canvas.stroke(bezier(*at(*controls), count=6), line, 1.6)
+    elif style == "butterfly":
+        lower = at((2, 8), (12, 4), (24, 6), (26, 15), (17, 20), (6, 15))
+        canvas.shape(smooth(lower), darker(color, 0.2), line)
+        upper = at((0, 6), (5, -12), (17, -26), (30, -22), (31, -8), (21, 4), (8, 9))
+        canvas.shape(smooth(upper), color, line)
+        canvas.shape(ellipse(*at((20, -13))[0], 5.4 * grow, count=16), lighter(color, 0.7), None)
+        canvas.shape(ellipse(*at((19, 12))[0], 3 * grow, count=12), lighter(color, 0.7), None)
+    elif style == "leaf":
+        upper, lower = bezier(*at((0, 6), (2, -20), (30, -27))), bezier(*at((30, -27), (33, 8), (4, 11)))
+        canvas.shape(np.concatenate([upper, lower[1:]]), color, line)
+        canvas.stroke(bezier(*at((2, 6), (10, -8), (26, -22)), count=8), line, 1.6)
+        for start, end in LEAF_VEINS:
+            canvas.stroke(at(start, end), line, 1.4)
+
+
+def paint_legs(sketch: Sketch) -> None:
+    if sketch.styles["legs"] == "tentacle":
+        for offset in (-16, -5.5, 5.5, 16):
+            paint_tentacle(sketch, offset)
+    else:
+        for side in (-1, 1):
+            paint_leg(sketch, side)
+
+
+def paint_tentacle(sketch: Sketch, offset: float) -> None:
+    x, bottom, color = sketch.x, sketch.bottom, sketch.colors["legs"]
+    root, out = x + offset * sketch.width / 23, 1 if offset > 0 else -1
+    knee, tip = x + offset * 1.25 + out * 2, x + offset * 1.3 + out * 6
+    spine = bezier((root, bottom - 8), (root, bottom + 5), (knee, bottom + 9), (tip, bottom + 3))
+    sketch.canvas.shape(tube(spine, np.linspace(4.6, 1.9, 10)), color, outline_of(color))
+
+
+def paint_leg(sketch: Sketch, side: int) -> None:
+    canvas, style, color = sketch.canvas, sketch.styles["legs"], sketch.colors["legs"]
+    line, grow = outline_of(color), 1 + 0.05 * sketch.jitter["legs"]
+    at = sketch.placer(side, sketch.width * 0.52, sketch.bottom - 3, grow)
+    if style == "stub":
+        canvas.shape(smooth(at((-5, -5), (5, -5), (6.5, 7), (5, 12), (-5, 12), (-6, 7))), color, line)
+    elif style == "paw":
+        canvas.shape(smooth(at((-6, -4), (6, -4), (11, 5), (9, 12.5), (-6, 12.5), (-8, 5))), color, line)
+        for toe in (-2, 3.5):
+            canvas.stroke(at((toe, 7.5), (toe, 12)), line, 1.6)
+    elif style == "claw":
+        canvas.shape(at(*CLAW_LEG), color, line)
+
+
+def paint_body(sketch: Sketch) -> None:
+    canvas, color = sketch.canvas, sketch.colors["body"]
+    canvas.shape(sketch.outline, color, outline_of(color))
+    inset = (sketch.outline - [sketch.x, sketch.y]) * 0.94 + [sketch.x, sketch.y]
+    canvas.clipped(inset, lambda: paint_pattern(sketch, color))
+
+
+def paint_pattern(sketch: Sketch, color: Color) -> None:
+    canvas, x, y, width, height = sketch.canvas, sketch.x, sketch.y, sketch.width, sketch.height
+    pale, deep = lighter(color, 0.62), darker(color, 0.5)
+    pattern = sketch.styles["pattern"]
+    if pattern == "belly":
+        canvas.shape(ellipse(x, y + height * 0.66, width * 0.72, height * 0.5), pale, None)
+    elif pattern == "spots":
+        for spot_x, spot_y, radius in SPOTS:
+            canvas.dot(x + spot_x * width, y + spot_y * height, radius, pale)
+    elif pattern == "stripes":
+        for row in (-0.84, 0.36, 0.66, 0.95):
+            middle = y + row * height
+            for side in (-1, 1):
+                edge, tip = x + side * width * 1.25, x + side * width * 0.3
+                canvas.shape([(edge, middle - 3.2), (tip, middle + 1), (edge, middle + 3.4)], deep, None)
+    elif pattern == "scales":
+        for row, row_y in enumerate((0.46, 0.68, 0.9, 1.1)):
+            for column in range(-3, 4):
+                scale_x = x + (column + (row % 2) * 0.5) * 8
+                canvas.shape(ellipse(scale_x, y + row_y * height, 4.6, 4.8, 14), pale, deep, 1.5)
+    canvas.dot(x - width * 0.48, sketch.top + height * 0.22, width * 0.17, lighter(color, 0.5), height * 0.08)
+
+
+def paint_arms(sketch: Sketch) -> None:
+    for side in sketch.sides["arms"]:
+        paint_arm(sketch, side)
+
+
+def paint_arm(sketch: Sketch, side: int) -> None:
+    canvas, style, color = sketch.canvas, sketch.styles["arms"], sketch.colors["arms"]
+    line, grow = outline_of(color), 1.04 + 0.06 * sketch.jitter["arms"]
+    at = sketch.placer(side, sketch.width * 0.95, sketch.y + sketch.height * 0.26, grow)
+    if style == "stub":
+        canvas.shape(smooth(at((-4, -4), (4, -6), (12, -1), (12, 6), (6, 8), (-2, 6))), color, line)
+    elif style == "paw":
+        arm = at((-5, -5), (2, -6), (10, 2), (13, 12), (7, 17), (0, 13), (-4, 5))
+        canvas.shape(smooth(arm), color, line)
+        canvas.shape(ellipse(*at((6.5, 10.5))[0], 3.3 * grow, count=12), lighter(color, 0.6), None)
+    elif style == "claw":
+        upper = bezier(*at((-4, 3), (5, 6), (8, -3)), count=6)
+        lower = bezier(*at((15, -1), (12, 10), (-3, 10)), count=7)
+        fingers = at((4, -10), (9, -8), (11.5, -14), (13.5, -8), (19, -10), (15, -2))
+        canvas.shape(np.concatenate([upper, fingers, lower]), color, line)
+    elif style == "flipper":
+        flipper = at((-4, -4), (4, -6), (15, 0), (23, 9), (16, 12), (4, 8), (-3, 5))
+        canvas.shape(smooth(flipper), color, line)

@@ -1,0 +1,33 @@
+"""The two miniature text encoders, a pair as SDXL's: penultimate states of both, pooled vector of one."""
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+from .sizes import TEXT_G, TEXT_L, TEXT_LENGTH, TEXT_VOCABULARY
+from .words import END, START, token_ids
+
+
+class TextEncoders(nn.Module):
+    """Captions to the text context and the pooled text embedding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        shared = {
+            "vocab_size": TEXT_VOCABULARY, "max_position_embeddings": TEXT_LENGTH,
+            "bos_token_id": START, "eos_token_id": END,
+        }
+        config_l = CLIPTextConfig(**TEXT_L, **shared, hidden_act="quick_gelu")
+        config_g = CLIPTextConfig(**TEXT_G, **shared, hidden_act="gelu", projection_dim=TEXT_G["hidden_size"])
+        self.clip_l = CLIPTextModel(config_l)
+        self.clip_g = CLIPTextModelWithProjection(config_g)
+
+    def forward(self, captions: list[str]) -> tuple[Tensor, Tensor]:
+        """Context `[B, 77, 64]` and pooled embedding `[B, 32]`."""
+        device = self.clip_g.text_projection.weight.device
+        ids_l = torch.tensor([token_ids(text, TEXT_LENGTH, END) for text in captions], device=device)
+        ids_g = torch.tensor([token_ids(text, TEXT_LENGTH, 0) for text in captions], device=device)
+        states_l = self.clip_l(ids_l, output_hidden_states=True).hidden_states[-2]
+        output_g = self.clip_g(ids_g, output_hidden_states=True)
+        return torch.cat([states_l, output_g.hidden_states[-2]], dim=-1), output_g.text_embeds

@@ -1,0 +1,94 @@
+"""Stage 1: the autoencoder, pictures of 128 px to latents of 16 x 16 x 4 and back."""
+from __future__ import annotations
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+from torch.nn import functional
+
+from ..sizes import AUTOENCODER_CHANNELS, LATENT_SCALE, PICTURE_SIZE
+from .stage import Run, Stage, train_stage
+
+STAGE = Stage("autoencoder", steps=4000, batch=12, learning_rate=1.5e-3)
+CROP = 64
+KL_WEIGHT = 1e-4
+
+
+def build_autoencoder() -> AutoencoderKL:
+    blocks = len(AUTOENCODER_CHANNELS)
+    return AutoencoderKL(
+        sample_size=PICTURE_SIZE, latent_channels=4, scaling_factor=LATENT_SCALE,
+        block_out_channels=AUTOENCODER_CHANNELS, layers_per_block=1, norm_num_groups=32,
+        down_block_types=["DownEncoderBlock2D"] * blocks, up_block_types=["UpDecoderBlock2D"] * blocks,
+    )
+
+
+def train_autoencoder(run: Run, data: dict[str, np.ndarray]) -> AutoencoderKL:
+    torch.manual_seed(run.seed)
+    model = build_autoencoder().to(run.device)
+
+    def loss_at(step: int, generator: torch.Generator) -> Tensor:
+        crops = random_crops(data["pictures"], STAGE.batch, generator).to(run.device)
+        with run.autocast():
+            posterior = model.encode(crops).latent_dist
+            noise = torch.randn(posterior.mean.shape, generator=generator).to(run.device)
+            drawn = model.decode(posterior.mean.float() + posterior.std.float() * noise).sample.float()
+        divergence = posterior.kl().float().mean()
+        return pixel_loss(drawn, crops) + KL_WEIGHT * divergence / posterior.mean[0].numel()
+
+    return standardise_latents(run, train_stage(run, STAGE, model, loss_at), data)
+
+
+def pixels_to_tensor(pixels: np.ndarray) -> Tensor:
+    """uint8 `[B, H, W, 3]` -> float `[B, 3, H, W]` in -1..1."""
+    return torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def random_crops(pictures: np.ndarray, count: int, generator: torch.Generator) -> Tensor:
+    """Square crops at random places of random pictures."""
+    rows = torch.randint(len(pictures), (count,), generator=generator).tolist()
+    places = torch.randint(PICTURE_SIZE - CROP + 1, (count, 2), generator=generator).tolist()
+    crops = (
+        pictures[row, top:top + CROP, left:left + CROP]
+        for row, (top, left) in zip(rows, places, strict=True)
+    )
+    return pixels_to_tensor(np.stack(list(crops)))
+
+
+def pixel_loss(drawn: Tensor, wanted: Tensor) -> Tensor:
+    """Absolute error at three scales, and of the differences between neighbours: it keeps outlines crisp."""
+    loss = sum(
+        functional.l1_loss(functional.avg_pool2d(drawn, size), functional.avg_pool2d(wanted, size))
+        for size in (1, 2, 4)
+    )
+    edges = sum(functional.l1_loss(drawn.diff(dim=axis), wanted.diff(dim=axis)) for axis in (2, 3))
+    return loss + edges
+
+
+@torch.no_grad()
+def encode_pictures(
+    model: AutoencoderKL, pictures: np.ndarray, device: torch.device, batch: int = 64
+) -> Tensor:
+    """Mean latents of pictures, unscaled: uint8 `[N, 128, 128, 3]` -> `[N, 4, 16, 16]` on the CPU."""
+    chunks = (pictures[start:start + batch] for start in range(0, len(pictures), batch))
+    posteriors = (model.encode(pixels_to_tensor(chunk).to(device)).latent_dist for chunk in chunks)
+    return torch.cat([posterior.mean.float().cpu() for posterior in posteriors])
+
+
+@torch.no_grad()
+def standardise_latents(run: Run, model: AutoencoderKL, data: dict[str, np.ndarray]) -> AutoencoderKL:
+    """Give the latents unit spread under SDXL's latent factor.
+
+    Shift and scale are folded into the 1x1 convolutions on both sides of the latents.
+    """
+    latents = encode_pictures(model, data["pictures"][:1024], run.device)
+    mean = latents.mean(dim=(0, 2, 3)).to(run.device)
+    scale = latents.std(dim=(0, 2, 3)).to(run.device) * LATENT_SCALE
+    before, after = model.quant_conv, model.post_quant_conv
+    after.bias += (after.weight[:, :, 0, 0] * mean).sum(dim=1)
+    after.weight *= scale[None, :, None, None]
+    before.weight[:4] /= scale[:, None, None, None]
+    before.bias[:4] = (before.bias[:4] - mean) / scale
+    before.bias[4:] -= 2 * scale.log()
+    return model

@@ -1,0 +1,105 @@
+"""The rendered data set: pictures, encoder views, part crops and labels, in memory-mapped arrays."""
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..canvas import WHITE
+from ..creature import ATTRIBUTES, PARTS, SCENES, Creature, labels, sample_creature
+from ..render import draw_part, draw_scene, draw_shape
+from ..sizes import ENCODER_SIZE, PICTURE_SIZE
+
+PART_VIEWS = 5
+CHUNK = 500
+# Values and their shares. Mostly free mixtures: coherent data teaches the species alone.
+COHERENCE = ((0.0, 0.60), (0.5, 0.25), (0.85, 0.15))
+ARRAYS = {
+    "pictures": ((PICTURE_SIZE, PICTURE_SIZE, 3), np.uint8),
+    "views": ((ENCODER_SIZE, ENCODER_SIZE, 3), np.uint8),
+    "part_views": ((PART_VIEWS, ENCODER_SIZE, ENCODER_SIZE, 3), np.uint8),
+    "part_kinds": ((PART_VIEWS,), np.int8),
+    "labels": ((len(ATTRIBUTES),), np.int8),
+    "part_labels": ((PART_VIEWS, len(ATTRIBUTES)), np.int8),
+}
+NO_PART = -1
+
+
+def training_creature(seed: int, index: int) -> Creature:
+    """Creature number `index` of the data set with this seed."""
+    rng = random.Random(f"{seed}/{index}")
+    coherence = rng.choices([value for value, _ in COHERENCE], [share for _, share in COHERENCE])[0]
+    return sample_creature(rng, coherence, scene=rng.choice(SCENES))
+
+
+def render_chunk(seed: int, start: int, count: int) -> dict[str, np.ndarray]:
+    """Rows start .. start + count of every array."""
+    rows = {name: np.empty((count, *shape), dtype) for name, (shape, dtype) in ARRAYS.items()}
+    for offset in range(count):
+        for name, value in render_row(training_creature(seed, start + offset), seed, start + offset).items():
+            rows[name][offset] = value
+    return rows
+
+
+def render_row(creature: Creature, seed: int, index: int) -> dict[str, np.ndarray]:
+    """One row of every array; missing part views are white, of kind `NO_PART`."""
+    rng = random.Random(f"{seed}/{index}/parts")
+    shape = draw_shape(creature, PICTURE_SIZE, 2)
+    picture = draw_scene(creature.scene, PICTURE_SIZE).copy()
+    picture.paste(shape, (0, 0), shape)
+    plain = Image.new("RGB", shape.size, WHITE)
+    plain.paste(shape, (0, 0), shape)
+    parts = rng.sample(creature.parts, min(PART_VIEWS, len(creature.parts)))
+    views = np.full(ARRAYS["part_views"][0], 255, np.uint8)
+    for slot, part in enumerate(parts):
+        views[slot] = draw_part(creature, part, ENCODER_SIZE, share=rng.uniform(0.66, 0.96), rng=rng)
+    kinds = [PARTS.index(part) for part in parts]
+    seen = [labels(creature, part) for part in parts]
+    missing = PART_VIEWS - len(parts)
+    return {
+        "pictures": np.asarray(picture),
+        "views": np.asarray(plain.resize((ENCODER_SIZE, ENCODER_SIZE), Image.Resampling.BICUBIC)),
+        "part_views": views,
+        "part_kinds": np.array(kinds + [NO_PART] * missing),
+        "labels": np.array(labels(creature)),
+        "part_labels": np.array(seen + [[-100] * len(ATTRIBUTES)] * missing),
+    }
+
+
+def open_dataset(
+    folder: Path, count: int, seed: int, workers: int, on_progress: Callable[[int], None]
+) -> dict[str, np.ndarray]:
+    """The data set as memory maps; renders what is missing and goes on where an earlier run stopped.
+
+    Raises:
+        ValueError: the folder holds a data set of another seed or size.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest = folder / "manifest.json"
+    wanted = {"seed": seed, "count": count}
+    state = json.loads(manifest.read_text()) if manifest.exists() else {**wanted, "done": 0}
+    if {key: state[key] for key in wanted} != wanted:
+        raise ValueError(
+            f"{folder} holds a data set of {state}, wanted was {wanted}; use another folder or delete it"
+        )
+    mode = "r+" if state["done"] else "w+"
+    arrays = {
+        name: np.lib.format.open_memmap(folder / f"{name}.npy", mode, dtype, (count, *shape))
+        for name, (shape, dtype) in ARRAYS.items()
+    }
+    starts = range(state["done"], count, CHUNK)
+    sizes = [min(CHUNK, count - start) for start in starts]
+    with ProcessPoolExecutor(workers) as pool:
+        chunks = pool.map(render_chunk, [seed] * len(starts), starts, sizes)
+        for start, rows in zip(starts, chunks, strict=True):
+            for name, values in rows.items():
+                arrays[name][start:start + len(values)] = values
+            done = start + len(rows["labels"])
+            manifest.write_text(json.dumps({**wanted, "done": done}))
+            on_progress(done)
+    return arrays

@@ -1,0 +1,155 @@
+"""Stage 2: the image encoder and the resampler, taught by a linear reading of attributes off the tokens."""
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ...images import CLIP_MEAN, CLIP_STD
+from ...resampler import Resampler
+from ..creature import ATTRIBUTES, PARTS
+from ..sizes import RESAMPLER, TOKEN_COUNT, TOKEN_DIM, VISION
+from ..vision import CreatureVision
+from .stage import Run, Stage, train_stage
+
+STAGE = Stage("encoder", steps=1600, batch=80, learning_rate=2e-3)
+PART_BATCH = 48
+EMPTY_BATCH = 4
+TOKEN_NOISE = 0.5
+THUMBNAIL = 32
+CLASSES = [len(options) for options in ATTRIBUTES.values()]
+KIND_EMPTY, KIND_WHOLE = len(PARTS), len(PARTS) + 1
+
+
+class ImageTokens(nn.Module):
+    """The image encoder and the resampler together: pictures to tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vision = CreatureVision()
+        self.resampler = Resampler(**RESAMPLER)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        return self.resampler(self.vision.features(pixel_values))
+
+
+class Reading(nn.Module):
+    """Training heads, not shipped: attributes, kind and a thumbnail from tokens, attributes from features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        width = TOKEN_COUNT * TOKEN_DIM
+        self.attributes = nn.Linear(width, sum(CLASSES))
+        self.kind = nn.Linear(width, len(PARTS) + 2)
+        self.trunk_attributes = nn.Linear(VISION["positions"] * 8, sum(CLASSES))
+        self.trunk_squeeze = nn.Linear(VISION["channels"][-1], 8)
+        self.thumbnail = nn.Sequential(
+            nn.Linear(width, 512), nn.SiLU(), nn.Linear(512, 3 * THUMBNAIL * THUMBNAIL)
+        )
+
+    def from_trunk(self, features: Tensor) -> Tensor:
+        return self.trunk_attributes(self.trunk_squeeze(features).flatten(1))
+
+
+class TaughtEncoder(nn.Module):
+    """What this stage trains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = ImageTokens()
+        self.reading = Reading()
+
+
+def pixel_values(pixels: np.ndarray) -> Tensor:
+    """uint8 `[B, 64, 64, 3]` -> normalised as for CLIP, float `[B, 3, 64, 64]`."""
+    scaled = torch.from_numpy(np.array(pixels)).float() / 255
+    return ((scaled - torch.tensor(CLIP_MEAN)) / torch.tensor(CLIP_STD)).permute(0, 3, 1, 2)
+
+
+def attribute_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy over the attributes that can be seen (`targets [B, A]`, -100 = cannot)."""
+    losses = [
+        functional.cross_entropy(part, targets[:, index], reduction="sum")
+        for index, part in enumerate(logits.float().split(CLASSES, dim=1))
+    ]
+    return sum(losses) / (targets != -100).sum().clamp(min=1)
+
+
+def spread_loss(tokens: Tensor) -> Tensor:
+    """How far token channels are from zero mean and unit spread over the batch, which a prior can draw."""
+    spread = (tokens.var(dim=0) + 1e-4).sqrt()
+    return tokens.mean(dim=0).square().mean() + (1 - spread).square().mean()
+
+
+def draw_batch(data: dict[str, np.ndarray], generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Whole creatures, part crops and a few white pictures: pixel values, attribute targets, kinds."""
+    count = len(data["labels"])
+    rows = torch.randint(count, (STAGE.batch,), generator=generator).numpy()
+    part_rows = torch.randint(count, (PART_BATCH,), generator=generator).numpy()
+    slots = torch.randint(data["part_kinds"].shape[1], (PART_BATCH,), generator=generator).numpy()
+    white = np.full((EMPTY_BATCH, *data["views"].shape[1:]), 255, np.uint8)
+    pixels = np.concatenate([data["views"][rows], data["part_views"][part_rows, slots], white])
+    unseen = np.full((EMPTY_BATCH, len(CLASSES)), -100)
+    targets = np.concatenate([data["labels"][rows], data["part_labels"][part_rows, slots], unseen])
+    part_kinds = data["part_kinds"][part_rows, slots].astype(np.int64)
+    part_kinds = np.where(part_kinds < 0, KIND_EMPTY, part_kinds)
+    whole, empty = np.full(STAGE.batch, KIND_WHOLE), np.full(EMPTY_BATCH, KIND_EMPTY)
+    kinds = np.concatenate([whole, part_kinds, empty])
+    return pixel_values(pixels), torch.from_numpy(targets.astype(np.int64)), torch.from_numpy(kinds)
+
+
+def train_encoder(run: Run, data: dict[str, np.ndarray]) -> TaughtEncoder:
+    torch.manual_seed(run.seed)
+    model = TaughtEncoder().to(run.device)
+
+    def loss_at(step: int, generator: torch.Generator) -> Tensor:
+        pixels, targets, kinds = (x.to(run.device) for x in draw_batch(data, generator))
+        with run.autocast():
+            features = model.encoder.vision.features(pixels)
+            tokens = model.encoder.resampler(features).float()
+            noise = torch.randn(tokens.shape, generator=generator).to(tokens)
+            noisy = (tokens + TOKEN_NOISE * noise).flatten(1)
+            loss = attribute_loss(model.reading.attributes(noisy), targets)
+            loss = loss + 0.5 * attribute_loss(model.reading.from_trunk(features), targets)
+            loss = loss + 0.3 * functional.cross_entropy(model.reading.kind(noisy).float(), kinds)
+            loss = loss + 0.2 * spread_loss(tokens[:STAGE.batch])
+            if step % 3 == 0:
+                loss = loss + 2 * thumbnail_loss(model.reading, noisy, pixels)
+        return loss
+
+    trained = train_stage(run, STAGE, model, loss_at)
+    report_accuracy(run, trained, data)
+    return trained
+
+
+def thumbnail_loss(reading: Reading, noisy: Tensor, pixels: Tensor) -> Tensor:
+    wanted = functional.interpolate(pixels, THUMBNAIL, mode="area").flatten(1)
+    return functional.mse_loss(reading.thumbnail(noisy).float(), wanted)
+
+
+@torch.no_grad()
+def report_accuracy(run: Run, trained: TaughtEncoder, data: dict[str, np.ndarray]) -> None:
+    """Write how well the attributes are read off the tokens (the training heads' own reading)."""
+    rows = slice(len(data["labels"]) - 1000, None)
+    tokens = encode_views(trained.encoder, data["views"][rows], run.device).to(run.device)
+    logits = trained.reading.attributes(tokens.flatten(1)).split(CLASSES, dim=1)
+    targets = torch.from_numpy(data["labels"][rows].astype(np.int64)).to(run.device)
+    lines = []
+    for index, (name, part) in enumerate(zip(ATTRIBUTES, logits, strict=True)):
+        seen = targets[:, index] != -100
+        right = (part.argmax(dim=1) == targets[:, index])[seen]
+        lines.append(f"{name},{right.float().mean().item():.4f}")
+    (run.folder / "encoder_accuracy.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+@torch.no_grad()
+def encode_pixels(encoder: ImageTokens, pixels: Tensor, device: torch.device, batch: int = 256) -> Tensor:
+    """Tokens of normalised pixels: float `[N, 3, 64, 64]` -> float `[N, 16, 64]` on the CPU."""
+    return torch.cat([encoder(chunk.to(device)).float().cpu() for chunk in pixels.split(batch)])
+
+
+def encode_views(encoder: ImageTokens, views: np.ndarray, device: torch.device, batch: int = 4096) -> Tensor:
+    """Tokens of encoder views: uint8 `[N, 64, 64, 3]` -> float `[N, 16, 64]` on the CPU."""
+    chunks = (views[start:start + batch] for start in range(0, len(views), batch))
+    return torch.cat([encode_pixels(encoder, pixel_values(chunk), device) for chunk in chunks])

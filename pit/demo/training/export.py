@@ -1,0 +1,54 @@
+"""Stage 5: the shipped weights as fp16 safetensors, in the layouts that ComfyUI and the loaders read."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from ...adapter import IPAdapterPlus
+from ...checkpoints import PriorConfig, save_ip_adapter, save_prior
+from ...prior import IPPrior, feed_forward_width
+from ...weight_files import write_state
+from ..sizes import PRIOR
+from ..text import TextEncoders
+from ..weights import IP_ADAPTER, IP_PRIOR, RENDERER, VERSION, VISION
+from ..words import END, START, WORDS
+from .encoder import ImageTokens
+from .unet import Renderer
+
+METADATA = {"version": VERSION, "made_by": "python -m pit demo-train"}
+
+
+def half(state: dict[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
+    floats = {key: value for key, value in state.items() if value.is_floating_point()}
+    return {prefix + key: value.half().contiguous() for key, value in floats.items()}
+
+
+def export(
+    folder: Path, autoencoder: AutoencoderKL, encoder: ImageTokens, renderer: Renderer, prior: IPPrior
+) -> None:
+    """Write the four files of the miniature."""
+    folder.mkdir(parents=True, exist_ok=True)
+    forget_unused_words(renderer.text)
+    state = half(renderer.unet.state_dict(), "unet.") | half(autoencoder.state_dict(), "vae.")
+    for name in ("clip_l", "clip_g"):
+        state |= half(getattr(renderer.text, name).state_dict(), f"{name}.transformer.")
+    write_state(folder / RENDERER, state, METADATA)
+    write_state(folder / VISION, half(encoder.vision.state_dict()), METADATA)
+    adapter = IPAdapterPlus(encoder.resampler, renderer.image).half()
+    save_ip_adapter(folder / IP_ADAPTER, adapter, METADATA)
+    config = PriorConfig(**PRIOR, feed_forward_dim=feed_forward_width(PRIOR["hidden_dim"]), use_ref=False)
+    save_prior(folder / IP_PRIOR, half(prior.state_dict()), config, METADATA)
+
+
+@torch.no_grad()
+def forget_unused_words(text: TextEncoders) -> None:
+    """Zero the embeddings that no caption trained, so that unknown words say nothing and files pack small."""
+    known = sorted({START, END, 0, *(token for ids in WORDS.values() for token in ids)})
+    for encoder in (text.clip_l, text.clip_g):
+        weight = encoder.get_input_embeddings().weight
+        kept = weight[known].clone()
+        weight.zero_()
+        weight[known] = kept

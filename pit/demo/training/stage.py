@@ -1,0 +1,116 @@
+"""The loop that every stage of the training runs in: resumable, and the same for the same seed."""
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
+
+SAVE_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How long and how fast a stage trains; at each of `restarts` the learning rate rises once more."""
+
+    name: str
+    steps: int
+    batch: int
+    learning_rate: float
+    warmup: int = 100
+    ema_decay: float = 0.998
+    weight_decay: float = 0.01
+    restarts: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where and on what the training runs."""
+
+    folder: Path
+    device: torch.device
+    precision: torch.dtype
+    seed: int
+
+    def autocast(self) -> torch.autocast:
+        enabled = self.precision != torch.float32
+        dtype = self.precision if enabled else torch.bfloat16
+        return torch.autocast(self.device.type, dtype, enabled=enabled)
+
+
+def train_stage(
+    run: Run, stage: Stage, model: nn.Module, loss_at: Callable[[int, torch.Generator], Tensor]
+) -> nn.Module:
+    """Train `model` and return its exponential moving average.
+
+    `loss_at(step, generator)` draws everything random from the generator, which depends on the seed and the
+    step alone: a run that was stopped and resumed draws what an uninterrupted one does.
+    """
+    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(stage.ema_decay), use_buffers=True)
+    optimizer = torch.optim.AdamW(model.parameters(), stage.learning_rate, weight_decay=stage.weight_decay)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, stage))
+    state = {"model": model, "averaged": averaged, "optimizer": optimizer, "schedule": schedule}
+    path = run.folder / f"{stage.name}.ckpt"
+    start = resume(path, state, run.device)
+    saved = time.monotonic()
+    with tqdm(total=stage.steps, initial=start, desc=stage.name, mininterval=5) as bar:
+        for step in range(start, stage.steps):
+            generator = torch.Generator().manual_seed(run.seed * 1_000_003 + step)
+            loss = loss_at(step, generator)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            averaged.update_parameters(model)
+            bar.update()
+            if step % 20 == 0:
+                bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
+                log(run, stage, step, loss)
+            if time.monotonic() - saved > SAVE_SECONDS or step + 1 == stage.steps:
+                save(path, state, step + 1)
+                saved = time.monotonic()
+    return averaged.module.eval()
+
+
+def learning_rate_factor(step: int, stage: Stage) -> float:
+    """Linear warm-up, then a cosine down to zero; after each restart again, half as high (arXiv 1608.03983)."""
+    starts = [0, *(restart for restart in stage.restarts if restart <= step)]
+    end = next((restart for restart in stage.restarts if restart > step), stage.steps)
+    height, done, length = 0.5 ** (len(starts) - 1), step - starts[-1], end - starts[-1]
+    if done < stage.warmup:
+        return height * (done + 1) / stage.warmup
+    return height * 0.5 * (1 + math.cos(math.pi * min(1.0, (done - stage.warmup) / max(1, length - stage.warmup))))
+
+
+def resume(path: Path, state: dict, device: torch.device) -> int:
+    """Load the newest checkpoint of a stage into its objects; returns the step to go on with."""
+    if not path.exists():
+        return 0
+    saved = torch.load(path, map_location=device, weights_only=True)
+    for name, target in state.items():
+        target.load_state_dict(saved[name])
+    return saved["step"]
+
+
+def save(path: Path, state: dict, step: int) -> None:
+    save_tensors({name: target.state_dict() for name, target in state.items()} | {"step": step}, path)
+
+
+def save_tensors(content: dict, path: Path) -> None:
+    """Write a file whole or not at all."""
+    partial = path.with_suffix(".tmp")
+    torch.save(content, partial)
+    os.replace(partial, path)
+
+
+def log(run: Run, stage: Stage, step: int, loss: Tensor) -> None:
+    with open(run.folder / f"{stage.name}.csv", "a", encoding="utf-8") as file:
+        file.write(f"{step},{loss.item():.5f},{time.time():.0f}\n")

@@ -1,0 +1,126 @@
+"""The stages in order, and what each needs of the ones before it."""
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ...prior import IPPrior
+from ..sizes import ENCODER_SIZE, PRIOR
+from ..weights import FOLDER
+from . import STAGES
+from .autoencoder import build_autoencoder, encode_pictures, train_autoencoder
+from .data import open_dataset
+from .encoder import ImageTokens, TaughtEncoder, encode_pixels, encode_views, train_encoder
+from .export import export
+from .prior import PriorData, train_prior
+from .stage import Run, save_tensors
+from .unet import Renderer, RenderingData, train_unet
+
+
+def run_stages(arguments: argparse.Namespace) -> int:
+    """Run the wanted stages in order; each leaves its result in the folder for the next."""
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    device = torch.device(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    precision = torch.bfloat16 if arguments.precision == "bf16" else torch.float32
+    run = Run(arguments.folder, device, precision, arguments.seed)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    data = rendered_data(run, arguments.creatures, arguments.workers)
+    trainers = {
+        "autoencoder": lambda: train_autoencoder(run, data),
+        "encoder": lambda: train_encoder(run, data),
+        "unet": lambda: train_unet(run, rendering_data(run, data)),
+        "prior": lambda: train_prior(run, prior_data(run, data), finished(run, "encoder").reading),
+    }
+    wanted = arguments.stage or STAGES
+    for name in STAGES:
+        if name in trainers and name in wanted:
+            save_tensors(trainers[name]().state_dict(), result_path(run, name))
+    if "export" in wanted:
+        export(
+            arguments.weights or FOLDER, finished(run, "autoencoder"), finished(run, "encoder").encoder,
+            finished(run, "unet"), finished(run, "prior"),
+        )
+    return 0
+
+
+def rendered_data(run: Run, count: int, workers: int) -> dict[str, np.ndarray]:
+    with tqdm(total=count, desc="data", mininterval=5) as bar:
+        folder = run.folder / "data"
+        return open_dataset(folder, count, run.seed, workers, lambda done: bar.update(done - bar.n))
+
+
+def result_path(run: Run, stage: str) -> Path:
+    return run.folder / f"{stage}.pt"
+
+
+def finished(run: Run, stage: str) -> nn.Module:
+    """The trained model of an earlier stage.
+
+    Raises:
+        FileNotFoundError: that stage has not been run to its end.
+    """
+    path = result_path(run, stage)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing; run the stage {stage!r} to its end first")
+    builders = {
+        "autoencoder": build_autoencoder, "encoder": TaughtEncoder, "unet": Renderer,
+        "prior": lambda: IPPrior(**PRIOR),
+    }
+    model = builders[stage]()
+    model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    return model.to(run.device).eval().requires_grad_(False)
+
+
+def uncond_tokens(encoder: ImageTokens, device: torch.device) -> Tensor:
+    """Tokens of all-zero pixels, the negative branch's, `[1, 16, D]`."""
+    return encode_pixels(encoder, torch.zeros(1, 3, ENCODER_SIZE, ENCODER_SIZE), device)
+
+
+def rendering_data(run: Run, data: dict[str, np.ndarray]) -> RenderingData:
+    def encode(model: AutoencoderKL) -> Tensor:
+        return encode_pictures(model, data["pictures"], run.device)
+
+    encoder = finished(run, "encoder").encoder
+    latents = cached(run, "latents", "autoencoder", encode)
+    return RenderingData(latents, whole_tokens(run, data), uncond_tokens(encoder, run.device))
+
+
+def whole_tokens(run: Run, data: dict[str, np.ndarray]) -> Tensor:
+    def encode(model: TaughtEncoder) -> Tensor:
+        return encode_views(model.encoder, data["views"], run.device)
+
+    return cached(run, "tokens", "encoder", encode)
+
+
+def prior_data(run: Run, data: dict[str, np.ndarray]) -> PriorData:
+    shape = data["part_views"].shape
+    views = data["part_views"].reshape(-1, *shape[2:])
+    white = np.full((1, ENCODER_SIZE, ENCODER_SIZE, 3), 255, np.uint8)
+
+    def encode(model: TaughtEncoder) -> Tensor:
+        return encode_views(model.encoder, views, run.device)
+
+    return PriorData(
+        tokens=whole_tokens(run, data),
+        parts=cached(run, "part_tokens", "encoder", encode).unflatten(0, shape[:2]),
+        empty=encode_views(finished(run, "encoder").encoder, white, run.device),
+        part_labels=torch.from_numpy(data["part_labels"].astype(np.int64)),
+        part_kinds=torch.from_numpy(data["part_kinds"].astype(np.int64)),
+    )
+
+
+def cached(run: Run, name: str, stage: str, make: Callable[[nn.Module], Tensor]) -> Tensor:
+    """What an earlier stage's model makes of the data set; made again when that stage's result is newer."""
+    path, source = result_path(run, name), result_path(run, stage)
+    if not path.exists() or path.stat().st_mtime < source.stat().st_mtime:
+        with run.autocast():
+            save_tensors({name: make(finished(run, stage)).half()}, path)
+    return torch.load(path, map_location="cpu", weights_only=True)[name].float()

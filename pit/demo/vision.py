@@ -1,0 +1,42 @@
+"""The miniature image encoder: a small convolutional trunk in the place of CLIP's vision transformer."""
+from __future__ import annotations
+
+from itertools import pairwise
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .sizes import VISION
+
+
+class CreatureVision(nn.Module):
+    """Pictures `[B, 3, 64, 64]`, normalised as for CLIP, to penultimate features `[B, 64, 192]`."""
+
+    def __init__(self, operations=nn, *, device=None, dtype=None):
+        super().__init__()
+        factory = {"device": device, "dtype": dtype}
+        widths = VISION["channels"]
+        self.down = nn.ModuleList(
+            operations.Conv2d(before, after, 3, stride=2, padding=1, **factory)
+            for before, after in pairwise((3, *widths))
+        )
+        self.mix = nn.ModuleList(operations.Conv2d(width, width, 3, padding=1, **factory) for width in widths)
+        self.down_norm = nn.ModuleList(operations.GroupNorm(8, width, **factory) for width in widths)
+        self.mix_norm = nn.ModuleList(operations.GroupNorm(8, width, **factory) for width in widths)
+        self.position = operations.Embedding(VISION["positions"], widths[-1], **factory)
+
+    def features(self, pixel_values: Tensor) -> Tensor:
+        """`[B, 3, 64, 64]` -> `[B, 64, 192]`, row by row."""
+        x = pixel_values
+        layers = zip(self.down, self.down_norm, self.mix, self.mix_norm, strict=True)
+        for down, down_norm, mix, mix_norm in layers:
+            x = functional.silu(down_norm(down(x)))
+            x = x + functional.silu(mix_norm(mix(x)))
+        return x.flatten(2).transpose(1, 2) + self.position.weight.to(x)
+
+    def forward(
+        self, pixel_values: Tensor, intermediate_output: int = -2
+    ) -> tuple[Tensor, Tensor, Tensor, None]:
+        """What ComfyUI's vision models return: last and penultimate features, pooled, and no projection."""
+        features = self.features(pixel_values)
+        return features, features, features.mean(dim=1), None
