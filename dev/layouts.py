@@ -1,0 +1,142 @@
+"""Where everything lies in the graphs for people, and what the notes in them say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+TITLE, PADDING, BETWEEN, GROUP_TITLE = 30, 20, 40, 40
+
+Rectangle = tuple[int, int, int, int]
+"""Left, top, width, height; of a node without its title bar, as ComfyUI keeps it."""
+
+
+@dataclass(frozen=True)
+class Note:
+    """A note in the graph; the text is Markdown."""
+
+    title: str
+    text: str
+    height: int
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Nodes of one width, one below the other: ids of the API twin with heights, and notes."""
+
+    width: int
+    rows: tuple[tuple[str, int] | Note, ...]
+
+    @property
+    def height(self) -> int:
+        heights = [row.height if isinstance(row, Note) else row[1] for row in self.rows]
+        return sum(heights) + len(heights) * TITLE + (len(heights) - 1) * BETWEEN
+
+
+@dataclass(frozen=True)
+class Group:
+    """A titled frame around stacks that stand side by side."""
+
+    title: str
+    left: int
+    top: int
+    stacks: tuple[Stack, ...]
+
+    @property
+    def frame(self) -> Rectangle:
+        width = sum(stack.width for stack in self.stacks) + (len(self.stacks) - 1) * BETWEEN + 2 * PADDING
+        height = max(stack.height for stack in self.stacks) + GROUP_TITLE + PADDING
+        return self.left, self.top, width, height
+
+    def places(self) -> Iterator[tuple[str | Note, Rectangle]]:
+        """Every node id and note, with its place."""
+        left = self.left + PADDING
+        for stack in self.stacks:
+            top = self.top + GROUP_TITLE + TITLE
+            for row in stack.rows:
+                what, height = (row, row.height) if isinstance(row, Note) else row
+                yield what, (left, top, stack.width, height)
+                top += height + BETWEEN + TITLE
+            left += stack.width + BETWEEN
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A graph's frames, and the nodes whose seed changes after every run; other seeds stay."""
+
+    groups: tuple[Group, ...]
+    random_seeds: tuple[str, ...]
+
+
+DEMO_START = Note("Start here", height=270, text="""\
+**Press Run.** Parts of one creature go in, eight whole creatures that keep them come out.
+
+Change first:
+- **Creature Parts**: its seed and switches, for other parts.
+- **IP-Prior Sample**: its seed changes after every run, so that the next one shows other creatures with \
+the same parts.
+- **Prompt**: `a creature in the sky`, `at night`, `in a meadow`, `on lava`.
+
+These small models know drawn creatures only. For SDXL, open the template *piece_it_together_sdxl*.""")
+
+DEMO_CONCEPTS = Note("How many", height=130, text="""\
+**concepts** here and **batch_size** of the empty latent belong together.
+
+More **guidance** keeps the parts better, but makes the creatures more alike.""")
+
+DEMO = Layout(
+    groups=(
+        Group("Start", 0, 0, (Stack(300, (DEMO_START, ("1", 130))),)),
+        Group("Parts", 380, 0, (Stack(280, (("2", 330), ("3", 330))),)),
+        Group("Encode", 740, 0, (Stack(300, (("4", 480),)),)),
+        Group("Complete", 1120, 0, (Stack(280, (("5", 250), DEMO_CONCEPTS)),)),
+        Group("Render", 1480, 0, (
+            Stack(280, (("7", 100), ("8", 100), ("6", 180), ("9", 110))),
+            Stack(280, (("10", 280), ("11", 50))),
+            Stack(480, (("12", 690),)),
+        )),
+    ),
+    random_seeds=("5",),
+)
+
+SDXL_FILES = Note("Files", height=170, text="""\
+Choose your SDXL checkpoint. In the folder of this pack, one command fetches the other files:
+
+`python -m pit download characters ip-adapter-plus clip-vit-h --models /path/to/ComfyUI/models`
+
+Priors for `products` and `plush` are published as well.""")
+
+SDXL_PARTS = Note("Start here", height=220, text="""\
+Load your parts, one picture each, **on white**.
+
+To take a part out of a picture, right-click the picture, choose **Open in MaskEditor**, paint over the \
+part and save: **Cut Out Part** does the rest.
+
+Connect more pictures to **Encode IP+ Parts**: there is always one socket more. Its **reference_slot** is \
+on for the characters prior; switch it off for the others.""")
+
+SDXL_CONCEPTS = Note("How many", height=150, text="""\
+**concepts** here and **batch_size** of the empty latent belong together: set both to 1 when memory is \
+short.
+
+More **guidance** keeps the parts better, but makes the concepts more alike.""")
+
+SDXL = Layout(
+    groups=(
+        Group("Models", 0, 0, (Stack(300, (SDXL_FILES, ("1", 100), ("2", 60), ("3", 60), ("4", 90))),)),
+        Group("Parts", 380, 0, (
+            Stack(280, (SDXL_PARTS, ("5", 320), ("6", 320))),
+            Stack(280, (("7", 320), ("8", 50), ("9", 320))),
+        )),
+        Group("Encode", 1060, 0, (Stack(300, (("10", 540),)),)),
+        Group("Complete", 1440, 0, (Stack(280, (("11", 250), SDXL_CONCEPTS)),)),
+        Group("Render", 1800, 0, (
+            Stack(280, (("13", 120), ("14", 120), ("12", 180), ("15", 110))),
+            Stack(280, (("16", 280), ("17", 50))),
+            Stack(480, (("18", 690),)),
+        )),
+    ),
+    random_seeds=("11",),
+)
+
+LAYOUTS = {"piece_it_together": DEMO, "piece_it_together_sdxl": SDXL}

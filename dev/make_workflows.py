@@ -1,0 +1,155 @@
+"""Make the graphs for people from their API twins, in the real page of a real ComfyUI.
+
+The page itself lays them out as `dev.layouts` says and saves them; the SDXL graph, which cannot run without
+its models, also gets a picture of itself. Run in the folder of the pack, inside dev.py's environment:
+
+    python -m dev.make_workflows
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tempfile
+import uuid
+from pathlib import Path
+
+from PIL import Image
+
+from dev import LOGS, ROOT, Failure
+from dev.browser import ARGUMENTS, find_chromium, open_page
+from dev.comfyui import ensure_comfyui, make_base
+from dev.layouts import LAYOUTS, Layout, Note
+from dev.server import ComfyServer
+from pit.demo.creature import creature_from_seed
+from pit.demo.render import draw_part
+
+WORKFLOWS = ROOT / "workflows"
+PICTURED = "piece_it_together_sdxl"
+THUMBNAIL_WIDTH = 960
+PARTS_SHOWN = {"part_1.png": "horns", "part_2.png": "wings", "part_3.png": "tail"}
+FILES_SHOWN = (
+    "checkpoints/sd_xl_base_1.0.safetensors", "clip_vision/CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors",
+    "ipadapter/ip-adapter-plus_sdxl_vit-h.safetensors", "ip_prior/characters/prior.ckpt",
+)
+
+ARRANGE = """({ nodes, notes, groups, randomSeeds }) => {
+    const { app, LiteGraph } = window
+    const put = (node, [left, top, width, height]) => {
+        node.pos = [left, top]
+        node.setSize([width, height])
+    }
+    for (const [id, place] of nodes) put(app.graph.getNodeById(id), place)
+    for (const [title, text, place] of notes) {
+        const node = LiteGraph.createNode("MarkdownNote")
+        app.graph.add(node)
+        node.title = title
+        node.widgets[0].value = text
+        put(node, place)
+    }
+    for (const [title, [left, top, width, height]] of groups) {
+        const group = new LiteGraph.LGraphGroup(title)
+        group.pos = [left, top]
+        group.size = [width, height]
+        app.graph.add(group)
+    }
+    for (const node of app.graph.nodes) {
+        const control = node.widgets?.find((widget) => widget.name === "control_after_generate")
+        if (control) control.value = randomSeeds.includes(String(node.id)) ? "randomize" : "fixed"
+    }
+}"""
+SHOW_ALL = """([left, top, width, height]) => {
+    const { canvas } = window.app
+    const { clientWidth, clientHeight } = canvas.canvas
+    const menu = 50
+    canvas.ds.scale = Math.min((clientWidth - menu) / width, clientHeight / height)
+    canvas.ds.offset = [-left, -top]
+    canvas.setDirty(true, true)
+}"""
+
+
+def make_workflow(page, name: str, layout: Layout) -> dict:
+    """The graph as the page saves it, laid out."""
+    graph = json.loads((WORKFLOWS / "api" / f"{name}.json").read_text())
+    page.evaluate("([graph, name]) => window.app.loadApiJson(graph, name)", [graph, name])
+    page.wait_for_function("count => window.app.graph.nodes.length === count", arg=len(graph))
+    page.evaluate(ARRANGE, plan(graph, layout))
+    page.evaluate(SHOW_ALL, bounds(layout))
+    page.wait_for_timeout(2000)  # the page draws, and fits sizes to what it has drawn
+    workflow = json.loads(page.evaluate("JSON.stringify(window.app.graph.serialize())"))
+    return workflow | {"id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"piece-it-together/{name}"))}
+
+
+def plan(graph: dict, layout: Layout) -> dict:
+    """What ARRANGE takes. Raises Failure unless the layout has a place for every node of the graph."""
+    places = [place for group in layout.groups for place in group.places()]
+    nodes = [(int(what), place) for what, place in places if not isinstance(what, Note)]
+    if {str(key) for key, _ in nodes} != set(graph):
+        raise Failure(f"The layout has places for {sorted(dict(nodes))}, the graph has {sorted(graph)}.")
+    return {
+        "nodes": nodes,
+        "notes": [(what.title, what.text, place) for what, place in places if isinstance(what, Note)],
+        "groups": [(group.title, group.frame) for group in layout.groups],
+        "randomSeeds": layout.random_seeds,
+    }
+
+
+def bounds(layout: Layout, margin: int = 40) -> tuple[int, int, int, int]:
+    """What the view is to show, as left, top, width, height."""
+    frames = [group.frame for group in layout.groups]
+    left, top = (min(frame[side] for frame in frames) - margin for side in (0, 1))
+    right, bottom = (max(frame[side] + frame[side + 2] for frame in frames) + margin for side in (0, 1))
+    return left, top, right - left, bottom - top
+
+
+def picture_of(page, layout: Layout) -> Image.Image:
+    """The graph on the page, cut to its frames and scaled down."""
+    left, top, width, height = bounds(layout)
+    scale = page.evaluate("window.app.canvas.ds.scale")
+    corner = page.locator("#graph-canvas").bounding_box()
+    shown = {"x": corner["x"], "y": corner["y"], "width": width * scale, "height": height * scale}
+    picture = Image.open(io.BytesIO(page.screenshot(clip=shown))).convert("RGB")
+    size = THUMBNAIL_WIDTH, round(THUMBNAIL_WIDTH * picture.height / picture.width)
+    return picture.resize(size, Image.Resampling.LANCZOS)
+
+
+def fill_base(base: Path) -> Path:
+    """Put what the SDXL graph names into ComfyUI's folders, so that its picture shows no missing files.
+
+    The model files are empty: the page only lists them.
+    """
+    for name in FILES_SHOWN:
+        file = base / "models" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    creature = creature_from_seed(3, 0.0)
+    (base / "input").mkdir()
+    for name, part in PARTS_SHOWN.items():
+        draw_part(creature, part, 256).save(base / "input" / name)
+    return base
+
+
+def main() -> None:
+    from playwright.sync_api import sync_playwright
+
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        make_all(playwright, fill_base(make_base(Path(folder))))
+
+
+def make_all(playwright, base: Path) -> None:
+    with ComfyServer(ensure_comfyui(), base, LOGS / "make_workflows.log") as server:
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=ARGUMENTS)
+        context = browser.new_context(viewport={"width": 1920, "height": 1000})
+        page = open_page(context, server, Comfy__Minimap__Visible=False, Comfy__Graph__CanvasInfo=False)
+        page.evaluate("window.app.extensionManager.toggleFocusMode()")
+        for name, layout in LAYOUTS.items():
+            workflow = make_workflow(page, name, layout)
+            text = json.dumps(workflow, indent=2, ensure_ascii=False)
+            (WORKFLOWS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+            if name == PICTURED:
+                picture_of(page, layout).save(WORKFLOWS / f"{name}.jpg", quality=85, optimize=True)
+            print(WORKFLOWS / f"{name}.json")
+
+
+if __name__ == "__main__":
+    main()
