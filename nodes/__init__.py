@@ -1,0 +1,22 @@
+"""The nodes, in ComfyUI's V3 schema. Each is a shell around one call of the engine in `pit`."""
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from .adapter import ApplyTokens
+from .bridge import register_model_folders
+from .demo import CreatureParts, LoadCreatureModels
+from .loading import LoadIPAdapter, LoadIPPrior
+from .parts import CutOutPart, EncodeImage, EncodeParts
+from .prior import SamplePrior
+
+
+class PieceItTogether(ComfyExtension):
+    async def on_load(self) -> None:
+        register_model_folders()
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [
+            LoadIPAdapter, LoadIPPrior, LoadCreatureModels, CreatureParts,
+            CutOutPart, EncodeParts, EncodeImage, SamplePrior, ApplyTokens,
+        ]

@@ -1,0 +1,137 @@
+"""The bridge to ComfyUI: model folders, modules that it manages, its image encoder, progress and cancel."""
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+
+import comfy.model_management
+import comfy.model_patcher
+import comfy.ops
+import comfy.utils
+import folder_paths
+import torch
+from torch import Tensor, nn
+
+from ..pit.published import where_to_get
+from .types import ManagedIPAdapter
+
+FOLDERS = {"ip_adapter": "ipadapter", "ip_prior": "ip_prior"}
+TITLES = {"ip_adapter": "IP-Adapter+", "ip_prior": "IP-Prior"}
+PICTURES_AT_ONCE = 16
+
+
+def register_model_folders() -> None:
+    """Tell ComfyUI of our folders below `models`; those of extra_model_paths.yaml stay in front."""
+    for folder in FOLDERS.values():
+        folder_paths.add_model_folder_path(folder, os.path.join(folder_paths.models_dir, folder))
+        paths, extensions = folder_paths.folder_names_and_paths[folder]
+        extensions = extensions | folder_paths.supported_pt_extensions
+        folder_paths.folder_names_and_paths[folder] = (paths, extensions)
+
+
+def model_files(kind: str) -> list[str]:
+    """What a loader offers: the files of a kind, or one entry that says that there are none."""
+    return folder_paths.get_filename_list(FOLDERS[kind]) or [f"no file in models/{FOLDERS[kind]}"]
+
+
+def why_missing(kind: str, name: str) -> str | None:
+    """None if the file is there, else what was wanted, where it was sought, what is there, where to get it.
+
+    Only names that ComfyUI itself lists are accepted, so that no name leads out of the model folders.
+    """
+    if name in folder_paths.get_filename_list(FOLDERS[kind]):
+        return None
+    folders = folder_paths.get_folder_paths(FOLDERS[kind])
+    found = sorted({file for folder in folders for file in folder_paths.recursive_search(folder)[0]})
+    more = f" and {len(found) - 8} more" if len(found) > 8 else ""
+    return (
+        f"Load {TITLES[kind]} is set to {name!r}. It looked in {', '.join(folders)} and found "
+        f"{', '.join(found[:8]) or 'nothing'}{more} there. {where_to_get(kind)}"
+    )
+
+
+def model_path(kind: str, name: str) -> str:
+    """The path of a listed file. Raises FileNotFoundError with the text of `why_missing`."""
+    missing = why_missing(kind, name)
+    if missing:
+        raise FileNotFoundError(missing)
+    return folder_paths.get_full_path_or_raise(FOLDERS[kind], name)
+
+
+def file_stamp(path: str) -> tuple[int, int] | None:
+    """Modification time in nanoseconds and size of a file; None where there is none."""
+    if not os.path.isfile(path):
+        return None
+    status = os.stat(path)
+    return status.st_mtime_ns, status.st_size
+
+
+def managed(build: Callable[..., nn.Module], state: Mapping[str, Tensor]) -> comfy.model_patcher.ModelPatcher:
+    """A module that ComfyUI loads, offloads and frees.
+
+    Args:
+        build: makes the module; called with `operations`, `device` and `dtype`.
+        state: all its weights; kept in the type in which most of them come, cast where they are used.
+    """
+    device = comfy.model_management.unet_offload_device()
+    dtype = comfy.utils.weight_dtype(state)
+    module = build(operations=comfy.ops.manual_cast, device=device, dtype=dtype).eval()
+    patcher = comfy.model_patcher.CoreModelPatcher(
+        module, load_device=comfy.model_management.get_torch_device(), offload_device=device
+    )
+    module.load_state_dict(state, assign=patcher.is_dynamic())
+    return patcher
+
+
+def progress_bar() -> Callable[[int, int], None]:
+    """A function of (steps done, steps in all) that moves the progress bar, and raises once cancelled."""
+    bar = comfy.utils.ProgressBar(1)
+
+    def done(step: int, total: int) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        bar.update_absolute(step, total)
+
+    return done
+
+
+def check_encoder(clip_vision, ip_adapter: ManagedIPAdapter) -> None:
+    """Raise ValueError if the IP-Adapter was not made for this image encoder."""
+    found, width = clip_vision.model_type, clip_vision.config["hidden_size"]
+    if found != "clip_vision_model" or width != ip_adapter.feature_dim:
+        raise ValueError(
+            f"{ip_adapter.name} reads a clip_vision_model of width {ip_adapter.feature_dim}, but the "
+            f"connected CLIP_VISION is a {found} of width {width}. {where_to_get('clip_vision')}"
+        )
+
+
+def encode_pixels(clip_vision, ip_adapter: ManagedIPAdapter, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """IP+ tokens of pictures, and those of the all-zero pixels that SDXL's negative branch sees.
+
+    The network is ComfyUI's; its preprocessing is not used, since it rounds where the published one truncates
+    and has no way to all-zero pixels.
+
+    Args:
+        pixels: pixel values of the published processor `[B, 3, size, size]`, in the encoder's size.
+    Returns:
+        Tokens of the pictures `[B, 16, D]` and the unconditional tokens `[1, 16, D]`, float32, on ComfyUI's
+        intermediate device.
+    Raises:
+        ValueError: the encoder is not the one that the IP-Adapter was made for.
+        FloatingPointError: the tokens are not finite.
+    """
+    check_encoder(clip_vision, ip_adapter)
+    pixels = torch.cat([pixels, torch.zeros_like(pixels[:1])])
+    comfy.model_management.load_models_gpu([clip_vision.patcher, ip_adapter.resampler])
+    done, tokens = progress_bar(), []
+    for chunk in pixels.split(PICTURES_AT_ONCE):
+        chunk = chunk.to(clip_vision.load_device)
+        features = clip_vision.model(pixel_values=chunk, intermediate_output=-2)[1]
+        tokens += ip_adapter.resampler.model(features.to(ip_adapter.resampler.load_device, torch.float32))
+        done(len(tokens), len(pixels))
+    tokens = torch.stack(tokens).to(comfy.model_management.intermediate_device())
+    if not tokens.isfinite().all():
+        raise FloatingPointError(
+            f"The tokens of {ip_adapter.name} are not finite: its file or that of the CLIP vision model is "
+            "damaged. Fetch it again."
+        )
+    return tokens[:-1], tokens[-1:]

@@ -1,0 +1,53 @@
+"""The socket types of the pack and what travels through them."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io
+
+from ..pit.checkpoints import PriorConfig
+
+CATEGORY = "Piece it Together"
+
+IPAdapterType = io.Custom("PIT_IP_ADAPTER")
+"""Carries a `ManagedIPAdapter`."""
+PriorType = io.Custom("PIT_PRIOR")
+"""Carries a `ManagedPrior`."""
+TokensType = io.Custom("PIT_TOKENS")
+"""Carries `pit.tokens.Tokens`."""
+PartsType = io.Custom("PIT_PARTS")
+"""Carries `pit.tokens.Parts`."""
+
+
+@dataclass(frozen=True)
+class ManagedIPAdapter:
+    """An IP-Adapter in two patchers, so that the sampler loads the attention weights without the resampler.
+
+    Attributes:
+        name: what error messages call it.
+        resampler: patcher of a `pit.resampler.Resampler`.
+        cross_attention: patcher of a `pit.adapter.ImageCrossAttention`.
+    """
+
+    name: str
+    resampler: ModelPatcher
+    cross_attention: ModelPatcher
+
+    @property
+    def token_dim(self) -> int:
+        return self.cross_attention.model.token_dim
+
+    @property
+    def feature_dim(self) -> int:
+        """Width of the image features that the resampler reads."""
+        return self.resampler.model.proj_in.in_features
+
+
+@dataclass(frozen=True)
+class ManagedPrior:
+    """An IP-Prior under ComfyUI's memory management: a patcher of a `pit.prior.IPPrior`."""
+
+    name: str
+    patcher: ModelPatcher
+    config: PriorConfig

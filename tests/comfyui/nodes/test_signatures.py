@@ -1,0 +1,33 @@
+"""Saved graphs rely on the ids, inputs, defaults and outputs of the nodes; `signatures.json` holds them."""
+
+import json
+from pathlib import Path
+
+SIGNATURES = Path(__file__).with_name("signatures.json")
+KEPT = ("default", "min", "max", "step", "options", "control_after_generate", "advanced", "prefix")
+
+
+def described(name: str, group: str, kind: str, facts: dict) -> str:
+    facts = facts | facts.get("template", {})
+    kept = [f"{key}={facts[key]}" for key in KEPT if key in facts and (name, key) != ("file", "options")]
+    return " ".join([group, kind, *kept])
+
+
+def signature(definition: dict) -> dict:
+    inputs = {
+        name: described(name, group, kind, facts[0] if facts else {})
+        for group in ("required", "optional")
+        for name, (kind, *facts) in definition["input"].get(group, {}).items()
+    }
+    outputs = dict(zip(definition["output_name"], definition["output"], strict=True))
+    return {"title": definition["display_name"], "inputs": inputs, "outputs": outputs}
+
+
+def test_the_nodes_keep_their_signatures(lab, tmp_path):
+    definitions = lab.object_info()
+    found = {key: signature(definitions[key]) for key in sorted(definitions) if key.startswith("PiT_")}
+    new = tmp_path / SIGNATURES.name
+    new.write_text(json.dumps(found, indent=1) + "\n")
+    assert found == json.loads(SIGNATURES.read_text()), (
+        f"If the change is meant, register a replacement of what went, and copy {new} over {SIGNATURES}."
+    )

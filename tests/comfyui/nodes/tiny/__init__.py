@@ -1,0 +1,125 @@
+"""A test-only node pack: a tiny SDXL, a tiny CLIP vision model, and a look at what ComfyUI keeps loaded."""
+
+import comfy.clip_vision
+import comfy.model_management
+import comfy.model_patcher
+import comfy.supported_models
+import torch
+from comfy_api.latest import ComfyExtension, io, ui
+
+CONTEXT_DIM, POOLED_DIM = 96, 64
+UNET = {
+    "image_size": 32, "use_spatial_transformer": True, "legacy": False, "num_classes": "sequential",
+    "adm_in_channels": POOLED_DIM + 6 * 256, "in_channels": 4, "out_channels": 4, "model_channels": 32,
+    "num_res_blocks": [2, 2, 2], "channel_mult": [1, 2, 4], "transformer_depth": [0, 0, 1, 1, 2, 2],
+    "transformer_depth_middle": 2, "transformer_depth_output": [0, 0, 0, 1, 1, 1, 2, 2, 2],
+    "use_linear_in_transformer": True, "context_dim": CONTEXT_DIM, "use_temporal_attention": False,
+    "use_temporal_resblock": False,
+}
+CLIP_VISION = {
+    "model_type": "clip_vision_model", "hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 2,
+    "num_hidden_layers": 3, "num_channels": 3, "image_size": 28, "patch_size": 14, "projection_dim": 32,
+    "hidden_act": "gelu", "layer_norm_eps": 1e-5,
+}
+
+
+class TinySDXL(comfy.supported_models.SDXL):
+    unet_config = UNET
+
+
+def fill(module, seed):
+    """ComfyUI's layers are made empty: give every weight a value that lets signals through."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, weight in module.named_parameters():
+        noise = torch.randn(weight.shape, generator=generator)
+        if weight.ndim == 1:
+            weight.data.copy_(noise / 10 + name.endswith("weight"))
+        else:
+            weight.data.copy_(noise / weight[0].numel() ** 0.5)
+
+
+def tiny_sdxl(seed=0, dtype=torch.float32):
+    """A patcher of an SDXL with random weights and 17 cross-attention layers."""
+    config = TinySDXL(UNET)
+    config.set_inference_dtype(dtype, None)
+    device = comfy.model_management.unet_offload_device()
+    base = config.get_model({}, "", device=device)
+    fill(base.diffusion_model, seed)
+    return comfy.model_patcher.CoreModelPatcher(
+        base, load_device=comfy.model_management.get_torch_device(), offload_device=device
+    )
+
+
+def tiny_clip_vision(width=64, seed=1):
+    vision = comfy.clip_vision.ClipVisionModel(CLIP_VISION | {"hidden_size": width})
+    fill(vision.model, seed)
+    return vision
+
+
+def conditioning(seed):
+    """A text prompt, as the sampler takes it."""
+    generator = torch.Generator().manual_seed(seed)
+    pooled = torch.randn(1, POOLED_DIM, generator=generator)
+    return [[torch.randn(1, 77, CONTEXT_DIM, generator=generator), {"pooled_output": pooled}]]
+
+
+class TinyModels(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="Tiny_Models",
+            inputs=[io.Int.Input("vision_width", default=64)],
+            outputs=[
+                io.Model.Output(), io.Conditioning.Output(), io.Conditioning.Output(), io.ClipVision.Output(),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, vision_width):
+        vision = tiny_clip_vision(vision_width)
+        return io.NodeOutput(tiny_sdxl(), conditioning(2), conditioning(3), vision)
+
+
+class TinyImage(io.ComfyNode):
+    """Pictures of one random colour each, and masks over all and over nothing of them."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="Tiny_Image",
+            inputs=[
+                io.Int.Input(name, default=default, min=0)
+                for name, default in (("count", 1), ("height", 40), ("width", 30), ("channels", 3))
+            ],
+            outputs=[io.Image.Output(), io.Mask.Output(), io.Mask.Output()],
+        )
+
+    @classmethod
+    def execute(cls, count, height, width, channels):
+        colours = torch.rand(count, 1, 1, channels, generator=torch.Generator().manual_seed(count))
+        pictures = colours.expand(-1, height, width, -1).clone()
+        return io.NodeOutput(pictures, torch.ones(count, height, width), torch.zeros(count, height, width))
+
+
+class Loaded(io.ComfyNode):
+    """Says which models ComfyUI keeps loaded after the node before it."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="Tiny_Loaded", is_output_node=True, inputs=[io.AnyType.Input("after")], outputs=[],
+        )
+
+    @classmethod
+    def execute(cls, after):
+        loaded = [type(model.model.model).__name__ for model in comfy.model_management.current_loaded_models]
+        return io.NodeOutput(ui=ui.PreviewText(" ".join(loaded)))
+
+
+class Tiny(ComfyExtension):
+    async def get_node_list(self):
+        return [TinyModels, TinyImage, Loaded]
+
+
+async def comfy_entrypoint():
+    return Tiny()
