@@ -1,0 +1,79 @@
+"""What the tests do in ComfyUI's page: build a graph, run it, and see what becomes of it."""
+
+from __future__ import annotations
+
+WATCH = """() => {
+    window.seen = []
+    for (const type of ["execution_success", "execution_error", "execution_interrupted", "progress"])
+        window.app.api.addEventListener(type, (event) =>
+            window.seen.push({ type, at: performance.now(), ...event.detail }))
+}"""
+BUILD = """({ nodes, links, values }) => {
+    const { app, LiteGraph } = window
+    const made = {}
+    app.graph.clear()
+    Object.entries(nodes).forEach(([name, type], number) => {
+        made[name] = LiteGraph.createNode(type)
+        made[name].pos = [350 * (number % 4), 100 + 450 * Math.floor(number / 4)]
+        app.graph.add(made[name])
+    })
+    for (const [from, output, to, input] of links)
+        made[from].connect(made[from].findOutputSlot(output), made[to], made[to].findInputSlot(input))
+    for (const [name, widgets] of Object.entries(values))
+        for (const [widget, value] of Object.entries(widgets))
+            made[name].widgets.find((each) => each.name === widget).value = value
+    app.canvas.draw(true, true)
+    return Object.fromEntries(Object.entries(made).map(([name, node]) => [name, String(node.id)]))
+}"""
+SEEN = """([type, node, count]) =>
+    window.seen.filter((event) => event.type === type && (node === null || event.node === node))[count - 1]
+"""
+SET_VALUE = """([node, widget, value]) => {
+    const { widgets } = window.app.graph.getNodeById(node)
+    widgets.find((each) => each.name === widget).value = value
+}"""
+TITLE_ON_SCREEN = """node => {
+    const { canvas, graph } = window.app
+    const { left, top } = canvas.canvas.getBoundingClientRect()
+    const [x, y] = canvas.ds.convertOffsetToCanvas(graph.getNodeById(node).pos)
+    return [left + x + 50, top + y - 12]
+}"""
+
+
+def build(page, nodes: dict[str, str], links: list[tuple[str, ...]] = (), values: dict | None = None) -> dict:
+    """Put a new graph on the page, as a user would: nodes, then links by slot names, then widgets.
+
+    Args:
+        nodes: types by a name for each.
+        links: name of a node, its output, name of another node, its input.
+        values: of widgets, by name of the node and of the widget.
+    Returns:
+        The id that the page gave to each node, by name.
+    """
+    return page.evaluate(BUILD, {"nodes": nodes, "links": links, "values": values or {}})
+
+
+def set_value(page, node: str, widget: str, value) -> None:
+    page.evaluate(SET_VALUE, [node, widget, value])
+
+
+def select(page, node: str) -> None:
+    """Click on the title of a node."""
+    page.mouse.click(*page.evaluate(TITLE_ON_SCREEN, node))
+
+
+def press_run(page) -> None:
+    """Click Run; from now on the page remembers what ComfyUI tells it of the graph."""
+    page.evaluate(WATCH)
+    page.get_by_test_id("queue-button").click()
+
+
+def wait_for(page, event: str, node: str | None = None, count: int = 1, seconds: float = 240) -> dict:
+    """The count-th message of this type, about this node if one is given."""
+    arguments = [event, node, count]
+    return page.wait_for_function(SEEN, arg=arguments, timeout=1000 * seconds).json_value()
+
+
+def images_of(page, node: str) -> list[dict[str, str]]:
+    """The pictures that the page shows in an output node, as the server names them."""
+    return page.evaluate("node => window.app.nodeOutputs[node].images", node)

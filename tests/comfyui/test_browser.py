@@ -1,0 +1,110 @@
+"""The pack in the hands of a user: in the real page, in a real browser."""
+
+import io
+
+from PIL import Image
+
+from dev import ROOT
+from tests.comfyui.pages import build, images_of, press_run, select, set_value, wait_for
+
+NODES = {
+    "models": "PiT_LoadCreatureModels",
+    "parts": "PiT_CreatureParts",
+    "encode": "PiT_EncodeParts",
+    "sample": "PiT_SamplePrior",
+    "apply": "PiT_ApplyTokens",
+    "positive": "CLIPTextEncode",
+    "negative": "CLIPTextEncode",
+    "latent": "EmptyLatentImage",
+    "sampler": "KSampler",
+    "decode": "VAEDecode",
+    "save": "SaveImage",
+}
+LINKS = [
+    ("models", "CLIP_VISION", "encode", "clip_vision"),
+    ("models", "ip_adapter", "encode", "ip_adapter"),
+    ("parts", "parts", "encode", "parts.part0"),
+    ("models", "prior", "sample", "prior"),
+    ("encode", "parts", "sample", "parts"),
+    ("models", "MODEL", "apply", "model"),
+    ("models", "ip_adapter", "apply", "ip_adapter"),
+    ("sample", "tokens", "apply", "tokens"),
+    ("models", "CLIP", "positive", "clip"),
+    ("models", "CLIP", "negative", "clip"),
+    ("apply", "model", "sampler", "model"),
+    ("positive", "CONDITIONING", "sampler", "positive"),
+    ("negative", "CONDITIONING", "sampler", "negative"),
+    ("latent", "LATENT", "sampler", "latent_image"),
+    ("sampler", "LATENT", "decode", "samples"),
+    ("models", "VAE", "decode", "vae"),
+    ("decode", "IMAGE", "save", "images"),
+]
+QUICK = {
+    "parts": {"seed": 3},
+    "positive": {"text": "a creature in the sky"},
+    "latent": {"width": 128, "height": 128, "batch_size": 2},
+    "sample": {"concepts": 2, "steps": 4},
+    "sampler": {"steps": 4, "cfg": 3.0, "scheduler": "normal"},
+}
+FOR_EVER = 1000
+NOTE_CLICKS = """() =>
+    document.addEventListener("click", () => { window.clicked = performance.now() }, { capture: true })
+"""
+PACE = """(node) => {
+    const steps = window.seen.filter((event) => event.type === "progress" && event.node === node)
+    return (steps.at(-1).at - steps[0].at) / (steps.at(-1).value - steps[0].value)
+}"""
+
+
+def test_a_graph_built_by_hand_runs_to_a_picture(comfyui, page):
+    ids = build(page, NODES, LINKS, QUICK)
+    press_run(page)
+    wait_for(page, "execution_success")
+    pictures = [Image.open(io.BytesIO(comfyui.view(image))) for image in images_of(page, ids["save"])]
+    assert [picture.size for picture in pictures] == [(128, 128)] * 2
+    assert pictures[0].tobytes() != pictures[1].tobytes()
+    assert len(images_of(page, ids["encode"])) == 3
+
+
+def test_the_help_page_of_a_node_shows(page):
+    ids = build(page, {"sample": "PiT_SamplePrior"})
+    select(page, ids["sample"])
+    page.get_by_test_id("info-button").click()
+    paragraph = (ROOT / "web" / "docs" / "PiT_SamplePrior.md").read_text(encoding="utf-8").split("\n\n")[1]
+    page.get_by_text(paragraph).wait_for(timeout=20_000)
+
+
+def test_our_words_are_in_the_error_that_the_page_shows(page):
+    nothing = dict.fromkeys(("horns", "wings", "tail"), False)
+    links = [("parts", "parts", "show", "images")]
+    build(page, {"parts": "PiT_CreatureParts", "show": "PreviewImage"}, links, {"parts": nothing})
+    press_run(page)
+    wait_for(page, "execution_error")
+    page.get_by_text("View details").click()
+    page.get_by_text("Creature Parts was asked for no part, but this creature has").wait_for(timeout=20_000)
+
+
+def assert_cancel_works(page, ids: dict[str, str], node: str) -> None:
+    """A node with many steps ends within a second after a click on Cancel, or within ten steps on a machine
+    that takes longer for those; then, with few steps, it runs to its end.
+    """
+    set_value(page, ids[node], "steps", FOR_EVER)
+    press_run(page)
+    wait_for(page, "progress", ids[node], 3)
+    page.evaluate(NOTE_CLICKS)
+    page.get_by_label("Cancel current run").click()
+    interrupted = wait_for(page, "execution_interrupted")
+    assert interrupted["node_id"] == ids[node]
+    waited = interrupted["at"] - page.evaluate("window.clicked")
+    assert waited < max(1000, 10 * page.evaluate(PACE, ids[node]))
+    set_value(page, ids[node], "steps", 3)
+    press_run(page)
+    wait_for(page, "execution_success")
+
+
+def test_cancel_while_the_prior_samples(page):
+    assert_cancel_works(page, build(page, NODES, LINKS, QUICK), "sample")
+
+
+def test_cancel_while_the_model_renders(page):
+    assert_cancel_works(page, build(page, NODES, LINKS, QUICK), "sampler")

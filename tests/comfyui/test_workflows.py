@@ -1,0 +1,238 @@
+"""Every workflow is a test: the demo runs, the one for SDXL fits the definitions of its nodes."""
+
+import io
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from dev import ROOT
+from pit.published import PUBLISHED_FILES
+from tests.comfyui.pages import images_of, press_run, wait_for
+
+WORKFLOWS = ROOT / "workflows"
+NAMES = ["piece_it_together", "piece_it_together_sdxl"]
+FILE_INPUTS = {"ckpt_name": "checkpoints", "clip_name": "clip_vision", "image": "input"}
+OUR_FILES = {"PiT_LoadIPAdapter": "ipadapter", "PiT_LoadIPPrior": "ip_prior"}
+TITLE_BAR = 30
+NUMBERS = {"INT": int, "FLOAT": (int, float)}
+OTHERS = {"STRING": str, "BOOLEAN": bool}
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def twin(name: str) -> dict:
+    return read(WORKFLOWS / "api" / f"{name}.json")
+
+
+@pytest.fixture(scope="module")
+def definitions(comfyui) -> dict[str, dict]:
+    return comfyui.object_info()
+
+
+@pytest.fixture(scope="module")
+def demo(comfyui):
+    """The demo's graph after it has run."""
+    result = comfyui.queue(twin("piece_it_together"))
+    assert result.status == "success", result.error
+    return result
+
+
+def pictures(comfyui, images: list[dict[str, str]]) -> list[Image.Image]:
+    return [Image.open(io.BytesIO(comfyui.view(image))).convert("RGB") for image in images]
+
+
+def assert_eight_concepts(concepts: list[Image.Image]):
+    assert [concept.size for concept in concepts] == [(128, 128)] * 8
+    assert len({concept.tobytes() for concept in concepts}) == 8
+    assert all(len(concept.getcolors(128 * 128)) > 50 for concept in concepts)
+
+
+def test_the_demo_draws_parts_and_eight_concepts(comfyui, demo):
+    assert len(demo.outputs["3"]["images"]) == 3
+    assert len(demo.outputs["4"]["images"]) == 3  # what the encoder sees
+    assert_eight_concepts(pictures(comfyui, demo.outputs["12"]["images"]))
+
+
+def test_the_demo_runs_in_the_page(comfyui, demo, page):
+    """Nothing but the page's own conversion differs from the run before, so ComfyUI has it ready."""
+    load(page, "piece_it_together")
+    press_run(page)
+    wait_for(page, "execution_success")
+    assert_eight_concepts(pictures(comfyui, images_of(page, "12")))
+
+
+def load(page, name: str) -> None:
+    """Open a graph for people on the page."""
+    page.evaluate("workflow => window.app.loadGraphData(workflow)", read(WORKFLOWS / f"{name}.json"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_page_makes_the_twin_of_the_graph(page, name):
+    load(page, name)
+    converted = page.evaluate("window.app.graphToPrompt().then(({ output }) => output)")
+    expected = twin(name)
+    assert sorted(converted) == sorted(expected)
+    for key, node in expected.items():
+        assert converted[key] == node, key
+
+
+# Definitions --------------------------------------------------------------------------------------------
+
+
+def sockets(definition: dict):
+    """Name, type, options, and whether it is required, of every input; growing ones are spelled out."""
+    for group in ("required", "optional"):
+        for name, (kind, *rest) in definition["input"].get(group, {}).items():
+            options, required = rest[0] if rest else {}, group == "required"
+            if kind != "COMFY_AUTOGROW_V3":
+                yield name, kind, options, required
+                continue
+            template = options["template"]
+            inner, *more = next(iter(template["input"]["required"].values()))
+            for number in range(template["max"]):
+                grown = f"{name}.{template['prefix']}{number}"
+                yield grown, inner, more[0] if more else {}, number < template["min"]
+
+
+def fault_in_link(graph: dict, definitions: dict, kind: str, link: list) -> str | None:
+    source, slot = link
+    if source not in graph:
+        return f"comes from the missing node {source}"
+    if graph[source]["class_type"] not in definitions:
+        return None  # that node is a fault of its own
+    outputs = definitions[graph[source]["class_type"]]["output"]
+    if slot >= len(outputs):
+        return f"comes from output {slot} of {len(outputs)}"
+    found, wanted = set(outputs[slot].split(",")), set(str(kind).split(","))
+    return None if found & wanted or "*" in found | wanted else f"wants {kind}, gets {outputs[slot]}"
+
+
+def fault_in_value(name: str, kind: str | list, options: dict, value) -> str | None:
+    if kind == "COMBO" or isinstance(kind, list):
+        choices = options["options"] if kind == "COMBO" else kind
+        is_file = name in FILE_INPUTS or name == "file"
+        return None if is_file or value in choices else f"is {value!r}, not one of {choices}"
+    if kind in NUMBERS:
+        low, high = options.get("min", value), options.get("max", value)
+        fits = isinstance(value, NUMBERS[kind]) and not isinstance(value, bool) and low <= value <= high
+        return None if fits else f"is {value!r}, wants {kind} from {low} to {high}"
+    fits = kind in OTHERS and isinstance(value, OTHERS[kind])
+    return None if fits else f"is {value!r}, wants {kind}"
+
+
+def faults(graph: dict, definitions: dict) -> list[str]:
+    """Where a graph in API format does not fit the definitions of its nodes."""
+    found = []
+    for key, node in graph.items():
+        definition, given = definitions.get(node["class_type"]), dict(node["inputs"])
+        if definition is None:
+            found.append(f"{key}: there is no node {node['class_type']}")
+            continue
+        for name, kind, options, required in sockets(definition):
+            if name not in given:
+                found += [f"{key}.{name} is missing"] if required else []
+                continue
+            value = given.pop(name)
+            if isinstance(value, list):
+                fault = fault_in_link(graph, definitions, kind, value)
+            else:
+                fault = fault_in_value(name, kind, options, value)
+            found += [f"{key}.{name} {fault}"] if fault else []
+        found += [f"{key}.{name} is no input of {node['class_type']}" for name in given]
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_node_fits_its_definition(definitions, name):
+    assert faults(twin(name), definitions) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "changes", "fault"),
+    [
+        ("16", {"sampler_name": "oiler"}, "16.sampler_name is 'oiler'"),
+        ("16", {"steps": 0}, "16.steps is 0"),
+        ("16", {"cfg": "5"}, "16.cfg is '5'"),
+        ("16", {"model": ["1", 1]}, "16.model wants MODEL, gets CLIP"),
+        ("16", {"model": ["1", 3]}, "16.model comes from output 3 of 3"),
+        ("16", {"model": ["99", 0]}, "16.model comes from the missing node 99"),
+        ("16", {"model": "a model"}, "16.model is 'a model', wants MODEL"),
+        ("16", {"stepps": 4}, "16.stepps is no input of KSampler"),
+        ("10", {"parts.part0": ["1", 0]}, "10.parts.part0 wants IMAGE, gets MODEL"),
+        ("10", {"reference_slot": 1}, "10.reference_slot is 1, wants BOOLEAN"),
+    ],
+)
+def test_a_graph_that_does_not_fit_is_found_out(definitions, key, changes, fault):
+    graph = twin("piece_it_together_sdxl")
+    graph[key]["inputs"].update(changes)
+    assert [found[:len(fault)] for found in faults(graph, definitions)] == [fault]
+
+
+def test_missing_inputs_and_nodes_are_found_out(definitions):
+    graph = twin("piece_it_together_sdxl")
+    del graph["10"]["inputs"]["parts.part0"], graph["18"]["inputs"]["filename_prefix"]
+    graph["17"]["class_type"] = "VAEDecoder"
+    assert faults(graph, definitions) == [
+        "10.parts.part0 is missing", "17: there is no node VAEDecoder", "18.filename_prefix is missing",
+    ]
+
+
+def test_sdxl_wants_the_files_that_the_download_command_writes():
+    written = {file.target for file in PUBLISHED_FILES}
+    for node in twin("piece_it_together_sdxl").values():
+        for name in node["inputs"].keys() & {"clip_name", "file"}:
+            folder = FILE_INPUTS.get(name) or OUR_FILES[node["class_type"]]
+            assert f"{folder}/{node['inputs'][name]}" in written
+
+
+# Looks --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nodes_lie_side_by_side_each_in_one_titled_frame(name):
+    workflow = read(WORKFLOWS / f"{name}.json")
+    boxes = {node["id"]: box(*node["pos"], *node["size"], TITLE_BAR) for node in workflow["nodes"]}
+    frames = {group["title"]: box(*group["bounding"]) for group in workflow["groups"]}
+    assert {"Parts", "Encode", "Complete", "Render"} < set(frames)
+    for boxed in (boxes, frames):
+        assert [pair for pair in itertools.combinations(boxed, 2) if overlap(*map(boxed.get, pair))] == []
+    for key, inner in boxes.items():
+        assert len([title for title, frame in frames.items() if contains(frame, inner)]) == 1, key
+
+
+def box(left: float, top: float, width: float, height: float, above: float = 0) -> tuple[float, ...]:
+    return left, top - above, left + width, top + height
+
+
+def overlap(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def contains(outer: tuple[float, ...], inner: tuple[float, ...]) -> bool:
+    return all(o <= i for o, i in zip(outer[:2], inner[:2], strict=True)) and all(
+        i <= o for o, i in zip(outer[2:], inner[2:], strict=True))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_notes_tell_where_to_start(name):
+    notes = [node for node in read(WORKFLOWS / f"{name}.json")["nodes"] if node["type"] == "MarkdownNote"]
+    assert "Start here" in [note["title"] for note in notes]
+    assert all(len(note["widgets_values"][0].split()) > 10 for note in notes)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_workflow_has_a_thumbnail(comfyui, name):
+    assert name in comfyui.get("/workflow_templates")["piece-it-together"]
+    picture = comfyui.fetch(f"/api/workflow_templates/piece-it-together/{name}.jpg")
+    assert max(Image.open(io.BytesIO(picture)).size) >= 400
+    assert comfyui.fetch(f"/api/workflow_templates/piece-it-together/{name}.json")
+
+
+def test_there_are_no_other_workflows():
+    for folder in (WORKFLOWS, WORKFLOWS / "api"):
+        assert sorted(path.stem for path in folder.glob("*.json")) == NAMES

@@ -1,0 +1,34 @@
+"""The pictures that show what the demo does."""
+
+import pytest
+from PIL import Image
+
+from dev import Failure
+from dev.thumbnails import write_pictures
+
+
+def write_demo_output(folder, parts, concepts):
+    for kind, colours in (("part", parts), ("concept", concepts)):
+        for number, colour in enumerate(colours, 1):
+            Image.new("RGB", (128, 128), colour).save(folder / f"{kind}_{number}.png")
+
+
+def test_the_thumbnail_has_the_parts_above_the_concepts_in_the_order_of_their_numbers(tmp_path):
+    reds = [(20 * number, 0, 0) for number in range(1, 12)]
+    write_demo_output(tmp_path, ["lime", "blue"], reds)
+    readme_picture, thumbnail = tmp_path / "docs" / "picture.png", tmp_path / "thumbnail.jpg"
+    write_pictures(tmp_path, readme_picture, thumbnail)
+    picture = Image.open(thumbnail).convert("RGB")
+    assert picture.size == (640, 644)
+    first, last = picture.getpixel((80, 240)), picture.getpixel((480, 560))
+    assert abs(first[0] - 20) < 8
+    assert abs(last[0] - 220) < 8
+    row = [picture.getpixel((x, 80)) for x in (240, 400)]
+    assert [max(range(3), key=pixel.__getitem__) for pixel in row] == [1, 2]
+    assert Image.open(readme_picture).width > 500
+
+
+def test_without_the_demos_pictures_it_says_what_to_do(tmp_path):
+    write_demo_output(tmp_path, ["red"], [])
+    with pytest.raises(Failure, match=r"no concept_1\.png .* dev\.py demo"):
+        write_pictures(tmp_path, tmp_path / "picture.png", tmp_path / "thumbnail.jpg")
