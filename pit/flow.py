@@ -165,7 +165,7 @@ def check_sampling_inputs(
     if init_tokens is None and strength != 1.0:
         raise ValueError(f"a strength of {strength} needs init_tokens to start from")
     if init_tokens is not None and init_tokens.shape != noise.shape:
-        raise ValueError(f"init_tokens are {list(init_tokens.shape)}, noise {list(noise.shape)}; not equal")
+        raise ValueError(f"init_tokens are {list(init_tokens.shape)}, noise is {list(noise.shape)}")
     slot = empty_tokens.shape[1]
     if parts.shape[1] == 0 or parts.shape[1] % slot:
         raise ValueError(f"parts must hold one or more slots of {slot} tokens, got {parts.shape[1]} tokens")
