@@ -55,7 +55,8 @@ def test_the_learning_rate_rises_again_half_as_high_after_a_restart():
     stage = replace(STAGE, steps=24, restarts=(12,))
     factors = [learning_rate_factor(step, stage) for step in range(stage.steps + 1)]
     assert factors[:12] == [learning_rate_factor(step, STAGE) for step in range(12)]
-    assert factors[12] == pytest.approx(1 / 6) and max(factors[12:]) == 0.5 and factors[-1] == pytest.approx(0)
+    assert factors[12] == pytest.approx(1 / 6) and max(factors[12:]) == 0.5
+    assert factors[-1] == pytest.approx(0)
 
 
 def test_a_half_rendered_data_set_goes_on_where_it_stopped(tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ SAVE_SECONDS = 60
 
 @dataclass(frozen=True)
 class Stage:
-    """How long and how fast a stage trains; at each of `restarts` the learning rate rises once more."""
+    """How long and how fast a stage trains; at each of `restarts` the learning rate rises again."""
 
     name: str
     steps: int
@@ -81,13 +81,14 @@ def train_stage(
 
 
 def learning_rate_factor(step: int, stage: Stage) -> float:
-    """Linear warm-up, then a cosine down to zero; after each restart again, half as high (arXiv 1608.03983)."""
+    """Linear warm-up, then a cosine to zero; after each restart again, half as high (arXiv 1608.03983)."""
     starts = [0, *(restart for restart in stage.restarts if restart <= step)]
     end = next((restart for restart in stage.restarts if restart > step), stage.steps)
     height, done, length = 0.5 ** (len(starts) - 1), step - starts[-1], end - starts[-1]
     if done < stage.warmup:
         return height * (done + 1) / stage.warmup
-    return height * 0.5 * (1 + math.cos(math.pi * min(1.0, (done - stage.warmup) / max(1, length - stage.warmup))))
+    share = min(1.0, (done - stage.warmup) / max(1, length - stage.warmup))
+    return height * 0.5 * (1 + math.cos(math.pi * share))
 
 
 def resume(path: Path, state: dict, device: torch.device) -> int:
