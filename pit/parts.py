@@ -66,15 +66,17 @@ def cut_out_part(image: Image.Image, mask: Image.Image) -> Image.Image:
     Cropped to the bounding box of the mask, as the published training parts are.
     Raises ValueError for a mask of another size and for an empty mask.
     """
+    mask = mask.convert("L")
+    box = mask.getbbox()
+    if box is None:
+        raise ValueError(
+            "Expected a mask that covers some of the picture, found an empty one (all zero). Paint over the part."
+        )
     if mask.size != image.size:
         raise ValueError(
             f"Expected a mask of the picture's size {image.width}x{image.height}, "
             f"found {mask.width}x{mask.height}. Resize the mask to the picture first."
         )
-    mask = mask.convert("L")
-    box = mask.getbbox()
-    if box is None:
-        raise ValueError("Expected a mask that covers some of the picture, found an empty one (all zero).")
     white = Image.new("RGB", image.size, "white")
     return Image.composite(on_white(image), white, mask).crop(box)
 

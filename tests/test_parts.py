@@ -118,6 +118,8 @@ def test_cut_out_refuses_other_sizes_and_empty_masks():
         cut_out_part(blob(), Image.new("L", (100, 50), 255))
     with pytest.raises(ValueError, match="empty"):
         cut_out_part(blob(), Image.new("L", (200, 200)))
+    with pytest.raises(ValueError, match="empty"):  # what LoadImage gives where nothing is painted
+        cut_out_part(blob(), Image.new("L", (64, 64)))
 
 
 def test_slots_are_padded_with_white_behind_the_parts():
