@@ -70,7 +70,7 @@ def cut_out_part(image: Image.Image, mask: Image.Image) -> Image.Image:
     box = mask.getbbox()
     if box is None:
         raise ValueError(
-            "Expected a mask that covers some of the picture, found an empty one (all zero). Paint over the part."
+            "Expected a mask that covers some of the picture, found an empty one (all zero). Paint the part."
         )
     if mask.size != image.size:
         raise ValueError(
