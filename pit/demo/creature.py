@@ -22,9 +22,9 @@ STYLES = {
     "mouth": ["smile", "fangs", "open", "zigzag", "beak", "buck"],
     "horns": ["none", "cone", "ram", "antlers", "antennae", "sprout", "unicorn"],
     "ears": ["none", "round", "pointy", "bunny", "floppy", "fin"],
-    "wings": ["none", "bat", "feather", "butterfly", "leaf"],
-    "arms": ["none", "stub", "claw", "flipper", "paw"],
-    "legs": ["none", "stub", "claw", "tentacle", "paw"],
+    "wings": ["none", "bat", "feather", "butterfly", "leaf", "dragonfly"],
+    "arms": ["none", "stub", "claw", "flipper", "paw", "pincer"],
+    "legs": ["none", "stub", "claw", "tentacle", "paw", "spider"],
     "tail": ["none", "spade", "fluffy", "fish", "bolt", "curl", "flame"],
 }
 COLORED = ["body", "horns", "ears", "wings", "arms", "legs", "tail"]
@@ -46,7 +46,7 @@ SPECIES = {  # a preferred style per slot, then three colours: body and limbs, w
     ),
     "tide": dict(
         body="round", pattern="spots", eyes="round", mouth="open", horns="none",
-        ears="fin", wings="none", arms="flipper", legs="tentacle", tail="fish",
+        ears="fin", wings="none", arms="pincer", legs="tentacle", tail="fish",
         palette=("blue", "purple", "green"),
     ),
     "moss": dict(
@@ -56,12 +56,12 @@ SPECIES = {  # a preferred style per slot, then three colours: body and limbs, w
     ),
     "frost": dict(
         body="boxy", pattern="belly", eyes="round", mouth="fangs", horns="cone",
-        ears="round", wings="feather", arms="paw", legs="paw", tail="fluffy",
+        ears="round", wings="feather", arms="flipper", legs="paw", tail="fluffy",
         palette=("blue", "grey", "pink"),
     ),
     "storm": dict(
         body="tall", pattern="stripes", eyes="slit", mouth="zigzag", horns="antennae",
-        ears="pointy", wings="feather", arms="claw", legs="stub", tail="bolt",
+        ears="pointy", wings="dragonfly", arms="claw", legs="spider", tail="bolt",
         palette=("yellow", "grey", "red"),
     ),
     "bloom": dict(

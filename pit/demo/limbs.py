@@ -10,7 +10,7 @@ FISH_TAIL = (
     (0, 0), (9, 2), (16, -1), (26, -17), (33, -13), (27, -1), (33, 9), (25, 12), (14, 6), (3, 7)
 )
 BOLT_TAIL = (
-    (0, 5), (13, 0), (9, -7), (22, -10), (18, -16), (35, -25), (29, -12), (32, -8), (21, -2), (25, 3), (4, 11)
+    (0, 5), (13, 0), (9, -7), (22, -10), (18, -16), (32, -25), (28, -12), (31, -8), (21, -2), (25, 3), (4, 11)
 )
 FLAME = ((17, -3), (14, -11), (19, -16), (20, -27), (27, -19), (31, -15), (33, -7), (27, 0))
 BAT_WING = (  # curves, each from the end of the one before it
@@ -25,10 +25,15 @@ FEATHER_EDGES = (
     ((8, -2), (16, -9), (25, -14)), ((8, 3), (16, -2), (24, -5)), ((8, 8), (13, 5), (19, 4)),
 )
 LEAF_VEINS = (((9, -3), (9, -11)), ((15, -10), (16, -18)), ((10, -4), (19, -4)), ((16, -11), (25, -12)))
+DRAGONFLY_BLADES = (  # outline and vein, the lower one first
+    (((1, 3), (12, 1), (24, 5), (30, 12), (23, 15), (11, 11)), ((8, 6), (24, 11))),
+    (((1, 3), (8, -10), (20, -22), (29, -25), (29, -17), (20, -6), (9, 2)), ((8, -3), (25, -20))),
+)
 CLAW_LEG = (
     (-3.5, -5), (3.5, -5), (4, 5), (12, 12.5), (5.5, 11.5), (3, 14), (0, 11.5), (-3, 14), (-4.5, 11.5),
     (-9, 12.5), (-4, 5),
 )
+PINCER = ((10, 3), (4, -5), (5, -15), (12, -17), (11, -8), (16, -7), (19, -16), (23, -9), (20, 0))
 SPOTS = (  # x and y in half widths and half heights of the body, radius in units
     (-0.78, 0.3, 4.4), (0.76, 0.42, 4.8), (-0.36, 0.78, 4.2), (0.8, -0.42, 3.6), (-0.72, -0.6, 3.6),
     (0.3, 0.74, 3.4),
@@ -37,7 +42,7 @@ SPOTS = (  # x and y in half widths and half heights of the body, radius in unit
 
 def paint_tail(sketch: Sketch) -> None:
     canvas, style, color = sketch.canvas, sketch.styles["tail"], sketch.colors["tail"]
-    line, grow = outline_of(color), 1.0 + 0.05 * sketch.jitter["tail"]
+    line, grow = outline_of(color), 0.98 + 0.04 * sketch.jitter["tail"]
     root_x, root_y = sketch.x + sketch.width * 0.62, sketch.bottom - 4
 
     def at(*points):
@@ -80,7 +85,7 @@ def paint_wings(sketch: Sketch) -> None:
 
 def paint_wing(sketch: Sketch, side: int) -> None:
     canvas, style, color = sketch.canvas, sketch.styles["wings"], sketch.colors["wings"]
-    line, grow = outline_of(color), 1.04 + 0.06 * sketch.jitter["wings"]
+    line, grow = outline_of(color), 0.97 + 0.04 * sketch.jitter["wings"]
     at = sketch.placer(side, sketch.width * 0.72, sketch.y - 7, grow)
     if style == "bat":
         edge = [bezier(*at(*controls)) for controls in BAT_WING]
@@ -104,12 +109,18 @@ def paint_wing(sketch: Sketch, side: int) -> None:
         canvas.stroke(bezier(*at((2, 6), (10, -8), (26, -22)), count=8), line, 1.6)
         for start, end in LEAF_VEINS:
             canvas.stroke(at(start, end), line, 1.4)
+    elif style == "dragonfly":
+        for blade, vein in DRAGONFLY_BLADES:
+            canvas.shape(smooth(at(*blade)), color, line)
+            canvas.stroke(at(*vein), lighter(color, 0.7), 1.8)
 
 
 def paint_legs(sketch: Sketch) -> None:
     if sketch.styles["legs"] == "tentacle":
         for offset in (-16, -5.5, 5.5, 16):
             paint_tentacle(sketch, offset)
+    elif sketch.styles["legs"] == "spider":
+        paint_spider_legs(sketch)
     else:
         for side in (-1, 1):
             paint_leg(sketch, side)
@@ -121,6 +132,15 @@ def paint_tentacle(sketch: Sketch, offset: float) -> None:
     knee, tip = x + offset * 1.25 + out * 2, x + offset * 1.3 + out * 6
     spine = bezier((root, bottom - 8), (root, bottom + 5), (knee, bottom + 9), (tip, bottom + 3))
     sketch.canvas.shape(tube(spine, np.linspace(4.6, 1.9, 10)), color, outline_of(color))
+
+
+def paint_spider_legs(sketch: Sketch) -> None:
+    canvas, color = sketch.canvas, sketch.colors["legs"]
+    for side in (-1, 1):
+        at = sketch.placer(side, sketch.width * 0.4, sketch.bottom - 4, 1 + 0.04 * sketch.jitter["legs"])
+        for knee, foot in (((13, -5), (20, 13)), ((3, 3), (6, 13))):
+            for shade, width in ((outline_of(color), 6.4), (color, 3.4)):
+                canvas.stroke(at((0, 0), knee, foot), shade, width)
 
 
 def paint_leg(sketch: Sketch, side: int) -> None:
@@ -187,6 +207,9 @@ def paint_arm(sketch: Sketch, side: int) -> None:
         lower = bezier(*at((15, -1), (12, 10), (-3, 10)), count=7)
         fingers = at((4, -10), (9, -8), (11.5, -14), (13.5, -8), (19, -10), (15, -2))
         canvas.shape(np.concatenate([upper, fingers, lower]), color, line)
+    elif style == "pincer":
+        canvas.shape(tube(bezier(*at((-4, 2), (6, 7), (11, 0)), count=6), np.full(6, 3.2)), color, line)
+        canvas.shape(smooth(at(*PINCER)), color, line)
     elif style == "flipper":
         flipper = at((-4, -4), (4, -6), (15, 0), (23, 9), (16, 12), (4, 8), (-3, 5))
         canvas.shape(smooth(flipper), color, line)

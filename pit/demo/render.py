@@ -15,8 +15,8 @@ from .head import paint_ears, paint_eyes, paint_horns, paint_mouth
 from .limbs import paint_arms, paint_body, paint_legs, paint_tail, paint_wings
 
 PAINTERS = {  # from back to front
-    "tail": paint_tail,
     "wings": paint_wings,
+    "tail": paint_tail,
     "ears": paint_ears,
     "horns": paint_horns,
     "legs": paint_legs,

@@ -6,16 +6,19 @@ import pytest
 
 from pit.demo.creature import (
     ATTRIBUTES,
+    JITTERS,
     PARTS,
     SCENES,
     SPECIES,
+    STYLES,
+    Creature,
     caption,
     creature_from_seed,
     labels,
     sample_creature,
     typical_attributes,
 )
-from pit.demo.render import contact_sheet, draw_creature, draw_part
+from pit.demo.render import contact_sheet, draw_creature, draw_part, draw_shape
 from pit.demo.words import END, START, token_ids
 
 
@@ -55,6 +58,29 @@ def test_every_style_of_every_part_changes_the_picture():
             base.attributes[part] = style
             pictures.add(draw_creature(base).tobytes())
         assert len(pictures) == len(ATTRIBUTES[part])
+
+
+def test_every_style_of_every_part_is_drawn_alone_and_unlike_the_others():
+    for part in PARTS:
+        base, pictures = creature_from_seed(3, 1.0, "ember"), set()
+        styles = [style for style in STYLES[part] if style != "none"]
+        for style in styles:
+            base.attributes[part] = style
+            pictures.add(draw_part(base, part).tobytes())
+        assert len(pictures) == len(styles)
+
+
+@pytest.mark.parametrize("jitter", [-1.0, 1.0])
+@pytest.mark.parametrize("body", STYLES["body"])
+def test_no_style_is_cut_off_at_the_edge_of_the_picture(body, jitter):
+    """A cut line is opaque there; one that ends at the edge covers half a pixel at most."""
+    jitters = dict.fromkeys(JITTERS, jitter)
+    for slot in STYLES.keys() - {"body"}:
+        for style in STYLES[slot]:
+            attributes = typical_attributes("ember") | {"body": body, slot: style}
+            opaque = np.asarray(draw_shape(Creature("ember", attributes, jitters), 128, 2))[..., 3]
+            edges = np.concatenate([opaque[0], opaque[-1], opaque[:, 0], opaque[:, -1]])
+            assert edges.max() <= 128, f"{style} {slot}"
 
 
 def test_scenes_differ():
