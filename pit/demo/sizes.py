@@ -16,6 +16,8 @@ TEXT_G = dict(TEXT_L)
 TEXT_LENGTH = 77
 TEXT_VOCABULARY = 49408
 
+READER = {"channels": (32, 64, 128, 192), "squeezed": 32, "features": 192}
+
 AUTOENCODER_CHANNELS = (32, 64, 64, 96)
 UNET_CHANNELS = (64, 128, 128)
 UNET_DEPTHS = (0, 2, 1)  # transformer blocks per level; the first level has none, as in SDXL

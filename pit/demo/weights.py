@@ -8,24 +8,20 @@ from torch import Tensor
 from ..checkpoints import CheckpointError, read_state
 
 FOLDER = Path(__file__).parent / "weights"
-RENDERER, VISION, IP_ADAPTER, IP_PRIOR = (
-    f"creature_{name}.safetensors" for name in ("renderer", "vision", "ip_adapter", "ip_prior")
+RENDERER, VISION, IP_ADAPTER, IP_PRIOR, READER = (
+    f"creature_{name}.safetensors" for name in ("renderer", "vision", "ip_adapter", "ip_prior", "reader")
 )
-VERSION = "1"
+VERSION = "2"
 
 
 def weight_file(name: str) -> Path:
     """Path of a shipped file.
 
     Raises:
-        CheckpointError: it is not there.
+        CheckpointError: missing, damaged, or of another version of the pack.
     """
-    path = FOLDER / name
-    if not path.is_file():
-        raise CheckpointError(
-            f"{name} of the creature models was looked for in {FOLDER} and is not there. Install the pack "
-            "again, or train the models with: python -m pit demo-train"
-        )
+    path = _shipped(name)
+    _check_version(name, read_state(path)[1])
     return path
 
 
@@ -35,13 +31,27 @@ def read_weights(name: str) -> dict[str, Tensor]:
     Raises:
         CheckpointError: missing, damaged, or of another version of the pack.
     """
-    state, metadata = read_state(weight_file(name))
+    state, metadata = read_state(_shipped(name))
+    _check_version(name, metadata)
+    return state
+
+
+def _shipped(name: str) -> Path:
+    path = FOLDER / name
+    if not path.is_file():
+        raise CheckpointError(
+            f"{name} of the creature models was looked for in {FOLDER} and is not there. Install the pack "
+            "again, or train the models with: python -m pit demo-train"
+        )
+    return path
+
+
+def _check_version(name: str, metadata: dict[str, str]) -> None:
     if metadata.get("version") != VERSION:
         raise CheckpointError(
             f"{name} is version {metadata.get('version')} of the creature models, this pack needs version "
             f"{VERSION}. Install the pack again."
         )
-    return state
 
 
 def with_prefix(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
