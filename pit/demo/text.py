@@ -8,6 +8,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from .sizes import TEXT_G, TEXT_L, TEXT_LENGTH, TEXT_VOCABULARY
 from .words import END, START, token_ids
 
+ENCODERS = ("clip_l", "clip_g")
+
 
 class TextEncoders(nn.Module):
     """Captions to the text context and the pooled text embedding."""
@@ -31,3 +33,28 @@ class TextEncoders(nn.Module):
         states_l = self.clip_l(ids_l, output_hidden_states=True).hidden_states[-2]
         output_g = self.clip_g(ids_g, output_hidden_states=True)
         return torch.cat([states_l, output_g.hidden_states[-2]], dim=-1), output_g.text_embeds
+
+    def comfyui_state(self) -> dict[str, Tensor]:
+        """All weights under the names that ComfyUI gives them, whatever transformers calls them."""
+        return {
+            f"{name}.transformer.{comfyui_key(key)}": value
+            for name in ENCODERS for key, value in getattr(self, name).state_dict().items()
+        }
+
+    def load_comfyui_state(self, state: dict[str, Tensor]) -> None:
+        """The opposite of `comfyui_state`; other keys are ignored.
+
+        Raises:
+            KeyError: a weight is missing.
+        """
+        for name in ENCODERS:
+            model = getattr(self, name)
+            model.load_state_dict({
+                key: state[f"{name}.transformer.{comfyui_key(key)}"] for key in model.state_dict()
+            })
+
+
+def comfyui_key(key: str) -> str:
+    """transformers 5 no longer puts a text model without projection below `text_model`; ComfyUI does."""
+    inside = key.startswith(("text_model.", "text_projection."))
+    return key if inside else f"text_model.{key}"

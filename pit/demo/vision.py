@@ -25,13 +25,18 @@ class CreatureVision(nn.Module):
         self.mix_norm = nn.ModuleList(operations.GroupNorm(8, width, **factory) for width in widths)
         self.position = operations.Embedding(VISION["positions"], widths[-1], **factory)
 
-    def features(self, pixel_values: Tensor) -> Tensor:
-        """`[B, 3, 64, 64]` -> `[B, 64, 192]`, row by row."""
-        x = pixel_values
+    def levels(self, pixel_values: Tensor) -> list[Tensor]:
+        """Feature maps after each halving: `[B, C, S / 2, S / 2]`, `S / 4`, `S / 8`, of normalised pixels."""
+        maps = [pixel_values]
         layers = zip(self.down, self.down_norm, self.mix, self.mix_norm, strict=True)
         for down, down_norm, mix, mix_norm in layers:
-            x = functional.silu(down_norm(down(x)))
-            x = x + functional.silu(mix_norm(mix(x)))
+            x = functional.silu(down_norm(down(maps[-1])))
+            maps.append(x + functional.silu(mix_norm(mix(x))))
+        return maps[1:]
+
+    def features(self, pixel_values: Tensor) -> Tensor:
+        """`[B, 3, 64, 64]` -> `[B, 64, 192]`, row by row."""
+        x = self.levels(pixel_values)[-1]
         return x.flatten(2).transpose(1, 2) + self.position.weight.to(x)
 
     def forward(

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pit.checkpoints import load_ip_adapter, load_prior
-from pit.demo.training import add_arguments, autoencoder, encoder, prior, run, stage, unet
+from pit.demo.training import add_arguments, autoencoder, encoder, prior, reader, run, stage, unet
 from pit.demo.training.data import open_dataset
 from pit.demo.training.stage import Run, Stage, learning_rate_factor, train_stage
 
@@ -51,11 +51,10 @@ def test_the_learning_rate_warms_up_and_falls_to_zero():
     assert factors[0] == pytest.approx(1 / 3) and max(factors) == 1 and factors[-1] == pytest.approx(0)
 
 
-def test_the_learning_rate_rises_again_half_as_high_after_a_restart():
-    stage = replace(STAGE, steps=24, restarts=(12,))
-    factors = [learning_rate_factor(step, stage) for step in range(stage.steps + 1)]
-    assert factors[:12] == [learning_rate_factor(step, STAGE) for step in range(12)]
-    assert factors[12] == pytest.approx(1 / 6) and max(factors[12:]) == 0.5
+def test_the_learning_rate_can_stay_high_and_fall_at_the_end():
+    late = replace(STAGE, steps=24, decay=0.25)
+    factors = [learning_rate_factor(step, late) for step in range(late.steps + 1)]
+    assert factors[3:19] == [1.0] * 16 and factors[21] == pytest.approx(0.5)
     assert factors[-1] == pytest.approx(0)
 
 
@@ -87,9 +86,10 @@ def test_latents_have_unit_spread_after_standardising(tmp_path):
 
 
 def test_the_whole_command_trains_and_exports(tmp_path, monkeypatch):
-    for module in (autoencoder, encoder, unet, prior):
+    for module in (reader, encoder, autoencoder, unet, prior):
         monkeypatch.setattr(module, "STAGE", replace(module.STAGE, steps=1, batch=2))
     monkeypatch.setattr(encoder, "PART_BATCH", 2)
+    monkeypatch.setattr(reader, "FLAWED", 2)
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     flags = [
@@ -97,7 +97,7 @@ def test_the_whole_command_trains_and_exports(tmp_path, monkeypatch):
         "--workers", "1", "--device", "cpu", "--precision", "fp32",
     ]
     assert run(parser.parse_args(flags)) == 0
-    names = ("ip_adapter", "ip_prior", "renderer", "vision")
+    names = ("ip_adapter", "ip_prior", "reader", "renderer", "vision")
     written = {path.name for path in (tmp_path / "weights").iterdir()}
     assert written == {f"creature_{name}.safetensors" for name in names}
     adapter = load_ip_adapter(tmp_path / "weights" / "creature_ip_adapter.safetensors")

@@ -4,7 +4,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-STAGES = ("data", "autoencoder", "encoder", "unet", "prior", "export")
+TRAINING_SEED = 7
+STAGES = ("data", "reader", "encoder", "autoencoder", "unet", "prior", "export")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,8 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="checkpoints, caches and logs; an interrupted run goes on from here (default: %(default)s)")
     add("--stage", choices=STAGES, action="append",
         help="run only this stage (may be given more than once); the default is all, in order")
-    add("--creatures", type=int, default=24000, help="size of the data set (default: %(default)s)")
-    add("--seed", type=int, default=7, help="default: %(default)s")
+    add("--creatures", type=int, default=36000, help="size of the data set (default: %(default)s)")
+    add("--seed", type=int, default=TRAINING_SEED, help="default: %(default)s")
     add("--device", default=None, help="cpu or cuda (default: the GPU if there is one)")
     add("--precision", choices=("bf16", "fp32"), default="bf16", help="default: %(default)s")
     add("--workers", type=int, default=2, help="rendering processes (default: %(default)s)")

@@ -1,4 +1,4 @@
-"""Stage 1: the autoencoder, pictures of 128 px to latents of 16 x 16 x 4 and back."""
+"""The autoencoder, pictures of 128 px to latents of 16 x 16 x 4 and back."""
 from __future__ import annotations
 
 import numpy as np
@@ -7,12 +7,15 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional
 
+from ...images import CLIP_MEAN, CLIP_STD
 from ..sizes import AUTOENCODER_CHANNELS, LATENT_SCALE, PICTURE_SIZE
+from ..vision import CreatureVision
 from .stage import Run, Stage, train_stage
 
-STAGE = Stage("autoencoder", steps=4000, batch=12, learning_rate=1.5e-3)
+STAGE = Stage("autoencoder", steps=8000, batch=12, learning_rate=1.5e-3)
 CROP = 64
 KL_WEIGHT = 1e-4
+FEATURE_WEIGHT = 1.0
 
 
 def build_autoencoder() -> AutoencoderKL:
@@ -24,7 +27,8 @@ def build_autoencoder() -> AutoencoderKL:
     )
 
 
-def train_autoencoder(run: Run, data: dict[str, np.ndarray]) -> AutoencoderKL:
+def train_autoencoder(run: Run, data: dict[str, np.ndarray], vision: CreatureVision) -> AutoencoderKL:
+    """Train the autoencoder; `vision` judges with the eyes of the image encoder what a picture shows."""
     torch.manual_seed(run.seed)
     model = build_autoencoder().to(run.device)
 
@@ -34,8 +38,10 @@ def train_autoencoder(run: Run, data: dict[str, np.ndarray]) -> AutoencoderKL:
             posterior = model.encode(crops).latent_dist
             noise = torch.randn(posterior.mean.shape, generator=generator).to(run.device)
             drawn = model.decode(posterior.mean.float() + posterior.std.float() * noise).sample.float()
+            seen = feature_loss(vision, drawn, crops)
         divergence = posterior.kl().float().mean()
-        return pixel_loss(drawn, crops) + KL_WEIGHT * divergence / posterior.mean[0].numel()
+        loss = pixel_loss(drawn, crops) + FEATURE_WEIGHT * seen
+        return loss + KL_WEIGHT * divergence / posterior.mean[0].numel()
 
     return standardise_latents(run, train_stage(run, STAGE, model, loss_at), data)
 
@@ -64,6 +70,14 @@ def pixel_loss(drawn: Tensor, wanted: Tensor) -> Tensor:
     )
     edges = sum(functional.l1_loss(drawn.diff(dim=axis), wanted.diff(dim=axis)) for axis in (2, 3))
     return loss + edges
+
+
+def feature_loss(vision: CreatureVision, drawn: Tensor, wanted: Tensor) -> Tensor:
+    """Absolute error of the image encoder's feature maps, at the scale it looks at (arXiv 1603.08155)."""
+    both = functional.avg_pool2d(torch.cat([drawn, wanted]), 2) / 2 + 0.5
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1).to(both) for values in (CLIP_MEAN, CLIP_STD))
+    levels = (level.float().chunk(2) for level in vision.levels((both - mean) / std))
+    return sum(functional.l1_loss(ours, theirs) for ours, theirs in levels)
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Stage 2: the image encoder and the resampler, taught by a linear reading of attributes off the tokens."""
+"""The image encoder and the resampler, taught by a linear reading of attributes off the tokens."""
 from __future__ import annotations
 
 import numpy as np
@@ -9,6 +9,7 @@ from torch.nn import functional
 from ...images import CLIP_MEAN, CLIP_STD
 from ...resampler import Resampler
 from ..creature import ATTRIBUTES, PARTS
+from ..reader import CLASSES
 from ..sizes import RESAMPLER, TOKEN_COUNT, TOKEN_DIM, VISION
 from ..vision import CreatureVision
 from .stage import Run, Stage, train_stage
@@ -18,7 +19,6 @@ PART_BATCH = 48
 EMPTY_BATCH = 4
 TOKEN_NOISE = 0.5
 THUMBNAIL = 32
-CLASSES = [len(options) for options in ATTRIBUTES.values()]
 KIND_EMPTY, KIND_WHOLE = len(PARTS), len(PARTS) + 1
 
 

@@ -1,4 +1,4 @@
-"""Stage 5: the shipped weights as fp16 safetensors, in the layouts that ComfyUI and the loaders read."""
+"""The shipped weights as fp16 safetensors, in the layouts that ComfyUI and the loaders read."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -11,9 +11,10 @@ from ...adapter import IPAdapterPlus
 from ...checkpoints import PriorConfig, save_ip_adapter, save_prior
 from ...prior import IPPrior, feed_forward_width
 from ...weight_files import write_state
+from ..reader import CreatureReader
 from ..sizes import PRIOR
 from ..text import TextEncoders
-from ..weights import IP_ADAPTER, IP_PRIOR, RENDERER, VERSION, VISION
+from ..weights import IP_ADAPTER, IP_PRIOR, READER, RENDERER, VERSION, VISION
 from ..words import END, START, WORDS
 from .encoder import ImageTokens
 from .unet import Renderer
@@ -27,16 +28,17 @@ def half(state: dict[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
 
 
 def export(
-    folder: Path, autoencoder: AutoencoderKL, encoder: ImageTokens, renderer: Renderer, prior: IPPrior
+    folder: Path, autoencoder: AutoencoderKL, encoder: ImageTokens, renderer: Renderer, prior: IPPrior,
+    reader: CreatureReader,
 ) -> None:
-    """Write the four files of the miniature."""
+    """Write the four files of the miniature, and the reader that measures it."""
     folder.mkdir(parents=True, exist_ok=True)
     forget_unused_words(renderer.text)
     state = half(renderer.unet.state_dict(), "unet.") | half(autoencoder.state_dict(), "vae.")
-    for name in ("clip_l", "clip_g"):
-        state |= half(getattr(renderer.text, name).state_dict(), f"{name}.transformer.")
+    state |= half(renderer.text.comfyui_state())
     write_state(folder / RENDERER, state, METADATA)
     write_state(folder / VISION, half(encoder.vision.state_dict()), METADATA)
+    write_state(folder / READER, half(reader.state_dict()), METADATA)
     adapter = IPAdapterPlus(encoder.resampler, renderer.image).half()
     save_ip_adapter(folder / IP_ADAPTER, adapter, METADATA)
     config = PriorConfig(**PRIOR, feed_forward_dim=feed_forward_width(PRIOR["hidden_dim"]), use_ref=False)

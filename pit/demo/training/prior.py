@@ -1,4 +1,4 @@
-"""Stage 4: the IP-Prior on the creatures' tokens, with the published loss and, at first, a training aid."""
+"""The IP-Prior on the creatures' tokens, with the published loss and, at first, a training aid."""
 from __future__ import annotations
 
 import math
@@ -14,7 +14,7 @@ from .data import NO_PART, PART_VIEWS
 from .encoder import Reading, attribute_loss
 from .stage import Run, Stage, train_stage
 
-STAGE = Stage("prior", steps=2400, batch=64, learning_rate=1.5e-3, warmup=200, ema_decay=0.998)
+STAGE = Stage("prior", steps=7000, batch=64, learning_rate=1.5e-3, warmup=200, ema_decay=0.998)
 DROP_ALL = 0.1
 AID_WEIGHT = 0.3
 

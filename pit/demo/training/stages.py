@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ...prior import IPPrior
+from ..reader import CreatureReader
 from ..sizes import ENCODER_SIZE, PRIOR
 from ..weights import FOLDER
 from . import STAGES
@@ -20,6 +21,7 @@ from .data import open_dataset
 from .encoder import ImageTokens, TaughtEncoder, encode_pixels, encode_views, train_encoder
 from .export import export
 from .prior import PriorData, train_prior
+from .reader import train_reader
 from .stage import Run, save_tensors
 from .unet import Renderer, RenderingData, train_unet
 
@@ -34,8 +36,9 @@ def run_stages(arguments: argparse.Namespace) -> int:
     run.folder.mkdir(parents=True, exist_ok=True)
     data = rendered_data(run, arguments.creatures, arguments.workers)
     trainers = {
-        "autoencoder": lambda: train_autoencoder(run, data),
+        "reader": lambda: train_reader(run, data),
         "encoder": lambda: train_encoder(run, data),
+        "autoencoder": lambda: train_autoencoder(run, data, finished(run, "encoder").encoder.vision),
         "unet": lambda: train_unet(run, rendering_data(run, data)),
         "prior": lambda: train_prior(run, prior_data(run, data), finished(run, "encoder").reading),
     }
@@ -46,7 +49,7 @@ def run_stages(arguments: argparse.Namespace) -> int:
     if "export" in wanted:
         export(
             arguments.weights or FOLDER, finished(run, "autoencoder"), finished(run, "encoder").encoder,
-            finished(run, "unet"), finished(run, "prior"),
+            finished(run, "unet"), finished(run, "prior"), finished(run, "reader"),
         )
     return 0
 
@@ -71,8 +74,8 @@ def finished(run: Run, stage: str) -> nn.Module:
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing; run the stage {stage!r} to its end first")
     builders = {
-        "autoencoder": build_autoencoder, "encoder": TaughtEncoder, "unet": Renderer,
-        "prior": lambda: IPPrior(**PRIOR),
+        "reader": CreatureReader, "autoencoder": build_autoencoder, "encoder": TaughtEncoder,
+        "unet": Renderer, "prior": lambda: IPPrior(**PRIOR),
     }
     model = builders[stage]()
     model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))

@@ -1,4 +1,4 @@
-"""Stage 3: a UNet of SDXL's structure, its text encoders and image cross-attention, trained together."""
+"""A UNet of SDXL's structure, its text encoders and image cross-attention, trained together."""
 from __future__ import annotations
 
 import random
@@ -27,7 +27,8 @@ from ..text import TextEncoders
 from .data import training_creature
 from .stage import Run, Stage, train_stage
 
-STAGE = Stage("unet", steps=5200, batch=40, learning_rate=1.2e-3, warmup=200, restarts=(2800,))
+STAGE = Stage("unet", steps=6400, batch=40, learning_rate=1e-3, warmup=200, decay=0.28)
+MOST_SNR = 5.0
 TOKEN_NOISE = 0.4
 DROP_BOTH, DROP_TOKENS, DROP_TEXT = 0.08, 0.05, 0.10
 
@@ -40,13 +41,13 @@ class DecoupledAttention:
 
     def __call__(
         self, attn: nn.Module, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None,
-        attention_mask: None = None, image_tokens: Tensor | None = None,
+        attention_mask: None = None, image_tokens: Tensor | None = None, image_weight: float = 1.0,
     ) -> Tensor:
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         q = attn.to_q(hidden_states)
         out = multi_head_attention(q, attn.to_k(context), attn.to_v(context), attn.heads)
         if self.layer is not None:
-            out = out + attend_to_tokens(self.layer, q, image_tokens, 1.0, attn.heads)
+            out = out + attend_to_tokens(self.layer, q, image_tokens, image_weight, attn.heads)
         return attn.to_out[0](out)
 
 
@@ -89,13 +90,20 @@ class Renderer(nn.Module):
         self, latents: Tensor, timesteps: Tensor, captions: list[str], image_tokens: Tensor
     ) -> Tensor:
         """Predicted v `[B, 4, 16, 16]`."""
-        context, pooled = self.text(captions)
+        return self.predict(latents, timesteps, self.text(captions), image_tokens)
+
+    def predict(
+        self, latents: Tensor, timesteps: Tensor, words: tuple[Tensor, Tensor], image_tokens: Tensor,
+        image_weight: float = 1.0,
+    ) -> Tensor:
+        """Predicted v of captions that are encoded already: `words` holds their context and pooled vector."""
+        context, pooled = words
         size = [PICTURE_SIZE, PICTURE_SIZE, 0, 0, PICTURE_SIZE, PICTURE_SIZE]
         time_ids = torch.tensor(size, device=latents.device).expand(len(latents), -1)
         return self.unet(
             latents, timesteps, context,
             added_cond_kwargs={"text_embeds": pooled, "time_ids": time_ids},
-            cross_attention_kwargs={"image_tokens": image_tokens},
+            cross_attention_kwargs={"image_tokens": image_tokens, "image_weight": image_weight},
         ).sample
 
 
@@ -125,6 +133,7 @@ def train_unet(run: Run, data: RenderingData) -> Renderer:
     torch.manual_seed(run.seed)
     model = Renderer().to(run.device)
     schedule = noise_schedule()
+    density = timestep_density(schedule)
     creatures = [training_creature(run.seed, index) for index in range(len(data.tokens))]
 
     def loss_at(step: int, generator: torch.Generator) -> Tensor:
@@ -135,7 +144,7 @@ def train_unet(run: Run, data: RenderingData) -> Renderer:
         tokens, captions = drop_conditions(data, tokens, captions, generator)
         latents = data.latents[rows] * LATENT_SCALE
         noise = torch.randn(latents.shape, generator=generator)
-        timesteps = torch.randint(schedule.config.num_train_timesteps, (STAGE.batch,), generator=generator)
+        timesteps = torch.multinomial(density, STAGE.batch, replacement=True, generator=generator)
         noisy = schedule.add_noise(latents, noise, timesteps).to(run.device)
         wanted = schedule.get_velocity(latents, noise, timesteps).to(run.device)
         with run.autocast():
@@ -143,6 +152,16 @@ def train_unet(run: Run, data: RenderingData) -> Renderer:
         return functional.mse_loss(predicted.float(), wanted)
 
     return train_stage(run, STAGE, model, loss_at)
+
+
+def timestep_density(schedule: DDPMScheduler) -> Tensor:
+    """How often each timestep is trained: evenly, but less where hardly any noise is left.
+
+    The error of v counts SNR + 1 times that of the clean latents; drawn like this, no more than
+    `MOST_SNR` + 1 times, in the spirit of min-SNR weighting (arXiv 2303.09556).
+    """
+    signal = schedule.alphas_cumprod
+    return (signal / (1 - signal) + 1).clamp(max=MOST_SNR + 1) * (1 - signal)
 
 
 def noisy_tokens(tokens: Tensor, generator: torch.Generator) -> Tensor:
