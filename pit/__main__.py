@@ -20,6 +20,13 @@ def _set_up_demo_train(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
 
 
+def _set_up_demo_measure(parser: argparse.ArgumentParser) -> None:
+    from .demo.measure import add_arguments, run
+
+    add_arguments(parser)
+    parser.set_defaults(run=run)
+
+
 def _set_up_convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, help="weight file: .ckpt, .pt, .pth, .bin or .safetensors")
     parser.add_argument("target", type=Path, help="the .safetensors file to write")
@@ -41,6 +48,7 @@ def _convert(args: argparse.Namespace) -> int:
 COMMANDS = {
     "download": (_set_up_download, "fetch the published files into a ComfyUI"),
     "demo-train": (_set_up_demo_train, "train the creature models from nothing"),
+    "demo-measure": (_set_up_demo_measure, "measure how well the creature models keep parts"),
     "convert": (_set_up_convert, "save a weight file as safetensors"),
 }
 

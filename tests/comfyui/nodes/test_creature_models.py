@@ -8,11 +8,8 @@ import random
 import pytest
 import torch
 
-from pit.checkpoints import load_ip_adapter
 from pit.demo.creature import SCENES, caption, sample_creature
 from pit.demo.sizes import ENCODER_SIZE, LATENT_SCALE, PICTURE_SIZE, TEXT_LENGTH
-from pit.demo.vision import CreatureVision
-from pit.demo.weights import IP_ADAPTER, RENDERER, VISION, read_weights, weight_file, with_prefix
 from pit.demo.words import END, token_ids
 
 pytest.importorskip("diffusers", reason="the creature models are trained with diffusers")
@@ -27,32 +24,11 @@ def shipped(inside):
 
 
 @pytest.fixture(scope="module")
-def renderer():
-    """The UNet, the text encoders and the image cross-attention, as they were trained."""
-    from pit.demo.training.unet import Renderer
+def chain():
+    """The models in the classes that they were trained in."""
+    from pit.demo.chain import CreatureChain
 
-    state, model = read_weights(RENDERER), Renderer()
-    model.unet.load_state_dict(with_prefix(state, "unet."))
-    model.text.clip_l.load_state_dict(with_prefix(state, "clip_l.transformer."))
-    model.text.clip_g.load_state_dict(with_prefix(state, "clip_g.transformer."))
-    model.image.load_state_dict(load_ip_adapter(weight_file(IP_ADAPTER)).cross_attention.state_dict())
-    return model.eval()
-
-
-@pytest.fixture(scope="module")
-def autoencoder():
-    from pit.demo.training.autoencoder import build_autoencoder
-
-    model = build_autoencoder()
-    model.load_state_dict(with_prefix(read_weights(RENDERER), "vae."))
-    return model.eval()
-
-
-@pytest.fixture(scope="module")
-def vision():
-    model = CreatureVision()
-    model.load_state_dict(read_weights(VISION))
-    return model.eval()
+    return CreatureChain()
 
 
 @pytest.fixture(autouse=True)
@@ -88,43 +64,42 @@ def test_captions_become_the_ids_of_comfyuis_tokenizer(shipped):
 
 
 @pytest.mark.parametrize("text", [CAPTION, "a creature", ""])
-def test_text_becomes_the_same_context_and_pooled_vector(shipped, renderer, text):
-    context, pooled = renderer.text([text])
+def test_text_becomes_the_same_context_and_pooled_vector(shipped, chain, text):
+    context, pooled = chain.renderer.text([text])
     found = prompt(shipped[1], text)[0]
     assert_same(found[0], context)
     assert_same(found[1]["pooled_output"], pooled)
 
 
-def test_pictures_become_the_same_latents_and_back(shipped, autoencoder):
+def test_pictures_become_the_same_latents_and_back(shipped, chain):
     pixels = drawn(2, 3, PICTURE_SIZE, PICTURE_SIZE).mul(0.3).tanh()
-    latents = autoencoder.encode(pixels).latent_dist.mean
+    latents = chain.autoencoder.encode(pixels).latent_dist.mean
     assert_same(shipped[2].encode((pixels.movedim(1, -1) + 1) / 2), latents)
-    pictures = autoencoder.decode(latents).sample
+    pictures = chain.autoencoder.decode(latents).sample
     assert_same(shipped[2].decode(latents), ((pictures + 1) / 2).clamp(0, 1).movedim(1, -1))
 
 
-def test_pixels_become_the_same_features_and_tokens(inside, shipped, vision):
+def test_pixels_become_the_same_features_and_tokens(inside, shipped, chain):
     _, _, _, clip_vision, ip_adapter, _ = shipped
     pixels = drawn(3, 3, ENCODER_SIZE, ENCODER_SIZE)
-    features = vision.features(pixels)
+    features = chain.vision.features(pixels)
     assert_same(clip_vision.model(pixel_values=pixels, intermediate_output=-2)[1], features)
-    resampler = load_ip_adapter(weight_file(IP_ADAPTER)).float().resampler
     tokens, uncond = inside.pack("nodes.bridge").encode_pixels(clip_vision, ip_adapter, pixels)
-    assert_same(tokens, resampler(features))
-    assert_same(uncond, resampler(vision.features(torch.zeros_like(pixels[:1]))))
+    assert_same(tokens, chain.resampler(features))
+    assert_same(uncond, chain.uncond)
 
 
-def test_the_stock_encoder_node_sees_the_same_features(shipped, vision):
+def test_the_stock_encoder_node_sees_the_same_features(shipped, chain):
     from pit.images import clip_pixel_values, to_pil
 
     pictures = drawn(2, ENCODER_SIZE, ENCODER_SIZE, 3).sigmoid()
     found = shipped[3].encode_image(pictures).penultimate_hidden_states
-    expected = vision.features(clip_pixel_values(to_pil(pictures), ENCODER_SIZE))
+    expected = chain.vision.features(clip_pixel_values(to_pil(pictures), ENCODER_SIZE))
     assert (found - expected).abs().mean() < 0.01 * expected.abs().mean()  # its pixels are rounded elsewhere
 
 
 @pytest.mark.parametrize("timestep", [999, 500, 20])
-def test_the_unet_predicts_the_same_v_from_text_and_tokens(inside, shipped, renderer, timestep):
+def test_the_unet_predicts_the_same_v_from_text_and_tokens(inside, shipped, chain, timestep):
     model, clip, _, _, ip_adapter, _ = shipped
     tokens, latents = inside.tokens(2, width=ip_adapter.token_dim), drawn(2, 4, 16, 16)
     context, extra = prompt(clip, CAPTION)[0]
@@ -135,7 +110,7 @@ def test_the_unet_predicts_the_same_v_from_text_and_tokens(inside, shipped, rend
     size = {"width": PICTURE_SIZE, "height": PICTURE_SIZE}
     adm = model.model.encode_adm(**extra, **size, device=latents.device)
     found = unet(latents, times, context.expand(2, -1, -1), adm.expand(2, -1), transformer_options=options)
-    assert_same(found, renderer(latents, times, [CAPTION] * 2, tokens.values))
+    assert_same(found, chain.renderer(latents, times, [CAPTION] * 2, tokens.values))
 
 
 def sampled_by_hand(renderer, noise, tokens, uncond, steps=4, guidance=3.0):
@@ -156,21 +131,17 @@ def sampled_by_hand(renderer, noise, tokens, uncond, steps=4, guidance=3.0):
     return x / LATENT_SCALE
 
 
-def test_the_sampler_draws_what_the_trained_model_draws(inside, shipped, renderer):
+def test_the_sampler_draws_what_the_trained_model_draws(inside, shipped, chain):
     """Through ComfyUI's whole sampling: guidance, sizes, both branches, noise schedule, latent factor."""
     model, clip, _, _, ip_adapter, _ = shipped
     tokens, noise = inside.tokens(3, width=ip_adapter.token_dim), drawn(3, 4, 16, 16, seed=4)
     found = inside.comfy("sample").sample(
         inside.apply(model, ip_adapter, tokens), noise, 4, 3.0, "euler", "normal", prompt(clip, CAPTION),
         prompt(clip, ""), torch.zeros_like(noise))
-    assert_same(found, sampled_by_hand(renderer, noise, tokens.values, tokens.uncond))
+    assert_same(found, sampled_by_hand(chain.renderer, noise, tokens.values, tokens.uncond))
 
 
-def test_the_prior_is_the_shipped_one(shipped):
-    from pit.checkpoints import load_prior
-    from pit.demo.weights import IP_PRIOR
-
-    prior = load_prior(weight_file(IP_PRIOR)).float().eval()
+def test_the_prior_is_the_shipped_one(shipped, chain):
     width = shipped[5].config.embedding_dim
     x, time, parts = drawn(2, 16, width), torch.tensor([0.3, 0.8]), drawn(2, 48, width, seed=1)
-    assert_same(shipped[5].patcher.model(x, time, parts), prior(x, time, parts))
+    assert_same(shipped[5].patcher.model(x, time, parts), chain.prior(x, time, parts))

@@ -1,0 +1,83 @@
+"""Other ways from parts to tokens, which the prior has to beat."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from ..render import draw_part
+from ..sizes import ENCODER_SIZE
+from ..training import TRAINING_SEED
+from ..training.data import training_creature
+from .suite import PUBLISHED, UNGUIDED, Laboratory, Sampling
+from .trials import Trial, encoder_view
+
+Method = Callable[[Laboratory, list[Trial]], Tensor]
+PART_SHARE = 0.83  # of its square, as a part picture has it once it is placed on white
+
+
+def part_tokens(lab: Laboratory, trials: list[Trial]) -> list[Tensor]:
+    """Tokens of each trial's parts, `[P, 16, D]` each."""
+    return [lab.chain.encode_parts(trial.part_pictures()) for trial in trials]
+
+
+def mean_of_part_tokens(lab: Laboratory, trials: list[Trial]) -> Tensor:
+    """The average of the part tokens, `[N, 16, D]`."""
+    return torch.stack([parts.mean(dim=0) for parts in part_tokens(lab, trials)])
+
+
+def concatenated_part_tokens(lab: Laboratory, trials: list[Trial]) -> Tensor:
+    """All part tokens side by side in the cross-attention, `[N, 16 P, D]`."""
+    return torch.stack([parts.flatten(0, 1) for parts in part_tokens(lab, trials)])
+
+
+def nearest_training_creature(known: int) -> Method:
+    """The training creature whose own parts lie nearest to the given ones in IP+ space, with its true tokens.
+
+    Args:
+        known: how many creatures of the training set are compared.
+    """
+    def tokens(lab: Laboratory, trials: list[Trial]) -> Tensor:
+        theirs, owners = training_parts(lab, known)
+        chosen = [nearest_owner(parts.flatten(1), theirs, owners) for parts in part_tokens(lab, trials)]
+        views = [encoder_view(training_creature(TRAINING_SEED, index)) for index in chosen]
+        return lab.chain.encode(views)
+
+    return tokens
+
+
+@lru_cache(maxsize=1)
+def training_parts(lab: Laboratory, known: int) -> tuple[Tensor, Tensor]:
+    """Tokens of every part of the first training creatures, `[K, F]`, and whose each is, `[K]`."""
+    tokens, owners = [], []
+    for index in range(known):
+        creature = training_creature(TRAINING_SEED, index)
+        views = [draw_part(creature, part, ENCODER_SIZE, share=PART_SHARE) for part in creature.parts]
+        tokens.append(lab.chain.encode(views).flatten(1))
+        owners += [index] * len(views)
+    return torch.cat(tokens), torch.tensor(owners)
+
+
+def nearest_owner(parts: Tensor, known: Tensor, owners: Tensor) -> int:
+    """Who owns, summed over the parts `[P, F]`, the nearest of the known parts `[K, F]`; `owners [K]`."""
+    apart = torch.cdist(parts, known).square()
+    best = torch.full((len(parts), int(owners.max()) + 1), torch.inf)
+    best.scatter_reduce_(1, owners.expand(len(parts), -1), apart, "amin")
+    return int(best.sum(dim=0).argmin())
+
+
+def by_the_prior(sampling: Sampling) -> Method:
+    return lambda lab, trials: lab.sample(lab.conditions(trials), sampling)
+
+
+def rivals(known: int) -> dict[str, Method]:
+    """Every way from parts to tokens that the recommended prior is compared with."""
+    return {
+        "prior, published settings": by_the_prior(PUBLISHED),
+        "prior, no guidance": by_the_prior(UNGUIDED),
+        "mean of the part tokens": mean_of_part_tokens,
+        "part tokens concatenated": concatenated_part_tokens,
+        f"nearest of {known} training creatures": nearest_training_creature(known),
+    }

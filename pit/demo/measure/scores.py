@@ -1,0 +1,119 @@
+"""What is counted in pictures of creatures: attributes found, wholeness, entropy, distances."""
+from __future__ import annotations
+
+import random
+
+import torch
+from torch import Tensor
+
+from ..creature import ATTRIBUTES, Creature, labels, sample_creature
+from ..reader import Reading
+
+HIDDEN = -100
+NAMES = list(ATTRIBUTES)
+NONE = [options.index("none") if "none" in options else HIDDEN for options in ATTRIBUTES.values()]
+STYLE_OF = [NAMES.index(name.removesuffix("_color")) for name in NAMES]
+
+
+def targets_of(creature: Creature, parts: list[str] | None = None) -> Tensor:
+    """Attributes that the parts (default: the whole creature) show, int64 `[A]`; -100 = not shown."""
+    shown = [labels(creature)] if parts is None else [labels(creature, part) for part in parts]
+    return torch.tensor(shown).amax(dim=0)
+
+
+def visible(attributes: Tensor) -> Tensor:
+    """Read attributes `[N, A]`, with -100 for the colours of parts that were read as absent."""
+    absent = attributes[:, STYLE_OF] == torch.tensor(NONE)[STYLE_OF]
+    is_color = torch.tensor([style != index for index, style in enumerate(STYLE_OF)])
+    return attributes.masked_fill(absent & is_color, HIDDEN)
+
+
+def is_found(reading: Reading, targets: Tensor) -> Tensor:
+    """Which wanted attributes each picture shows: `targets [N, A]` or `[A]`, -100 = not wanted; `[N, A]`."""
+    return (visible(reading.attributes) == targets) & (targets != HIDDEN)
+
+
+def kept(reading: Reading, targets: Tensor) -> Tensor:
+    """Share of the wanted attributes that each picture shows, `[N]`; targets as in `is_found`.
+
+    NaN for a picture of which nothing is wanted.
+    """
+    return is_found(reading, targets).sum(dim=-1) / (targets != HIDDEN).sum(dim=-1)
+
+
+def is_whole(reading: Reading) -> Tensor:
+    """Whether each picture shows one complete creature, `[N]`."""
+    return reading.whole > 0.5
+
+
+def entropies(attributes: Tensor) -> Tensor:
+    """Entropy of each attribute over N pictures, in nats: visible attributes `[N, A]` -> `[A]`.
+
+    The plain plug-in estimate: compare it only with that of equally many samples.
+    """
+    counts = [torch.unique(column, return_counts=True)[1].double() for column in attributes.T]
+    shares = (count / len(attributes) for count in counts)
+    return torch.stack([-(share * share.log()).sum() for share in shares])
+
+
+def open_entropies(reading: Reading, targets: Tensor, rng: random.Random) -> tuple[Tensor, Tensor]:
+    """Entropy of the attributes that were not given, in N pictures and in as many fresh free mixtures.
+
+    Args:
+        targets: the given attributes, `[A]`, -100 = not given.
+        rng: draws the mixtures.
+    """
+    mixtures = [targets_of(sample_creature(rng, coherence=0.0)) for _ in reading.attributes]
+    both = visible(reading.attributes), torch.stack(mixtures)
+    ours, theirs = (entropies(attributes)[targets == HIDDEN].sum() for attributes in both)
+    return ours, theirs
+
+
+def joined(readings: list[Reading]) -> Reading:
+    """Several readings as one, on the CPU."""
+    def together(name: str) -> Tensor:
+        return torch.cat([getattr(reading, name) for reading in readings]).cpu()
+
+    return Reading(*(together(name) for name in ("attributes", "scenes", "whole", "features")))
+
+
+def frechet_distance(first: Tensor, second: Tensor) -> float:
+    """Fréchet distance of two sets of features `[N, F]`, `[M, F]`, taken as normal (arXiv 1706.08500).
+
+    The fewer the samples, the larger it comes out: compare it only with that of equally many.
+
+    Raises:
+        ValueError: a set has fewer than two samples.
+    """
+    first, second = _checked(first), _checked(second)
+    cov_first, cov_second = (torch.cov(features.T) for features in (first, second))
+    between = (first.mean(dim=0) - second.mean(dim=0)).square().sum()
+    # The trace of the root of a product of two covariances is the sum of the roots of its eigenvalues.
+    eigenvalues = torch.linalg.eigvals(cov_first @ cov_second).real.clamp(min=0)
+    return (between + cov_first.trace() + cov_second.trace() - 2 * eigenvalues.sqrt().sum()).item()
+
+
+def kernel_distance(first: Tensor, second: Tensor) -> float:
+    """Unbiased squared MMD with the cubic kernel of features `[N, F]` and `[M, F]` (arXiv 1801.01401).
+
+    Unbiased only for sets that were drawn independently of each other.
+
+    Raises:
+        ValueError: a set has fewer than two samples.
+    """
+    first, second = _checked(first), _checked(second)
+
+    def kernel(a: Tensor, b: Tensor) -> Tensor:
+        return (a @ b.T / a.shape[1] + 1) ** 3
+
+    def within(a: Tensor) -> Tensor:
+        values = kernel(a, a)
+        return (values.sum() - values.trace()) / (len(a) * (len(a) - 1))
+
+    return (within(first) + within(second) - 2 * kernel(first, second).mean()).item()
+
+
+def _checked(features: Tensor) -> Tensor:
+    if len(features) < 2:
+        raise ValueError(f"a distance needs at least 2 pictures on either side, found {len(features)}")
+    return features.double()
