@@ -25,9 +25,7 @@ def run_demo(client: ComfyClient, workflow: Path = WORKFLOW, output: Path = OUTP
     The workflow's SaveImage nodes are found by their titles, "Parts" and "Concepts".
     """
     graph = json.loads(workflow.read_text())
-    result = client.queue(graph, Progress(graph), TIMEOUT_SECONDS)
-    if result.status != "success" or result.error:
-        raise Failure(f"ComfyUI did not make the pictures: {result.error or result.status}.", client.log)
+    result = finished(client, graph)
     parts = pictures(client, graph, result, "Parts")
     concepts = pictures(client, graph, result, "Concepts")
     output.mkdir(parents=True, exist_ok=True)
@@ -37,6 +35,14 @@ def run_demo(client: ComfyClient, workflow: Path = WORKFLOW, output: Path = OUTP
     for path, image in files.items():
         image.save(path)
     return list(files)
+
+
+def finished(client: ComfyClient, graph: dict) -> Result:
+    """Run a graph to its end, with a progress bar."""
+    result = client.queue(graph, Progress(graph), TIMEOUT_SECONDS)
+    if result.status != "success" or result.error:
+        raise Failure(f"ComfyUI did not make the pictures: {result.error or result.status}.", client.log)
+    return result
 
 
 def pictures(client: ComfyClient, graph: dict, result: Result, title: str) -> list[Image.Image]:

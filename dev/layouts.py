@@ -139,4 +139,33 @@ SDXL = Layout(
     random_seeds=("11",),
 )
 
-LAYOUTS = {"piece_it_together": DEMO, "piece_it_together_sdxl": SDXL}
+LAB_START = Note("Start here", height=310, text="""\
+**Press Run.** Three parts of one creature become sixteen whole creatures, and **Measure Creatures** counts, \
+against the exact truth, how many of them keep each attribute of the parts.
+
+All seeds stay, so that one table compares with the next. Change one thing at a time:
+- **Creature Parts**: its seed and switches, for other parts.
+- **IP-Prior Sample**: guidance, steps, solver.
+- **Apply IP+ Tokens**: a higher weight keeps the parts better, a lower one obeys the words better.""")
+
+LAB_SCENE = Note("The scene", height=90, text="""\
+Set **scene** to what the prompt asks for: `at night`, `in the sky`, `in a meadow`, `on lava`, or white \
+when it names none. With *any*, the table leaves it out.""")
+
+LAB = Layout(
+    groups=(
+        Group("Start", 0, 0, (Stack(300, (LAB_START, ("1", 130))),)),
+        Group("Parts", 380, 0, (Stack(280, (("2", 340),)),)),
+        Group("Encode", 740, 0, (Stack(300, (("3", 480),)),)),
+        Group("Complete", 1120, 0, (Stack(280, (("4", 250),)),)),
+        Group("Render", 1480, 0, (
+            Stack(280, (("6", 100), ("7", 100), ("5", 180), ("8", 110))),
+            Stack(280, (("9", 280), ("10", 50))),
+            Stack(480, (("11", 690),)),
+        )),
+        Group("Measure", 2660, 0, (Stack(480, (("12", 440), LAB_SCENE)), Stack(480, (("13", 440),)))),
+    ),
+    random_seeds=(),
+)
+
+LAYOUTS = {"creature_lab": LAB, "piece_it_together": DEMO, "piece_it_together_sdxl": SDXL}

@@ -7,6 +7,7 @@ from .adapter import ApplyTokens
 from .bridge import register_model_folders
 from .demo import CreatureParts, LoadCreatureModels
 from .loading import LoadIPAdapter, LoadIPPrior
+from .measure import MeasureCreatures
 from .parts import CutOutPart, EncodeImage, EncodeParts
 from .prior import SamplePrior
 
@@ -19,4 +20,5 @@ class PieceItTogether(ComfyExtension):
         return [
             LoadIPAdapter, LoadIPPrior, LoadCreatureModels, CreatureParts,
             CutOutPart, EncodeParts, EncodeImage, SamplePrior, ApplyTokens,
+            MeasureCreatures,
         ]

@@ -13,7 +13,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..pit.demo.creature import PARTS, SPECIES, creature_from_seed
-from ..pit.demo.render import draw_part
+from ..pit.demo.measure.trials import Trial
 from ..pit.demo.sizes import (
     AUTOENCODER_CHANNELS,
     ENCODER_SIZE,
@@ -32,9 +32,8 @@ from ..pit.demo.weights import IP_ADAPTER, IP_PRIOR, RENDERER, read_weights, wei
 from ..pit.demo.weights import VISION as VISION_FILE
 from ..pit.images import to_tensor
 from .loading import load_ip_adapter, load_prior
-from .types import CATEGORY, IPAdapterType, PriorType
+from .types import CATEGORY, CreatureType, IPAdapterType, PriorType
 
-PART_SIZE = 256
 MIXED = "mixed"
 CHOSEN_FIRST = ("horns", "wings", "tail")
 
@@ -98,12 +97,7 @@ def load_unet(state: dict[str, Tensor]) -> comfy.model_patcher.ModelPatcher:
 
 def load_text_encoders(state: dict[str, Tensor]) -> comfy.sd.CLIP:
     """The CLIP: two encoders, as SDXL's."""
-    # transformers 5 no longer puts a text model without projection below `text_model`; ComfyUI does.
-    layers = with_prefix(state, "clip_l.transformer.")
-    state = {key: value for key, value in state.items() if key.startswith("clip_g.")} | {
-        f"clip_l.transformer.text_model.{key.removeprefix('text_model.')}": value
-        for key, value in layers.items()
-    }
+    state = {key: value for key, value in state.items() if key.startswith(("clip_l.", "clip_g."))}
     target = MiniatureSDXL(MiniatureSDXL.unet_config).clip_target()
     config_g = TEXT_G | {"projection_dim": TEXT_G["hidden_size"]}
     options = {"clip_l_model_config": TEXT_L, "clip_g_model_config": config_g}
@@ -182,7 +176,9 @@ class CreatureParts(io.ComfyNode):
                     for part in PARTS
                 ),
             ],
-            outputs=[io.Image.Output(display_name="parts")],
+            outputs=[
+                io.Image.Output(display_name="parts"), CreatureType.Output(display_name="creature"),
+            ],
         )
 
     @classmethod
@@ -196,4 +192,5 @@ class CreatureParts(io.ComfyNode):
                 f"Creature Parts was asked for {asked}, but this creature has {', '.join(creature.parts)}. "
                 "Choose one of these, or another seed."
             )
-        return io.NodeOutput(to_tensor([draw_part(creature, part, PART_SIZE) for part in chosen]))
+        trial = Trial(creature, tuple(chosen))
+        return io.NodeOutput(to_tensor(trial.part_pictures()), trial)

@@ -18,6 +18,8 @@ TokensType = io.Custom("PIT_TOKENS")
 """Carries `pit.tokens.Tokens`."""
 PartsType = io.Custom("PIT_PARTS")
 """Carries `pit.tokens.Parts`."""
+CreatureType = io.Custom("PIT_CREATURE")
+"""Carries `pit.demo.measure.trials.Trial`: a creature, and which of its parts are given."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pit.published import PUBLISHED_FILES
 from tests.comfyui.pages import images_of, press_run, wait_for
 
 WORKFLOWS = ROOT / "workflows"
-NAMES = ["piece_it_together", "piece_it_together_sdxl"]
+NAMES = ["creature_lab", "piece_it_together", "piece_it_together_sdxl"]
 FILE_INPUTS = {"ckpt_name": "checkpoints", "clip_name": "clip_vision", "image": "input"}
 OUR_FILES = {"PiT_LoadIPAdapter": "ipadapter", "PiT_LoadIPPrior": "ip_prior"}
 TITLE_BAR = 30
@@ -42,6 +42,14 @@ def demo(comfyui):
     return result
 
 
+@pytest.fixture(scope="module")
+def creature_lab(comfyui):
+    """The creature lab's graph after it has run."""
+    result = comfyui.queue(twin("creature_lab"))
+    assert result.status == "success", result.error
+    return result
+
+
 def pictures(comfyui, images: list[dict[str, str]]) -> list[Image.Image]:
     return [Image.open(io.BytesIO(comfyui.view(image))).convert("RGB") for image in images]
 
@@ -64,6 +72,25 @@ def test_the_demo_runs_in_the_page(comfyui, demo, page):
     press_run(page)
     wait_for(page, "execution_success")
     assert_eight_concepts(pictures(comfyui, images_of(page, "12")))
+
+
+def test_the_creature_lab_draws_sixteen_concepts_and_their_table(comfyui, creature_lab):
+    concepts = pictures(comfyui, creature_lab.outputs["11"]["images"])
+    assert len({concept.tobytes() for concept in concepts}) == 16
+    shown, saved = (pictures(comfyui, creature_lab.outputs[node]["images"]) for node in ("12", "13"))
+    assert [picture.tobytes() for picture in shown] == [picture.tobytes() for picture in saved]
+    assert len(saved) == 1 and saved[0].width > 2 * concepts[0].width
+
+
+def test_the_creature_lab_runs_in_the_page(comfyui, creature_lab, page):
+    load(page, "creature_lab")
+    press_run(page)
+    wait_for(page, "execution_success")
+    table, before = (
+        pictures(comfyui, images)[0].tobytes()
+        for images in (images_of(page, "12"), creature_lab.outputs["12"]["images"])
+    )
+    assert table == before
 
 
 def load(page, name: str) -> None:
