@@ -13,6 +13,7 @@ from .canvas import WHITE, ellipse
 from .creature import PARTS, Creature
 from .head import paint_ears, paint_eyes, paint_horns, paint_mouth
 from .limbs import paint_arms, paint_body, paint_legs, paint_tail, paint_wings
+from .sizes import ENCODER_SIZE
 
 PAINTERS = {  # from back to front
     "wings": paint_wings,
@@ -68,6 +69,13 @@ def draw_creature(creature: Creature, pixels: int = 128, supersample: int = 2) -
     backdrop = draw_scene(creature.scene, pixels).copy()
     backdrop.paste(picture, (0, 0), picture)
     return backdrop
+
+
+def encoder_view(shape: Image.Image) -> Image.Image:
+    """A whole creature from `draw_shape` on white, at the size that the image encoder looks at (RGB)."""
+    plain = Image.new("RGB", shape.size, WHITE)
+    plain.paste(shape, (0, 0), shape)
+    return plain.resize((ENCODER_SIZE, ENCODER_SIZE), Image.Resampling.BICUBIC)
 
 
 def draw_part(creature: Creature, part: str, pixels: int = 64, *, share: float = 0.9,

@@ -11,9 +11,9 @@ from pit.demo.measure.trials import (
     all_targets,
     check_seed,
     draw_trials,
-    encoder_view,
     scene_caption,
     true_pictures,
+    whole_view,
 )
 from pit.demo.sizes import ENCODER_SIZE
 
@@ -76,9 +76,9 @@ def test_part_pictures_come_in_the_order_of_the_parts():
 
 def test_the_encoder_sees_the_creature_on_white():
     meadow, lava = (draw_trials(0, 1, 1, FREE, [scene])[0].creature for scene in ("meadow", "lava"))
-    assert encoder_view(meadow).size == (ENCODER_SIZE, ENCODER_SIZE)
-    assert encoder_view(meadow).getpixel((0, 0)) == (255, 255, 255)
-    assert encoder_view(meadow).tobytes() == encoder_view(lava).tobytes()
+    assert whole_view(meadow).size == (ENCODER_SIZE, ENCODER_SIZE)
+    assert whole_view(meadow).getpixel((0, 0)) == (255, 255, 255)
+    assert whole_view(meadow).tobytes() == whole_view(lava).tobytes()
     assert true_pictures([meadow])[0].tobytes() != true_pictures([lava])[0].tobytes()
 
 

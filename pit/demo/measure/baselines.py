@@ -12,7 +12,7 @@ from ..sizes import ENCODER_SIZE
 from ..training import TRAINING_SEED
 from ..training.data import training_creature
 from .suite import PUBLISHED, UNGUIDED, Laboratory, Sampling
-from .trials import Trial, encoder_view
+from .trials import Trial, whole_view
 
 Method = Callable[[Laboratory, list[Trial]], Tensor]
 PART_SHARE = 0.83  # of its square, as a part picture has it once it is placed on white
@@ -42,7 +42,7 @@ def nearest_training_creature(known: int) -> Method:
     def tokens(lab: Laboratory, trials: list[Trial]) -> Tensor:
         theirs, owners = training_parts(lab, known)
         chosen = [nearest_owner(parts.flatten(1), theirs, owners) for parts in part_tokens(lab, trials)]
-        views = [encoder_view(training_creature(TRAINING_SEED, index)) for index in chosen]
+        views = [whole_view(training_creature(TRAINING_SEED, index)) for index in chosen]
         return lab.chain.encode(views)
 
     return tokens

@@ -24,7 +24,7 @@ from .scores import (
     open_entropies,
     targets_of,
 )
-from .trials import FREE, Trial, all_targets, draw_trials, encoder_view, scene_caption, true_pictures
+from .trials import FREE, Trial, all_targets, draw_trials, scene_caption, true_pictures, whole_view
 
 DIVERSE_SEEDS = 32
 WORDED_SCENES = [scene for scene in SCENES if scene != "white"]
@@ -113,7 +113,7 @@ def ceilings(lab: Laboratory, creatures: list[Creature]) -> tuple[dict[str, Esti
     """
     targets = torch.stack([targets_of(creature) for creature in creatures])
     pictures = true_pictures(creatures)
-    tokens = lab.chain.encode([encoder_view(creature) for creature in creatures])
+    tokens = lab.chain.encode([whole_view(creature) for creature in creatures])
     drawn = lab.draw(tokens, [scene_caption(creature.scene) for creature in creatures])
     readings = {
         "rendered": lab.read(pictures),

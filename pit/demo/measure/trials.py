@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from ..creature import PARTS, SCENE_WORDS, SCENES, Creature, sample_creature
-from ..render import draw_creature, draw_part
-from ..sizes import ENCODER_SIZE, PICTURE_SIZE
+from ..render import draw_creature, draw_part, draw_shape, encoder_view
+from ..sizes import PICTURE_SIZE
 from .scores import targets_of
 
 FREE, NATURAL = 0.0, 0.8
@@ -87,8 +87,6 @@ def true_pictures(creatures: list[Creature]) -> list[Image.Image]:
     return [draw_creature(creature, PICTURE_SIZE) for creature in creatures]
 
 
-def encoder_view(creature: Creature) -> Image.Image:
-    """The whole creature on white, at the size that the image encoder looks at."""
-    plain = Creature(creature.species, creature.attributes, creature.jitter)
-    view = draw_creature(plain, PICTURE_SIZE)
-    return view.resize((ENCODER_SIZE, ENCODER_SIZE), Image.Resampling.BICUBIC)
+def whole_view(creature: Creature) -> Image.Image:
+    """The whole creature as the image encoder sees it in training."""
+    return encoder_view(draw_shape(creature, PICTURE_SIZE, 2))

@@ -8,11 +8,9 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from ..canvas import WHITE
 from ..creature import ATTRIBUTES, PARTS, SCENES, Creature, labels, sample_creature
-from ..render import draw_part, draw_scene, draw_shape
+from ..render import draw_part, draw_scene, draw_shape, encoder_view
 from ..sizes import ENCODER_SIZE, PICTURE_SIZE
 
 PART_VIEWS = 5
@@ -52,8 +50,6 @@ def render_row(creature: Creature, seed: int, index: int) -> dict[str, np.ndarra
     shape = draw_shape(creature, PICTURE_SIZE, 2)
     picture = draw_scene(creature.scene, PICTURE_SIZE).copy()
     picture.paste(shape, (0, 0), shape)
-    plain = Image.new("RGB", shape.size, WHITE)
-    plain.paste(shape, (0, 0), shape)
     parts = rng.sample(creature.parts, min(PART_VIEWS, len(creature.parts)))
     views = np.full(ARRAYS["part_views"][0], 255, np.uint8)
     for slot, part in enumerate(parts):
@@ -63,7 +59,7 @@ def render_row(creature: Creature, seed: int, index: int) -> dict[str, np.ndarra
     missing = PART_VIEWS - len(parts)
     return {
         "pictures": np.asarray(picture),
-        "views": np.asarray(plain.resize((ENCODER_SIZE, ENCODER_SIZE), Image.Resampling.BICUBIC)),
+        "views": np.asarray(encoder_view(shape)),
         "part_views": views,
         "part_kinds": np.array(kinds + [NO_PART] * missing),
         "labels": np.array(labels(creature)),

@@ -161,7 +161,7 @@ def timestep_density(schedule: DDPMScheduler) -> Tensor:
     `MOST_SNR` + 1 times, in the spirit of min-SNR weighting (arXiv 2303.09556).
     """
     signal = schedule.alphas_cumprod
-    return (signal / (1 - signal) + 1).clamp(max=MOST_SNR + 1) * (1 - signal)
+    return ((MOST_SNR + 1) * (1 - signal)).clamp(max=1)
 
 
 def noisy_tokens(tokens: Tensor, generator: torch.Generator) -> Tensor:
