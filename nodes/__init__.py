@@ -5,11 +5,14 @@ from comfy_api.latest import ComfyExtension, io
 
 from .adapter import ApplyTokens
 from .bridge import register_model_folders
+from .datasets import CreatureDataset, DatasetPrompts, LoadDataset, MakeParts
 from .demo import CreatureParts, LoadCreatureModels
 from .loading import LoadIPAdapter, LoadIPPrior
 from .measure import MeasureCreatures
 from .parts import CutOutPart, EncodeImage, EncodeParts
+from .preview import MakeTrainingPreview
 from .prior import SamplePrior
+from .training import EncodeDataset, TrainPrior
 
 
 class PieceItTogether(ComfyExtension):
@@ -21,4 +24,6 @@ class PieceItTogether(ComfyExtension):
             LoadIPAdapter, LoadIPPrior, LoadCreatureModels, CreatureParts,
             CutOutPart, EncodeParts, EncodeImage, SamplePrior, ApplyTokens,
             MeasureCreatures,
+            MakeParts, LoadDataset, CreatureDataset, DatasetPrompts, EncodeDataset, TrainPrior,
+            MakeTrainingPreview,
         ]

@@ -157,6 +157,22 @@ def patch_model(model: ModelPatcher, ip_adapter: ManagedIPAdapter, layout: Token
     return patched
 
 
+def apply_tokens(
+    model: ModelPatcher, ip_adapter: ManagedIPAdapter, tokens: Tokens, weight: float = 1.0,
+    start: float = 0.0, end: float = 1.0, negative: str = GREY_PICTURE,
+) -> ModelPatcher:
+    """A clone of the model that renders the tokens. Raises ValueError if the three do not fit together."""
+    if tokens.width != ip_adapter.token_dim:
+        raise ValueError(
+            f"{ip_adapter.name} reads tokens of width {ip_adapter.token_dim}, but those from "
+            f"{tokens.source} have width {tokens.width}. Use the IP-Adapter that they were made with."
+        )
+    uncond = tokens.values if negative == SAME_TOKENS else tokens.uncond
+    sigma = model.get_model_object("model_sampling").percent_to_sigma
+    layout = TokenLayout(tokens.values, uncond, weight, sigma(start), sigma(end))
+    return patch_model(model, ip_adapter, layout)
+
+
 class ApplyTokens(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -196,12 +212,4 @@ class ApplyTokens(io.ComfyNode):
         cls, model: ModelPatcher, ip_adapter: ManagedIPAdapter, tokens: Tokens, weight: float, start: float,
         end: float, negative: str,
     ) -> io.NodeOutput:
-        if tokens.width != ip_adapter.token_dim:
-            raise ValueError(
-                f"{ip_adapter.name} reads tokens of width {ip_adapter.token_dim}, but those from "
-                f"{tokens.source} have width {tokens.width}. Use the IP-Adapter that they were made with."
-            )
-        uncond = tokens.values if negative == SAME_TOKENS else tokens.uncond
-        sigma = model.get_model_object("model_sampling").percent_to_sigma
-        layout = TokenLayout(tokens.values, uncond, weight, sigma(start), sigma(end))
-        return io.NodeOutput(patch_model(model, ip_adapter, layout))
+        return io.NodeOutput(apply_tokens(model, ip_adapter, tokens, weight, start, end, negative))

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import comfy.model_management
 import comfy.model_patcher
@@ -10,9 +11,12 @@ import comfy.ops
 import comfy.utils
 import folder_paths
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from ..pit.published import where_to_get
+from ..pit.training.encode import TokenEncoder
+from ..pit.training.make_parts import file_name
 from .types import ManagedIPAdapter
 
 FOLDERS = {"ip_adapter": "ipadapter", "ip_prior": "ip_prior"}
@@ -83,15 +87,33 @@ def managed(build: Callable[..., nn.Module], state: Mapping[str, Tensor]) -> com
     return patcher
 
 
-def progress_bar() -> Callable[[int, int], None]:
-    """A function of (steps done, steps in all) that moves the progress bar, and raises once cancelled."""
+def progress_bar() -> Callable[..., None]:
+    """A function of (steps done, steps in all) that moves the progress bar, and raises once cancelled.
+
+    It takes a picture as well, which is shown in the node.
+    """
     bar = comfy.utils.ProgressBar(1)
 
-    def done(step: int, total: int) -> None:
+    def done(step: int, total: int, picture: Image.Image | None = None) -> None:
         comfy.model_management.throw_exception_if_processing_interrupted()
-        bar.update_absolute(step, total)
+        # ComfyUI encodes it later, in another thread, and only RGB.
+        preview = None if picture is None else ("JPEG", picture.convert("RGB"), None)
+        bar.update_absolute(step, total, preview)
 
     return done
+
+
+def own_folder(root: str, name: str) -> Path:
+    """The folder `name` directly below `root`, not made yet.
+
+    Anyone who can queue a graph chooses the name, so ValueError meets all that would lead elsewhere.
+    """
+    safe = file_name(name.strip())
+    folder = os.path.join(root, safe)
+    inside = folder_paths.is_within_directory(root, folder)
+    if not inside or os.path.realpath(folder) == os.path.realpath(root):
+        raise ValueError(f"{name!r} leads out of {root}. Choose a plain name, such as my_creatures.")
+    return Path(folder)
 
 
 def check_encoder(clip_vision, ip_adapter: ManagedIPAdapter) -> None:
@@ -104,11 +126,30 @@ def check_encoder(clip_vision, ip_adapter: ManagedIPAdapter) -> None:
         )
 
 
-def encode_pixels(clip_vision, ip_adapter: ManagedIPAdapter, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """IP+ tokens of pictures, and those of the all-zero pixels that SDXL's negative branch sees.
+def token_encoder(clip_vision, ip_adapter: ManagedIPAdapter) -> TokenEncoder:
+    """From pixel values to features to IP+ tokens, by models that ComfyUI has loaded for it.
 
     The network is ComfyUI's; its preprocessing is not used, since it rounds where the published one truncates
     and has no way to all-zero pixels.
+
+    Raises:
+        ValueError: the encoder is not the one that the IP-Adapter was made for.
+    """
+    check_encoder(clip_vision, ip_adapter)
+    comfy.model_management.load_models_gpu([clip_vision.patcher, ip_adapter.resampler])
+
+    def features(pixels: Tensor) -> Tensor:
+        return clip_vision.model(pixel_values=pixels.to(clip_vision.load_device), intermediate_output=-2)[1]
+
+    def resample(features: Tensor) -> Tensor:
+        return ip_adapter.resampler.model(features.to(ip_adapter.resampler.load_device, torch.float32))
+
+    name = f"{clip_vision.config['model_type']} of width {clip_vision.config['hidden_size']}"
+    return TokenEncoder(name, ip_adapter.name, clip_vision.image_size, features, resample)
+
+
+def encode_pixels(clip_vision, ip_adapter: ManagedIPAdapter, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """IP+ tokens of pictures, and those of the all-zero pixels that SDXL's negative branch sees.
 
     Args:
         pixels: pixel values of the published processor `[B, 3, size, size]`, in the encoder's size.
@@ -119,14 +160,11 @@ def encode_pixels(clip_vision, ip_adapter: ManagedIPAdapter, pixels: Tensor) -> 
         ValueError: the encoder is not the one that the IP-Adapter was made for.
         FloatingPointError: the tokens are not finite.
     """
-    check_encoder(clip_vision, ip_adapter)
+    encoder = token_encoder(clip_vision, ip_adapter)
     pixels = torch.cat([pixels, torch.zeros_like(pixels[:1])])
-    comfy.model_management.load_models_gpu([clip_vision.patcher, ip_adapter.resampler])
     done, tokens = progress_bar(), []
     for chunk in pixels.split(PICTURES_AT_ONCE):
-        chunk = chunk.to(clip_vision.load_device)
-        features = clip_vision.model(pixel_values=chunk, intermediate_output=-2)[1]
-        tokens += ip_adapter.resampler.model(features.to(ip_adapter.resampler.load_device, torch.float32))
+        tokens += encoder.resample(encoder.features(chunk))
         done(len(tokens), len(pixels))
     tokens = torch.stack(tokens).to(comfy.model_management.intermediate_device())
     if not tokens.isfinite().all():

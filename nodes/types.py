@@ -21,6 +21,13 @@ PartsType = io.Custom("PIT_PARTS")
 CreatureType = io.Custom("PIT_CREATURE")
 """Carries `pit.demo.measure.trials.Trial`: a creature, and which of its parts are given."""
 
+DatasetType = io.Custom("PIT_DATASET")
+"""Carries `pit.training.dataset.Dataset`: pictures of targets and parts in a folder."""
+TokenCacheType = io.Custom("PIT_TOKEN_CACHE")
+"""Carries the `Path` of a token cache."""
+PreviewType = io.Custom("PIT_TRAINING_PREVIEW")
+"""Carries a `nodes.preview.TrainingPreview`."""
+
 
 @dataclass(frozen=True)
 class ManagedIPAdapter:

@@ -41,6 +41,15 @@ def velocity_loss(prior: Prior, clean: Tensor, parts: Tensor, t: Tensor, noise: 
     return (noise - clean - velocity).square().mean(dim=(1, 2))
 
 
+def min_snr_weight(t: Tensor, gamma: float) -> Tensor:
+    """Weights `[B]` of the velocity loss that cap the clean end, after Min-SNR (arXiv 2303.09556).
+
+    An error e of the velocity is one of t * e of the clean tokens, which Min-SNR weighs by min(SNR, gamma),
+    with SNR = ((1 - t) / t)^2 here: together min((1 - t)^2, gamma t^2), without a division by t.
+    """
+    return torch.minimum((1 - t).square(), gamma * t.square())
+
+
 def concept_noise(seed: int, count: int, width: int, tokens: int = 16) -> Tensor:
     """Starting noise `[count, tokens, width]`, drawn on the CPU; concept i is what seed + i draws alone."""
     rows = []

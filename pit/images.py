@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from PIL import Image
@@ -89,6 +91,16 @@ def on_white(image: Image.Image) -> Image.Image:
 def white_image(size: int) -> Image.Image:
     """A white `size` x `size` RGB picture: what an empty slot shows."""
     return Image.new("RGB", (size, size), "white")
+
+
+def contact_sheet(pictures: Sequence[Image.Image | None], columns: int, pixels: int) -> Image.Image:
+    """Pictures in rows on white; None leaves a gap."""
+    rows = -(-len(pictures) // columns)
+    sheet = Image.new("RGB", (columns * pixels, rows * pixels), "white")
+    for index, picture in enumerate(pictures):
+        if picture is not None:
+            sheet.paste(picture, (index % columns * pixels, index // columns * pixels))
+    return sheet
 
 
 def _size_text(image: Image.Image) -> str:

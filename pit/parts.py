@@ -15,16 +15,17 @@ _CANVAS = 1024
 def place_part(
     part: Image.Image,
     *,
-    canvas: int = _CANVAS,
+    canvas: int | tuple[int, int] = _CANVAS,
     scale: float | None = 0.92,
     placement: str = "random",
     rng: random.Random,
 ) -> Image.Image:
-    """`part` on a white `canvas` x `canvas` RGB picture, its longer side `scale` of the canvas (Lanczos).
+    """`part` on a white RGB picture, as large as `scale` of the canvas lets it be (Lanczos).
 
-    The published paste: sizes are truncated; `scale=None` draws it from 0.4 to 0.8 first; then "random" draws
-    x and y, in this order, where "centred" draws nothing. Transparency is composited on white. Parts so
-    slender that the published formula crashes keep one pixel of width.
+    `canvas` is the side of a square, or width and height. The published paste: sizes are truncated;
+    `scale=None` draws it from 0.4 to 0.8 first; then "random" draws x and y, in this order, where "centred"
+    draws nothing. Transparency is composited on white. Parts so slender that the published formula crashes
+    keep one pixel of width.
 
     Raises ValueError for another placement and for a scale outside 0..1.
     """
@@ -34,12 +35,13 @@ def place_part(
         scale = rng.uniform(0.4, 0.8)
     if not 0 < scale <= 1:
         raise ValueError(f"Expected a scale above 0 and at most 1 (fills the canvas), found {scale}.")
-    width, height = _placed_size(part, canvas, scale)
-    free_x, free_y = canvas - width, canvas - height
+    size = (canvas, canvas) if isinstance(canvas, int) else canvas
+    width, height = _placed_size(part, size, scale)
+    free_x, free_y = size[0] - width, size[1] - height
     x, y = free_x // 2, free_y // 2
     if placement == "random":
         x, y = rng.randint(0, free_x), rng.randint(0, free_y)
-    result = white_image(canvas)
+    result = Image.new("RGB", size, "white")
     result.paste(on_white(part).resize((width, height), Image.Resampling.LANCZOS), (x, y))
     return result
 
@@ -108,18 +110,28 @@ def encoder_pictures(
     rng = random.Random(seed)
     slots = [white_image(size)] if reference_slot else []
     if reference:
-        slots = [_sketch_or_not(_reference_picture(reference), sketch_probability, rng)]
+        slots = [sketch_or_not(_reference_picture(reference), sketch_probability, rng)]
     for part in parts:
         placed = place_part(part, placement=placement, rng=rng)
-        slots.append(_sketch_or_not(placed, sketch_probability, rng))
+        slots.append(sketch_or_not(placed, sketch_probability, rng))
     slots += [white_image(size)] * (min_slots - len(slots))
     return [resize_for_encoder(slot, size) for slot in slots]
 
 
-def _placed_size(part: Image.Image, canvas: int, scale: float) -> tuple[int, int]:
+def sketch_or_not(image: Image.Image, probability: float, rng: random.Random) -> Image.Image:
+    """`image`, or with `probability` a sketch of it: 8 to 15 curves, one in ten dropped, as published.
+
+    A probability of 0 draws nothing from `rng`.
+    """
+    if probability > 0 and rng.random() < probability:
+        return bezier_sketch(image, curves=rng.randint(8, 15), drop_probability=0.1, rng=rng)
+    return image
+
+
+def _placed_size(part: Image.Image, canvas: tuple[int, int], scale: float) -> tuple[int, int]:
     aspect = part.width / part.height
-    width = max(int(min(canvas, canvas * aspect) * scale), 1)
-    height = min(max(int(width / aspect), 1), max(int(canvas * scale), 1))
+    width = max(int(min(canvas[0], canvas[1] * aspect) * scale), 1)
+    height = min(max(int(width / aspect), 1), max(int(canvas[1] * scale), 1))
     return width, height
 
 
@@ -128,9 +140,3 @@ def _reference_picture(images: list[Image.Image]) -> Image.Image:
         return reference_grid(images)
     return on_white(images[0]).resize((_CANVAS, _CANVAS), Image.Resampling.BICUBIC)
 
-
-def _sketch_or_not(image: Image.Image, probability: float, rng: random.Random) -> Image.Image:
-    """As published: 8 to 15 curves, one in ten dropped."""
-    if probability > 0 and rng.random() < probability:
-        return bezier_sketch(image, curves=rng.randint(8, 15), drop_probability=0.1, rng=rng)
-    return image

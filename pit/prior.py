@@ -9,6 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 TIME_FREQUENCIES = 256
 ROPE_THETA = 10000.0
@@ -74,10 +75,10 @@ class Attention(nn.Module):
         self.q_norm = operations.LayerNorm(dim, **factory)
         self.k_norm = operations.LayerNorm(dim, **factory)
 
-    def forward(self, x: Tensor, rope: Tensor) -> Tensor:
+    def forward(self, x: Tensor, rope: Tensor, mask: Tensor | None) -> Tensor:
         projected = (self.q_norm(self.wq(x)), self.k_norm(self.wk(x)), self.wv(x))
         q, k, v = (y.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for y in projected)
-        attended = functional.scaled_dot_product_attention(rotate(q, rope), rotate(k, rope), v)
+        attended = functional.scaled_dot_product_attention(rotate(q, rope), rotate(k, rope), v, mask)
         return self.wo(attended.transpose(1, 2).flatten(-2))
 
 
@@ -105,9 +106,10 @@ class Block(nn.Module):
         self.ffn_norm = operations.LayerNorm(dim, **factory)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), operations.Linear(time_dim, 6 * dim, **factory))
 
-    def forward(self, x: Tensor, time: Tensor, rope: Tensor) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, rope: Tensor, mask: Tensor | None) -> Tensor:
         shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = self.adaLN_modulation(time).chunk(6, dim=1)
-        x = x + gate_a[:, None] * self.attention(modulate(self.attention_norm(x), shift_a, scale_a), rope)
+        modulated = modulate(self.attention_norm(x), shift_a, scale_a)
+        x = x + gate_a[:, None] * self.attention(modulated, rope, mask)
         return x + gate_f[:, None] * self.feed_forward(modulate(self.ffn_norm(x), shift_f, scale_f))
 
 
@@ -130,7 +132,14 @@ class IPPrior(nn.Module):
 
     State-dict keys are those of the published `prior.ckpt`. There is no slot embedding: the rotary positions
     alone tell the noisy tokens (0..15) and the slots (16 + 16 s ..) apart, so the order of parts matters.
+
+    Attributes:
+        gradient_checkpointing: in training, work out each layer a second time instead of keeping what is
+            inside it: far less memory, a third more work, the same gradients.
     """
+
+    gradient_checkpointing = False
+
 
     def __init__(
         self, embedding_dim: int = 2048, hidden_dim: int = 2048, num_layers: int = 4, num_heads: int = 32,
@@ -166,19 +175,25 @@ class IPPrior(nn.Module):
         nn.init.zeros_(self.final_layer.linear.weight)
         nn.init.zeros_(self.final_layer.linear.bias)
 
-    def forward(self, x: Tensor, t: Tensor, parts: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, parts: Tensor, mask: Tensor | None = None) -> Tensor:
         """Velocity of the noisy tokens.
 
         Args:
             x: noisy tokens `[B, 16, D]`.
             t: time `[B]` in 0..1, 1 = noise.
             parts: tokens of the parts `[B, 16 P, D]`.
+            mask: `[B, 16 P]`, False for tokens of slots that a sample does not have; all are seen without.
         Returns:
             `[B, 16, D]`.
         """
+        if mask is not None:
+            mask = functional.pad(mask, (x.shape[1], 0), value=True)[:, None, None]
         tokens = self.x_embedder(torch.cat([x, parts], dim=1))
         time = self.t_embedder(t, tokens.dtype)
         rope = rope_table(tokens.shape[1], self.head_dim, tokens.device)
         for layer in self.layers:
-            tokens = layer(tokens, time, rope)
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                tokens = checkpoint(layer, tokens, time, rope, mask, use_reentrant=False)
+            else:
+                tokens = layer(tokens, time, rope, mask)
         return self.final_layer(tokens[:, :x.shape[1]], time)

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -117,13 +116,3 @@ def draw_scene(name: str, pixels: int) -> Image.Image:
         box = (x - radius_x, y - radius_y, x + radius_x, y + radius_y)
         pen.ellipse([side * unit for side in box], fill=color)
     return canvas.reduce(4)
-
-
-def contact_sheet(pictures: Sequence[Image.Image | None], columns: int, pixels: int) -> Image.Image:
-    """Pictures in rows on white; None leaves a gap."""
-    rows = -(-len(pictures) // columns)
-    sheet = Image.new("RGB", (columns * pixels, rows * pixels), WHITE)
-    for index, picture in enumerate(pictures):
-        if picture is not None:
-            sheet.paste(picture, (index % columns * pixels, index // columns * pixels))
-    return sheet

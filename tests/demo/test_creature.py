@@ -18,8 +18,9 @@ from pit.demo.creature import (
     sample_creature,
     typical_attributes,
 )
-from pit.demo.render import contact_sheet, draw_creature, draw_part, draw_shape
+from pit.demo.render import draw_creature, draw_part, draw_shape
 from pit.demo.words import END, START, token_ids
+from pit.images import contact_sheet
 
 
 def test_the_same_seed_draws_the_same_picture():

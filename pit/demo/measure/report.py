@@ -5,7 +5,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from ..render import contact_sheet
+from ...images import contact_sheet
 from ..sizes import PICTURE_SIZE
 from .estimates import percent
 from .experiment import PART_COUNTS, Comparison, Findings

@@ -5,15 +5,15 @@ import math
 import os
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
+
+from ...training.attention import plain_attention
 
 SAVE_SECONDS = 60
 
@@ -87,11 +87,6 @@ def train_stage(
                 save(path, state, step + 1)
                 saved = time.monotonic()
     return averaged.module.eval()
-
-
-def plain_attention(device: torch.device) -> AbstractContextManager:
-    """On a CPU, attention as two products: for so few tokens its fused gradient takes half of the step."""
-    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 
 
 def learning_rate_factor(step: int, stage: Stage) -> float:

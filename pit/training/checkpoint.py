@@ -1,0 +1,121 @@
+"""Checkpoints that survive anything: a kill at any moment, a full disk, a file cut short.
+
+A checkpoint is a folder `step_00000500` with files in the safetensors format, and a manifest of their sizes
+and SHA-256. All of it is written to `step_00000500.tmp` and flushed, the manifest last, and then renamed, so
+that a folder without the ending is whole. Whoever resumes takes the newest valid one.
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from ..weight_files import CheckpointError, read_state, write_state
+
+MANIFEST = "manifest.json"
+PARTIAL = ".tmp"
+ENDING = ".tensors"  # safetensors, but not to be offered as weights by whoever lists those
+BLOCK = 2**20
+State = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on disk; `notes` are the plain values that were saved with it."""
+
+    folder: Path
+    step: int
+    notes: dict[str, object]
+
+    def load(self, name: str) -> dict[str, Tensor]:
+        """The tensors saved under a name, on the CPU."""
+        return read_state(self.folder / f"{name}{ENDING}")[0]
+
+
+def write_checkpoint(
+    folder: Path, step: int, states: Mapping[str, State], notes: Mapping[str, object], keep: int
+) -> Path:
+    """Write the checkpoint of a step, then remove all but the newest `keep`.
+
+    Raises:
+        CheckpointError: the disk is full, or the folder cannot be written; older checkpoints are untouched.
+    """
+    target = folder / f"step_{step:08d}"
+    partial = target.with_name(target.name + PARTIAL)
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        files = {}
+        for name, state in states.items():
+            path = partial / f"{name}{ENDING}"
+            write_state(path, state, {})
+            files[path.name] = {"bytes": path.stat().st_size, "sha256": flushed_digest(path)}
+        manifest = partial / MANIFEST
+        content = {"step": step, "files": files, "notes": dict(notes)}
+        manifest.write_text(json.dumps(content), encoding="utf-8")
+        flushed_digest(manifest)
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(partial, target)
+    except (OSError, CheckpointError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise CheckpointError(f"The checkpoint {target} could not be written: {error}") from error
+    flush_folder(folder)
+    for old in checkpoint_folders(folder)[keep:]:
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest valid checkpoint of a run, and why each newer one was passed over."""
+    passed_over = []
+    for path in checkpoint_folders(folder):
+        try:
+            return read_manifest(path), passed_over
+        except (OSError, ValueError, KeyError) as error:
+            passed_over.append(f"{path.name}: {error}")
+    return None, passed_over
+
+
+def read_manifest(path: Path) -> Checkpoint:
+    """Check a checkpoint against its manifest. Raises ValueError, KeyError or OSError if it is not whole."""
+    manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    for name, expected in manifest["files"].items():
+        file = path / name
+        if file.stat().st_size != expected["bytes"]:
+            raise ValueError(f"{name} has {file.stat().st_size} bytes, expected {expected['bytes']}")
+        if flushed_digest(file) != expected["sha256"]:
+            raise ValueError(f"{name} does not have the checksum of its manifest")
+    return Checkpoint(path, manifest["step"], manifest["notes"])
+
+
+def checkpoint_folders(folder: Path) -> list[Path]:
+    """Finished checkpoints, newest first."""
+    if not folder.is_dir():
+        return []
+    found = (path for path in folder.iterdir() if re.fullmatch(r"step_\d{8}", path.name))
+    return sorted(found, key=lambda path: path.name, reverse=True)
+
+
+def flushed_digest(path: Path) -> str:
+    """The SHA-256 of a file, once it is on the disk."""
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+        digest = hashlib.sha256()
+        while block := file.read(BLOCK):
+            digest.update(block)
+        return digest.hexdigest()
+
+
+def flush_folder(folder: Path) -> None:
+    """Make a rename last; Windows has no such call and needs none."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        os.fsync(handle)
+        os.close(handle)

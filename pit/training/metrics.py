@@ -1,0 +1,91 @@
+"""The figures of a run: a CSV that survives resuming, and TensorBoard where its package is there."""
+from __future__ import annotations
+
+import csv
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .validation import TIMES, Validation
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+FILE = "metrics.csv"
+FIELDS = ["step", "loss", "learning_rate", "validation", *(f"validation t={t:.3g}" for t in TIMES)]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One line of the CSV; None where nothing was measured."""
+
+    step: int
+    loss: float | None
+    validation: float | None
+    by_time: tuple[float, ...] | None = None
+
+
+class Metrics:
+    """Writes the figures of a run into its folder.
+
+    Args:
+        step: the step from which the run goes on; lines after it, of a run that was cut off, are dropped.
+        active: whether this process writes.
+    """
+
+    def __init__(self, folder: Path, step: int, active: bool):
+        self.path, self.active = folder / FILE, active
+        if not active:
+            return
+        lines = [line for line in read_lines(self.path) if int(line["step"]) <= step]
+        with open(self.path, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, FIELDS)
+            writer.writeheader()
+            writer.writerows(lines)
+        self.board = open_tensorboard(folder / "tensorboard", step)
+
+    def write(self, step: int, loss: float | None, validation: Validation | None, rate: float) -> None:
+        """Add one line."""
+        if not self.active:
+            return
+        by_time = validation.by_time if validation else [""] * len(TIMES)
+        line = [step, "" if loss is None else loss, rate, validation.loss if validation else "", *by_time]
+        with open(self.path, "a", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerow(line)
+        if self.board is not None:
+            self.write_board(step, line)
+
+    def write_board(self, step: int, line: list[object]) -> None:
+        for name, value in zip(FIELDS[1:], line[1:], strict=True):
+            if value != "":
+                self.board.add_scalar(name, value, step)
+        self.board.flush()
+
+
+def open_tensorboard(folder: Path, step: int) -> SummaryWriter | None:
+    """A TensorBoard log from `step` on, or None with a line in the log if the package is missing."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ModuleNotFoundError:
+        logging.info("The package tensorboard is not there; the figures go to %s alone.", FILE)
+        return None
+    return SummaryWriter(folder, purge_step=step + 1)
+
+
+def read_lines(path: Path) -> list[dict[str, str]]:
+    """The whole lines of a CSV of figures; one that a kill cut off is left out."""
+    if not path.is_file():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return [line for line in csv.DictReader(file) if None not in line.values()]
+
+
+def read_points(folder: Path) -> list[Point]:
+    """The figures of a run, for a chart."""
+    points = []
+    for line in read_lines(folder / FILE):
+        loss, validation = (float(line[name]) if line[name] else None for name in ("loss", "validation"))
+        by_time = None if validation is None else tuple(float(line[name]) for name in FIELDS[4:])
+        points.append(Point(int(line["step"]), loss, validation, by_time))
+    return points

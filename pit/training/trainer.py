@@ -1,0 +1,259 @@
+"""The trainer of the IP-Prior: one loop for the node and the command line, one process or many.
+
+Rectified flow on cached IP+ tokens (Piece it Together, arXiv 2503.10365, section 3). Hugging Face accelerate
+finds the device and joins the processes. A run lives in a folder: `run.json`, `metrics.csv`, `checkpoints/`,
+and at its end `prior.safetensors`.
+"""
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils.memory import should_reduce_batch_size
+from torch import Tensor
+
+from ..checkpoints import PriorConfig, save_prior
+from ..flow import min_snr_weight
+from ..prior import IPPrior
+from .attention import plain_attention
+from .batches import Batch, draw_batch, split_concepts
+from .cache import TokenCache
+from .checkpoint import newest_checkpoint, write_checkpoint
+from .lora import add_lora, merged
+from .metrics import Metrics
+from .recipes import Recipe, RunSettings
+from .state import TrainingState
+from .validation import Validation, batch_loss, validate, validation_set
+
+LOG_EVERY = 20
+RESULT = "prior.safetensors"
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on: says at which step, why, which checkpoint is the last good one, what to do."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a listener hears after every step.
+
+    Attributes:
+        step, steps: done, and in all.
+        loss: mean since the last time, every 20 steps; else None.
+        validation: every `validate_every` steps; else None.
+    """
+
+    step: int
+    steps: int
+    loss: float | None
+    validation: Validation | None
+
+
+class PriorTrainer:
+    """One run.
+
+    Args:
+        prior: fp32 weights to start from.
+        accelerator: of accelerate, with its default precision: the recipe's is applied here.
+    Raises:
+        ValueError: a setting out of range, or the folder holds a run with other settings.
+        TrainingError: nothing to train on.
+    """
+
+    def __init__(
+        self, prior: IPPrior, config: PriorConfig, cache: TokenCache, recipe: Recipe, settings: RunSettings,
+        accelerator: Accelerator,
+    ):
+        recipe.check()
+        self.config, self.cache, self.recipe, self.settings = config, cache, recipe, settings
+        self.accelerator, self.device = accelerator, accelerator.device
+        check_run(settings.folder, self.identity(), accelerator)
+        prior.gradient_checkpointing = recipe.gradient_checkpointing
+        model = add_lora(prior, recipe.lora_rank) if recipe.lora_rank else prior
+        model = model.to(self.device).train()
+        self.state = TrainingState(model, recipe, recipe.peak_rate(config.hidden_dim, settings.fine_tuning))
+        self.parallel = accelerator.prepare(model)
+        self.split = split_concepts(cache)
+        held_out = self.split.held_out if len(self.split.held_out) else self.split.training
+        self.validation = validation_set(cache, held_out, recipe.max_parts)
+        self.bad_step = torch.full((), -1, dtype=torch.int64, device=self.device)
+        self.saved_step = -1
+        self.passed_over = self.resume()
+        self.metrics = Metrics(settings.folder, self.state.step, accelerator.is_main_process)
+
+    def run(self, on_step: Callable[[Progress], None]) -> Path | None:
+        """Train to the end and write the result; `on_step` may raise to cancel, which saves first.
+
+        Returns the path of the result, on the main process.
+
+        Raises:
+            TrainingError: a loss that is not finite, or too little memory.
+            CheckpointError: a checkpoint could not be written.
+        """
+        with ThreadPoolExecutor(1) as reader:
+            coming = reader.submit(self.draw, self.state.step, 0)
+            while self.state.step < self.recipe.steps:
+                coming = self.train_step(reader, coming)
+                progress = self.watch()
+                try:
+                    on_step(progress)
+                except BaseException:
+                    self.save()
+                    raise
+        self.save()
+        return self.write_result()
+
+    def draw(self, step: int, micro: int) -> Batch:
+        """This process's share of a step's batch number `micro`."""
+        batch, world = self.recipe.batch, self.accelerator.num_processes
+        first = (micro * world + self.accelerator.process_index) * batch
+        total = batch * world * self.recipe.accumulation
+        rows = range(first, first + batch)
+        return draw_batch(self.cache, self.split.training, self.recipe, self.settings.seed, step, rows, total)
+
+    def train_step(self, reader: ThreadPoolExecutor, coming: Future[Batch]) -> Future[Batch]:
+        """One optimiser step; meanwhile the next batch is read. Returns its future."""
+        try:
+            mean = torch.zeros((), device=self.device)
+            for micro in range(self.recipe.accumulation):
+                batch = coming.result().to(self.device)
+                last = micro + 1 == self.recipe.accumulation
+                following = (self.state.step + 1, 0) if last else (self.state.step, micro + 1)
+                coming = reader.submit(self.draw, *following)
+                mean += self.accumulate(batch, last)
+            if self.recipe.clip_norm:
+                self.accelerator.clip_grad_norm_(self.state.model.parameters(), self.recipe.clip_norm)
+            self.state.set_rate()
+            self.state.optimizer.step()
+            self.state.optimizer.zero_grad()
+        except RuntimeError as error:
+            if should_reduce_batch_size(error):  # accelerate's test for being out of memory, on any device
+                raise TrainingError(self.advice_on_memory()) from error
+            raise
+        step = torch.full_like(self.bad_step, self.state.step)
+        self.bad_step = torch.where((self.bad_step < 0) & ~mean.isfinite(), step, self.bad_step)
+        self.state.finish_step(mean)
+        return coming
+
+    def accumulate(self, batch: Batch, last: bool) -> Tensor:
+        """Add the gradients of one batch; returns its share of the step's loss."""
+        quiet = self.accelerator.no_sync(self.parallel) if not last else torch.enable_grad()
+        bf16 = self.recipe.precision == "bf16"
+        with quiet, plain_attention(self.device):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+                losses = batch_loss(self.parallel, batch)
+            if self.recipe.min_snr_gamma:
+                losses = losses * min_snr_weight(batch.t, self.recipe.min_snr_gamma)
+            loss = losses.mean() / self.recipe.accumulation
+            self.accelerator.backward(loss)
+        return loss.detach()
+
+    def watch(self) -> Progress:
+        """Write down the loss, validate and save when it is time to."""
+        step, steps = self.state.step, self.recipe.steps
+        loss = validation = None
+        if step % LOG_EVERY == 0 or step == steps:
+            loss = self.accelerator.reduce(self.state.take_mean_loss(), "mean").item()
+            self.check_finite()
+        if step % self.settings.validate_every == 0 or step == steps:
+            validation = validate(self.state.result(), self.validation, self.device)
+        if loss is not None or validation is not None:
+            self.metrics.write(step, loss, validation, self.state.rate * self.recipe.rate_factor(step - 1))
+        if step % self.settings.save_every == 0 and step < steps:
+            self.save()
+        return Progress(step, steps, loss, validation)
+
+    def check_finite(self) -> None:
+        """Raise TrainingError if a loss was not finite."""
+        bad = int(self.bad_step)
+        if bad >= 0:
+            raise TrainingError(
+                f"The loss of step {bad} is not finite. {self.last_good()} Lower the learning rate (now "
+                f"{self.state.rate:g}), or set precision to fp32, and start again from there."
+            )
+
+    def save(self) -> None:
+        """Write a checkpoint of this step, unless it is there already or the loss is not finite."""
+        self.check_finite()
+        if self.saved_step == self.state.step or not self.accelerator.is_main_process:
+            return
+        folder, state = self.settings.folder / "checkpoints", self.state
+        write_checkpoint(folder, state.step, state.tensors(), state.notes(), self.settings.keep)
+        self.saved_step = self.state.step
+
+    def resume(self) -> list[str]:
+        """Go on from the newest valid checkpoint; returns why newer ones were passed over."""
+        checkpoint, passed_over = newest_checkpoint(self.settings.folder / "checkpoints")
+        if checkpoint is not None:
+            self.state.load(checkpoint)
+            self.saved_step = checkpoint.step
+        return passed_over
+
+    def write_result(self) -> Path | None:
+        """Write the trained prior with what it was made of, for Load IP-Prior."""
+        self.accelerator.wait_for_everyone()
+        if not self.accelerator.is_main_process:
+            return None
+        path = self.settings.folder / RESULT
+        metadata = dict(self.settings.notes) | {
+            "dataset": self.cache.fingerprint,
+            "image_encoder": self.cache.encoder.name,
+            "ip_adapter": self.cache.adapter.name,
+            "training": json.dumps(self.identity() | {"steps": self.recipe.steps}),
+        }
+        model = merged(self.state.result()) if self.recipe.lora_rank else self.state.result()
+        save_prior(path, model.state_dict(), self.config, metadata)
+        return path
+
+    def identity(self) -> dict[str, object]:
+        """What must be the same for a run to go on: all but the number of steps."""
+        recipe = {key: value for key, value in self.recipe.notes().items() if key != "steps"}
+        return {"recipe": recipe, "seed": self.settings.seed, "dataset": self.cache.fingerprint,
+                "fine_tuning": self.settings.fine_tuning, "processes": self.accelerator.num_processes}
+
+    def last_good(self) -> str:
+        """A sentence on the newest checkpoint."""
+        if self.saved_step < 0:
+            return "No checkpoint was written yet."
+        return f"The last good checkpoint is that of step {self.saved_step} in {self.settings.folder}."
+
+    def advice_on_memory(self) -> str:
+        """What to do when memory is short."""
+        recipe = self.recipe
+        ways = [f"batch (now {recipe.batch}), and raise accumulation (now {recipe.accumulation}) alike"]
+        if not recipe.gradient_checkpointing:
+            ways.append("or switch gradient_checkpointing on")
+        return (
+            f"Out of memory at step {self.state.step}. Lower {' '.join(ways)}; the preset \"8 GB card\" does "
+            f"both. {self.last_good()}"
+        )
+
+
+def check_run(folder: Path, identity: dict[str, object], accelerator: Accelerator) -> None:
+    """Write down what a run is, or compare it with what is there. Raises ValueError if they differ."""
+    path = folder / "run.json"
+    with accelerator.main_process_first():
+        if path.is_file():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if found != json.loads(json.dumps(identity)):
+                raise ValueError(
+                    f"{folder} holds a run with other settings: {', '.join(differences(found, identity))}. "
+                    "Give this run another name, or use the settings of the one that is there."
+                )
+        elif accelerator.is_main_process:
+            folder.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(identity, indent=1), encoding="utf-8")
+
+
+def differences(found: dict, wanted: dict) -> list[str]:
+    """Settings that differ, in words."""
+    flat_found, flat_wanted = found | found["recipe"], wanted | wanted["recipe"]
+    return [
+        f"{key} was {flat_found.get(key)!r} and is now {flat_wanted[key]!r}"
+        for key in flat_wanted if key != "recipe" and flat_found.get(key) != flat_wanted[key]
+    ]

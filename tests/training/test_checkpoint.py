@@ -1,0 +1,107 @@
+"""Checkpoints are whole or not there."""
+from __future__ import annotations
+
+import errno
+import json
+
+import pytest
+import torch
+
+from pit.training import checkpoint
+from pit.training.checkpoint import newest_checkpoint, write_checkpoint
+from pit.weight_files import CheckpointError
+
+
+def write(folder, step, keep=3):
+    states = {"model": {"a": torch.full((4,), float(step))}, "optimizer": {"0.step": torch.tensor(1.0)}}
+    return write_checkpoint(folder, step, states, {"losses": 2}, keep)
+
+
+def test_a_checkpoint_comes_back(tmp_path):
+    write(tmp_path, 10)
+    found, passed_over = newest_checkpoint(tmp_path)
+    assert found.step == 10 and found.notes == {"losses": 2} and not passed_over
+    assert torch.equal(found.load("model")["a"], torch.full((4,), 10.0))
+
+
+def test_the_last_k_stay(tmp_path):
+    for step in (1, 2, 3, 10):
+        write(tmp_path, step, keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step_00000003", "step_00000010"]
+
+
+def test_no_weight_file_is_left_where_loaders_list_them(tmp_path):
+    folder = write(tmp_path, 1)
+    assert not {path.suffix for path in folder.iterdir()} & {".safetensors", ".ckpt", ".pt", ".bin", ".pth"}
+
+
+def spoil_cut(folder):
+    path = folder / "model.tensors"
+    path.write_bytes(path.read_bytes()[:-3])
+
+
+def spoil_bit(folder):
+    path = folder / "model.tensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def spoil_manifest(folder):
+    (folder / "manifest.json").write_text('{"step": 3')
+
+
+def spoil_by_removal(folder):
+    (folder / "optimizer.tensors").unlink()
+
+
+@pytest.mark.parametrize("spoil", [spoil_cut, spoil_bit, spoil_manifest, spoil_by_removal])
+def test_a_damaged_checkpoint_is_passed_over_with_its_reason(tmp_path, spoil):
+    write(tmp_path, 2)
+    spoil(write(tmp_path, 3))
+    found, passed_over = newest_checkpoint(tmp_path)
+    assert found.step == 2
+    assert len(passed_over) == 1 and passed_over[0].startswith("step_00000003: ")
+
+
+def test_what_a_kill_left_half_written_counts_as_not_there(tmp_path):
+    write(tmp_path, 2)
+    half = tmp_path / "step_00000003.tmp"
+    half.mkdir()
+    (half / "model.tensors").write_bytes(b"half")
+    assert newest_checkpoint(tmp_path)[0].step == 2
+    write(tmp_path, 3)
+    assert newest_checkpoint(tmp_path)[0].step == 3 and not half.exists()
+
+
+@pytest.mark.parametrize("failing", ["write_state", "flushed_digest"])
+def test_a_full_disk_leaves_the_older_checkpoint(tmp_path, monkeypatch, failing):
+    write(tmp_path, 2)
+
+    def full(*_args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, failing, full)
+    with pytest.raises(CheckpointError, match="step_00000003 could not be written: .*No space left"):
+        write(tmp_path, 3)
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.iterdir()] == ["step_00000002"]
+    assert newest_checkpoint(tmp_path)[0].step == 2
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "checkpoints").write_text("a file")
+    with pytest.raises(CheckpointError, match="could not be written"):
+        write(tmp_path / "checkpoints", 1)
+
+
+def test_nothing_is_found_where_nothing_is(tmp_path):
+    assert newest_checkpoint(tmp_path / "none") == (None, [])
+
+
+def test_a_step_written_again_replaces_itself(tmp_path):
+    folder = write(tmp_path, 5)
+    spoil_bit(folder)
+    write(tmp_path, 5)
+    assert newest_checkpoint(tmp_path)[0].step == 5
+    assert json.loads((folder / "manifest.json").read_text())["step"] == 5
