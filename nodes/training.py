@@ -208,7 +208,8 @@ def listener(trainer: PriorTrainer, preview: TrainingPreview | None) -> Callable
         nonlocal shown, samples
         picture = None
         if progress.validation is not None and preview is not None:
-            samples = preview.draw(trainer.state.result())
+            with trainer.state.weights_to_use() as prior:
+                samples = preview.draw(prior)
         if progress.loss is not None and time.monotonic() - shown > SECONDS_BETWEEN_CHARTS:
             shown, picture = time.monotonic(), chart_of(trainer.settings.folder, samples)
         done(progress.step, progress.steps, picture)

@@ -81,6 +81,8 @@ class Recipe:
         for name in ("warmup", "weight_decay", "clip_norm", "min_snr_gamma", "lora_rank"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise ValueError(f"{name} must be a number from 0, got {getattr(self, name)}.")
+        if self.optimizer == "schedule_free" and (self.ema_decay or self.schedule != "constant"):
+            raise ValueError("schedule_free averages by itself: set ema_decay to 0 and schedule to constant.")
         rate = self.learning_rate
         if rate is not None and not (math.isfinite(rate) and rate > 0):
             raise ValueError(f"learning_rate must be a number above 0, got {rate}.")

@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -51,9 +53,17 @@ class TrainingState:
         self.loss_sum, self.losses = torch.zeros_like(self.loss_sum), 0
         return mean
 
-    def result(self) -> nn.Module:
-        """The weights to use: the averaged ones, where the recipe averages."""
-        return self.model if self.averaged is None else self.averaged.module
+    @contextmanager
+    def weights_to_use(self) -> Iterator[nn.Module]:
+        """The model as it is to be used: averaged, where the recipe or the optimiser averages."""
+        schedule_free = self.recipe.optimizer == "schedule_free"
+        if schedule_free:
+            self.optimizer.eval()
+        try:
+            yield self.model if self.averaged is None else self.averaged.module
+        finally:
+            if schedule_free:
+                self.optimizer.train()
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """What a checkpoint holds, by file."""

@@ -161,7 +161,8 @@ class PriorTrainer:
             loss = self.accelerator.reduce(self.state.take_mean_loss(), "mean").item()
             self.check_finite()
         if step % self.settings.validate_every == 0 or step == steps:
-            validation = validate(self.state.result(), self.validation, self.device)
+            with self.state.weights_to_use() as prior:
+                validation = validate(prior, self.validation, self.device)
         if loss is not None or validation is not None:
             self.metrics.write(step, loss, validation, self.state.rate * self.recipe.rate_factor(step - 1))
         if step % self.settings.save_every == 0 and step < steps:
@@ -206,8 +207,9 @@ class PriorTrainer:
             "ip_adapter": self.cache.adapter.name,
             "training": json.dumps(self.identity() | {"steps": self.recipe.steps}),
         }
-        model = merged(self.state.result()) if self.recipe.lora_rank else self.state.result()
-        save_prior(path, model.state_dict(), self.config, metadata)
+        with self.state.weights_to_use() as prior:
+            model = merged(prior) if self.recipe.lora_rank else prior
+            save_prior(path, model.state_dict(), self.config, metadata)
         return path
 
     def identity(self) -> dict[str, object]:

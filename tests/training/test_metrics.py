@@ -4,6 +4,7 @@ from __future__ import annotations
 import math
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pit.training.chart import LOSS, VALIDATION, training_chart
 from pit.training.metrics import Metrics, Point, read_points
@@ -35,6 +36,15 @@ def test_lines_after_the_resumed_step_are_dropped(tmp_path):
         file.write("80,0.9")  # cut off by a kill
     Metrics(tmp_path, 40, active=True)
     assert [point.step for point in read_points(tmp_path)] == [20, 40]
+
+
+def test_tensorboard_gets_the_figures_too(tmp_path):
+    metrics = Metrics(tmp_path, 0, active=True)
+    metrics.write(40, 1.25, SOME, 1e-4)
+    metrics.board.close()
+    log = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [event.value for event in log.Scalars("loss")] == [1.25]
+    assert [event.step for event in log.Scalars("validation")] == [40]
 
 
 def test_another_process_writes_nothing(tmp_path):

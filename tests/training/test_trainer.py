@@ -29,6 +29,7 @@ SHORT = {
     "recommended": replace(RECOMMENDED, steps=24, batch=4),
     "published": replace(PUBLISHED, steps=24, batch=4, learning_rate=1e-3),
     "accumulated": replace(RECOMMENDED, steps=12, batch=2, accumulation=2, gradient_checkpointing=True),
+    "schedule free": replace(PUBLISHED, steps=12, batch=4, learning_rate=1e-3, optimizer="schedule_free"),
     "lora": replace(RECOMMENDED, steps=12, batch=4, lora_rank=2, min_snr_gamma=5.0),
 }
 
@@ -262,6 +263,11 @@ def test_validation_is_the_same_whenever_it_is_asked_for(cache, prior):
 def test_settings_out_of_range_are_refused(change):
     with pytest.raises(ValueError, match=next(iter(change))):
         replace(RECOMMENDED, **change).check()
+
+
+def test_averages_of_averages_are_refused():
+    with pytest.raises(ValueError, match="schedule_free averages by itself"):
+        replace(RECOMMENDED, optimizer="schedule_free").check()
 
 
 def test_every_preset_is_sound():
