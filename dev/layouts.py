@@ -168,4 +168,90 @@ LAB = Layout(
     random_seeds=(),
 )
 
-LAYOUTS = {"creature_lab": LAB, "piece_it_together": DEMO, "piece_it_together_sdxl": SDXL}
+OWN_START = Note("Start here", height=330, text="""\
+**Press Run.** Six hundred creatures are drawn and encoded, an IP-Prior learns from them which parts belong \
+together, and eight creatures show what it has learnt: all in a few minutes on a plain CPU.
+
+**Train IP-Prior** shows the loss and samples of the same parts as it learns. **Cancel** whenever you like: \
+Run goes on from there. A training that is finished is not done again; raise its **steps** to go on, or \
+choose another **name** for another one.
+
+For SDXL and pictures of your own, replace **Creature Dataset** by **Load Dataset** or **Make Parts** \
+(see the template *generate_a_dataset*), and the creature models by those of the template \
+*piece_it_together_sdxl*.""")
+
+OWN_TOKENS = Note("Encoded once", height=170, text="""\
+Every picture becomes tokens once, before the training, not at each of its steps.
+
+Raise **count** in Creature Dataset and run again: only new creatures are drawn and encoded. The training \
+then wants another **name**, since its pictures are others.""")
+
+OWN_SIZES = Note("For SDXL", height=130, text="""\
+**hidden_dim** 2048, **layers** 4 and **heads** 32 are the published sizes. The preset *8 GB card* trains \
+them on a small card.""")
+
+OWN_CONCEPTS = Note("How many", height=110, text="""\
+**concepts** here and **batch_size** of the empty latent belong together.
+
+Put **Load IP-Prior** here to use the trained file later.""")
+
+OWN = Layout(
+    groups=(
+        Group("Start", 0, 0, (Stack(300, (OWN_START, ("1", 130), OWN_SIZES)),)),
+        Group("Dataset", 380, 0, (Stack(400, (("2", 600),)), Stack(300, (("3", 380), OWN_TOKENS)))),
+        Group("Train", 1200, 0, (
+            Stack(280, (("6", 100), ("7", 100), ("8", 110), ("9", 280))), Stack(600, (("10", 800),)),
+        )),
+        Group("Parts", 0, 930, (Stack(300, (("4", 340),)),)),
+        Group("Encode", 380, 930, (Stack(300, (("5", 480),)),)),
+        Group("Complete", 760, 930, (Stack(280, (("11", 250), OWN_CONCEPTS)),)),
+        Group("Render", 1120, 930, (
+            Stack(280, (("12", 180), ("13", 110))),
+            Stack(280, (("14", 280), ("15", 50))),
+            Stack(360, (("16", 690),)),
+        )),
+    ),
+    random_seeds=("11",),
+)
+
+DATASET_START = Note("Start here", height=210, text="""\
+Choose any text-to-image checkpoint, set **count**, and press Run: every prompt becomes a picture, and \
+**Make Parts** cuts it into parts and adds both to the dataset *my_parts* below `output/ip_prior_datasets`.
+
+The seed of **Dataset Prompts** changes after every run, so the next one adds new pictures. A prior wants \
+thousands: set the number of runs beside Run, and let it work over night.
+
+Then open the template *train_your_own_prior*, with **Load Dataset** in place of Creature Dataset.""")
+
+DATASET_MODELS = Note("Other models", height=100, text="""\
+Size, steps and **cfg** here are those of SDXL. Turbo, Lightning and FLUX schnell draw in 4 steps with \
+**cfg** 1, as the published datasets were drawn.""")
+
+DATASET_MASKS = Note("Parts by name", height=230, text="""\
+Without masks the parts are found by colour, which needs the plain ground that the prompts ask for.
+
+Better: ComfyUI's **SAM3 Detect** between VAE Decode and the **masks** of Make Parts, with \
+**individual_masks** on, its model from **Load Checkpoint**, and a CLIP Text Encode of that checkpoint with \
+the names of the parts:
+
+`head, legs:4, arms:2, wings:2, tail, hat`
+
+A number after a colon is the most that it finds of one kind; without it, one.""")
+
+DATASET = Layout(
+    groups=(
+        Group("Start", 0, 0, (Stack(320, (DATASET_START, ("1", 100))),)),
+        Group("Prompts", 400, 0, (Stack(300, (("2", 160), ("3", 100), ("4", 120))),)),
+        Group("Render", 780, 0, (
+            Stack(280, (("5", 110), ("6", 290), ("7", 50), DATASET_MODELS)),
+            Stack(480, (("8", 690),)),
+        )),
+        Group("Parts", 1660, 0, (Stack(480, (("9", 720),)), Stack(300, (DATASET_MASKS,)))),
+    ),
+    random_seeds=("2",),
+)
+
+LAYOUTS = {
+    "creature_lab": LAB, "generate_a_dataset": DATASET, "piece_it_together": DEMO,
+    "piece_it_together_sdxl": SDXL, "train_your_own_prior": OWN,
+}

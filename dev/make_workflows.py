@@ -1,7 +1,7 @@
 """Make the graphs for people from their API twins, in the real page of a real ComfyUI.
 
-The page itself lays them out as `dev.layouts` says and saves them; the SDXL graph, which cannot run without
-its models, also gets a picture of itself. Run in the folder of the pack, inside dev.py's environment:
+The page itself lays them out as `dev.layouts` says and saves them; those for SDXL, which cannot run without
+its models, also get a picture of themselves. Run in the folder of the pack, inside dev.py's environment:
 
     python -m dev.make_workflows
 """
@@ -25,7 +25,7 @@ from pit.demo.creature import creature_from_seed
 from pit.demo.render import draw_part
 
 WORKFLOWS = ROOT / "workflows"
-PICTURED = "piece_it_together_sdxl"
+PICTURED = ("generate_a_dataset", "piece_it_together_sdxl")
 THUMBNAIL_WIDTH = 960
 PARTS_SHOWN = {"part_1.png": "horns", "part_2.png": "wings", "part_3.png": "tail"}
 FILES_SHOWN = (
@@ -139,15 +139,17 @@ def main() -> None:
 def make_all(playwright, base: Path) -> None:
     with ComfyServer(ensure_comfyui(), base, LOGS / "make_workflows.log") as server:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=ARGUMENTS)
-        context = browser.new_context(viewport={"width": 1920, "height": 1000})
-        page = open_page(context, server, Comfy__Minimap__Visible=False, Comfy__Graph__CanvasInfo=False)
-        page.evaluate("window.app.extensionManager.toggleFocusMode()")
         for name, layout in LAYOUTS.items():
+            # Afresh: a page that has held another graph gives nodes the sizes that their numbers had there.
+            context = browser.new_context(viewport={"width": 1920, "height": 1000})
+            page = open_page(context, server, Comfy__Minimap__Visible=False, Comfy__Graph__CanvasInfo=False)
+            page.evaluate("window.app.extensionManager.toggleFocusMode()")
             workflow = make_workflow(page, name, layout)
             text = json.dumps(workflow, indent=2, ensure_ascii=False)
             (WORKFLOWS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
-            if name == PICTURED:
+            if name in PICTURED:
                 picture_of(page, layout).save(WORKFLOWS / f"{name}.jpg", quality=85, optimize=True)
+            context.close()
             print(WORKFLOWS / f"{name}.json")
 
 

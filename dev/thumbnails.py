@@ -1,7 +1,7 @@
 """Make the pictures that show what the demo does, and the thumbnails of the graphs of creatures.
 
-The demo's come from what `python3 dev.py demo` left below output/, the creature lab's from a run of its graph
-in a real ComfyUI. Run in the folder of the pack, inside dev.py's environment:
+The demo's come from what `python3 dev.py demo` left below output/, the others' from a run of their graphs in
+a real ComfyUI; the one that trains takes minutes. Run in the folder of the pack, inside dev.py's environment:
 
     python -m dev.thumbnails
 """
@@ -22,9 +22,8 @@ from dev.server import ComfyServer
 
 README_PICTURE = ROOT / "docs" / "piece_it_together.png"
 THUMBNAIL = ROOT / "workflows" / "piece_it_together.jpg"
-LAB = ROOT / "workflows" / "api" / "creature_lab.json"
-LAB_THUMBNAIL = ROOT / "workflows" / "creature_lab.jpg"
-THUMBNAIL_WIDTH, COLUMNS, LAB_COLUMNS = 640, 4, 8
+BELOW = {"creature_lab": "Table", "train_your_own_prior": "Train IP-Prior"}
+THUMBNAIL_WIDTH, COLUMNS, MANY_COLUMNS = 640, 4, 8
 
 
 def demo_pictures(kind: str, folder: Path) -> list[Image.Image]:
@@ -56,32 +55,34 @@ def write_pictures(output: Path, readme_picture: Path, thumbnail_file: Path) -> 
     thumbnail(parts, concepts).save(thumbnail_file, quality=88, optimize=True)
 
 
-def lab_thumbnail(concepts: list[Image.Image], table: Image.Image) -> Image.Image:
-    """The concepts in rows of eight, and the table below them as wide as they are."""
-    cell = THUMBNAIL_WIDTH // LAB_COLUMNS
-    rows = -(-len(concepts) // LAB_COLUMNS)
-    height = table.height * THUMBNAIL_WIDTH // table.width
+def thumbnail_of_run(concepts: list[Image.Image], below: Image.Image) -> Image.Image:
+    """The concepts in rows of eight, and another picture below them as wide as they are."""
+    cell = THUMBNAIL_WIDTH // MANY_COLUMNS
+    rows = -(-len(concepts) // MANY_COLUMNS)
+    height = below.height * THUMBNAIL_WIDTH // below.width
     sheet = Image.new("RGB", (THUMBNAIL_WIDTH, rows * cell + height), "white")
     for number, concept in enumerate(concepts):
-        row, column = divmod(number, LAB_COLUMNS)
+        row, column = divmod(number, MANY_COLUMNS)
         sheet.paste(concept.resize((cell, cell), Image.Resampling.LANCZOS), (column * cell, row * cell))
-    sheet.paste(table.resize((THUMBNAIL_WIDTH, height), Image.Resampling.LANCZOS), (0, rows * cell))
+    sheet.paste(below.resize((THUMBNAIL_WIDTH, height), Image.Resampling.LANCZOS), (0, rows * cell))
     return sheet
 
 
-def write_lab_thumbnail(client: ComfyClient, thumbnail_file: Path) -> None:
-    """Run the creature lab for its pictures."""
-    graph = json.loads(LAB.read_text())
+def write_thumbnail_of_run(client: ComfyClient, name: str, title_below: str) -> None:
+    """Run a graph for its pictures: those of its nodes Concepts and `title_below`."""
+    graph = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text())
     result = finished(client, graph)
-    concepts, tables = (pictures(client, graph, result, title) for title in ("Concepts", "Table"))
-    lab_thumbnail(concepts, tables[0]).save(thumbnail_file, quality=88, optimize=True)
+    concepts, below = (pictures(client, graph, result, title) for title in ("Concepts", title_below))
+    path = ROOT / "workflows" / f"{name}.jpg"
+    thumbnail_of_run(concepts, below[0]).save(path, quality=88, optimize=True)
 
 
 def main() -> int:
     try:
         write_pictures(OUTPUT, README_PICTURE, THUMBNAIL)
         with ComfyServer(ensure_comfyui(), make_base(STATE / "base"), LOGS / "thumbnails.log") as server:
-            write_lab_thumbnail(server, LAB_THUMBNAIL)
+            for name, title in BELOW.items():
+                write_thumbnail_of_run(server, name, title)
     except Failure as failure:
         print(failure, file=sys.stderr)
         return 1

@@ -2,17 +2,20 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import folder_paths
 from comfy_api.latest import io, ui
+from PIL import Image
 from torch import Tensor
 
 from ..pit.demo.dataset import write_creature_dataset
 from ..pit.images import to_pil, to_tensor
 from ..pit.training.dataset import Dataset, dataset_sheet, describe, read_dataset
 from ..pit.training.make_parts import make_parts, picture_name, save_concept
-from ..pit.training.prompts import DOMAINS, dataset_prompts
+from ..pit.training.prompts import DOMAINS, dataset_prompts, picture_seeds
+from ..pit.training.segments import UnevenGroundError
 from .bridge import own_folder, progress_bar
 from .types import CATEGORY, DatasetType
 
@@ -31,23 +34,28 @@ def dataset_folder(name: str) -> Path:
     return own_folder(os.path.join(folder_paths.get_output_directory(), FOLDER), name)
 
 
-def dataset_choices() -> list[str]:
-    """Sub-folders of input, and the datasets that the nodes have written."""
-    written = Path(folder_paths.get_output_directory(), FOLDER)
-    own = sorted(path.name for path in written.glob("*/"))
-    inputs = sorted(name for name in folder_paths.get_input_subfolders() if os.sep not in name)
-    return [f"output/{name}" for name in own] + [f"input/{name}" for name in inputs] or [NO_FOLDER]
+def dataset_folders() -> dict[str, Path]:
+    """What Load Dataset offers: the datasets that the nodes have written, and the folders in input."""
+    places = {
+        "output": Path(folder_paths.get_output_directory(), FOLDER),
+        "input": Path(folder_paths.get_input_directory()),
+    }
+    return {
+        f"{place}/{entry.name}": entry
+        for place, root in places.items() if root.is_dir()
+        for entry in sorted(root.iterdir()) if entry.is_dir() and not entry.name.startswith(".")
+    }
 
 
 def chosen_folder(choice: str) -> Path:
     """The folder of one of the choices. Raises FileNotFoundError for anything else."""
-    place, _, name = choice.partition("/")
-    if choice not in dataset_choices() or not name:
+    folders = dataset_folders()
+    if choice not in folders:
         raise FileNotFoundError(
-            f"Load Dataset is set to {choice!r}; found {', '.join(dataset_choices())}. Put a folder of "
+            f"Load Dataset is set to {choice!r}; found {', '.join(folders) or 'no folder'}. Put a folder of "
             "pictures with their parts into ComfyUI's input folder, or make one with Make Parts."
         )
-    return dataset_folder(name) if place == "output" else own_folder(folder_paths.get_input_directory(), name)
+    return folders[choice]
 
 
 def shown(dataset: Dataset, cls: type[io.ComfyNode], *more: str) -> io.NodeOutput:
@@ -131,26 +139,41 @@ class MakeParts(io.ComfyNode):
         cls, images: list[Tensor], name: list[str], smallest: list[float], largest: list[float],
         most: list[int], drop_largest: list[bool], drop_border: list[bool], masks: list[Tensor] | None = None,
     ) -> io.NodeOutput:
-        folder, without = dataset_folder(name[0]), 0
+        folder = dataset_folder(name[0])
         pictures = [picture for batch in images for picture in to_pil(batch)]
-        paired = masks_of_pictures(images, masks)
         rules = {
             "minimum": smallest[0], "maximum": largest[0], "limit": most[0],
             "drop_largest": drop_largest[0], "drop_border": drop_border[0],
         }
-        done = progress_bar()
-        for number, (picture, found) in enumerate(zip(pictures, paired, strict=True)):
-            parts = make_parts(picture, None if found is None else found.numpy(), **rules)
-            if parts:
-                save_concept(folder, picture_name(picture), picture, parts)
-            without += not parts
+        left_out, done = Counter(), progress_bar()
+        for number, (picture, found) in enumerate(
+            zip(pictures, masks_of_pictures(images, masks), strict=True)
+        ):
+            left_out[save_parts(folder, picture, found, rules)] += 1
             done(number + 1, len(pictures))
-        if without == len(pictures):
+        reasons = [f"left out: {count}, {why}" for why, count in left_out.items() if why]
+        if not left_out[None]:
             raise ValueError(
-                f"None of the {without} pictures has a part that covers {smallest[0]} to {largest[0]} of it. "
+                f"Make Parts found parts in none of the {len(pictures)} pictures ({'; '.join(reasons)}). "
                 "Connect the masks of a segmenter, or widen the range."
             )
-        return shown(read_dataset(folder), cls, f"pictures without a part, left out: {without}")
+        return shown(read_dataset(folder), cls, *reasons)
+
+
+def save_parts(folder: Path, picture: Image.Image, masks: Tensor | None, rules: dict) -> str | None:
+    """Add a picture and its parts to a dataset; returns why not, or None when it is there.
+
+    Raises ValueError for masks of another size and for rules that let nothing through.
+    """
+    try:
+        parts = make_parts(picture, None if masks is None else masks.numpy(), **rules)
+    except UnevenGroundError:
+        return "without masks and not on plain ground"
+    if not parts:
+        low, high = rules["minimum"], rules["maximum"]
+        return f"without a part that covers {low:g} to {high:g} of the picture"
+    save_concept(folder, picture_name(picture), picture, parts)
+    return None
 
 
 class LoadDataset(io.ComfyNode):
@@ -165,7 +188,7 @@ class LoadDataset(io.ComfyNode):
             is_output_node=True,
             inputs=[
                 io.Combo.Input(
-                    "folder", options=dataset_choices(),
+                    "folder", options=list(dataset_folders()) or [NO_FOLDER],
                     tooltip="A folder inside input, or one that Make Parts has written: target/NAME.png with "
                             "parts/NAME/*.png, or named as published.",
                 ),
@@ -209,7 +232,8 @@ class CreatureDataset(io.ComfyNode):
                     tooltip="1 draws pure species, 0 draws every attribute freely.",
                 ),
                 io.Int.Input(
-                    "seed", default=0, min=0, max=0xffffffffffffffff, tooltip="Which creatures are drawn.",
+                    "seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=False,
+                    tooltip="Which creatures are drawn.",
                 ),
                 io.String.Input("name", default="creatures", tooltip=NAME_TOOLTIP),
             ],
@@ -239,12 +263,15 @@ class DatasetPrompts(io.ComfyNode):
                 io.Int.Input("count", default=16, min=1, max=10_000, tooltip="How many prompts to write."),
                 io.Int.Input(
                     "seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True,
-                    tooltip="Prompt i follows from the seed and i alone.",
+                    tooltip="Prompt i and its own seed follow from this seed and i alone.",
                 ),
             ],
-            outputs=[io.String.Output(display_name="prompts", is_output_list=True)],
+            outputs=[
+                io.String.Output(display_name="prompts", is_output_list=True),
+                io.Int.Output(display_name="seeds", is_output_list=True),
+            ],
         )
 
     @classmethod
     def execute(cls, domain: str, count: int, seed: int) -> io.NodeOutput:
-        return io.NodeOutput(dataset_prompts(domain, count, seed))
+        return io.NodeOutput(dataset_prompts(domain, count, seed), picture_seeds(count, seed))

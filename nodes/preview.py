@@ -38,9 +38,17 @@ class TrainingPreview:
     cfg: float
     guidance: float
 
-    def draw(self, prior: IPPrior) -> Image.Image:
-        """One concept for each latent, completed from the parts, as a contact sheet."""
-        count, device = len(self.latent), next(prior.parameters()).device
+    def check(self, width: int) -> None:
+        """Raise ValueError unless the parts are tokens of this width, that of the token cache."""
+        if self.parts.width != width:
+            raise ValueError(
+                f"The dataset was encoded to tokens of width {width}, but the parts of the Training Preview, "
+                f"from {self.parts.source}, have width {self.parts.width}. Encode both by the same models."
+            )
+
+    def draw(self, prior: IPPrior, device: torch.device) -> Image.Image:
+        """One concept for each latent, completed by a prior that lies on `device`, as a contact sheet."""
+        count = len(self.latent)
         with torch.inference_mode():
             values = sample_prior(
                 prior, self.parts.sequence(count).to(device), empty_tokens=self.parts.empty.to(device),
@@ -76,7 +84,10 @@ class MakeTrainingPreview(io.ComfyNode):
                 io.Conditioning.Input("negative", tooltip="What they should not be."),
                 io.Latent.Input("latent", tooltip="Empty latents: how many samples, and how large."),
                 PartsType.Input("parts", tooltip="The parts that every sample completes."),
-                io.Int.Input("seed", default=0, min=0, max=0xffffffffffffffff, tooltip="Of all samples."),
+                io.Int.Input(
+                    "seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=False,
+                    tooltip="Of all samples, so that only the training changes them.",
+                ),
                 io.Int.Input("steps", default=12, min=1, max=1000, tooltip="Steps of the rendering."),
                 io.Float.Input(
                     "cfg", default=5.0, min=0.0, max=30.0, step=0.5, tooltip="Guidance of the words.",

@@ -22,12 +22,20 @@ from ..pit.training.dataset import Dataset, describe_skipped
 from ..pit.training.encode import encode_dataset
 from ..pit.training.metrics import read_points
 from ..pit.training.recipes import PRESETS, Recipe, RunSettings, Sizes, Trained
-from .bridge import FOLDERS, model_files, model_path, own_folder, progress_bar, token_encoder
+from .bridge import FOLDERS, file_stamp, model_path, own_folder, progress_bar, token_encoder
 from .datasets import TRAINING
 from .loading import load_prior
 from .parts import CLIP_VISION_TOOLTIP, IP_ADAPTER_TOOLTIP
 from .preview import TrainingPreview
-from .types import DatasetType, IPAdapterType, ManagedIPAdapter, PreviewType, PriorType, TokenCacheType
+from .types import (
+    DatasetType,
+    IPAdapterType,
+    ManagedIPAdapter,
+    ManagedPrior,
+    PreviewType,
+    PriorType,
+    TokenCacheType,
+)
 
 if TYPE_CHECKING:
     from ..pit.training.trainer import PriorTrainer, Progress
@@ -69,8 +77,8 @@ class EncodeDataset(io.ComfyNode):
                             "priors know them; 0 for none.",
                 ),
                 io.Int.Input(
-                    "seed", default=0, min=0, max=0xffffffffffffffff, advanced=True,
-                    tooltip="Where the chance of the versions comes from.",
+                    "seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=False,
+                    advanced=True, tooltip="Where the chance of the versions comes from.",
                 ),
             ],
             outputs=[TokenCacheType.Output(display_name="tokens"), io.String.Output(display_name="report")],
@@ -89,6 +97,8 @@ class EncodeDataset(io.ComfyNode):
         )
         lines = [f"{folder}: {done.added} concepts encoded, {done.kept} were there already"]
         report = "\n".join(lines + describe_skipped(done.skipped, dataset.folder))
+        if not done.added + done.kept:
+            raise ValueError(f"No concept could be encoded. {report}")
         return io.NodeOutput(folder, report, ui=ui.PreviewText(report))
 
 
@@ -124,7 +134,7 @@ class TrainPrior(io.ComfyNode):
                     tooltip="Highest learning rate; 0 as the preset, which goes by the width of the prior.",
                 ),
                 io.Combo.Input(
-                    "start_from", options=[NOTHING, *model_files("ip_prior")], default=NOTHING,
+                    "start_from", options=[NOTHING, *prior_files()], default=NOTHING,
                     tooltip="A prior to go on training from; nothing begins with an untrained one.",
                 ),
                 io.Int.Input(
@@ -132,7 +142,7 @@ class TrainPrior(io.ComfyNode):
                     tooltip="Steps between checkpoints; each time it also validates, and draws samples.",
                 ),
                 io.Int.Input(
-                    "seed", default=0, min=0, max=0xffffffffffffffff,
+                    "seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=False,
                     tooltip="Where the order, the noise and the first weights come from.",
                 ),
                 io.Int.Input(
@@ -156,9 +166,14 @@ class TrainPrior(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, start_from: str) -> bool | str:
-        if start_from != NOTHING and start_from not in model_files("ip_prior"):
-            return f"Train IP-Prior starts from {start_from!r}, which is not in models/ip_prior."
-        return True
+        if start_from in (NOTHING, *prior_files()):
+            return True
+        found = ", ".join(prior_files()) or "no file"
+        return f"Train IP-Prior is set to start from {start_from!r}; found {found} in models/ip_prior."
+
+    @classmethod
+    def fingerprint_inputs(cls, start_from: str, **_: object) -> object:
+        return None if start_from == NOTHING else file_stamp(model_path("ip_prior", start_from))
 
     @classmethod
     def execute(
@@ -167,6 +182,7 @@ class TrainPrior(io.ComfyNode):
         preview: TrainingPreview | None = None,
     ) -> io.NodeOutput:
         folder = own_folder(folder_paths.get_folder_paths(FOLDERS["ip_prior"])[0], name)
+        settings = RunSettings(folder, seed, save_every, save_every)
         recipe = replace(
             PRESETS[preset], steps=steps, batch=batch or PRESETS[preset].batch,
             learning_rate=learning_rate or PRESETS[preset].learning_rate,
@@ -174,7 +190,6 @@ class TrainPrior(io.ComfyNode):
         start: Sizes | Trained = Sizes(hidden_dim, layers, heads)
         if start_from != NOTHING:
             start = Trained(Path(model_path("ip_prior", start_from)))
-        settings = RunSettings(folder, seed, save_every, save_every)
         comfy.model_management.unload_all_models()
         try:
             # ComfyUI runs nodes in inference mode, in which weights get no gradients, without a word.
@@ -183,9 +198,14 @@ class TrainPrior(io.ComfyNode):
         finally:
             gc.collect()
             comfy.model_management.soft_empty_cache()
-        chart = to_tensor([chart_of(folder)])
         prior = load_prior(str(path), f"{folder.name}/{path.name}")
+        chart = to_tensor([chart_of(folder, None if preview is None else samples_of(prior, preview))])
         return io.NodeOutput(prior, chart, ui=ui.PreviewImage(chart, cls=cls))
+
+
+def prior_files() -> list[str]:
+    """What a training may start from."""
+    return folder_paths.get_filename_list(FOLDERS["ip_prior"])
 
 
 def train(
@@ -197,6 +217,8 @@ def train(
 
     cpu = comfy.model_management.get_torch_device().type == "cpu"
     trainer = begin(tokens, start, recipe, settings, cpu=cpu)
+    if preview is not None:
+        preview.check(trainer.config.embedding_dim)
     return trainer.run(listener(trainer, preview))
 
 
@@ -206,15 +228,22 @@ def listener(trainer: PriorTrainer, preview: TrainingPreview | None) -> Callable
 
     def on_step(progress: Progress) -> None:
         nonlocal shown, samples
-        picture = None
-        if progress.validation is not None and preview is not None:
+        drawn = progress.validation is not None and preview is not None and progress.step < progress.steps
+        if drawn:
             with trainer.state.weights_to_use() as prior:
-                samples = preview.draw(prior)
-        if progress.loss is not None and time.monotonic() - shown > SECONDS_BETWEEN_CHARTS:
-            shown, picture = time.monotonic(), chart_of(trainer.settings.folder, samples)
+                samples = preview.draw(prior, trainer.device)
+        picture, now = None, time.monotonic()
+        if drawn or (progress.loss is not None and now - shown > SECONDS_BETWEEN_CHARTS):
+            shown, picture = now, chart_of(trainer.settings.folder, samples)
         done(progress.step, progress.steps, picture)
 
     return on_step
+
+
+def samples_of(prior: ManagedPrior, preview: TrainingPreview) -> Image.Image:
+    """What the preview shows of a prior that is trained."""
+    comfy.model_management.load_models_gpu([prior.patcher])
+    return preview.draw(prior.patcher.model, prior.patcher.load_device)
 
 
 def chart_of(folder: Path, samples: Image.Image | None = None) -> Image.Image:

@@ -24,9 +24,12 @@ def interpolate(clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
     return (1 - t) * clean + t * noise
 
 
-def logit_normal_time(count: int, generator: torch.Generator | None = None) -> Tensor:
-    """Training times `[count]`: the sigmoid of a standard normal (arXiv 2403.03206, section 3.1)."""
-    return torch.sigmoid(torch.randn(count, generator=generator))
+def logit_normal_time(count: int, generator: torch.Generator | None = None, mean: float = 0.0) -> Tensor:
+    """Training times `[count]`: the sigmoid of a normal of spread 1 (arXiv 2403.03206, section 3.1).
+
+    A `mean` of 0 is the published one; above 0 the times lie nearer to noise.
+    """
+    return torch.sigmoid(mean + torch.randn(count, generator=generator))
 
 
 def velocity_loss(prior: Prior, clean: Tensor, parts: Tensor, t: Tensor, noise: Tensor) -> Tensor:

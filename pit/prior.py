@@ -75,10 +75,12 @@ class Attention(nn.Module):
         self.q_norm = operations.LayerNorm(dim, **factory)
         self.k_norm = operations.LayerNorm(dim, **factory)
 
-    def forward(self, x: Tensor, rope: Tensor, mask: Tensor | None) -> Tensor:
-        projected = (self.q_norm(self.wq(x)), self.k_norm(self.wk(x)), self.wv(x))
+    def forward(self, x: Tensor, rope: Tensor, mask: Tensor | None, outputs: int) -> Tensor:
+        """The first `outputs` tokens attend to all."""
+        projected = (self.q_norm(self.wq(x[:, :outputs])), self.k_norm(self.wk(x)), self.wv(x))
         q, k, v = (y.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for y in projected)
-        attended = functional.scaled_dot_product_attention(rotate(q, rope), rotate(k, rope), v, mask)
+        q, k = rotate(q, rope[:outputs]), rotate(k, rope)
+        attended = functional.scaled_dot_product_attention(q, k, v, mask)
         return self.wo(attended.transpose(1, 2).flatten(-2))
 
 
@@ -106,10 +108,13 @@ class Block(nn.Module):
         self.ffn_norm = operations.LayerNorm(dim, **factory)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), operations.Linear(time_dim, 6 * dim, **factory))
 
-    def forward(self, x: Tensor, time: Tensor, rope: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(
+        self, x: Tensor, time: Tensor, rope: Tensor, mask: Tensor | None, outputs: int
+    ) -> Tensor:
+        """Works out the first `outputs` tokens; the others are only looked at."""
         shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = self.adaLN_modulation(time).chunk(6, dim=1)
         modulated = modulate(self.attention_norm(x), shift_a, scale_a)
-        x = x + gate_a[:, None] * self.attention(modulated, rope, mask)
+        x = x[:, :outputs] + gate_a[:, None] * self.attention(modulated, rope, mask, outputs)
         return x + gate_f[:, None] * self.feed_forward(modulate(self.ffn_norm(x), shift_f, scale_f))
 
 
@@ -191,9 +196,11 @@ class IPPrior(nn.Module):
         tokens = self.x_embedder(torch.cat([x, parts], dim=1))
         time = self.t_embedder(t, tokens.dtype)
         rope = rope_table(tokens.shape[1], self.head_dim, tokens.device)
-        for layer in self.layers:
+        for number, layer in enumerate(self.layers, start=1):
+            # Of the last layer nothing but the noisy tokens is read.
+            outputs = x.shape[1] if number == len(self.layers) else tokens.shape[1]
             if self.gradient_checkpointing and torch.is_grad_enabled():
-                tokens = checkpoint(layer, tokens, time, rope, mask, use_reentrant=False)
+                tokens = checkpoint(layer, tokens, time, rope, mask, outputs, use_reentrant=False)
             else:
-                tokens = layer(tokens, time, rope, mask)
+                tokens = layer(tokens, time, rope, mask, outputs)
         return self.final_layer(tokens[:, :x.shape[1]], time)

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from dev import Failure
-from dev.thumbnails import lab_thumbnail, write_pictures
+from dev.thumbnails import thumbnail_of_run, write_pictures
 
 
 def write_demo_output(folder, parts, concepts):
@@ -28,9 +28,9 @@ def test_the_thumbnail_has_the_parts_above_the_concepts_in_the_order_of_their_nu
     assert Image.open(readme_picture).width > 500
 
 
-def test_the_labs_thumbnail_has_the_table_below_its_concepts():
+def test_the_thumbnail_of_a_run_has_a_picture_below_its_concepts():
     concepts = [Image.new("RGB", (128, 128), (20 * number, 0, 0)) for number in range(11)]
-    picture = lab_thumbnail(concepts, Image.new("RGB", (1280, 900), "blue"))
+    picture = thumbnail_of_run(concepts, Image.new("RGB", (1280, 900), "blue"))
     assert picture.size == (640, 2 * 80 + 450)
     assert [picture.getpixel(point)[0] for point in ((40, 40), (600, 40), (40, 120), (200, 120))] == [
         0, 140, 160, 200,

@@ -81,13 +81,13 @@ def draw_batch(
     most = slot_count(cache, recipe)
     chosen = [concept_at(concepts, seed, step * total + row) for row in rows]
     samples = [
-        draw_sample(cache, concept, recipe, random.Random(f"{seed}/{step}/{row}"))
+        draw_sample(cache, concept, recipe, most, random.Random(f"{seed}/{step}/{row}"))
         for concept, row in zip(chosen, rows, strict=True)
     ]
     if recipe.lengths == "batch":
         length = shortened(random.Random(f"{seed}/{step}/length"), most, recipe)
         samples = [Sample(each.target, each.slots[:length], each.noise_seed) for each in samples]
-    return read_samples(cache, samples)
+    return read_samples(cache, samples, recipe.time_mean)
 
 
 def slot_count(cache: TokenCache, recipe: Recipe) -> int:
@@ -97,14 +97,13 @@ def slot_count(cache: TokenCache, recipe: Recipe) -> int:
     return max(MIN_SLOTS, reference + parts)
 
 
-def draw_sample(cache: TokenCache, concept: int, recipe: Recipe, rng: random.Random) -> Sample:
-    """Choose the parts of a sample as published; "sample" lengths are drawn here as well."""
+def draw_sample(cache: TokenCache, concept: int, recipe: Recipe, most: int, rng: random.Random) -> Sample:
+    """Choose the parts of a sample with `most` slots as published; "sample" lengths are drawn here too."""
     empty = rng.random() < recipe.empty_share
     slots = [] if empty else choose_parts(cache, concept, recipe.max_parts, rng)
     if cache.reference_rows.shape[1]:
         shown = recipe.keep_reference or not empty
         slots.insert(0, int(rng.choice(cache.reference_rows[concept])) if shown else EMPTY)
-    most = slot_count(cache, recipe)
     slots += [EMPTY] * (most - len(slots))
     if recipe.lengths == "sample":
         slots = slots[:shortened(rng, most, recipe)]
@@ -137,8 +136,8 @@ def permutation(count: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(order))
 
 
-def read_samples(cache: TokenCache, samples: list[Sample]) -> Batch:
-    """Read the tokens of samples; shorter ones are filled up and masked."""
+def read_samples(cache: TokenCache, samples: list[Sample], time_mean: float = 0.0) -> Batch:
+    """Read the tokens of samples; shorter ones are filled up and masked. Draw times and noise."""
     length = max(len(sample.slots) for sample in samples)
     rows = torch.tensor([sample.slots + (EMPTY,) * (length - len(sample.slots)) for sample in samples])
     seen = torch.arange(length) < torch.tensor([[len(sample.slots)] for sample in samples])
@@ -148,7 +147,7 @@ def read_samples(cache: TokenCache, samples: list[Sample]) -> Batch:
     tokens = parts.shape[1]
     clean = cache.rows(torch.tensor([sample.target for sample in samples])).float()
     generators = [torch.Generator().manual_seed(sample.noise_seed) for sample in samples]
-    t = torch.cat([logit_normal_time(1, generator) for generator in generators])
+    t = torch.cat([logit_normal_time(1, generator, time_mean) for generator in generators])
     noise = torch.stack([torch.randn(clean.shape[1:], generator=generator) for generator in generators])
     mask = None if seen.all() else seen.repeat_interleave(tokens, dim=1)
     return Batch(clean, parts.unflatten(0, rows.shape).flatten(1, 2), mask, t, noise)

@@ -1,6 +1,7 @@
 """LoRA on the IP-Prior, for sets too small to move all weights: peft's, merged when the training is done."""
 from __future__ import annotations
 
+import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from ..prior import IPPrior
@@ -8,13 +9,15 @@ from ..prior import IPPrior
 TARGETS = ("wq", "wk", "wv", "wo", "w1", "w2", "w3")
 
 
-def add_lora(prior: IPPrior, rank: int) -> PeftModel:
+def add_lora(prior: IPPrior, rank: int, seed: int) -> PeftModel:
     """Freeze a prior and add trainable products of this rank to its attention and feed-forward layers.
 
     LoRA: arXiv 2106.09685, with alpha = rank and the second factor zero, so that it starts as it was.
     """
     settings = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(TARGETS), init_lora_weights="gaussian")
-    return get_peft_model(prior, settings)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return get_peft_model(prior, settings)
 
 
 def merged(model: PeftModel) -> IPPrior:

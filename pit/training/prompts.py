@@ -28,6 +28,11 @@ def dataset_prompts(domain: str, count: int, seed: int) -> list[str]:
     return [WRITERS[domain](random.Random(f"{seed}/{index}")) for index in range(count)]
 
 
+def picture_seeds(count: int, seed: int) -> list[int]:
+    """A seed of 64 bits for the picture of each prompt; number i depends on (seed, i) alone."""
+    return [random.Random(f"{seed}/{index}/picture").getrandbits(64) for index in range(count)]
+
+
 def word_list(name: str) -> list[str]:
     """The words of one list, sorted.
 

@@ -28,13 +28,17 @@ _LARGEST_FILLED_HOLE = 0.025  # of the picture: the white of an eye, but not the
 _SMALLEST_OBJECT = 0.005  # of the picture: less is dust
 
 
+class UnevenGroundError(ValueError):
+    """The picture's border shows no plain ground."""
+
+
 def segment(image: Image.Image, *, minimum: float = 0.015) -> np.ndarray:
     """Masks `[N,H,W]` bool of the regions of what stands on plain ground; they do not overlap.
 
     Regions of less than `minimum` of the picture join their most similar neighbour. The same picture gives
     the same masks. Nothing found gives N = 0.
 
-    Raises ValueError if the picture's border shows no plain ground.
+    Raises UnevenGroundError if the picture's border shows no plain ground.
     """
     image = on_white(image)
     fine = image.resize(_fit(image.size, min(_FINE_SIDE, max(image.size))), Image.Resampling.BILINEAR)
@@ -55,7 +59,7 @@ def foreground(image: Image.Image) -> np.ndarray:
 
     The ground is a quadratic surface in Lab fitted to the picture's border, so it may be a gradient. Neutral
     darkening counts as shadow unless most of what differs is like that. Small holes are filled.
-    Raises ValueError if less than half of the border follows such a surface.
+    Raises UnevenGroundError if less than half of the border follows such a surface.
     """
     blur = max(image.size) / 512
     colours = ndimage.gaussian_filter(lab(np.asarray(on_white(image))), (blur, blur, 0))
@@ -99,7 +103,7 @@ def _ground(colours: np.ndarray) -> np.ndarray:
         weights = np.linalg.lstsq(terms[kept], border[kept], rcond=None)[0]
         fits = np.linalg.norm(border - terms @ weights, axis=1)
     if np.median(fits) > _GROUND_DIFFERENCE:
-        raise ValueError(
+        raise UnevenGroundError(
             "Expected an object on plain ground, found a border whose colour is not even. Give masks for "
             "this picture, or put the object on white."
         )

@@ -5,11 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType
 
 from ..checkpoints import PriorConfig, read_prior
 from ..prior import IPPrior, feed_forward_width
-from .cache import TokenCache, open_cache
+from .cache import TokenCache, open_cache, sha256_of
 from .recipes import Recipe, RunSettings, Sizes, Trained
 from .trainer import PriorTrainer
 
@@ -26,13 +26,34 @@ def begin(
     Raises:
         CacheError, CheckpointError, ValueError: what was given cannot be used, or does not fit together.
     """
+    if recipe.lora_rank and not isinstance(start, Trained):
+        raise ValueError(
+            f"LoRA (lora_rank {recipe.lora_rank}) changes a trained prior a little, but the training starts "
+            "from nothing. Choose a prior to start from, or train all weights."
+        )
     cache = open_cache(tokens, verify=verify)
     if isinstance(start, Trained):
         prior, config = trained_prior(start.path, cache, start.num_heads)
-        settings = replace(settings, fine_tuning=True)
+        settings = replace(settings, started_from=sha256_of(start.path))
     else:
         prior, config = new_prior(cache, start, settings.seed)
-    return PriorTrainer(prior, config, cache, recipe, settings, Accelerator(cpu=cpu))
+    return PriorTrainer(prior, config, cache, recipe, settings, data_parallel(cpu))
+
+
+def data_parallel(cpu: bool) -> Accelerator:
+    """One process, or several that each hold the whole model; what `accelerate config` says else is not used.
+
+    Raises:
+        ValueError: the processes were launched to share out the model.
+    """
+    accelerator = Accelerator(cpu=cpu, mixed_precision="no")
+    accelerator.gradient_accumulation_steps = 1
+    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        raise ValueError(
+            f"The processes were launched for {accelerator.distributed_type.value}, but each of them trains "
+            "a whole IP-Prior. Launch with --multi_gpu."
+        )
+    return accelerator
 
 
 def build_prior(config: PriorConfig) -> IPPrior:

@@ -7,9 +7,10 @@ and at its end `prior.safetensors`.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -74,7 +75,7 @@ class PriorTrainer:
         self.accelerator, self.device = accelerator, accelerator.device
         check_run(settings.folder, self.identity(), accelerator)
         prior.gradient_checkpointing = recipe.gradient_checkpointing
-        model = add_lora(prior, recipe.lora_rank) if recipe.lora_rank else prior
+        model = add_lora(prior, recipe.lora_rank, settings.seed) if recipe.lora_rank else prior
         model = model.to(self.device).train()
         self.state = TrainingState(model, recipe, recipe.peak_rate(config.hidden_dim, settings.fine_tuning))
         self.parallel = accelerator.prepare(model)
@@ -126,8 +127,9 @@ class PriorTrainer:
                 following = (self.state.step + 1, 0) if last else (self.state.step, micro + 1)
                 coming = reader.submit(self.draw, *following)
                 mean += self.accumulate(batch, last)
-            if self.recipe.clip_norm:
-                self.accelerator.clip_grad_norm_(self.state.model.parameters(), self.recipe.clip_norm)
+            norm = self.accelerator.clip_grad_norm_(
+                self.state.model.parameters(), self.recipe.clip_norm or math.inf
+            )
             self.state.set_rate()
             self.state.optimizer.step()
             self.state.optimizer.zero_grad()
@@ -136,7 +138,9 @@ class PriorTrainer:
                 raise TrainingError(self.advice_on_memory()) from error
             raise
         step = torch.full_like(self.bad_step, self.state.step)
-        self.bad_step = torch.where((self.bad_step < 0) & ~mean.isfinite(), step, self.bad_step)
+        # The norm is that of all processes, so that they stop together; looking at it here would wait for it.
+        bad = ~(mean.isfinite() & norm.isfinite())
+        self.bad_step = torch.where((self.bad_step < 0) & bad, step, self.bad_step)
         self.state.finish_step(mean)
         return coming
 
@@ -174,8 +178,9 @@ class PriorTrainer:
         bad = int(self.bad_step)
         if bad >= 0:
             raise TrainingError(
-                f"The loss of step {bad} is not finite. {self.last_good()} Lower the learning rate (now "
-                f"{self.state.rate:g}), or set precision to fp32, and start again from there."
+                f"The loss or its gradient is not finite at step {bad}. {self.last_good()} Lower the "
+                f"learning rate (now {self.state.rate:g}), or set precision to fp32, and start again from "
+                "there."
             )
 
     def save(self) -> None:
@@ -215,8 +220,11 @@ class PriorTrainer:
     def identity(self) -> dict[str, object]:
         """What must be the same for a run to go on: all but the number of steps."""
         recipe = {key: value for key, value in self.recipe.notes().items() if key != "steps"}
-        return {"recipe": recipe, "seed": self.settings.seed, "dataset": self.cache.fingerprint,
-                "fine_tuning": self.settings.fine_tuning, "processes": self.accelerator.num_processes}
+        return {
+            "recipe": recipe, "model": asdict(self.config), "seed": self.settings.seed,
+            "dataset": self.cache.fingerprint, "started_from": self.settings.started_from,
+            "processes": self.accelerator.num_processes,
+        }
 
     def last_good(self) -> str:
         """A sentence on the newest checkpoint."""
@@ -237,7 +245,10 @@ class PriorTrainer:
 
 
 def check_run(folder: Path, identity: dict[str, object], accelerator: Accelerator) -> None:
-    """Write down what a run is, or compare it with what is there. Raises ValueError if they differ."""
+    """Write down what a run is, or compare it with what is there.
+
+    Raises ValueError if they differ, or if a prior lies there that no run has made.
+    """
     path = folder / "run.json"
     with accelerator.main_process_first():
         if path.is_file():
@@ -248,14 +259,19 @@ def check_run(folder: Path, identity: dict[str, object], accelerator: Accelerato
                     "Give this run another name, or use the settings of the one that is there."
                 )
         elif accelerator.is_main_process:
+            for name in (RESULT, "cfg.yaml"):
+                if (folder / name).exists():
+                    raise ValueError(
+                        f"{folder} holds a {name} that no run there has made. Give this one another name."
+                    )
             folder.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(identity, indent=1), encoding="utf-8")
 
 
 def differences(found: dict, wanted: dict) -> list[str]:
     """Settings that differ, in words."""
-    flat_found, flat_wanted = found | found["recipe"], wanted | wanted["recipe"]
+    flat_found, flat_wanted = ({**run, **run["recipe"], **run["model"]} for run in (found, wanted))
     return [
         f"{key} was {flat_found.get(key)!r} and is now {flat_wanted[key]!r}"
-        for key in flat_wanted if key != "recipe" and flat_found.get(key) != flat_wanted[key]
+        for key in flat_wanted if key not in ("recipe", "model") and flat_found.get(key) != flat_wanted[key]
     ]

@@ -50,6 +50,11 @@ FOR_EVER = 1000
 NOTE_CLICKS = """() =>
     document.addEventListener("click", () => { window.clicked = performance.now() }, { capture: true })
 """
+NOTE_PREVIEWS = """() => {
+    window.previews = []
+    window.app.api.addEventListener("b_preview_with_metadata", ({ detail }) =>
+        window.previews.push({ id: detail.displayNodeId, picture: [detail.blob.type, detail.blob.size] }))
+}"""
 PACE = """(node) => {
     const steps = window.seen.filter((event) => event.type === "progress" && event.node === node)
     return (steps.at(-1).at - steps[0].at) / (steps.at(-1).value - steps[0].value)
@@ -108,3 +113,28 @@ def test_cancel_while_the_prior_samples(page):
 
 def test_cancel_while_the_model_renders(page):
     assert_cancel_works(page, build(page, NODES, LINKS, QUICK), "sampler")
+
+
+def test_the_page_shows_the_curve_while_a_prior_trains(page):
+    nodes = {"models": "PiT_LoadCreatureModels", "dataset": "PiT_CreatureDataset",
+             "tokens": "PiT_EncodeDataset", "train": "PiT_TrainPrior"}
+    links = [
+        ("models", "CLIP_VISION", "tokens", "clip_vision"), ("models", "ip_adapter", "tokens", "ip_adapter"),
+        ("dataset", "dataset", "tokens", "dataset"), ("tokens", "tokens", "train", "tokens"),
+    ]
+    small = {"steps": 60, "batch": 4, "hidden_dim": 32, "layers": 1, "heads": 2, "name": "watched"}
+    ids = build(page, nodes, links, {"dataset": {"count": 10, "name": "watched"}, "train": small})
+    page.evaluate(NOTE_PREVIEWS)
+    press_run(page)
+    wait_for(page, "execution_success")
+    kind, size = page.evaluate("id => window.previews.find((each) => each.id === id).picture", ids["train"])
+    assert kind == "image/jpeg" and size > 5000
+    assert len(images_of(page, ids["train"])) == 1
+
+
+def test_the_page_offers_no_new_seed_for_what_is_to_go_on(page):
+    """A training with another seed would be another run, and a cache with another seed is refused."""
+    for kind in ("PiT_CreatureDataset", "PiT_EncodeDataset", "PiT_TrainPrior", "PiT_TrainingPreview"):
+        build(page, {"node": kind})
+        names = page.evaluate("window.app.graph.nodes[0].widgets.map((widget) => widget.name)")
+        assert "seed" in names and "control_after_generate" not in names, kind

@@ -1,4 +1,4 @@
-"""Every workflow is a test: the demo runs, the one for SDXL fits the definitions of its nodes."""
+"""Every workflow is a test: those of creatures run, those for SDXL fit the definitions of their nodes."""
 
 import io
 import itertools
@@ -10,10 +10,19 @@ from PIL import Image
 
 from dev import ROOT
 from pit.published import PUBLISHED_FILES
-from tests.comfyui.pages import images_of, press_run, wait_for
+from tests.comfyui.pages import images_of, press_run, set_value, wait_for
 
 WORKFLOWS = ROOT / "workflows"
-NAMES = ["creature_lab", "piece_it_together", "piece_it_together_sdxl"]
+NAMES = [
+    "creature_lab", "generate_a_dataset", "piece_it_together", "piece_it_together_sdxl",
+    "train_your_own_prior",
+]
+FRAMES = {"Parts", "Encode", "Complete", "Render"}
+OTHER_FRAMES = {"generate_a_dataset": {"Prompts", "Render", "Parts"}}
+A_SHORT_TRAINING = {
+    "2": {"count": 60, "name": "few"}, "3": {"variants": 1, "name": "few"},
+    "10": {"steps": 40, "batch": 8, "save_every": 20, "name": "few"},
+}
 FILE_INPUTS = {"ckpt_name": "checkpoints", "clip_name": "clip_vision", "image": "input"}
 OUR_FILES = {"PiT_LoadIPAdapter": "ipadapter", "PiT_LoadIPPrior": "ip_prior"}
 TITLE_BAR = 30
@@ -46,6 +55,17 @@ def demo(comfyui):
 def creature_lab(comfyui):
     """The creature lab's graph after it has run."""
     result = comfyui.queue(twin("creature_lab"))
+    assert result.status == "success", result.error
+    return result
+
+
+@pytest.fixture(scope="module")
+def own_prior(comfyui):
+    """The graph that trains a prior, after it has run with few creatures and steps."""
+    graph = twin("train_your_own_prior")
+    for node, inputs in A_SHORT_TRAINING.items():
+        graph[node]["inputs"].update(inputs)
+    result = comfyui.queue(graph)
     assert result.status == "success", result.error
     return result
 
@@ -91,6 +111,25 @@ def test_the_creature_lab_runs_in_the_page(comfyui, creature_lab, page):
         for images in (images_of(page, "12"), creature_lab.outputs["12"]["images"])
     )
     assert table == before
+
+
+def test_an_own_prior_is_trained_and_draws_eight_concepts(comfyui, own_prior):
+    assert_eight_concepts(pictures(comfyui, own_prior.outputs["16"]["images"]))
+    sheet, training = (pictures(comfyui, own_prior.outputs[node]["images"]) for node in ("2", "10"))
+    assert len(sheet) == len(training) == 1 and training[0].width == 960
+    assert "60 concepts encoded" in own_prior.outputs["3"]["text"][0]
+    assert (comfyui.base / "models" / "ip_prior" / "few" / "prior.safetensors").is_file()
+
+
+def test_an_own_prior_is_trained_in_the_page(comfyui, own_prior, page):
+    load(page, "train_your_own_prior")
+    for node, inputs in A_SHORT_TRAINING.items():
+        for widget, value in inputs.items():
+            set_value(page, node, widget, value)
+    press_run(page)
+    wait_for(page, "execution_success")
+    assert_eight_concepts(pictures(comfyui, images_of(page, "16")))
+    assert images_of(page, "10") == own_prior.outputs["10"]["images"]  # not trained again
 
 
 def load(page, name: str) -> None:
@@ -225,7 +264,7 @@ def test_nodes_lie_side_by_side_each_in_one_titled_frame(name):
     workflow = read(WORKFLOWS / f"{name}.json")
     boxes = {node["id"]: box(*node["pos"], *node["size"], TITLE_BAR) for node in workflow["nodes"]}
     frames = {group["title"]: box(*group["bounding"]) for group in workflow["groups"]}
-    assert {"Parts", "Encode", "Complete", "Render"} < set(frames)
+    assert OTHER_FRAMES.get(name, FRAMES) < set(frames)
     for boxed in (boxes, frames):
         assert [pair for pair in itertools.combinations(boxed, 2) if overlap(*map(boxed.get, pair))] == []
     for key, inner in boxes.items():

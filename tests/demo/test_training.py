@@ -86,9 +86,8 @@ def test_latents_have_unit_spread_after_standardising(tmp_path):
 
 
 def test_the_whole_command_trains_and_exports(tmp_path, monkeypatch):
-    for module in (reader, encoder, autoencoder, unet):
+    for module in (reader, encoder, autoencoder, unet, prior):
         monkeypatch.setattr(module, "STAGE", replace(module.STAGE, steps=1, batch=2))
-    monkeypatch.setattr(prior, "RECIPE", replace(prior.RECIPE, steps=1, batch=2))
     monkeypatch.setattr(encoder, "PART_BATCH", 2)
     monkeypatch.setattr(reader, "FLAWED", 2)
     parser = argparse.ArgumentParser()

@@ -51,7 +51,7 @@ def test_parts_are_those_of_the_concept_in_any_variant(cache):
     recipe = replace(RECOMMENDED, empty_share=0.0, shortened_share=0.0)
     variants = set()
     for seed in range(40):
-        sample = draw_sample(cache, 7, recipe, random.Random(seed))
+        sample = draw_sample(cache, 7, recipe, 4, random.Random(seed))
         given = [slot for slot in sample.slots if slot != EMPTY]
         first, last = cache.part_offsets[7:9].tolist()
         own = [int(row) + variant for row in cache.part_rows[first:last] for variant in range(2)]
@@ -105,6 +105,14 @@ def test_times_are_logit_normal(cache):
     assert abs(normal.mean()) < 0.1 and abs(normal.std() - 1) < 0.1
 
 
+def test_a_higher_mean_moves_the_times_towards_noise(cache):
+    plain, noisy = (
+        torch.logit(batch_of(cache, replace(PUBLISHED, time_mean=mean), 0, range(64), 64).t)
+        for mean in (0.0, 1.5)
+    )
+    torch.testing.assert_close(noisy, plain + 1.5, rtol=1e-3, atol=1e-3)
+
+
 def test_held_out_concepts_are_few_and_never_trained_on(cache, tmp_path):
     split = split_concepts(cache)
     assert len(split.held_out) == 1 and len(split.training) == 59
@@ -114,7 +122,7 @@ def test_held_out_concepts_are_few_and_never_trained_on(cache, tmp_path):
 
 
 def test_samples_of_different_lengths_are_filled_up(cache):
-    samples = [draw_sample(cache, 3, RECOMMENDED, random.Random(seed)) for seed in range(6)]
+    samples = [draw_sample(cache, 3, RECOMMENDED, 4, random.Random(seed)) for seed in range(6)]
     batch = read_samples(cache, samples)
     for sample, parts in zip(samples, batch.parts, strict=True):
         for slot, row in enumerate(sample.slots):

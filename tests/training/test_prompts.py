@@ -4,7 +4,14 @@ from collections import Counter
 
 import pytest
 
-from pit.training.prompts import CREATURE_SHARE, DOMAINS, FOLDER, dataset_prompts, word_list
+from pit.training.prompts import (
+    CREATURE_SHARE,
+    DOMAINS,
+    FOLDER,
+    dataset_prompts,
+    picture_seeds,
+    word_list,
+)
 
 LISTS = sorted(path.stem for path in FOLDER.glob("*.txt"))
 CHARACTER = re.compile(
@@ -101,3 +108,9 @@ def test_what_cannot_be_written_is_said():
         dataset_prompts("plush", 0, seed=0)
     with pytest.raises(ValueError, match='plush_items, found "../prompts"'):
         word_list("../prompts")
+
+
+def test_every_picture_has_a_seed_of_its_own():
+    seeds = picture_seeds(1000, 5)
+    assert len({*seeds, *picture_seeds(1000, 6)}) == 2000
+    assert picture_seeds(10, 5) == seeds[:10] and all(0 <= seed < 2**64 for seed in seeds)

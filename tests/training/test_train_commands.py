@@ -63,7 +63,7 @@ def test_the_command_goes_on_from_a_file(tmp_path, cache, capsys):
     assert main(arguments(cache, tmp_path / "first", "--batch", "2")) == 0
     start = str(tmp_path / "first" / "prior.safetensors")
     assert main(arguments(cache, tmp_path / "second", "--batch", "2", "--start-from", start)) == 0
-    assert "peak learning rate 0.000625" in capsys.readouterr().out
+    assert "peak learning rate 0.00125" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("change", "message"), [

@@ -13,6 +13,7 @@ from safetensors import safe_open
 
 from pit.checkpoints import load_prior, save_prior
 from pit.flow import velocity_loss
+from pit.training import start
 from pit.training import trainer as trainer_module
 from pit.training.batches import draw_batch
 from pit.training.checkpoint import checkpoint_folders
@@ -38,8 +39,16 @@ class Cancelled(BaseException):
     """Like ComfyUI's, no Exception."""
 
 
-def begin(folder, cache, config, recipe, **settings):
+def start_of(cache, recipe):
+    """An untrained prior; for LoRA one that puts something out, or no gradient reaches its layers."""
     prior, _ = new_prior(cache, TINY, seed=0)
+    if recipe.lora_rank:
+        torch.nn.init.normal_(prior.final_layer.linear.weight, generator=torch.Generator().manual_seed(0))
+    return prior
+
+
+def begin(folder, cache, config, recipe, **settings):
+    prior = start_of(cache, recipe)
     settings = {"save_every": 8, "validate_every": 8} | settings
     return PriorTrainer(prior, config, cache, recipe, RunSettings(folder, **settings), Accelerator(cpu=True))
 
@@ -136,6 +145,23 @@ def test_other_settings_are_refused_by_name(tmp_path, cache, config):
         run(tmp_path, cache, config, other)
 
 
+def test_another_head_count_and_another_start_are_refused_by_name(tmp_path, cache, config):
+    """Neither shows in the shapes of a checkpoint, and the frozen weights of a LoRA are not in it at all."""
+    run(tmp_path, cache, config, SHORT["lora"])
+    with pytest.raises(ValueError, match="num_heads was 2 and is now 4"):
+        run(tmp_path, cache, replace(config, num_heads=4), SHORT["lora"])
+    with pytest.raises(ValueError, match="started_from was '' and is now 'a file'"):
+        run(tmp_path, cache, config, SHORT["lora"], started_from="a file")
+
+
+@pytest.mark.parametrize("name", ["cfg.yaml", "prior.safetensors"])
+def test_a_run_does_not_mix_with_a_prior_that_is_there(tmp_path, cache, config, name):
+    (tmp_path / name).write_text("num_attention_heads: 32")
+    with pytest.raises(ValueError, match=f"holds a {name} that no run there has made"):
+        run(tmp_path, cache, config, SHORT["published"])
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_more_steps_go_on_from_the_end(tmp_path, cache, config):
     run(tmp_path, cache, config, SHORT["published"])
     steps = []
@@ -149,7 +175,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint(tmp_path,
     training = begin(tmp_path, cache, config, SHORT["published"])
     with torch.no_grad():
         training.state.model.x_embedder.bias.fill_(float("nan"))
-    with pytest.raises(TrainingError, match=r"loss of step 10 is not finite.*checkpoint is that of step 10 "):
+    with pytest.raises(TrainingError, match=r"not finite at step 10\..*checkpoint is that of step 10 "):
         training.run(lambda progress: None)
     assert checkpoint_folders(tmp_path / "checkpoints")[0].name == "step_00000010"
 
@@ -165,6 +191,26 @@ def test_a_cancel_after_a_bad_loss_saves_nothing_bad(tmp_path, cache, config):
     with pytest.raises(TrainingError, match="No checkpoint was written yet"):
         training.run(cancel)
     assert not checkpoint_folders(tmp_path / "checkpoints")
+
+
+def test_a_gradient_that_is_not_finite_is_never_saved(tmp_path, cache, config):
+    """The loss of that step still looks well."""
+    training = begin(tmp_path, cache, config, SHORT["published"])
+    training.state.model.x_embedder.bias.register_hook(lambda gradient: gradient * float("inf"))
+
+    def cancel(progress):
+        raise Cancelled
+
+    with pytest.raises(TrainingError, match="its gradient is not finite at step 0"):
+        training.run(cancel)
+    assert not checkpoint_folders(tmp_path / "checkpoints")
+
+
+def test_lora_starts_the_same_for_the_same_seed(tmp_path, cache, config):
+    torch.manual_seed(1)
+    one = run(tmp_path / "one", cache, config, SHORT["lora"])
+    torch.manual_seed(2)
+    assert same(weights(one), weights(run(tmp_path / "two", cache, config, SHORT["lora"])))
 
 
 def test_too_little_memory_says_what_to_lower(tmp_path, cache, config, monkeypatch):
@@ -214,6 +260,8 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, cache, config):
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path, cache, config):
     run(tmp_path, cache, config, SHORT["published"])
+    for name in ("run.json", "prior.safetensors"):
+        (tmp_path / name).unlink()
     prior, other = new_prior(cache, Sizes(64, 2, 2), seed=0)
     with pytest.raises(CheckpointError, match="a model of other sizes"):
         PriorTrainer(prior, other, cache, SHORT["published"], RunSettings(tmp_path), Accelerator(cpu=True))
@@ -221,16 +269,21 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path, cache, config):
 
 def test_lora_moves_nothing_but_its_targets(tmp_path, cache, config):
     path = run(tmp_path, cache, config, SHORT["lora"])
-    before = new_prior(cache, TINY, seed=0)[0].state_dict()
+    before = start_of(cache, SHORT["lora"]).state_dict()
     moved = {key for key, value in weights(path).items() if not torch.equal(value, before[key])}
-    assert {key.split(".")[-2] for key in moved} <= {"wq", "wk", "wv", "wo", "w1", "w2", "w3"}
+    assert {key.split(".")[-2] for key in moved} == {"wq", "wk", "wv", "wo", "w1", "w2", "w3"}
+
+
+def test_lora_needs_a_trained_prior(tmp_path, cache):
+    with pytest.raises(ValueError, match="Choose a prior to start from"):
+        start.begin(cache.folder, TINY, SHORT["lora"], RunSettings(tmp_path), cpu=True)
 
 
 def test_fine_tuning_starts_from_a_file_with_smaller_steps(tmp_path, cache, config, prior):
     save_prior(tmp_path / "start.safetensors", prior.state_dict(), config)
     loaded, found = trained_prior(tmp_path / "start.safetensors", cache)
     assert found.num_heads == 2 and same(loaded.state_dict(), prior.state_dict())
-    settings = RunSettings(tmp_path / "run", fine_tuning=True)
+    settings = RunSettings(tmp_path / "run", started_from="a file")
     training = PriorTrainer(loaded, found, cache, SHORT["recommended"], settings, Accelerator(cpu=True))
     fresh = begin(tmp_path / "fresh", cache, config, SHORT["recommended"])
     assert training.state.rate == pytest.approx(fresh.state.rate / 10)
@@ -259,6 +312,7 @@ def test_validation_is_the_same_whenever_it_is_asked_for(cache, prior):
 @pytest.mark.parametrize("change", [
     {"steps": 0}, {"batch": 0}, {"learning_rate": 0.0}, {"learning_rate": float("nan")}, {"empty_share": 1.5},
     {"precision": "fp8"}, {"lengths": "token"}, {"clip_norm": -1.0}, {"lora_rank": -1}, {"ema_decay": 2.0},
+    {"time_mean": float("inf")},
 ])
 def test_settings_out_of_range_are_refused(change):
     with pytest.raises(ValueError, match=next(iter(change))):

@@ -54,8 +54,8 @@ class Plan:
         return self.trials * (settings + compared) + self.sets * DIVERSE_SEEDS
 
 
-FULL = Plan(renders=2000, trials=256, sets=32, known=8000, compared=(2, 5))
-QUICK = Plan(renders=400, trials=32, sets=3, known=800, compared=(2,))
+FULL = Plan(renders=2000, trials=128, sets=32, known=8000, compared=(2, 5))
+QUICK = Plan(renders=400, trials=30, sets=3, known=800, compared=(2,))
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from ..text import TextEncoders
 from .data import training_creature
 from .stage import Run, Stage, train_stage
 
-STAGE = Stage("unet", steps=6400, batch=40, learning_rate=1e-3, warmup=200, decay=0.28)
+STAGE = Stage("unet", steps=12500, batch=40, learning_rate=1e-3, warmup=200, decay=0.28)
 MOST_SNR = 5.0
 TOKEN_NOISE = 0.4
 DROP_BOTH, DROP_TOKENS, DROP_TEXT = 0.08, 0.05, 0.10

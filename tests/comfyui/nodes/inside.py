@@ -23,6 +23,7 @@ class Inside:
         self.base = base
         import_comfyui(comfyui, base)
         load_package("piece_it_together", ROOT)
+        self.pack("nodes.bridge").register_model_folders()
         self.tiny = load_package("tiny", HERE / "tiny")
 
     def pack(self, name: str) -> ModuleType:

@@ -5,11 +5,13 @@ from pathlib import Path
 
 SIGNATURES = Path(__file__).with_name("signatures.json")
 KEPT = ("default", "min", "max", "step", "options", "control_after_generate", "advanced", "prefix")
+LISTINGS = ("file", "folder", "start_from")  # their options are what lies in ComfyUI's folders
 
 
 def described(name: str, group: str, kind: str, facts: dict) -> str:
     facts = facts | facts.get("template", {})
-    kept = [f"{key}={facts[key]}" for key in KEPT if key in facts and (name, key) != ("file", "options")]
+    known = [key for key in KEPT if key in facts and not (key == "options" and name in LISTINGS)]
+    kept = [f"{key}={facts[key]}" for key in known]
     return " ".join([group, kind, *kept])
 
 
