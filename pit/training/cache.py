@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ..weight_files import CheckpointError, read_state
+from .files import sha256_of
 
 TOKENS = 16
 FORMAT = 1
@@ -263,15 +264,6 @@ def read_shard(
 
 def shard_name(number: int) -> str:
     return f"tokens-{number:05d}.safetensors"
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal digits."""
-    digest, chunk = hashlib.sha256(), bytearray(1 << 20)
-    with path.open("rb", buffering=0) as file:
-        while count := file.readinto(chunk):
-            digest.update(memoryview(chunk)[:count])
-    return digest.hexdigest()
 
 
 def _manifest(data: dict[str, Any]) -> Manifest:

@@ -26,10 +26,10 @@ from .cache import (
     Sources,
     read_manifest,
     read_shard,
-    sha256_of,
     shard_name,
     sources_of,
 )
+from .files import flush_file, sha256_of
 
 
 class CacheWriter:
@@ -187,7 +187,7 @@ class CacheWriter:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_state(path, state, metadata)
-            _to_disk(path)
+            flush_file(path)
             rows = len(next(iter(state.values())))
             return CachedFile(name, rows, path.stat().st_size, sha256_of(path))
         except (OSError, CheckpointError) as error:
@@ -198,19 +198,13 @@ class CacheWriter:
         unfinished = path.with_name(f"{MANIFEST}.{os.getpid()}.unfinished")
         try:
             unfinished.write_bytes(manifest.to_json())
-            _to_disk(unfinished)
+            flush_file(unfinished)
             os.replace(unfinished, path)
         except OSError as error:
             with suppress(OSError):  # of a folder that cannot be written
                 unfinished.unlink()
             raise _not_written(path, error) from error
         return manifest
-
-
-def _to_disk(path: Path) -> None:
-    """Past the operating system's buffers, so that no manifest outlives the shard that it names."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
 
 
 def _not_written(path: Path, error: Exception) -> CacheError:

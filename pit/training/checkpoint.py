@@ -6,7 +6,6 @@ that a folder without the ending is whole. Whoever resumes takes the newest vali
 """
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -18,11 +17,11 @@ from pathlib import Path
 from torch import Tensor
 
 from ..weight_files import CheckpointError, read_state, write_state
+from .files import flush_file, flush_folder, sha256_of
 
 MANIFEST = "manifest.json"
 PARTIAL = ".tmp"
 ENDING = ".tensors"  # safetensors, but not to be offered as weights by whoever lists those
-BLOCK = 2**20
 State = Mapping[str, Tensor]
 
 
@@ -56,11 +55,12 @@ def write_checkpoint(
         for name, state in states.items():
             path = partial / f"{name}{ENDING}"
             write_state(path, state, {})
-            files[path.name] = {"bytes": path.stat().st_size, "sha256": flushed_digest(path)}
+            flush_file(path)
+            files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
         manifest = partial / MANIFEST
         content = {"step": step, "files": files, "notes": dict(notes)}
         manifest.write_text(json.dumps(content), encoding="utf-8")
-        flushed_digest(manifest)
+        flush_file(manifest)
         shutil.rmtree(target, ignore_errors=True)
         os.replace(partial, target)
     except (OSError, CheckpointError) as error:
@@ -90,7 +90,7 @@ def read_manifest(path: Path) -> Checkpoint:
         file = path / name
         if file.stat().st_size != expected["bytes"]:
             raise ValueError(f"{name} has {file.stat().st_size} bytes, expected {expected['bytes']}")
-        if flushed_digest(file) != expected["sha256"]:
+        if sha256_of(file) != expected["sha256"]:
             raise ValueError(f"{name} does not have the checksum of its manifest")
     return Checkpoint(path, manifest["step"], manifest["notes"])
 
@@ -101,21 +101,3 @@ def checkpoint_folders(folder: Path) -> list[Path]:
         return []
     found = (path for path in folder.iterdir() if re.fullmatch(r"step_\d{8}", path.name))
     return sorted(found, key=lambda path: path.name, reverse=True)
-
-
-def flushed_digest(path: Path) -> str:
-    """The SHA-256 of a file, once it is on the disk."""
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())
-        digest = hashlib.sha256()
-        while block := file.read(BLOCK):
-            digest.update(block)
-        return digest.hexdigest()
-
-
-def flush_folder(folder: Path) -> None:
-    """Make a rename last; Windows has no such call and needs none."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        os.fsync(handle)
-        os.close(handle)

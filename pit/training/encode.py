@@ -20,9 +20,10 @@ from torch import Tensor
 from ..images import clip_pixel_values, resize_for_encoder, white_image
 from ..parts import reference_grid
 from .augment import Augmentation, augment_part
-from .cache import Fingerprint, Sources, sha256_of
+from .cache import Fingerprint, Sources
 from .cache_writer import CacheWriter
 from .dataset import Concept, Dataset, PictureError, Skipped, open_picture
+from .files import sha256_of
 
 PUBLISHED = Augmentation()
 UNUSABLE = "a picture that cannot be read, is too large, or is a mere line"

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 # The step that a model bears falls with its width (Tensor Programs V, arXiv 2203.03466). At a width of
@@ -106,10 +106,6 @@ class Recipe:
             return rise
         share = min(1.0, max(0, step - self.warmup) / max(1, self.steps - self.warmup))
         return rise * 0.5 * (1 + math.cos(math.pi * share))
-
-    def notes(self) -> dict[str, object]:
-        """All settings as plain values."""
-        return asdict(self)
 
 
 PUBLISHED = Recipe()

@@ -9,7 +9,8 @@ from accelerate import Accelerator, DistributedType
 
 from ..checkpoints import PriorConfig, read_prior
 from ..prior import IPPrior, feed_forward_width
-from .cache import TokenCache, open_cache, sha256_of
+from .cache import TokenCache, open_cache
+from .files import sha256_of
 from .recipes import Recipe, RunSettings, Sizes, Trained
 from .trainer import PriorTrainer
 

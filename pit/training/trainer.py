@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -63,7 +64,7 @@ class PriorTrainer:
         accelerator: of accelerate, with its default precision: the recipe's is applied here.
     Raises:
         ValueError: a setting out of range, or the folder holds a run with other settings.
-        TrainingError: nothing to train on.
+        CheckpointError: the newest checkpoint is of a model of other sizes.
     """
 
     def __init__(
@@ -146,7 +147,7 @@ class PriorTrainer:
 
     def accumulate(self, batch: Batch, last: bool) -> Tensor:
         """Add the gradients of one batch; returns its share of the step's loss."""
-        quiet = self.accelerator.no_sync(self.parallel) if not last else torch.enable_grad()
+        quiet = self.accelerator.no_sync(self.parallel) if not last else nullcontext()
         bf16 = self.recipe.precision == "bf16"
         with quiet, plain_attention(self.device):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
@@ -219,7 +220,7 @@ class PriorTrainer:
 
     def identity(self) -> dict[str, object]:
         """What must be the same for a run to go on: all but the number of steps."""
-        recipe = {key: value for key, value in self.recipe.notes().items() if key != "steps"}
+        recipe = {key: value for key, value in asdict(self.recipe).items() if key != "steps"}
         return {
             "recipe": recipe, "model": asdict(self.config), "seed": self.settings.seed,
             "dataset": self.cache.fingerprint, "started_from": self.settings.started_from,

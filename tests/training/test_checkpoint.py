@@ -74,7 +74,7 @@ def test_what_a_kill_left_half_written_counts_as_not_there(tmp_path):
     assert newest_checkpoint(tmp_path)[0].step == 3 and not half.exists()
 
 
-@pytest.mark.parametrize("failing", ["write_state", "flushed_digest"])
+@pytest.mark.parametrize("failing", ["write_state", "flush_file"])
 def test_a_full_disk_leaves_the_older_checkpoint(tmp_path, monkeypatch, failing):
     write(tmp_path, 2)
 
@@ -93,6 +93,13 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "checkpoints").write_text("a file")
     with pytest.raises(CheckpointError, match="could not be written"):
         write(tmp_path / "checkpoints", 1)
+
+
+def test_reading_a_checkpoint_writes_nothing(tmp_path, monkeypatch):
+    """So that one in a folder that is for reading only can be gone on from."""
+    write(tmp_path, 4)
+    monkeypatch.setattr("os.fsync", lambda handle: pytest.fail("something was written"))
+    assert newest_checkpoint(tmp_path)[0].step == 4
 
 
 def test_nothing_is_found_where_nothing_is(tmp_path):
