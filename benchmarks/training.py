@@ -15,7 +15,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -124,12 +123,11 @@ def new_trainer(
 
 def time_trainer(trainer: PriorTrainer, steps: int) -> float:
     """Seconds of a step, as in a run."""
-    with ThreadPoolExecutor(1) as reader:
-        coming = reader.submit(trainer.draw, 0, 0)
+    with trainer.batches() as batches:
         for number in range(WARM_UP + steps):
             if number == WARM_UP:
                 start = clock(trainer.device)
-            coming = trainer.train_step(reader, coming)
+            trainer.train_step(batches)
             trainer.watch()
         return (clock(trainer.device) - start) / steps
 
@@ -137,16 +135,15 @@ def time_trainer(trainer: PriorTrainer, steps: int) -> float:
 def time_waiting(trainer: PriorTrainer, steps: int) -> StepTimes:
     """The same, stopped before and after the batch has come: slower where a GPU could have gone on."""
     waiting = copying = total = 0.0
-    with ThreadPoolExecutor(1) as reader:
-        coming = reader.submit(trainer.draw, trainer.state.step, 0)
-        coming = trainer.train_step(reader, coming)
+    with trainer.batches() as batches:
+        trainer.train_step(batches)
         for _ in range(steps):
             start = clock(trainer.device)
-            batch = coming.result()
+            batch = next(batches)
             there = time.perf_counter()
             batch.to(trainer.device)
             copied = clock(trainer.device)
-            coming = trainer.train_step(reader, coming)  # copies again
+            trainer.train_step(iter([batch]))  # copies again
             total += clock(trainer.device) - start - (copied - there)
             waiting += there - start
             copying += copied - there

@@ -24,12 +24,15 @@ def interpolate(clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
     return (1 - t) * clean + t * noise
 
 
-def logit_normal_time(count: int, generator: torch.Generator | None = None, mean: float = 0.0) -> Tensor:
-    """Training times `[count]`: the sigmoid of a normal of spread 1 (arXiv 2403.03206, section 3.1).
+def logit_normal_time(
+    count: int, generator: torch.Generator | None = None, mean: float = 0.0, spread: float = 1.0
+) -> Tensor:
+    """Training times `[count]`: the sigmoid of a normal (arXiv 2403.03206, section 3.1).
 
-    A `mean` of 0 is the published one; above 0 the times lie nearer to noise.
+    A `mean` of 0 and a `spread` of 1 are the published ones; with a mean above 0 the times lie nearer to
+    noise, with more spread nearer to both ends.
     """
-    return torch.sigmoid(mean + torch.randn(count, generator=generator))
+    return torch.sigmoid(mean + spread * torch.randn(count, generator=generator))
 
 
 def velocity_loss(prior: Prior, clean: Tensor, parts: Tensor, t: Tensor, noise: Tensor) -> Tensor:

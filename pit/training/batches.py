@@ -7,8 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import random
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -22,6 +27,7 @@ MIN_SLOTS = 3  # inference fills up to three slots with white, so training must 
 HELD_OUT_SHARE = 0.02
 HELD_OUT_MOST = 256
 HELD_OUT_FROM = 50
+GPU_READERS = 4  # a step on a fast GPU is over before one thread has read the next batch
 
 
 @dataclass(frozen=True)
@@ -29,8 +35,8 @@ class Batch:
     """Samples of one step.
 
     Attributes:
-        clean: tokens of the targets `[B, 16, D]`.
-        parts: tokens of the slots `[B, 16 P, D]`.
+        clean: tokens of the targets `[B, 16, D]`, fp16 as the cache holds them until they are on the device.
+        parts: tokens of the slots `[B, 16 P, D]`, likewise.
         mask: `[B, 16 P]`, False in slots that a sample does not have; None = all have all.
         t: `[B]`; noise: `[B, 16, D]`.
     """
@@ -42,8 +48,13 @@ class Batch:
     noise: Tensor
 
     def to(self, device: torch.device) -> Batch:
-        moved = {name: None if value is None else value.to(device) for name, value in vars(self).items()}
-        return Batch(**moved)
+        """On a device, the tokens in fp32."""
+        moved = self.each(lambda value: value.to(device, non_blocking=True))
+        return replace(moved, clean=moved.clean.float(), parts=moved.parts.float())
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The same batch with every tensor changed."""
+        return Batch(**{name: None if value is None else change(value) for name, value in vars(self).items()})
 
 
 @dataclass(frozen=True)
@@ -87,7 +98,34 @@ def draw_batch(
     if recipe.lengths == "batch":
         length = shortened(random.Random(f"{seed}/{step}/length"), most, recipe)
         samples = [Sample(each.target, each.slots[:length], each.noise_seed) for each in samples]
-    return read_samples(cache, samples, recipe.time_mean)
+    return read_samples(cache, samples, recipe.time_mean, recipe.time_spread)
+
+
+@contextmanager
+def read_ahead(
+    draw: Callable[[int, int], Batch], step: int, accumulation: int, device: torch.device
+) -> Iterator[Iterator[Batch]]:
+    """The batches `draw(step, micro)` of this step and all that follow, in order, drawn in threads."""
+    places = ((s, micro) for s in count(step) for micro in range(accumulation))
+    readers = GPU_READERS if device.type == "cuda" else 1
+
+    def read(place: tuple[int, int]) -> Batch:
+        batch = draw(*place)
+        return batch.each(Tensor.pin_memory) if device.type == "cuda" else batch
+
+    with ThreadPoolExecutor(readers) as threads:
+        coming = deque(threads.submit(read, next(places)) for _ in range(readers))
+
+        def batches() -> Iterator[Batch]:
+            while True:
+                batch = coming.popleft().result()
+                coming.append(threads.submit(read, next(places)))
+                yield batch
+
+        try:
+            yield batches()
+        finally:
+            threads.shutdown(cancel_futures=True)
 
 
 def slot_count(cache: TokenCache, recipe: Recipe) -> int:
@@ -136,18 +174,20 @@ def permutation(count: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(order))
 
 
-def read_samples(cache: TokenCache, samples: list[Sample], time_mean: float = 0.0) -> Batch:
+def read_samples(
+    cache: TokenCache, samples: list[Sample], time_mean: float = 0.0, time_spread: float = 1.0
+) -> Batch:
     """Read the tokens of samples; shorter ones are filled up and masked. Draw times and noise."""
     length = max(len(sample.slots) for sample in samples)
     rows = torch.tensor([sample.slots + (EMPTY,) * (length - len(sample.slots)) for sample in samples])
     seen = torch.arange(length) < torch.tensor([[len(sample.slots)] for sample in samples])
-    parts = cache.empty.expand(rows.numel(), -1, -1).clone()
+    parts = cache.empty.half().expand(rows.numel(), -1, -1).clone()
     given = (rows != EMPTY).flatten()
-    parts[given] = cache.rows(rows.flatten()[given]).float()
+    parts[given] = cache.rows(rows.flatten()[given])
     tokens = parts.shape[1]
-    clean = cache.rows(torch.tensor([sample.target for sample in samples])).float()
+    clean = cache.rows(torch.tensor([sample.target for sample in samples]))
     generators = [torch.Generator().manual_seed(sample.noise_seed) for sample in samples]
-    t = torch.cat([logit_normal_time(1, generator, time_mean) for generator in generators])
+    t = torch.cat([logit_normal_time(1, each, time_mean, time_spread) for each in generators])
     noise = torch.stack([torch.randn(clean.shape[1:], generator=generator) for generator in generators])
     mask = None if seen.all() else seen.repeat_interleave(tokens, dim=1)
     return Batch(clean, parts.unflatten(0, rows.shape).flatten(1, 2), mask, t, noise)

@@ -66,6 +66,7 @@ class Recipe:
     shortened_share: float = 0.5
     keep_reference: bool = True
     time_mean: float = 0.0
+    time_spread: float = 1.0
     min_snr_gamma: float = 0.0
     gradient_checkpointing: bool = False
     lora_rank: int = 0
@@ -88,6 +89,8 @@ class Recipe:
             raise ValueError("schedule_free averages by itself: set ema_decay to 0 and schedule to constant.")
         if not math.isfinite(self.time_mean):
             raise ValueError(f"time_mean must be a number, got {self.time_mean}.")
+        if not (math.isfinite(self.time_spread) and self.time_spread > 0):
+            raise ValueError(f"time_spread must be a number above 0, got {self.time_spread}.")
         rate = self.learning_rate
         if rate is not None and not (math.isfinite(rate) and rate > 0):
             raise ValueError(f"learning_rate must be a number above 0, got {rate}.")

@@ -31,6 +31,7 @@ class TrainingState:
         self.averaged = None
         if recipe.ema_decay:
             self.averaged = AveragedModel(model, multi_avg_fn=self._average).requires_grad_(False)
+            share_frozen(self.averaged.module, model)
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         self.losses = 0
 
@@ -122,6 +123,13 @@ def trained(module: nn.Module, like: nn.Module | None = None) -> dict[str, Tenso
     """The parameters that are trained: of `module` itself, or of its original `like` where it is a copy."""
     names = {name for name, parameter in (like or module).named_parameters() if parameter.requires_grad}
     return {name: parameter.detach() for name, parameter in module.named_parameters() if name in names}
+
+
+def share_frozen(copy: nn.Module, model: nn.Module) -> None:
+    """Give a copy the weights of its original that are not trained: LoRA leaves all but a few as they are."""
+    for copied, parameter in zip(copy.parameters(), model.parameters(), strict=True):
+        if not parameter.requires_grad:
+            copied.data = parameter.data
 
 
 def fill(module: nn.Module, checkpoint: Checkpoint, file: str, expected: dict[str, Tensor]) -> None:

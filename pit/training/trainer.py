@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from ..checkpoints import PriorConfig, save_prior
 from ..flow import min_snr_weight
 from ..prior import IPPrior
 from .attention import plain_attention
-from .batches import Batch, draw_batch, split_concepts
+from .batches import Batch, draw_batch, read_ahead, split_concepts
 from .cache import TokenCache
 from .checkpoint import newest_checkpoint, write_checkpoint
 from .lora import add_lora, merged
@@ -97,18 +96,23 @@ class PriorTrainer:
             TrainingError: a loss that is not finite, or too little memory.
             CheckpointError: a checkpoint could not be written.
         """
-        with ThreadPoolExecutor(1) as reader:
-            coming = reader.submit(self.draw, self.state.step, 0)
+        with self.batches() as batches:
             while self.state.step < self.recipe.steps:
-                coming = self.train_step(reader, coming)
-                progress = self.watch()
+                self.train_step(batches)
+                progress, stop = self.watch(), None
                 try:
                     on_step(progress)
-                except BaseException:
+                except BaseException as error:
+                    stop = error
+                if self.any_stops(stop):
                     self.save()
-                    raise
+                    raise stop or KeyboardInterrupt("Another process of this training was stopped.")
         self.save()
         return self.write_result()
+
+    def batches(self) -> AbstractContextManager[Iterator[Batch]]:
+        """All batches from the present step on, drawn ahead of their use."""
+        return read_ahead(self.draw, self.state.step, self.recipe.accumulation, self.device)
 
     def draw(self, step: int, micro: int) -> Batch:
         """This process's share of a step's batch number `micro`."""
@@ -118,16 +122,12 @@ class PriorTrainer:
         rows = range(first, first + batch)
         return draw_batch(self.cache, self.split.training, self.recipe, self.settings.seed, step, rows, total)
 
-    def train_step(self, reader: ThreadPoolExecutor, coming: Future[Batch]) -> Future[Batch]:
-        """One optimiser step; meanwhile the next batch is read. Returns its future."""
+    def train_step(self, batches: Iterator[Batch]) -> None:
+        """One optimiser step."""
         try:
             mean = torch.zeros((), device=self.device)
             for micro in range(self.recipe.accumulation):
-                batch = coming.result().to(self.device)
-                last = micro + 1 == self.recipe.accumulation
-                following = (self.state.step + 1, 0) if last else (self.state.step, micro + 1)
-                coming = reader.submit(self.draw, *following)
-                mean += self.accumulate(batch, last)
+                mean += self.accumulate(next(batches).to(self.device), micro + 1 == self.recipe.accumulation)
             norm = self.accelerator.clip_grad_norm_(
                 self.state.model.parameters(), self.recipe.clip_norm or math.inf
             )
@@ -143,20 +143,30 @@ class PriorTrainer:
         bad = ~(mean.isfinite() & norm.isfinite())
         self.bad_step = torch.where((self.bad_step < 0) & bad, step, self.bad_step)
         self.state.finish_step(mean)
-        return coming
 
     def accumulate(self, batch: Batch, last: bool) -> Tensor:
         """Add the gradients of one batch; returns its share of the step's loss."""
         quiet = self.accelerator.no_sync(self.parallel) if not last else nullcontext()
-        bf16 = self.recipe.precision == "bf16"
         with quiet, plain_attention(self.device):
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            with self.autocast():
                 losses = batch_loss(self.parallel, batch)
             if self.recipe.min_snr_gamma:
                 losses = losses * min_snr_weight(batch.t, self.recipe.min_snr_gamma)
             loss = losses.mean() / self.recipe.accumulation
             self.accelerator.backward(loss)
         return loss.detach()
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """The precision of the recipe."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16")
+
+    def any_stops(self, error: BaseException | None) -> bool:
+        """Whether this process or another one is to stop: they stop after the same step, or they would wait."""
+        if self.accelerator.num_processes == 1:
+            return error is not None
+        if error is not None:
+            self.accelerator.set_trigger()
+        return self.accelerator.check_trigger()
 
     def watch(self) -> Progress:
         """Write down the loss, validate and save when it is time to."""
@@ -166,7 +176,7 @@ class PriorTrainer:
             loss = self.accelerator.reduce(self.state.take_mean_loss(), "mean").item()
             self.check_finite()
         if step % self.settings.validate_every == 0 or step == steps:
-            with self.state.weights_to_use() as prior:
+            with self.state.weights_to_use() as prior, self.autocast():
                 validation = validate(prior, self.validation, self.device)
         if loss is not None or validation is not None:
             self.metrics.write(step, loss, validation, self.state.rate * self.recipe.rate_factor(step - 1))
@@ -187,15 +197,28 @@ class PriorTrainer:
     def save(self) -> None:
         """Write a checkpoint of this step, unless it is there already or the loss is not finite."""
         self.check_finite()
-        if self.saved_step == self.state.step or not self.accelerator.is_main_process:
-            return
         folder, state = self.settings.folder / "checkpoints", self.state
-        write_checkpoint(folder, state.step, state.tensors(), state.notes(), self.settings.keep)
-        self.saved_step = self.state.step
+        if self.saved_step == state.step:
+            return
+        state.loss_sum = self.accelerator.reduce(state.loss_sum, "mean")
+        if self.accelerator.is_main_process:
+            write_checkpoint(folder, state.step, state.tensors(), state.notes(), self.settings.keep)
+        self.saved_step = state.step
 
     def resume(self) -> list[str]:
-        """Go on from the newest valid checkpoint; returns why newer ones were passed over."""
+        """Go on from the newest valid checkpoint; returns why newer ones were passed over.
+
+        Raises ValueError if the processes do not all see the same one.
+        """
         checkpoint, passed_over = newest_checkpoint(self.settings.folder / "checkpoints")
+        found = -1 if checkpoint is None else checkpoint.step
+        steps = self.accelerator.gather(torch.tensor([found], device=self.device)).tolist()
+        if len(set(steps)) > 1:
+            raise ValueError(
+                f"The processes of this training see different checkpoints in {self.settings.folder}, of "
+                f"the steps {steps} (-1: none). Put the run in a folder that all machines share, or copy "
+                "its checkpoints to each of them."
+            )
         if checkpoint is not None:
             self.state.load(checkpoint)
             self.saved_step = checkpoint.step

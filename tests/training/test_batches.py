@@ -7,7 +7,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pit.training.batches import EMPTY, draw_batch, draw_sample, read_samples, slot_count, split_concepts
+from pit.training.batches import (
+    EMPTY,
+    Batch,
+    draw_batch,
+    draw_sample,
+    read_ahead,
+    read_samples,
+    slot_count,
+    split_concepts,
+)
 from pit.training.recipes import PUBLISHED, RECOMMENDED
 from tests.training.tiny import write_cache
 
@@ -42,7 +51,7 @@ def test_two_processes_draw_what_one_draws(cache):
 
 def test_every_concept_comes_once_in_a_pass(cache):
     seen = torch.cat([batch_of(cache, PUBLISHED, step, range(6), 6).clean for step in range(10)])
-    targets = cache.rows(cache.target_rows).float()
+    targets = cache.rows(cache.target_rows)
     matches = (seen[:, None] == targets).flatten(2).all(dim=2)
     assert matches.sum(dim=0).tolist() == [1] * len(cache)
 
@@ -67,7 +76,7 @@ def test_one_sample_in_ten_is_empty_and_half_of_the_batches_are_short(cache):
     for step in range(300):
         batch = batch_of(cache, PUBLISHED, step)
         full += batch.parts.shape[1] == 16 * slots
-        white = (batch.parts.unflatten(1, (-1, 16)) == cache.empty).flatten(2).all(dim=2).all(dim=1)
+        white = (batch.parts.unflatten(1, (-1, 16)) == cache.empty.half()).flatten(2).all(dim=2).all(dim=1)
         empty += white.float().mean().item()
         assert batch.mask is None
     assert 0.07 < empty / 300 < 0.13
@@ -79,7 +88,7 @@ def test_each_sample_has_its_own_length(cache):
     lengths = batch.mask.sum(dim=1) // 16
     assert set(lengths.tolist()) == {1, 2, 3, 4}
     hidden = ~batch.mask
-    assert torch.equal(batch.parts[hidden], cache.empty.expand(64, -1, -1).repeat(1, 4, 1)[hidden])
+    assert torch.equal(batch.parts[hidden], cache.empty.half().expand(64, -1, -1).repeat(1, 4, 1)[hidden])
 
 
 def test_few_parts_still_fill_three_slots(tmp_path):
@@ -92,11 +101,11 @@ def test_the_reference_comes_first_and_may_go_with_the_parts(tmp_path, kept):
     cache = write_cache(tmp_path / "cache", concepts=6, references=2)
     recipe = replace(PUBLISHED, keep_reference=kept, empty_share=1.0, shortened_share=0.0)
     batch = batch_of(cache, recipe, 0, range(6), 6)
-    first = batch.parts[:, :16].half()
+    first = batch.parts[:, :16]
     grids = cache.rows(cache.reference_rows.flatten())
     is_reference = [bool((row == grids).flatten(1).all(1).any()) for row in first]
     assert is_reference == [kept] * 6
-    assert torch.equal(batch.parts[:, 16:], cache.empty.repeat(6, slot_count(cache, recipe) - 1, 1))
+    assert torch.equal(batch.parts[:, 16:], cache.empty.half().repeat(6, slot_count(cache, recipe) - 1, 1))
 
 
 def test_times_are_logit_normal(cache):
@@ -105,12 +114,29 @@ def test_times_are_logit_normal(cache):
     assert abs(normal.mean()) < 0.1 and abs(normal.std() - 1) < 0.1
 
 
-def test_a_higher_mean_moves_the_times_towards_noise(cache):
+def test_mean_and_spread_move_the_times(cache):
     plain, noisy = (
-        torch.logit(batch_of(cache, replace(PUBLISHED, time_mean=mean), 0, range(64), 64).t)
-        for mean in (0.0, 1.5)
+        torch.logit(batch_of(cache, replace(PUBLISHED, **times), 0, range(64), 64).t)
+        for times in ({}, {"time_mean": 0.5, "time_spread": 1.5})
     )
-    torch.testing.assert_close(noisy, plain + 1.5, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(noisy, 1.5 * plain + 0.5, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_batches_are_read_ahead_in_order(accumulation):
+    def draw(step, micro):
+        return Batch(*(torch.tensor([step, micro]) for _ in range(2)), None, torch.ones(1), torch.ones(1))
+
+    with read_ahead(draw, 5, accumulation, torch.device("cpu")) as batches:
+        drawn = [tuple(next(batches).parts.tolist()) for _ in range(6)]
+    assert drawn == [(5 + i // accumulation, i % accumulation) for i in range(6)]
+
+
+def test_tokens_are_widened_on_their_device(cache):
+    batch = batch_of(cache, RECOMMENDED, 0)
+    moved = batch.to(torch.device("cpu"))
+    assert batch.parts.dtype == torch.float16 and moved.parts.dtype == moved.clean.dtype == torch.float32
+    assert torch.equal(moved.parts, batch.parts.float()) and moved.mask.dtype == torch.bool
 
 
 def test_held_out_concepts_are_few_and_never_trained_on(cache, tmp_path):
@@ -126,5 +152,5 @@ def test_samples_of_different_lengths_are_filled_up(cache):
     batch = read_samples(cache, samples)
     for sample, parts in zip(samples, batch.parts, strict=True):
         for slot, row in enumerate(sample.slots):
-            wanted = cache.empty[0] if row == EMPTY else cache.rows(torch.tensor([row]))[0].float()
+            wanted = cache.empty[0].half() if row == EMPTY else cache.rows(torch.tensor([row]))[0]
             assert torch.equal(parts[16 * slot:16 * slot + 16], wanted)

@@ -1,6 +1,7 @@
 """`python -m pit train-prior`, alone and as two processes."""
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -31,13 +32,20 @@ def launched(processes, command):
     flags = ["--multi_gpu", "--num_processes", str(processes), "--num_machines", "1",
              "--mixed_precision", "no", "--dynamo_backend", "no",
              "--num_cpu_threads_per_process", "1", "--main_process_port", "0"]
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", *flags, "-m", "pit"]
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", *flags, "-m"]
     return subprocess.run([*launcher, *command], cwd=ROOT, capture_output=True, text=True, timeout=200)
+
+
+def faulty(cache, folder, fault):
+    """What two processes told, of which the second is at fault: last step, kind of error, error."""
+    done = launched(2, ["tests.training.two_processes", str(cache.folder), str(folder / "run"), fault])
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads((folder / f"{fault} {rank}.json").read_text()) for rank in (0, 1)]
 
 
 def test_two_processes_train_as_one_with_twice_the_batch(tmp_path, cache):
     assert main(arguments(cache, tmp_path / "one", "--batch", "8")) == 0
-    two = launched(2, arguments(cache, tmp_path / "two", "--batch", "4"))
+    two = launched(2, ["pit", *arguments(cache, tmp_path / "two", "--batch", "4")])
     assert two.returncode == 0, two.stderr[-3000:]
     assert '"processes": 2' in (tmp_path / "two" / "run.json").read_text()
     for one, two in zip(read_points(tmp_path / "one"), read_points(tmp_path / "two"), strict=True):
@@ -47,6 +55,14 @@ def test_two_processes_train_as_one_with_twice_the_batch(tmp_path, cache):
     one, two = (load_prior(tmp_path / name / "prior.safetensors").state_dict() for name in ("one", "two"))
     for key in one:
         torch.testing.assert_close(one[key], two[key], rtol=1e-4, atol=1e-5)
+
+
+def test_two_processes_stop_together_and_refuse_to_go_on_apart(tmp_path, cache):
+    first, second = faulty(cache, tmp_path, "cancel")
+    assert first[:2] == [[4], "KeyboardInterrupt"] and second[:2] == [[4], "Cancelled"]
+    for reached, kind, error in faulty(cache, tmp_path, "elsewhere"):
+        assert (reached, kind) == ([], "ValueError") and "different checkpoints" in error
+        assert "[4, -1]" in error
 
 
 def test_the_command_trains_and_draws_its_chart(tmp_path, cache, capsys):

@@ -274,6 +274,13 @@ def test_lora_moves_nothing_but_its_targets(tmp_path, cache, config):
     assert {key.split(".")[-2] for key in moved} == {"wq", "wk", "wv", "wo", "w1", "w2", "w3"}
 
 
+def test_the_average_of_lora_holds_no_second_copy_of_what_is_frozen(tmp_path, cache, config):
+    state = begin(tmp_path, cache, config, SHORT["lora"]).state
+    pairs = zip(state.model.named_parameters(), state.averaged.module.parameters(), strict=True)
+    for (name, parameter), averaged in pairs:
+        assert (parameter.data_ptr() == averaged.data_ptr()) != parameter.requires_grad, name
+
+
 def test_lora_needs_a_trained_prior(tmp_path, cache):
     with pytest.raises(ValueError, match="Choose a prior to start from"):
         start.begin(cache.folder, TINY, SHORT["lora"], RunSettings(tmp_path), cpu=True)
@@ -313,6 +320,7 @@ def test_validation_is_the_same_whenever_it_is_asked_for(cache, prior):
     {"steps": 0}, {"batch": 0}, {"learning_rate": 0.0}, {"learning_rate": float("nan")}, {"empty_share": 1.5},
     {"precision": "fp8"}, {"lengths": "token"}, {"clip_norm": -1.0}, {"lora_rank": -1}, {"ema_decay": 2.0},
     {"time_mean": float("inf")},
+    {"time_spread": 0.0},
 ])
 def test_settings_out_of_range_are_refused(change):
     with pytest.raises(ValueError, match=next(iter(change))):
