@@ -1,55 +1,158 @@
-"""Time of sampling an IP-Prior of the published size: guidance in one batched call against two calls in turn.
+"""Time of sampling an IP-Prior of the published size, by what is left out, kept, narrowed and stepped better.
 
-The baseline is the published sampler: at every step it calls the network with the parts, then with empty
-tokens. Both take turns on the same network, noise and steps, so that the table shows the batching and nothing
-else. Run in the folder of the pack:
+The baseline is the published sampler: fp32, two calls at every step, one with the parts and then one with
+empty tokens, every token through every layer, nothing kept from step to step, 25 Euler steps. All samplers
+take turns on the same weights, noise and parts, so that each line shows its own gain. Their error is measured
+on the creature prior (`benchmarks.solver_errors`), since random weights have no concepts to miss. Run in the
+folder of the pack:
 
     python -m benchmarks.prior_sampling
 """
+from __future__ import annotations
 
 import argparse
+import copy
 import platform
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from benchmarks.solver_errors import creature_domain
 from pit.flow import concept_noise, sample_prior
-from pit.prior import IPPrior
+from pit.prior import IPPrior, rope_table
+from pit.solvers import evaluation_times, time_steps
 
-WIDTH, LAYERS, HEADS, SLOTS, TOKENS = 2048, 4, 32, 4, 16
-GUIDANCE = 2.0
+WIDTH, HEADS, SLOTS, TOKENS = 2048, 32, 4, 16
+GUIDANCE, STEPS = 2.0, 25
+FAST = {"solver": "unipc", "schedule": "cosine", "steps": 10}
+GEMM_SIZE = 2048
 
 
-def sample_sequentially(
-    prior: IPPrior, parts: Tensor, empty_tokens: Tensor, noise: Tensor, steps: int
-) -> Tensor:
-    """The published sampler, with two passes a step."""
-    nothing = empty_tokens.repeat(parts.shape[0], parts.shape[1] // empty_tokens.shape[1], 1)
+@dataclass(frozen=True)
+class Sampler:
+    """A way to sample: what it calls, in which type, with which settings of `sample_prior`."""
+
+    name: str
+    call: Callable[..., Tensor]
+    dtype: torch.dtype
+    settings: dict
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be sampled: weights by type, parts and empty tokens in fp32, noise."""
+
+    priors: dict[torch.dtype, IPPrior]
+    parts: Tensor
+    empty: Tensor
+    noise: Tensor
+
+    def time(self, sampler: Sampler) -> float:
+        """Seconds of one run."""
+        prior, parts = self.priors[sampler.dtype], self.parts.to(sampler.dtype)
+        wait = torch.cuda.synchronize if parts.is_cuda else lambda: None
+        empty = self.empty.to(sampler.dtype)
+        wait()
+        start = time.perf_counter()
+        sampler.call(prior, parts, empty_tokens=empty, noise=self.noise, **sampler.settings)
+        wait()
+        return time.perf_counter() - start
+
+
+def published_velocity(prior: IPPrior, x: Tensor, t: Tensor, parts: Tensor) -> Tensor:
+    """Every token through every layer."""
+    tokens = prior.x_embedder(torch.cat([x, parts], dim=1))
+    rope = rope_table(tokens.shape[1], prior.head_dim, tokens.device)
+    *modulations, last = prior.modulations(t, tokens.dtype)
+    for layer, modulation in zip(prior.layers, modulations, strict=True):
+        tokens = layer(tokens, modulation, rope, None, tokens.shape[1])
+    return prior.final_layer(tokens, last)[:, :x.shape[1]]
+
+
+def published_sampler(prior: IPPrior, parts: Tensor, *, empty_tokens: Tensor, noise: Tensor) -> Tensor:
+    """Two calls at every step, one after the other."""
+    nothing = empty_tokens.repeat(len(parts), parts.shape[1] // TOKENS, 1)
     x = noise
-    for step in range(steps, 0, -1):
-        t = torch.full((x.shape[0],), step / steps, device=x.device)
-        given, empty = prior(x, t, parts), prior(x, t, nothing)
-        x = x - (empty + GUIDANCE * (given - empty)) / steps
+    for step in range(STEPS, 0, -1):
+        t = torch.full((len(x),), step / STEPS, device=x.device)
+        given, empty = published_velocity(prior, x, t, parts), published_velocity(prior, x, t, nothing)
+        x = x - (empty + GUIDANCE * (given - empty)) / STEPS
     return x
 
 
-def sample_batched(prior: IPPrior, parts: Tensor, empty_tokens: Tensor, noise: Tensor, steps: int) -> Tensor:
-    return sample_prior(
-        prior, parts, empty_tokens=empty_tokens, noise=noise, steps=steps, guidance_scale=GUIDANCE
-    )
+def batched_sampler(prior: IPPrior, parts: Tensor, **inputs) -> Tensor:
+    """One call at every step, of the same network."""
+    def velocity(x: Tensor, t: Tensor, given: Tensor) -> Tensor:
+        return published_velocity(prior, x, t, given)
+
+    return sample_prior(velocity, parts, guidance_scale=GUIDANCE, steps=STEPS, **inputs)
 
 
-def timed(sample: Callable[..., Tensor], device: torch.device, *inputs) -> tuple[float, Tensor]:
-    """Seconds of a call, and its result."""
+SAMPLERS = (
+    Sampler("published: two calls (baseline)", published_sampler, torch.float32, {}),
+    Sampler("one batched call", batched_sampler, torch.float32, {}),
+    Sampler("what steps share worked out once", sample_prior, torch.float32, {"steps": STEPS}),
+    Sampler("the same in bfloat16", sample_prior, torch.bfloat16, {"steps": STEPS}),
+    Sampler(f"fast: {FAST['solver']}, {FAST['steps']} steps", sample_prior, torch.bfloat16, FAST),
+)
+
+
+def new_task(layers: int, batch: int, device: torch.device) -> Task:
+    """Random weights and inputs of the published size."""
+    torch.manual_seed(0)
+    prior = IPPrior(WIDTH, WIDTH, layers, HEADS, device=device).eval()
+    priors = {torch.float32: prior, torch.bfloat16: copy.deepcopy(prior).bfloat16()}
+    parts = torch.randn(batch, TOKENS * SLOTS, WIDTH, device=device)
+    empty = torch.randn(1, TOKENS, WIDTH, device=device)
+    return Task(priors, parts, empty, concept_noise(0, batch, WIDTH).to(device))
+
+
+def measure(task: Task, repeats: int) -> list[float]:
+    """Median seconds of each sampler; they take turns, after one run each to warm up."""
+    times = [[task.time(sampler) for sampler in SAMPLERS] for _ in range(1 + repeats)]
+    return [statistics.median(column) for column in zip(*times[1:], strict=True)]
+
+
+def errors() -> list[float]:
+    """Of each sampler on the creature prior, against the exact solution in fp32."""
+    domain = creature_domain(GUIDANCE)
+    exact = domain.sample("midpoint", 1000, "uniform")
+    found = []
+    for sampler in SAMPLERS:
+        settings = {"solver": "euler", "schedule": "uniform", "steps": STEPS} | sampler.settings
+        found.append(domain.in_type(sampler.dtype).error(exact, **settings))
+    return found
+
+
+def floors(layers: int, batch: int, device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
+    """Seconds that `STEPS` guided Euler steps need at least for their products, and to read the weights.
+
+    By the speed of a large product and of a copy on this device, measured here.
+    """
+    block = 4 * WIDTH**2 + 3 * WIDTH * 5632
+    tokens = 2 * batch * TOKENS * ((layers - 1) * (1 + SLOTS) + 1)
+    flop = 2 * STEPS * (tokens * block + 2 * 2 * batch * TOKENS * WIDTH**2)
+    a = torch.randn(GEMM_SIZE, GEMM_SIZE, device=device, dtype=dtype)
+    weights = torch.empty(layers * block, device=device, dtype=dtype)
+    product, copied = best_time(lambda: a @ a, device), best_time(lambda: weights.clone(), device)
+    return flop * product / (2 * GEMM_SIZE**3), STEPS * copied / 2
+
+
+def best_time(call: Callable[[], Tensor], device: torch.device) -> float:
+    """Seconds of the fastest of five calls."""
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    wait()
-    start = time.perf_counter()
-    tokens = sample(*inputs)
-    wait()
-    return time.perf_counter() - start, tokens
+    times = []
+    for _ in range(5):
+        wait()
+        start = time.perf_counter()
+        call()
+        wait()
+        times.append(time.perf_counter() - start)
+    return min(times)
 
 
 def machine(device: torch.device) -> str:
@@ -58,43 +161,36 @@ def machine(device: torch.device) -> str:
 
 
 @torch.inference_mode()
-def measure(device: torch.device, steps: int, repeats: int) -> dict[str, list[float]]:
-    """Seconds of each run; the samplers take turns, after one step each to warm up."""
-    torch.manual_seed(0)
-    prior = IPPrior(WIDTH, WIDTH, LAYERS, HEADS, device=device).eval()
-    parts = torch.randn(1, TOKENS * SLOTS, WIDTH, device=device)
-    empty_tokens = torch.randn(1, TOKENS, WIDTH, device=device)
-    noise = concept_noise(0, 1, WIDTH).to(device)
-    samplers = {"sequential": sample_sequentially, "batched": sample_batched}
-    times, results = {name: [] for name in samplers}, {}
-    for sample in samplers.values():
-        sample(prior, parts, empty_tokens, noise, 1)
-    for _ in range(repeats):
-        for name, sample in samplers.items():
-            spent, results[name] = timed(sample, device, prior, parts, empty_tokens, noise, steps)
-            times[name].append(spent)
-    torch.testing.assert_close(results["batched"], results["sequential"], rtol=1e-3, atol=1e-3)
-    return times
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--steps", type=int, default=25, help="Euler steps (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each sampler (default: %(default)s)")
+    parser.add_argument("--layers", type=int, nargs="+", default=[4, 8], help="default: 4 8")
+    parser.add_argument("--batches", type=int, nargs="+", help="concepts at once (default: 1; GPU: 1 8 64)")
     parser.add_argument("--device", type=torch.device, default="cpu", help="default: %(default)s")
     parser.add_argument("--threads", type=int, help="CPU threads (default: as torch decides)")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    times = measure(options.device, options.steps, options.repeats)
-    print(f"IP-Prior, {LAYERS} layers, {WIDTH} wide, {HEADS} heads, float32, {SLOTS} slots, batch 1")
-    print(f"{options.steps} Euler steps, guidance {GUIDANCE}, median of {options.repeats} alternating runs")
-    print(machine(options.device), end="\n\n")
-    print(f"{'guidance':<24}{'seconds':>10}{'fastest':>10}{'ratio':>8}")
-    baseline = statistics.median(times["sequential"])
-    for name, label in (("sequential", "two calls (baseline)"), ("batched", "one batched call")):
-        median = statistics.median(times[name])
-        print(f"{label:<24}{median:>10.2f}{min(times[name]):>10.2f}{median / baseline:>8.2f}")
+    print(f"IP-Prior, {WIDTH} wide, {HEADS} heads, {SLOTS} slots, guidance {GUIDANCE:g}, {STEPS} Euler steps")
+    print(f"Median of {options.repeats} alternating runs; {machine(options.device)}")
+    found = errors()
+    for layers in options.layers:
+        for batch in options.batches or ([1, 8, 64] if options.device.type == "cuda" else [1]):
+            print_table(layers, batch, options.device, options.repeats, found)
+
+
+def print_table(layers: int, batch: int, device: torch.device, repeats: int, found: list[float]) -> None:
+    print(f"\n{f'{layers} layers, {batch} at once':<36}", end="")
+    print(f"{'evaluations':>12}{'seconds':>10}{'ratio':>8}{'error':>9}")
+    seconds = measure(new_task(layers, batch, device), repeats)
+    for sampler, spent, error in zip(SAMPLERS, seconds, found, strict=True):
+        solver, steps = sampler.settings.get("solver", "euler"), sampler.settings.get("steps", STEPS)
+        count = len(evaluation_times(solver, time_steps(steps)))
+        print(f"{sampler.name:<36}{count:>12}{spent:>10.3f}{seconds[0] / spent:>8.2f}{error:>9.4f}")
+    for dtype in (torch.float32, torch.bfloat16):
+        compute, memory = floors(layers, batch, device, dtype)
+        name = str(dtype).removeprefix("torch.")
+        print(f"floor in {name}: products {compute:.3f} s, weights {memory:.3f} s")
 
 
 if __name__ == "__main__":

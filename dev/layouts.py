@@ -89,7 +89,7 @@ DEMO = Layout(
         Group("Start", 0, 0, (Stack(300, (DEMO_START, ("1", 130))),)),
         Group("Parts", 380, 0, (Stack(280, (("2", 330), ("3", 330))),)),
         Group("Encode", 740, 0, (Stack(300, (("4", 480),)),)),
-        Group("Complete", 1120, 0, (Stack(280, (("5", 250), DEMO_CONCEPTS)),)),
+        Group("Complete", 1120, 0, (Stack(280, (("5", 590), DEMO_CONCEPTS)),)),
         Group("Render", 1480, 0, (
             Stack(280, (("7", 100), ("8", 100), ("6", 180), ("9", 110))),
             Stack(280, (("10", 280), ("11", 50))),
@@ -129,7 +129,7 @@ SDXL = Layout(
             Stack(280, (("7", 320), ("8", 50), ("9", 320))),
         )),
         Group("Encode", 1060, 0, (Stack(300, (("10", 540),)),)),
-        Group("Complete", 1440, 0, (Stack(280, (("11", 250), SDXL_CONCEPTS)),)),
+        Group("Complete", 1440, 0, (Stack(280, (("11", 360), SDXL_CONCEPTS)),)),
         Group("Render", 1800, 0, (
             Stack(280, (("13", 120), ("14", 120), ("12", 180), ("15", 110))),
             Stack(280, (("16", 280), ("17", 50))),
@@ -157,7 +157,7 @@ LAB = Layout(
         Group("Start", 0, 0, (Stack(300, (LAB_START, ("1", 130))),)),
         Group("Parts", 380, 0, (Stack(280, (("2", 340),)),)),
         Group("Encode", 740, 0, (Stack(300, (("3", 480),)),)),
-        Group("Complete", 1120, 0, (Stack(280, (("4", 250),)),)),
+        Group("Complete", 1120, 0, (Stack(280, (("4", 590),)),)),
         Group("Render", 1480, 0, (
             Stack(280, (("6", 100), ("7", 100), ("5", 180), ("8", 110))),
             Stack(280, (("9", 280), ("10", 50))),
@@ -204,7 +204,7 @@ OWN = Layout(
         )),
         Group("Parts", 0, 930, (Stack(300, (("4", 340),)),)),
         Group("Encode", 380, 930, (Stack(300, (("5", 480),)),)),
-        Group("Complete", 760, 930, (Stack(280, (("11", 250), OWN_CONCEPTS)),)),
+        Group("Complete", 760, 930, (Stack(280, (("11", 360), OWN_CONCEPTS)),)),
         Group("Render", 1120, 930, (
             Stack(280, (("12", 180), ("13", 110))),
             Stack(280, (("14", 280), ("15", 50))),

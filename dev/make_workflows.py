@@ -1,7 +1,8 @@
 """Make the graphs for people from their API twins, in the real page of a real ComfyUI.
 
-The page itself lays them out as `dev.layouts` says and saves them; those for SDXL, which cannot run without
-its models, also get a picture of themselves. Run in the folder of the pack, inside dev.py's environment:
+The page itself lays them out as `dev.layouts` and `dev.concept_layouts` say, and saves them; those for SDXL,
+which cannot run without its models, also get a picture of themselves. Run in the folder of the pack, inside
+dev.py's environment:
 
     python -m dev.make_workflows
 """
@@ -19,15 +20,18 @@ from PIL import Image
 from dev import LOGS, ROOT, Failure
 from dev.browser import ARGUMENTS, find_chromium, open_page
 from dev.comfyui import ensure_comfyui, make_base
-from dev.layouts import LAYOUTS, Layout, Note
+from dev.concept_layouts import LAYOUTS as CONCEPT_LAYOUTS
+from dev.layouts import LAYOUTS as OTHER_LAYOUTS
+from dev.layouts import Layout, Note
 from dev.server import ComfyServer
 from pit.demo.creature import creature_from_seed
 from pit.demo.render import draw_part
 
 WORKFLOWS = ROOT / "workflows"
-PICTURED = ("generate_a_dataset", "piece_it_together_sdxl")
+LAYOUTS = OTHER_LAYOUTS | CONCEPT_LAYOUTS
+PICTURED = ("blend_concepts_sdxl", "explore_concepts_sdxl", "generate_a_dataset", "piece_it_together_sdxl")
 THUMBNAIL_WIDTH = 960
-PARTS_SHOWN = {"part_1.png": "horns", "part_2.png": "wings", "part_3.png": "tail"}
+PARTS_SHOWN = {"part_1.png": "horns", "part_2.png": "wings", "part_3.png": "tail", "part_4.png": "arms"}
 FILES_SHOWN = (
     "checkpoints/sd_xl_base_1.0.safetensors", "clip_vision/CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors",
     "ipadapter/ip-adapter-plus_sdxl_vit-h.safetensors", "ip_prior/characters/prior.ckpt",

@@ -22,8 +22,13 @@ from dev.server import ComfyServer
 
 README_PICTURE = ROOT / "docs" / "piece_it_together.png"
 THUMBNAIL = ROOT / "workflows" / "piece_it_together.jpg"
-BELOW = {"creature_lab": "Table", "train_your_own_prior": "Train IP-Prior"}
-THUMBNAIL_WIDTH, COLUMNS, MANY_COLUMNS = 640, 4, 8
+SHOWN = {
+    "creature_lab": ("Concepts", "Table"),
+    "explore_concepts": ("Wall", "Variations"),
+    "blend_concepts": ("Blends",),
+    "train_your_own_prior": ("Concepts", "Train IP-Prior"),
+}
+THUMBNAIL_WIDTH, COLUMNS, MANY_COLUMNS, BETWEEN = 640, 4, 8, 8
 
 
 def demo_pictures(kind: str, folder: Path) -> list[Image.Image]:
@@ -55,34 +60,45 @@ def write_pictures(output: Path, readme_picture: Path, thumbnail_file: Path) -> 
     thumbnail(parts, concepts).save(thumbnail_file, quality=88, optimize=True)
 
 
-def thumbnail_of_run(concepts: list[Image.Image], below: Image.Image) -> Image.Image:
-    """The concepts in rows of eight, and another picture below them as wide as they are."""
-    cell = THUMBNAIL_WIDTH // MANY_COLUMNS
-    rows = -(-len(concepts) // MANY_COLUMNS)
-    height = below.height * THUMBNAIL_WIDTH // below.width
-    sheet = Image.new("RGB", (THUMBNAIL_WIDTH, rows * cell + height), "white")
-    for number, concept in enumerate(concepts):
-        row, column = divmod(number, MANY_COLUMNS)
-        sheet.paste(concept.resize((cell, cell), Image.Resampling.LANCZOS), (column * cell, row * cell))
-    sheet.paste(below.resize((THUMBNAIL_WIDTH, height), Image.Resampling.LANCZOS), (0, rows * cell))
+def thumbnail_of_run(groups: list[list[Image.Image]]) -> Image.Image:
+    """Groups of pictures one below the other: a single one as wide as all, others in rows of eight."""
+    blocks = [block(group) for group in groups]
+    height = sum(each.height for each in blocks) + (len(blocks) - 1) * BETWEEN
+    sheet, top = Image.new("RGB", (THUMBNAIL_WIDTH, height), "white"), 0
+    for each in blocks:
+        sheet.paste(each, (0, top))
+        top += each.height + BETWEEN
     return sheet
 
 
-def write_thumbnail_of_run(client: ComfyClient, name: str, title_below: str) -> None:
-    """Run a graph for its pictures: those of its nodes Concepts and `title_below`."""
+def block(group: list[Image.Image]) -> Image.Image:
+    """One group of a thumbnail."""
+    columns = min(len(group), MANY_COLUMNS)
+    width = THUMBNAIL_WIDTH // columns
+    height = group[0].height * width // group[0].width
+    resized = [each.resize((width, height), Image.Resampling.LANCZOS) for each in group]
+    rows = -(-len(group) // columns)
+    image = Image.new("RGB", (THUMBNAIL_WIDTH, rows * height), "white")
+    for number, each in enumerate(resized):
+        image.paste(each, (number % columns * width, number // columns * height))
+    return image
+
+
+def write_thumbnail_of_run(client: ComfyClient, name: str, titles: tuple[str, ...]) -> None:
+    """Run a graph for the pictures of its nodes with these titles."""
     graph = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text())
     result = finished(client, graph)
-    concepts, below = (pictures(client, graph, result, title) for title in ("Concepts", title_below))
     path = ROOT / "workflows" / f"{name}.jpg"
-    thumbnail_of_run(concepts, below[0]).save(path, quality=88, optimize=True)
+    groups = [pictures(client, graph, result, title) for title in titles]
+    thumbnail_of_run(groups).save(path, quality=88, optimize=True)
 
 
 def main() -> int:
     try:
         write_pictures(OUTPUT, README_PICTURE, THUMBNAIL)
         with ComfyServer(ensure_comfyui(), make_base(STATE / "base"), LOGS / "thumbnails.log") as server:
-            for name, title in BELOW.items():
-                write_thumbnail_of_run(server, name, title)
+            for name, titles in SHOWN.items():
+                write_thumbnail_of_run(server, name, titles)
     except Failure as failure:
         print(failure, file=sys.stderr)
         return 1

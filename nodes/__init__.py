@@ -5,6 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .adapter import ApplyTokens
 from .bridge import register_model_folders
+from .concepts import BlendConcepts, PartWeight, PickConcepts
 from .datasets import CreatureDataset, DatasetPrompts, LoadDataset, MakeParts
 from .demo import CreatureParts, LoadCreatureModels
 from .loading import LoadIPAdapter, LoadIPPrior
@@ -23,6 +24,7 @@ class PieceItTogether(ComfyExtension):
         return [
             LoadIPAdapter, LoadIPPrior, LoadCreatureModels, CreatureParts,
             CutOutPart, EncodeParts, EncodeImage, SamplePrior, ApplyTokens,
+            PartWeight, BlendConcepts, PickConcepts,
             MeasureCreatures,
             MakeParts, LoadDataset, CreatureDataset, DatasetPrompts, EncodeDataset, TrainPrior,
             MakeTrainingPreview,

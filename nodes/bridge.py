@@ -22,6 +22,7 @@ from .types import ManagedIPAdapter
 FOLDERS = {"ip_adapter": "ipadapter", "ip_prior": "ip_prior"}
 TITLES = {"ip_adapter": "IP-Adapter+", "ip_prior": "IP-Prior"}
 PICTURES_AT_ONCE = 16
+WIDE = 1024
 
 
 def register_model_folders() -> None:
@@ -70,21 +71,37 @@ def file_stamp(path: str) -> tuple[int, int] | None:
     return status.st_mtime_ns, status.st_size
 
 
-def managed(build: Callable[..., nn.Module], state: Mapping[str, Tensor]) -> comfy.model_patcher.ModelPatcher:
+def managed(
+    build: Callable[..., nn.Module], state: Mapping[str, Tensor], dtype: torch.dtype | None = None
+) -> comfy.model_patcher.ModelPatcher:
     """A module that ComfyUI loads, offloads and frees.
 
     Args:
         build: makes the module; called with `operations`, `device` and `dtype`.
-        state: all its weights; kept in the type in which most of them come, cast where they are used.
+        state: all its weights.
+        dtype: what they are kept in, and cast from where they are used; by default that in which most come.
     """
     device = comfy.model_management.unet_offload_device()
-    dtype = comfy.utils.weight_dtype(state)
+    dtype = dtype or comfy.utils.weight_dtype(state)
     module = build(operations=comfy.ops.manual_cast, device=device, dtype=dtype).eval()
     patcher = comfy.model_patcher.CoreModelPatcher(
         module, load_device=comfy.model_management.get_torch_device(), offload_device=device
     )
+    state = {key: value.to(dtype) for key, value in state.items()}
     module.load_state_dict(state, assign=patcher.is_dynamic())
     return patcher
+
+
+def prior_dtype(hidden_dim: int) -> torch.dtype:
+    """What an IP-Prior computes in: bfloat16 where it is wide enough to gain by it and the device has it."""
+    if hidden_dim < WIDE:
+        return torch.float32
+    device = comfy.model_management.get_torch_device()
+    if device.type == "cpu":
+        has_bf16 = getattr(torch.cpu, "get_capabilities", dict)().get("avx512_bf16", False)
+    else:
+        has_bf16 = comfy.model_management.should_use_bf16(device)
+    return torch.bfloat16 if has_bf16 else torch.float32
 
 
 def progress_bar() -> Callable[..., None]:

@@ -1,6 +1,8 @@
 """The creature domain: miniature models as native ComfyUI objects, and parts to play with."""
 from __future__ import annotations
 
+from dataclasses import replace
+
 import comfy.clip_vision
 import comfy.model_management
 import comfy.model_patcher
@@ -14,6 +16,7 @@ from torch import Tensor
 
 from ..pit.demo.creature import PARTS, SPECIES, creature_from_seed
 from ..pit.demo.measure.trials import Trial
+from ..pit.demo.preview import TokenPreview
 from ..pit.demo.sizes import (
     AUTOENCODER_CHANNELS,
     ENCODER_SIZE,
@@ -28,9 +31,10 @@ from ..pit.demo.sizes import (
     VISION,
 )
 from ..pit.demo.vision import CreatureVision
-from ..pit.demo.weights import IP_ADAPTER, IP_PRIOR, RENDERER, read_weights, weight_file, with_prefix
+from ..pit.demo.weights import IP_ADAPTER, IP_PRIOR, PREVIEW, RENDERER, read_weights, weight_file, with_prefix
 from ..pit.demo.weights import VISION as VISION_FILE
 from ..pit.images import to_tensor
+from .bridge import managed
 from .loading import load_ip_adapter, load_prior
 from .types import CATEGORY, CreatureType, IPAdapterType, PriorType
 
@@ -123,6 +127,11 @@ def load_clip_vision() -> CreatureClipVision:
     return clip_vision
 
 
+def load_preview() -> comfy.model_patcher.ModelPatcher:
+    """What makes small pictures of the tokens while they are sampled."""
+    return managed(TokenPreview, read_weights(PREVIEW))
+
+
 class LoadCreatureModels(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -147,7 +156,8 @@ class LoadCreatureModels(io.ComfyNode):
         return io.NodeOutput(
             load_unet(with_prefix(state, "unet.")), load_text_encoders(state),
             load_autoencoder(with_prefix(state, "vae.")), load_clip_vision(),
-            load_ip_adapter(weight_file(IP_ADAPTER), IP_ADAPTER), load_prior(weight_file(IP_PRIOR), IP_PRIOR),
+            load_ip_adapter(weight_file(IP_ADAPTER), IP_ADAPTER),
+            replace(load_prior(weight_file(IP_PRIOR), IP_PRIOR), preview=load_preview()),
         )
 
 

@@ -10,7 +10,7 @@ from ..pit.adapter import ImageCrossAttention
 from ..pit.checkpoints import read_ip_adapter, read_prior
 from ..pit.prior import IPPrior
 from ..pit.resampler import Resampler
-from .bridge import file_stamp, managed, model_files, model_path, why_missing
+from .bridge import file_stamp, managed, model_files, model_path, prior_dtype, why_missing
 from .types import CATEGORY, IPAdapterType, ManagedIPAdapter, ManagedPrior, PriorType
 
 
@@ -32,7 +32,8 @@ def load_prior(path: str, name: str, num_heads: int | None = None) -> ManagedPri
         IPPrior, config.embedding_dim, config.hidden_dim, config.num_layers, config.num_heads,
         feed_forward_dim=config.feed_forward_dim,
     )
-    return ManagedPrior(name, managed(build, state), config)
+    dtype = prior_dtype(config.hidden_dim)
+    return ManagedPrior(name, managed(build, state, dtype), config, dtype)
 
 
 class LoadIPAdapter(io.ComfyNode):

@@ -95,15 +95,23 @@ class EncodeParts(io.ComfyNode):
         sketch: float, reference_slot: bool, min_slots: int, reference_images: Tensor | None = None,
     ) -> io.NodeOutput:
         reference = None if reference_images is None else to_pil(reference_images)
+        has_reference = reference_slot or reference is not None
         size = clip_vision.image_size
         slots = encoder_pictures(
             [picture for part in parts.values() for picture in to_pil(part)],
-            reference=reference, reference_slot=reference_slot or reference is not None, placement=placement,
-            seed=seed, sketch_probability=sketch, min_slots=min_slots, size=size,
+            reference=reference, reference_slot=has_reference, placement=placement, seed=seed,
+            sketch_probability=sketch, min_slots=min_slots, size=size,
         )
         pixels = clip_pixel_values([*slots, white_image(size)], size)
         tokens, uncond = encode_pixels(clip_vision, ip_adapter, pixels)
-        encoded = Parts(tokens[:-1], tokens[-1:], uncond, f"Encode IP+ Parts with {ip_adapter.name}")
+        encoded = Parts(
+            tokens[:-1], tokens[-1:], uncond, f"Encode IP+ Parts with {ip_adapter.name}",
+            reference=has_reference,
+        )
+        # In a batch, equal pictures may come out different in the last bits.
+        for slot, seen in enumerate(pixels[:-1]):
+            if seen.equal(pixels[-1]):
+                encoded = encoded.weighed(slot, 0.0)
         return io.NodeOutput(encoded, ui=ui.PreviewImage(to_tensor(slots), cls=cls))
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
@@ -55,8 +56,17 @@ class ManagedIPAdapter:
 
 @dataclass(frozen=True)
 class ManagedPrior:
-    """An IP-Prior under ComfyUI's memory management: a patcher of a `pit.prior.IPPrior`."""
+    """An IP-Prior under ComfyUI's memory management.
+
+    Attributes:
+        name: what error messages call it.
+        patcher: of a `pit.prior.IPPrior`.
+        dtype: what it computes in.
+        preview: patcher of what makes small pictures of its tokens, with a method `pictures(tokens)`.
+    """
 
     name: str
     patcher: ModelPatcher
     config: PriorConfig
+    dtype: torch.dtype = torch.float32
+    preview: ModelPatcher | None = None

@@ -1,4 +1,4 @@
-"""The flow-matching core: path, time sampling, loss, schedule, solvers, guidance. Pure functions of tensors.
+"""The flow-matching core: path, time sampling, loss, guidance, sampling. Pure functions of tensors.
 
 Rectified flow as in Piece it Together (arXiv 2503.10365), section 3: x_t = (1 - t) * clean + t * noise, so
 t = 1 is noise, and the model predicts the velocity dx/dt = noise - clean. Sampling goes from t = 1 to 0.
@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from .solvers import SOLVERS, Velocity, evaluation_times, time_steps
+
 Prior = Callable[[Tensor, Tensor, Tensor], Tensor]
-Velocity = Callable[[Tensor, float], Tensor]
-OnStep = Callable[[int, Tensor], None]
-Solver = Callable[[Velocity, Tensor, Sequence[float], OnStep], Tensor]
+OnProgress = Callable[[int, int, Tensor], None]
 
 
 def interpolate(clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
@@ -65,122 +65,158 @@ def concept_noise(seed: int, count: int, width: int, tokens: int = 16) -> Tensor
     return torch.stack(rows)
 
 
-def time_steps(steps: int, strength: float = 1.0) -> list[float]:
-    """Uniform times from the start down to 0: i / steps for i = ceil(steps * strength) .. 0, as published."""
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
-    if not 0.0 <= strength <= 1.0:
-        raise ValueError(f"strength must lie between 0 and 1, got {strength}")
-    return [i / steps for i in range(math.ceil(steps * strength), -1, -1)]
+@dataclass(frozen=True)
+class Guidance:
+    """Classifier-free guidance: v = v_negative + scale * (v_parts - v_negative).
+
+    Attributes:
+        scale: 1 or less means no guidance at all, as published.
+        interval: times at which to guide (arXiv 2404.07724); at all others the scale is 1, at half the cost.
+        rescale: how far to bring the spread of the velocity back to that without guidance, 0 to 1
+            (arXiv 2305.08891, section 3.4).
+    """
+
+    scale: float = 2.0
+    interval: tuple[float, float] = (0.0, 1.0)
+    rescale: float = 0.0
+
+    def check(self) -> None:
+        """Raise ValueError for a setting out of range."""
+        low, high = self.interval
+        if not math.isfinite(self.scale):
+            raise ValueError(f"guidance_scale must be a finite number, got {self.scale}")
+        if not 0.0 <= low < high <= 1.0:
+            raise ValueError(f"the guidance interval must not be empty, within 0 to 1; got {low} to {high}")
+        if not 0.0 <= self.rescale <= 1.0:
+            raise ValueError(f"the guidance rescale must lie between 0 and 1, got {self.rescale}")
+
+    def applies(self, t: float) -> bool:
+        return self.scale > 1.0 and self.interval[0] <= t <= self.interval[1]
 
 
-def euler(velocity: Velocity, x: Tensor, times: Sequence[float], on_step: OnStep) -> Tensor:
-    """Euler's method: one evaluation a step, first order. The published sampler."""
-    for step, (t, t_next) in enumerate(pairwise(times)):
-        v = velocity(x, t)
-        on_step(step, x - t * v)
-        x = x + (t_next - t) * v
-    return x
+def prepared(prior: Prior, parts: Tensor, times: Sequence[float]) -> Velocity:
+    """The velocity under fixed parts; an `IPPrior` works out beforehand what its steps share."""
+    if hasattr(prior, "prepared"):
+        return prior.prepared(parts, times)
+
+    def velocity(x: Tensor, t: float) -> Tensor:
+        x = x.repeat(len(parts) // len(x), 1, 1)
+        return prior(x, torch.full((len(x),), t, device=x.device), parts)
+
+    return velocity
 
 
-def midpoint(velocity: Velocity, x: Tensor, times: Sequence[float], on_step: OnStep) -> Tensor:
-    """Explicit midpoint method: two evaluations a step, second order; never evaluates at t = 0."""
-    for step, (t, t_next) in enumerate(pairwise(times)):
-        v = velocity(x, t)
-        on_step(step, x - t * v)
-        middle = (t + t_next) / 2
-        x = x + (t_next - t) * velocity(x + (middle - t) * v, middle)
-    return x
-
-
-def adams_bashforth_2(velocity: Velocity, x: Tensor, times: Sequence[float], on_step: OnStep) -> Tensor:
-    """Two-step Adams-Bashforth method: one evaluation a step, second order; the first step is Euler's."""
-    previous = previous_width = None
-    for step, (t, t_next) in enumerate(pairwise(times)):
-        v, width = velocity(x, t), t_next - t
-        on_step(step, x - t * v)
-        slope = v if previous is None else v + width / (2 * previous_width) * (v - previous)
-        x, previous, previous_width = x + width * slope, v, width
-    return x
-
-
-SOLVERS: dict[str, Solver] = {"euler": euler, "midpoint": midpoint, "ab2": adams_bashforth_2}
-
-
-def guided_velocity(prior: Prior, parts: Tensor, empty_parts: Tensor, guidance_scale: float) -> Velocity:
-    """Classifier-free guidance in one batched call: v = v_empty + scale * (v_parts - v_empty).
-
-    As published, a scale of 1 or less means no guidance at all.
+def guided_velocity(
+    prior: Prior, parts: Tensor, negative_parts: Tensor, guidance: Guidance, times: Sequence[float]
+) -> Velocity:
+    """The velocity with guidance, in one batched call.
 
     Args:
-        parts, empty_parts: `[B, 16 P, D]`; the second holds empty tokens in every slot.
+        parts, negative_parts: `[B, 16 P, D]`; the second is what to lead away from, by default empty
+            tokens in every slot.
+        times: all that it will be asked for.
     """
-    def unguided(x: Tensor, t: float) -> Tensor:
-        return prior(x, torch.full((x.shape[0],), t, device=x.device), parts)
+    with_guidance = [t for t in times if guidance.applies(t)]
+    without = [t for t in times if not guidance.applies(t)]
+    both = prepared(prior, torch.cat([parts, negative_parts]), with_guidance) if with_guidance else None
+    alone = prepared(prior, parts, without) if without else None
 
-    def guided(x: Tensor, t: float) -> Tensor:
-        times = torch.full((2 * x.shape[0],), t, device=x.device)
-        given, empty = prior(torch.cat([x, x]), times, both).chunk(2)
-        return empty + guidance_scale * (given - empty)
+    def velocity(x: Tensor, t: float) -> Tensor:
+        if not guidance.applies(t):
+            return alone(x, t)
+        given, negative = both(x, t).chunk(2)
+        guided = torch.lerp(negative, given, guidance.scale)
+        return rescaled(guided, given, guidance.rescale) if guidance.rescale else guided
 
-    if guidance_scale <= 1.0:
-        return unguided
-    both = torch.cat([parts, empty_parts])
-    return guided
+    return velocity
 
 
-def sample_prior(prior: Prior, parts: Tensor, *, empty_tokens: Tensor, noise: Tensor, steps: int = 25,
-                 guidance_scale: float = 2.0, solver: str = "euler", init_tokens: Tensor | None = None,
-                 strength: float = 1.0, callback: Callable[[int, int, Tensor], None] | None = None) -> Tensor:
+def rescaled(guided: Tensor, given: Tensor, share: float) -> Tensor:
+    """`guided [B, N, D]` with its spread brought back to that of `given`, by a share."""
+    ratio = given.std(dim=(1, 2), keepdim=True) / guided.std(dim=(1, 2), keepdim=True)
+    return guided * (1 + share * (ratio - 1))
+
+
+def sample_prior(
+    prior: Prior, parts: Tensor, *, empty_tokens: Tensor, noise: Tensor, steps: int = 25,
+    guidance_scale: float = 2.0, solver: str = "euler", init_tokens: Tensor | None = None,
+    strength: float = 1.0, callback: OnProgress | None = None, schedule: str = "uniform",
+    guidance_interval: tuple[float, float] = (0.0, 1.0), guidance_rescale: float = 0.0,
+    negative_parts: Tensor | None = None,
+) -> Tensor:
     """Draw the tokens of whole concepts from the tokens of parts. With `euler` this is the published sampler.
+
+    The prior computes in the type of the parts, the solver in that of the noise.
 
     Args:
         parts: tokens of the parts `[B, 16 P, D]`, slot after slot.
         empty_tokens: tokens of the white picture `[1, 16, D]`; fill every slot of the unconditional branch.
         noise: starting noise `[B, 16, D]`.
         init_tokens: concepts to start from `[B, 16, D]`; mixed as strength * noise + (1 - strength) * init.
-        strength: 0 (keep init_tokens) to 1 (start from noise); the first step is ceil(steps * strength).
+        strength: 0 (keep init_tokens) to 1 (start from noise), in ceil(steps * strength) steps.
         callback: called once a step with (step, total, estimate of the clean tokens); raise to cancel.
+        schedule: one of `pit.solvers.SCHEDULES`.
+        guidance_interval, guidance_rescale: see `Guidance`.
+        negative_parts: `[B, 16 P, D]`, in place of the empty tokens of the unconditional branch.
     Returns:
-        `[B, 16, D]` in the dtype of `noise`.
+        `[B, 16, D]` in the type of `noise`.
     Raises:
-        ValueError: unknown solver, steps < 1, a guidance or strength that is no number in range, a strength
-            below 1 without init_tokens, or shapes that do not fit together.
-        FloatingPointError: the result is not finite.
+        ValueError: unknown solver or schedule, steps < 1, a guidance or strength that is no number in range,
+            a strength below 1 without init_tokens, or shapes that do not fit together.
+        FloatingPointError: a result that is not finite, with the step at which it arose.
     """
-    check_sampling_inputs(parts, empty_tokens, noise, guidance_scale, solver, init_tokens, strength)
-    times = time_steps(steps, strength)
+    guidance = Guidance(guidance_scale, guidance_interval, guidance_rescale)
+    guidance.check()
+    if solver not in SOLVERS:
+        raise ValueError(f"unknown solver {solver!r}; there are {', '.join(SOLVERS)}")
+    check_shapes(parts, empty_tokens, noise)
+    if negative_parts is None:
+        slots = parts.shape[1] // empty_tokens.shape[1]
+        negative_parts = empty_tokens.to(parts.dtype).repeat(len(parts), slots, 1)
+    if negative_parts.shape != parts.shape:
+        raise ValueError(f"negative_parts are {list(negative_parts.shape)}, parts {list(parts.shape)}")
+    x = start(noise, init_tokens, strength)
+    times = time_steps(steps, strength, schedule)
     total = len(times) - 1
-    slots = parts.shape[1] // empty_tokens.shape[1]
-    velocity = guided_velocity(prior, parts, empty_tokens.repeat(parts.shape[0], slots, 1), guidance_scale)
-    x = noise if init_tokens is None else strength * noise + (1 - strength) * init_tokens
+    velocity = guided_velocity(prior, parts, negative_parts, guidance, evaluation_times(solver, times))
+    finite = torch.ones(total + 1, dtype=torch.bool, device=x.device)
 
     def on_step(step: int, clean_estimate: Tensor) -> None:
+        finite[step] = clean_estimate.isfinite().all()
         if callback is not None:
             callback(step + 1, total, clean_estimate)
 
     x = SOLVERS[solver](velocity, x, times, on_step)
-    if not x.isfinite().all():
-        raise FloatingPointError(
-            "The IP-Prior produced values that are not finite; its weights or the tokens of the parts are "
-            "damaged, or the guidance scale is far too high."
-        )
+    finite[total] = x.isfinite().all()
+    check_finite(finite)
     return x
 
 
-def check_sampling_inputs(
-    parts: Tensor, empty_tokens: Tensor, noise: Tensor, guidance_scale: float, solver: str,
-    init_tokens: Tensor | None, strength: float,
-) -> None:
-    """Raise ValueError where the inputs of `sample_prior` do not fit together."""
-    if solver not in SOLVERS:
-        raise ValueError(f"unknown solver {solver!r}; there are {', '.join(SOLVERS)}")
-    if not math.isfinite(guidance_scale):
-        raise ValueError(f"guidance_scale must be a finite number, got {guidance_scale}")
-    if init_tokens is None and strength != 1.0:
-        raise ValueError(f"a strength of {strength} needs init_tokens to start from")
-    if init_tokens is not None and init_tokens.shape != noise.shape:
+def start(noise: Tensor, init_tokens: Tensor | None, strength: float) -> Tensor:
+    """Where the path is entered, `[B, 16, D]`. Raises ValueError if strength and tokens do not fit."""
+    if init_tokens is None:
+        if strength != 1.0:
+            raise ValueError(f"a strength of {strength} needs init_tokens to start from")
+        return noise
+    if init_tokens.shape != noise.shape:
         raise ValueError(f"init_tokens are {list(init_tokens.shape)}, noise is {list(noise.shape)}")
+    return strength * noise + (1 - strength) * init_tokens
+
+
+def check_finite(finite: Tensor) -> None:
+    """Raise FloatingPointError at the first step whose flag in `finite [steps + 1]` is False."""
+    flags = finite.tolist()
+    if not all(flags):
+        steps = len(flags) - 1
+        raise FloatingPointError(
+            f"The IP-Prior produced values that are not finite at step "
+            f"{min(flags.index(False) + 1, steps)} of {steps}; its weights or the tokens of the parts are "
+            "damaged, or the guidance scale is far too high."
+        )
+
+
+def check_shapes(parts: Tensor, empty_tokens: Tensor, noise: Tensor) -> None:
+    """Raise ValueError where the inputs of `sample_prior` do not fit together."""
     slot = empty_tokens.shape[1]
     if parts.shape[1] == 0 or parts.shape[1] % slot:
         raise ValueError(f"parts must hold one or more slots of {slot} tokens, got {parts.shape[1]} tokens")

@@ -5,6 +5,7 @@ Piece it Together (arXiv 2503.10365), section 3: the LLaMA-style DiT of minRF, w
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -43,8 +44,8 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """Adaptive layer norm: `x [B, N, C]`, `shift` and `scale [B, C]`."""
-    return x * (1 + scale[:, None]) + shift[:, None]
+    """Adaptive layer norm: `x [B, N, C]`, `shift` and `scale [B, 1, C]`."""
+    return torch.addcmul(shift, x, 1 + scale)
 
 
 class TimeEmbedder(nn.Module):
@@ -109,13 +110,16 @@ class Block(nn.Module):
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), operations.Linear(time_dim, 6 * dim, **factory))
 
     def forward(
-        self, x: Tensor, time: Tensor, rope: Tensor, mask: Tensor | None, outputs: int
+        self, x: Tensor, modulation: Tensor, rope: Tensor, mask: Tensor | None, outputs: int
     ) -> Tensor:
-        """Works out the first `outputs` tokens; the others are only looked at."""
-        shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = self.adaLN_modulation(time).chunk(6, dim=1)
+        """Works out the first `outputs` tokens; the others are only looked at.
+
+        `modulation [B, 1, 6 C]` is what `adaLN_modulation` makes of the time; B may be 1.
+        """
+        shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = modulation.chunk(6, dim=-1)
         modulated = modulate(self.attention_norm(x), shift_a, scale_a)
-        x = x[:, :outputs] + gate_a[:, None] * self.attention(modulated, rope, mask, outputs)
-        return x + gate_f[:, None] * self.feed_forward(modulate(self.ffn_norm(x), shift_f, scale_f))
+        x = torch.addcmul(x[:, :outputs], gate_a, self.attention(modulated, rope, mask, outputs))
+        return torch.addcmul(x, gate_f, self.feed_forward(modulate(self.ffn_norm(x), shift_f, scale_f)))
 
 
 class FinalLayer(nn.Module):
@@ -127,9 +131,8 @@ class FinalLayer(nn.Module):
         self.linear = operations.Linear(dim, output_dim, **factory)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), operations.Linear(time_dim, 2 * dim, **factory))
 
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        shift, scale = self.adaLN_modulation(time).chunk(2, dim=1)
-        return self.linear(modulate(self.norm_final(x), shift, scale))
+    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
+        return self.linear(modulate(self.norm_final(x), *modulation.chunk(2, dim=-1)))
 
 
 class IPPrior(nn.Module):
@@ -144,7 +147,6 @@ class IPPrior(nn.Module):
     """
 
     gradient_checkpointing = False
-
 
     def __init__(
         self, embedding_dim: int = 2048, hidden_dim: int = 2048, num_layers: int = 4, num_heads: int = 32,
@@ -194,13 +196,54 @@ class IPPrior(nn.Module):
         if mask is not None:
             mask = functional.pad(mask, (x.shape[1], 0), value=True)[:, None, None]
         tokens = self.x_embedder(torch.cat([x, parts], dim=1))
-        time = self.t_embedder(t, tokens.dtype)
         rope = rope_table(tokens.shape[1], self.head_dim, tokens.device)
-        for number, layer in enumerate(self.layers, start=1):
+        return self.transform(tokens, self.modulations(t, tokens.dtype), rope, mask, x.shape[1])
+
+    def modulations(self, t: Tensor, dtype: torch.dtype) -> list[Tensor]:
+        """What the layers make of the times `t [S]`: each of them `[S, 1, 6 C]`, the last `[S, 1, 2 C]`."""
+        time = self.t_embedder(t, dtype)
+        return [layer.adaLN_modulation(time)[:, None] for layer in (*self.layers, self.final_layer)]
+
+    def transform(
+        self, tokens: Tensor, modulations: Sequence[Tensor], rope: Tensor, mask: Tensor | None, outputs: int
+    ) -> Tensor:
+        """The layers: embedded tokens `[B, N, C]` -> velocity of the first `outputs`, `[B, outputs, D]`."""
+        for number, (layer, modulation) in enumerate(zip(self.layers, modulations, strict=False), start=1):
             # Of the last layer nothing but the noisy tokens is read.
-            outputs = x.shape[1] if number == len(self.layers) else tokens.shape[1]
+            kept = outputs if number == len(self.layers) else tokens.shape[1]
             if self.gradient_checkpointing and torch.is_grad_enabled():
-                tokens = checkpoint(layer, tokens, time, rope, mask, outputs, use_reentrant=False)
+                tokens = checkpoint(layer, tokens, modulation, rope, mask, kept, use_reentrant=False)
             else:
-                tokens = layer(tokens, time, rope, mask, outputs)
-        return self.final_layer(tokens[:, :x.shape[1]], time)
+                tokens = layer(tokens, modulation, rope, mask, kept)
+        return self.final_layer(tokens[:, :outputs], modulations[-1])
+
+    def prepared(self, parts: Tensor, times: Sequence[float]) -> PreparedPrior:
+        """The velocity under fixed parts `[B, 16 P, D]` at given times, for a sampler."""
+        return PreparedPrior(self, parts, times)
+
+
+class PreparedPrior:
+    """An IP-Prior with all that its steps share worked out: embedded parts, modulations, rotations.
+
+    The velocities are those of `IPPrior`, with less work. Computes in the type of the parts.
+    """
+
+    def __init__(self, prior: IPPrior, parts: Tensor, times: Sequence[float]):
+        self.prior, self.dtype = prior, parts.dtype
+        self.parts = prior.x_embedder(parts)
+        self.place = {t: index for index, t in enumerate(dict.fromkeys(times))}
+        self.modulations = prior.modulations(torch.tensor(list(self.place), device=parts.device), parts.dtype)
+        self.rope: Tensor | None = None
+
+    def __call__(self, x: Tensor, t: float) -> Tensor:
+        """Velocity `[B, 16, D]` in the type of `x`, at one of the times.
+
+        `x [b, 16, D]` may hold fewer samples than there are parts, if these are for it several times over.
+        """
+        noisy = self.prior.x_embedder(x.to(self.dtype)).repeat(len(self.parts) // len(x), 1, 1)
+        tokens = torch.cat([noisy, self.parts], dim=1)
+        if self.rope is None:
+            self.rope = rope_table(tokens.shape[1], self.prior.head_dim, x.device)
+        place = self.place[t]
+        modulations = [each[place:place + 1] for each in self.modulations]
+        return self.prior.transform(tokens, modulations, self.rope, None, x.shape[1]).to(x.dtype)

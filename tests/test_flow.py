@@ -1,21 +1,20 @@
 import math
-from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
 from pit.flow import (
-    SOLVERS,
+    Guidance,
     concept_noise,
     guided_velocity,
     interpolate,
     logit_normal_time,
     sample_prior,
-    time_steps,
     velocity_loss,
 )
 from pit.prior import IPPrior
+from pit.solvers import SOLVERS
 from tests.golden import assert_equal, below, facts
 
 SAMPLE = below("pit_tiny_io", "sample.")
@@ -113,55 +112,7 @@ def test_a_training_step_equals_the_published_one():
     torch.testing.assert_close(weight - before, expected - before, rtol=0.02, atol=1e-7)
 
 
-def decay(x: Tensor, t: float) -> Tensor:
-    return -x
-
-
-def waves(x: Tensor, t: float) -> Tensor:
-    return 3 * math.cos(5 * t) * x
-
-
-def logistic(x: Tensor, t: float) -> Tensor:
-    return x * (1 - x)
-
-
-# Fields with their values at t = 0 when x(1) = 0.3.
-CLOSED_FORMS: list[tuple[Callable, float]] = [
-    (decay, 0.3 * math.e),
-    (waves, 0.3 * math.exp(-0.6 * math.sin(5))),
-    (logistic, 1 / (1 + (1 / 0.3 - 1) * math.e)),
-]
-
-
-def solver_error(name: str, field: Callable, end: float, steps: int) -> float:
-    x = torch.tensor([0.3], dtype=torch.float64)
-    return (SOLVERS[name](field, x, time_steps(steps), lambda *_: None) - end).abs().item()
-
-
-@pytest.mark.parametrize("field, end", CLOSED_FORMS)
-@pytest.mark.parametrize("name, order", [("euler", 1), ("midpoint", 2), ("ab2", 2)])
-def test_solvers_converge_with_their_order(name, order, field, end):
-    coarse, fine = (solver_error(name, field, end, steps) for steps in (160, 320))
-    assert abs(math.log2(coarse / fine) - order) < 0.15
-
-
-@pytest.mark.parametrize("name", SOLVERS)
-@pytest.mark.parametrize("steps", [1, 3, 25])
-def test_solvers_are_exact_on_straight_lines(name, steps):
-    x = torch.randn(2, 16, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    end = SOLVERS[name](lambda x, t: torch.full_like(x, 0.7), x, time_steps(steps), lambda *_: None)
-    torch.testing.assert_close(end, x - 0.7, rtol=0, atol=1e-14)
-
-
-@pytest.mark.parametrize("name, evaluations", [("euler", 8), ("midpoint", 16), ("ab2", 8)])
-def test_solvers_evaluate_as_often_as_they_say_and_never_at_the_end(name, evaluations):
-    field = CountingPrior()
-    sample_prior(field, PARTS, empty_tokens=EMPTY, noise=NOISE, steps=8, solver=name, guidance_scale=1.0)
-    assert len(field.times) == evaluations
-    assert min(field.times) > 0 and max(field.times) == 1.0
-
-
-@pytest.mark.parametrize("name", ["midpoint", "ab2"])
+@pytest.mark.parametrize("name", ["heun", "midpoint", "ab2", "dpm++ 2m", "unipc"])
 def test_second_order_solvers_need_fewer_steps(prior, name):
     def sample(solver: str, steps: int) -> Tensor:
         return sample_prior(
@@ -185,7 +136,7 @@ def test_batched_guidance_equals_two_passes(prior, scale):
     x, empty = NOISE, EMPTY.repeat(2, 3, 1)
     t = torch.full((2,), 0.64)
     given, nothing = prior(x, t, PARTS), prior(x, t, empty)
-    both = guided_velocity(prior, PARTS, empty, scale)(x, 0.64)
+    both = guided_velocity(prior, PARTS, empty, Guidance(scale), [0.64])(x, 0.64)
     assert_equal(both, nothing + scale * (given - nothing))
 
 
@@ -256,7 +207,7 @@ def test_a_raising_callback_cancels_at_once(name):
     field = CountingPrior()
     with pytest.raises(Cancelled):
         sample_prior(field, PARTS, empty_tokens=EMPTY, noise=NOISE, steps=25, solver=name, callback=cancel)
-    assert len(field.times) == {"euler": 3, "midpoint": 5, "ab2": 3}[name]
+    assert len(field.times) == {"midpoint": 5, "heun": 5}.get(name, 3)
 
 
 def test_sampling_writes_into_none_of_its_inputs(prior):
@@ -282,7 +233,7 @@ def test_training_times_are_logit_normal():
 
 
 @pytest.mark.parametrize("changes, message", [
-    ({"solver": "heun"}, "unknown solver 'heun'; there are euler, midpoint, ab2"),
+    ({"solver": "rk4"}, "unknown solver 'rk4'; there are euler, heun, midpoint, ab2"),
     ({"steps": 0}, "steps must be at least 1, got 0"),
     ({"steps": -4}, "steps must be at least 1, got -4"),
     ({"guidance_scale": math.nan}, "guidance_scale must be a finite number, got nan"),

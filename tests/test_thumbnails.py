@@ -30,12 +30,13 @@ def test_the_thumbnail_has_the_parts_above_the_concepts_in_the_order_of_their_nu
 
 def test_the_thumbnail_of_a_run_has_a_picture_below_its_concepts():
     concepts = [Image.new("RGB", (128, 128), (20 * number, 0, 0)) for number in range(11)]
-    picture = thumbnail_of_run(concepts, Image.new("RGB", (1280, 900), "blue"))
-    assert picture.size == (640, 2 * 80 + 450)
+    picture = thumbnail_of_run([concepts, [Image.new("RGB", (1280, 900), "blue")]])
+    assert picture.size == (640, 2 * 80 + 8 + 450)
     assert [picture.getpixel(point)[0] for point in ((40, 40), (600, 40), (40, 120), (200, 120))] == [
         0, 140, 160, 200,
     ]
-    assert picture.getpixel((40, 170)) == picture.getpixel((600, 600)) == (0, 0, 255)
+    assert picture.getpixel((40, 164)) == (255, 255, 255)
+    assert picture.getpixel((40, 170)) == picture.getpixel((600, 610)) == (0, 0, 255)
 
 
 def test_without_the_demos_pictures_it_says_what_to_do(tmp_path):

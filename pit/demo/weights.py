@@ -8,8 +8,9 @@ from torch import Tensor
 from ..checkpoints import CheckpointError, read_state
 
 FOLDER = Path(__file__).parent / "weights"
-RENDERER, VISION, IP_ADAPTER, IP_PRIOR, READER = (
-    f"creature_{name}.safetensors" for name in ("renderer", "vision", "ip_adapter", "ip_prior", "reader")
+RENDERER, VISION, IP_ADAPTER, IP_PRIOR, READER, PREVIEW = (
+    f"creature_{name}.safetensors"
+    for name in ("renderer", "vision", "ip_adapter", "ip_prior", "reader", "preview")
 )
 VERSION = "2"
 

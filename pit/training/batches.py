@@ -105,7 +105,12 @@ def draw_batch(
 def read_ahead(
     draw: Callable[[int, int], Batch], step: int, accumulation: int, device: torch.device
 ) -> Iterator[Iterator[Batch]]:
-    """The batches `draw(step, micro)` of this step and all that follow, in order, drawn in threads."""
+    """The batches `draw(step, micro)` of this step and all that follow, in order, drawn in threads.
+
+    Each of them works with one core: the cores that torch would take for it go on waiting for more, busily,
+    and on a CPU that made the step beside it half as long again.
+    """
+    cores = torch.get_num_threads()
     places = ((s, micro) for s in count(step) for micro in range(accumulation))
     readers = GPU_READERS if device.type == "cuda" else 1
 
@@ -113,7 +118,7 @@ def read_ahead(
         batch = draw(*place)
         return batch.each(Tensor.pin_memory) if device.type == "cuda" else batch
 
-    with ThreadPoolExecutor(readers) as threads:
+    with ThreadPoolExecutor(readers, initializer=torch.set_num_threads, initargs=(1,)) as threads:
         coming = deque(threads.submit(read, next(places)) for _ in range(readers))
 
         def batches() -> Iterator[Batch]:
@@ -126,6 +131,7 @@ def read_ahead(
             yield batches()
         finally:
             threads.shutdown(cancel_futures=True)
+            torch.set_num_threads(cores)  # it holds for the calling thread and for those yet to come
 
 
 def slot_count(cache: TokenCache, recipe: Recipe) -> int:

@@ -124,8 +124,8 @@ RECOMMENDED = Recipe(
 kept 96% of two given parts (32 free mixtures, 5500 steps of 32), with the published times 58% (64, 6500)."""
 
 PRESETS = {
-    "recommended": RECOMMENDED,
     "published": PUBLISHED,
+    "recommended": RECOMMENDED,
     "8 GB card": replace(RECOMMENDED, batch=8, accumulation=8, gradient_checkpointing=True),
     "LoRA, few pictures": replace(RECOMMENDED, steps=2000, batch=16, warmup=50, lora_rank=16),
 }

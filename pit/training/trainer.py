@@ -161,7 +161,7 @@ class PriorTrainer:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16")
 
     def any_stops(self, error: BaseException | None) -> bool:
-        """Whether this process or another one is to stop: they stop after the same step, or they would wait."""
+        """Whether this process or another one is to stop; all stop after the same step."""
         if self.accelerator.num_processes == 1:
             return error is not None
         if error is not None:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops, ImageStat
 
 from dev import ROOT
 from pit.published import PUBLISHED_FILES
@@ -14,17 +14,24 @@ from tests.comfyui.pages import images_of, press_run, set_value, wait_for
 
 WORKFLOWS = ROOT / "workflows"
 NAMES = [
-    "creature_lab", "generate_a_dataset", "piece_it_together", "piece_it_together_sdxl",
-    "train_your_own_prior",
+    "blend_concepts", "blend_concepts_sdxl", "creature_lab", "explore_concepts", "explore_concepts_sdxl",
+    "generate_a_dataset", "piece_it_together", "piece_it_together_sdxl", "train_your_own_prior",
 ]
 FRAMES = {"Parts", "Encode", "Complete", "Render"}
-OTHER_FRAMES = {"generate_a_dataset": {"Prompts", "Render", "Parts"}}
+EXPLORE_FRAMES = {"Parts", "Encode", "Wall", "Pick", "Vary"}
+BLEND_FRAMES = {"First", "Second", "Blend", "Strip"}
+OTHER_FRAMES = {
+    "generate_a_dataset": {"Prompts", "Render", "Parts"}, "explore_concepts": EXPLORE_FRAMES,
+    "explore_concepts_sdxl": EXPLORE_FRAMES, "blend_concepts": BLEND_FRAMES,
+    "blend_concepts_sdxl": BLEND_FRAMES,
+}
 A_SHORT_TRAINING = {
     "2": {"count": 60, "name": "few"}, "3": {"variants": 1, "name": "few"},
     "10": {"steps": 40, "batch": 8, "save_every": 20, "name": "few"},
 }
 FILE_INPUTS = {"ckpt_name": "checkpoints", "clip_name": "clip_vision", "image": "input"}
 OUR_FILES = {"PiT_LoadIPAdapter": "ipadapter", "PiT_LoadIPPrior": "ip_prior"}
+PICKED = 16
 TITLE_BAR = 30
 NUMBERS = {"INT": int, "FLOAT": (int, float)}
 OTHERS = {"STRING": str, "BOOLEAN": bool}
@@ -43,20 +50,34 @@ def definitions(comfyui) -> dict[str, dict]:
     return comfyui.object_info()
 
 
+def finished(comfyui, graph: dict):
+    result = comfyui.queue(graph)
+    assert result.status == "success", result.error
+    return result
+
+
 @pytest.fixture(scope="module")
 def demo(comfyui):
     """The demo's graph after it has run."""
-    result = comfyui.queue(twin("piece_it_together"))
-    assert result.status == "success", result.error
-    return result
+    return finished(comfyui, twin("piece_it_together"))
 
 
 @pytest.fixture(scope="module")
 def creature_lab(comfyui):
     """The creature lab's graph after it has run."""
-    result = comfyui.queue(twin("creature_lab"))
-    assert result.status == "success", result.error
-    return result
+    return finished(comfyui, twin("creature_lab"))
+
+
+@pytest.fixture(scope="module")
+def explored(comfyui):
+    """The graph that explores concepts after it has run."""
+    return finished(comfyui, twin("explore_concepts"))
+
+
+@pytest.fixture(scope="module")
+def blended(comfyui):
+    """The graph that blends concepts after it has run."""
+    return finished(comfyui, twin("blend_concepts"))
 
 
 @pytest.fixture(scope="module")
@@ -65,25 +86,28 @@ def own_prior(comfyui):
     graph = twin("train_your_own_prior")
     for node, inputs in A_SHORT_TRAINING.items():
         graph[node]["inputs"].update(inputs)
-    result = comfyui.queue(graph)
-    assert result.status == "success", result.error
-    return result
+    return finished(comfyui, graph)
 
 
 def pictures(comfyui, images: list[dict[str, str]]) -> list[Image.Image]:
     return [Image.open(io.BytesIO(comfyui.view(image))).convert("RGB") for image in images]
 
 
-def assert_eight_concepts(concepts: list[Image.Image]):
-    assert [concept.size for concept in concepts] == [(128, 128)] * 8
-    assert len({concept.tobytes() for concept in concepts}) == 8
+def assert_concepts(concepts: list[Image.Image], count: int):
+    assert [concept.size for concept in concepts] == [(128, 128)] * count
+    assert len({concept.tobytes() for concept in concepts}) == count
     assert all(len(concept.getcolors(128 * 128)) > 50 for concept in concepts)
+
+
+def difference(a: Image.Image, b: Image.Image) -> float:
+    """How far two pictures of one size lie apart, 0 to 255 on average."""
+    return sum(ImageStat.Stat(ImageChops.difference(a, b)).mean) / 3
 
 
 def test_the_demo_draws_parts_and_eight_concepts(comfyui, demo):
     assert len(demo.outputs["3"]["images"]) == 3
     assert len(demo.outputs["4"]["images"]) == 3  # what the encoder sees
-    assert_eight_concepts(pictures(comfyui, demo.outputs["12"]["images"]))
+    assert_concepts(pictures(comfyui, demo.outputs["12"]["images"]), 8)
 
 
 def test_the_demo_runs_in_the_page(comfyui, demo, page):
@@ -91,7 +115,7 @@ def test_the_demo_runs_in_the_page(comfyui, demo, page):
     load(page, "piece_it_together")
     press_run(page)
     wait_for(page, "execution_success")
-    assert_eight_concepts(pictures(comfyui, images_of(page, "12")))
+    assert_concepts(pictures(comfyui, images_of(page, "12")), 8)
 
 
 def test_the_creature_lab_draws_sixteen_concepts_and_their_table(comfyui, creature_lab):
@@ -113,8 +137,58 @@ def test_the_creature_lab_runs_in_the_page(comfyui, creature_lab, page):
     assert table == before
 
 
+def test_one_of_a_wall_of_sixteen_is_picked_and_varied(comfyui, explored):
+    wall, picked, variations = (
+        pictures(comfyui, explored.outputs[node]["images"]) for node in ("12", "18", "25")
+    )
+    assert_concepts(wall, 16)
+    assert_concepts(variations, 8)
+    assert_shows(picked, wall, PICKED)
+    others = [concept for number, concept in enumerate(wall, 1) if number != PICKED]
+    to_others, to_variations = (
+        sum(difference(picked[0], concept) for concept in concepts) / len(concepts)
+        for concepts in (others, variations)
+    )
+    assert to_variations < 0.8 * to_others
+
+
+def assert_shows(picked: list[Image.Image], wall: list[Image.Image], number: int):
+    """One picture is there, and it is this one of the wall."""
+    distances = [difference(picked[0], concept) for concept in wall]
+    assert len(picked) == 1 and distances[number - 1] < 1
+    assert sorted(distances)[1] > 5
+
+
+def test_another_one_is_picked_in_the_page_from_the_same_wall(comfyui, explored, page):
+    load(page, "explore_concepts")
+    set_value(page, "13", "numbers", "2")
+    press_run(page)
+    wait_for(page, "execution_success")
+    assert images_of(page, "12") == explored.outputs["12"]["images"]
+    wall, picked, variations = (pictures(comfyui, images_of(page, node)) for node in ("12", "18", "25"))
+    assert_shows(picked, wall, 2)
+    assert_concepts(variations, 8)
+
+
+def test_a_strip_goes_from_one_concept_to_the_other(comfyui, blended):
+    strip, = pictures(comfyui, blended.outputs["17"]["images"])
+    assert strip.size == (5 * 256, 256)
+    first, *between, last = (strip.crop((left, 0, left + 256, 256)) for left in range(0, strip.width, 256))
+    assert difference(first, last) > 10
+    from_first = [difference(first, concept) for concept in (first, *between, last)]
+    from_last = [difference(last, concept) for concept in (first, *between, last)]
+    assert from_first == sorted(from_first) and from_last == sorted(from_last, reverse=True)
+
+
+def test_concepts_are_blended_in_the_page(comfyui, blended, page):
+    load(page, "blend_concepts")
+    press_run(page)
+    wait_for(page, "execution_success")
+    assert images_of(page, "17") == blended.outputs["17"]["images"]
+
+
 def test_an_own_prior_is_trained_and_draws_eight_concepts(comfyui, own_prior):
-    assert_eight_concepts(pictures(comfyui, own_prior.outputs["16"]["images"]))
+    assert_concepts(pictures(comfyui, own_prior.outputs["16"]["images"]), 8)
     sheet, training = (pictures(comfyui, own_prior.outputs[node]["images"]) for node in ("2", "10"))
     assert len(sheet) == len(training) == 1 and training[0].width == 960
     assert "60 concepts encoded" in own_prior.outputs["3"]["text"][0]
@@ -128,7 +202,7 @@ def test_an_own_prior_is_trained_in_the_page(comfyui, own_prior, page):
             set_value(page, node, widget, value)
     press_run(page)
     wait_for(page, "execution_success")
-    assert_eight_concepts(pictures(comfyui, images_of(page, "16")))
+    assert_concepts(pictures(comfyui, images_of(page, "16")), 8)
     assert images_of(page, "10") == own_prior.outputs["10"]["images"]  # not trained again
 
 
@@ -248,9 +322,10 @@ def test_missing_inputs_and_nodes_are_found_out(definitions):
     ]
 
 
-def test_sdxl_wants_the_files_that_the_download_command_writes():
+@pytest.mark.parametrize("name", [name for name in NAMES if name.endswith("_sdxl")])
+def test_sdxl_wants_the_files_that_the_download_command_writes(name):
     written = {file.target for file in PUBLISHED_FILES}
-    for node in twin("piece_it_together_sdxl").values():
+    for node in twin(name).values():
         for name in node["inputs"].keys() & {"clip_name", "file"}:
             folder = FILE_INPUTS.get(name) or OUR_FILES[node["class_type"]]
             assert f"{folder}/{node['inputs'][name]}" in written

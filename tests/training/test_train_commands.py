@@ -20,7 +20,8 @@ from pit.training.metrics import read_points
 
 ROOT = Path(__file__).parents[2]
 SIZES = ["--hidden-dim", "32", "--layers", "2", "--heads", "2", "--cpu"]
-RUN = [*SIZES, "--steps", "6", "--save-every", "3", "--validate-every", "3", "--precision", "fp32"]
+RUN = [*SIZES, "--preset", "recommended", "--precision", "fp32", "--steps", "6", "--save-every", "3",
+       "--validate-every", "3"]
 
 
 def arguments(cache, folder, *more):

@@ -9,8 +9,9 @@ from torch.nn import functional
 from ...images import CLIP_MEAN, CLIP_STD
 from ...resampler import Resampler
 from ..creature import ATTRIBUTES, PARTS
+from ..preview import TokenPreview
 from ..reader import CLASSES
-from ..sizes import RESAMPLER, TOKEN_COUNT, TOKEN_DIM, VISION
+from ..sizes import PREVIEW_SIZE, RESAMPLER, TOKEN_COUNT, TOKEN_DIM, VISION
 from ..vision import CreatureVision
 from .stage import Run, Stage, train_stage
 
@@ -18,7 +19,6 @@ STAGE = Stage("encoder", steps=1600, batch=80, learning_rate=2e-3)
 PART_BATCH = 48
 EMPTY_BATCH = 4
 TOKEN_NOISE = 0.5
-THUMBNAIL = 32
 KIND_EMPTY, KIND_WHOLE = len(PARTS), len(PARTS) + 1
 
 
@@ -35,7 +35,10 @@ class ImageTokens(nn.Module):
 
 
 class Reading(nn.Module):
-    """Training heads, not shipped: attributes, kind and a thumbnail from tokens, attributes from features."""
+    """Training heads: attributes, kind and a preview from tokens, attributes from features.
+
+    Of these the preview alone is shipped.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,9 +47,7 @@ class Reading(nn.Module):
         self.kind = nn.Linear(width, len(PARTS) + 2)
         self.trunk_attributes = nn.Linear(VISION["positions"] * 8, sum(CLASSES))
         self.trunk_squeeze = nn.Linear(VISION["channels"][-1], 8)
-        self.thumbnail = nn.Sequential(
-            nn.Linear(width, 512), nn.SiLU(), nn.Linear(512, 3 * THUMBNAIL * THUMBNAIL)
-        )
+        self.preview = TokenPreview()
 
     def from_trunk(self, features: Tensor) -> Tensor:
         return self.trunk_attributes(self.trunk_squeeze(features).flatten(1))
@@ -115,7 +116,7 @@ def train_encoder(run: Run, data: dict[str, np.ndarray]) -> TaughtEncoder:
             loss = loss + 0.3 * functional.cross_entropy(model.reading.kind(noisy).float(), kinds)
             loss = loss + 0.2 * spread_loss(tokens[:STAGE.batch])
             if step % 3 == 0:
-                loss = loss + 2 * thumbnail_loss(model.reading, noisy, pixels)
+                loss = loss + 2 * preview_loss(model.reading.preview, noisy, pixels)
         return loss
 
     trained = train_stage(run, STAGE, model, loss_at)
@@ -123,9 +124,9 @@ def train_encoder(run: Run, data: dict[str, np.ndarray]) -> TaughtEncoder:
     return trained
 
 
-def thumbnail_loss(reading: Reading, noisy: Tensor, pixels: Tensor) -> Tensor:
-    wanted = functional.interpolate(pixels, THUMBNAIL, mode="area").flatten(1)
-    return functional.mse_loss(reading.thumbnail(noisy).float(), wanted)
+def preview_loss(preview: TokenPreview, noisy: Tensor, pixels: Tensor) -> Tensor:
+    wanted = functional.interpolate(pixels, PREVIEW_SIZE, mode="area")
+    return functional.mse_loss(preview(noisy).float(), wanted)
 
 
 @torch.no_grad()

@@ -11,10 +11,11 @@ from ...adapter import IPAdapterPlus
 from ...checkpoints import PriorConfig, save_ip_adapter, save_prior
 from ...prior import IPPrior, feed_forward_width
 from ...weight_files import write_state
+from ..preview import TokenPreview
 from ..reader import CreatureReader
 from ..sizes import PRIOR
 from ..text import TextEncoders
-from ..weights import IP_ADAPTER, IP_PRIOR, READER, RENDERER, VERSION, VISION
+from ..weights import IP_ADAPTER, IP_PRIOR, PREVIEW, READER, RENDERER, VERSION, VISION
 from ..words import END, START, WORDS
 from .encoder import ImageTokens
 from .unet import Renderer
@@ -29,9 +30,9 @@ def half(state: dict[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
 
 def export(
     folder: Path, autoencoder: AutoencoderKL, encoder: ImageTokens, renderer: Renderer, prior: IPPrior,
-    reader: CreatureReader,
+    reader: CreatureReader, preview: TokenPreview,
 ) -> None:
-    """Write the four files of the miniature, and the reader that measures it."""
+    """Write the four files of the miniature, the reader that measures it, and the preview of its tokens."""
     folder.mkdir(parents=True, exist_ok=True)
     forget_unused_words(renderer.text)
     state = half(renderer.unet.state_dict(), "unet.") | half(autoencoder.state_dict(), "vae.")
@@ -39,6 +40,7 @@ def export(
     write_state(folder / RENDERER, state, METADATA)
     write_state(folder / VISION, half(encoder.vision.state_dict()), METADATA)
     write_state(folder / READER, half(reader.state_dict()), METADATA)
+    write_state(folder / PREVIEW, half(preview.state_dict()), METADATA)
     adapter = IPAdapterPlus(encoder.resampler, renderer.image).half()
     save_ip_adapter(folder / IP_ADAPTER, adapter, METADATA)
     config = PriorConfig(**PRIOR, feed_forward_dim=feed_forward_width(PRIOR["hidden_dim"]), use_ref=False)

@@ -1,0 +1,159 @@
+"""Which preset trains better: the same minutes for each, from nothing, on the creatures' tokens.
+
+Draws creatures, encodes them with the shipped encoder into a token cache, trains a prior of the creature
+models' size with each recipe for as long, and measures what it keeps of given parts, read off the rendered
+pictures. Prints a table; with --picture also draws what each prior makes of the same parts. Run in the folder
+of the pack, on a machine that does nothing else:
+
+    python -m benchmarks.presets
+"""
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+from tqdm import tqdm
+
+from pit.checkpoints import load_prior
+from pit.demo.chain import CreatureChain
+from pit.demo.measure.scores import is_whole, kept
+from pit.demo.measure.suite import Laboratory, Sampling
+from pit.demo.measure.trials import Trial, all_targets, draw_trials
+from pit.demo.reader import load_reader
+from pit.demo.training.data import open_dataset
+from pit.demo.training.encoder import ImageTokens, encode_views
+from pit.demo.training.prior import RECIPE, SIZES, PriorData, write_cache
+from pit.images import to_pil
+from pit.training.metrics import read_points
+from pit.training.recipes import PUBLISHED, RECOMMENDED, Recipe, RunSettings
+from pit.training.start import begin
+
+RECIPES = {
+    "published": PUBLISHED,
+    "published, rate by the width": replace(PUBLISHED, learning_rate=None),
+    "recommended": RECOMMENDED,
+    "as the creature prior": RECIPE,
+}
+ENDLESS = 10**6
+WARM_UP, TIMED = 10, 60
+SAMPLING = Sampling(guidance_scale=3.0)
+SHOWN, CELL, LABEL = 8, 96, 200
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a recipe came to: steps, validation loss, kept of two and of five parts, share that is whole."""
+
+    steps: int
+    loss: float
+    kept: dict[int, float]
+    whole: float
+
+
+def creature_cache(folder: Path, chain: CreatureChain, count: int) -> Path:
+    """A token cache of drawn creatures."""
+    with tqdm(total=count, desc="creatures", mininterval=5) as bar:
+        data = open_dataset(folder / "data", count, 0, 2, lambda done: bar.update(done - bar.n))
+    encoder = ImageTokens()
+    encoder.vision, encoder.resampler = chain.vision, chain.resampler
+    parts = data["part_views"]
+    tokens = encode_views(encoder, parts.reshape(-1, *parts.shape[2:]), CPU).unflatten(0, parts.shape[:2])
+    prior_data = PriorData(
+        encode_views(encoder, data["views"], CPU), tokens, data["part_kinds"], chain.empty, chain.uncond
+    )
+    return write_cache(folder / "cache", prior_data, encoder)
+
+
+def train(cache: Path, folder: Path, recipe: Recipe, minutes: float) -> Path:
+    """A prior trained for so long; the number of steps follows from the time of the first ones."""
+    steps = int(60 * minutes / seconds_a_step(cache, folder / "timing", recipe))
+    settings = RunSettings(folder / "run", save_every=ENDLESS, validate_every=ENDLESS)
+    trainer = begin(cache, SIZES, replace(recipe, steps=steps), settings, cpu=True)
+    with tqdm(total=steps, desc=folder.name, mininterval=5) as bar:
+        return trainer.run(lambda progress: bar.update())
+
+
+def seconds_a_step(cache: Path, folder: Path, recipe: Recipe) -> float:
+    settings = RunSettings(folder, save_every=ENDLESS, validate_every=ENDLESS)
+    trainer = begin(cache, SIZES, replace(recipe, steps=ENDLESS), settings, cpu=True)
+    with trainer.batches() as batches:
+        for number in range(WARM_UP + TIMED):
+            if number == WARM_UP:
+                start = time.perf_counter()
+            trainer.train_step(batches)
+    return (time.perf_counter() - start) / TIMED
+
+
+def pictures_of(lab: Laboratory, trials: list[Trial]) -> Tensor:
+    """What the prior of the chain completes the parts to, `[N, 3, 128, 128]`."""
+    tokens = lab.sample(lab.conditions(trials), SAMPLING)
+    return lab.chain.draw(tokens, [trial.caption for trial in trials], lab.seed)
+
+
+def outcome(lab: Laboratory, run: Path, count: int) -> Outcome:
+    """Measure the prior of the chain."""
+    last = [point for point in read_points(run) if point.validation is not None][-1]
+    shares, whole = {}, []
+    for parts in (2, 5):
+        trials = draw_trials(lab.seed, count, parts, 0.0)
+        reading = lab.reader.read(pictures_of(lab, trials))
+        shares[parts] = kept(reading, all_targets(trials)).mean().item()
+        whole.append(is_whole(reading).float().mean().item())
+    return Outcome(last.step, last.validation, shares, sum(whole) / len(whole))
+
+
+def sheet(trials: Sequence[Trial], rows: dict[str, list[Image.Image]]) -> Image.Image:
+    """The parts of each trial above, and below what each prior makes of them."""
+    image = Image.new("RGB", (LABEL + CELL * len(trials), CELL * (len(rows) + 2)), "white")
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(14)
+    parts = [[part.resize((CELL, CELL)) for part in trial.part_pictures()] for trial in trials]
+    given = {"given": [pair[0] for pair in parts], "": [pair[1] for pair in parts]}
+    for row, (label, pictures) in enumerate((given | rows).items()):
+        draw.text((12, CELL * row + CELL // 2), label, "#333333", font, anchor="lm")
+        for column, picture in enumerate(pictures):
+            image.paste(picture.resize((CELL, CELL)), (LABEL + CELL * column, CELL * row))
+    return image
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--minutes", type=float, default=6.0, help="for each recipe (default: %(default)s)")
+    parser.add_argument("--creatures", type=int, default=6000, help="to train on (default: %(default)s)")
+    parser.add_argument("--count", type=int, default=32, help="measured for each number (default: 32)")
+    parser.add_argument("--folder", type=Path, help="for data and priors (default: a temporary one)")
+    parser.add_argument("--picture", type=Path, help="draw what each prior makes of the same parts")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        compare(options, options.folder or Path(temporary))
+
+
+def compare(options: argparse.Namespace, folder: Path) -> None:
+    """Train, measure and print."""
+    chain = CreatureChain()
+    lab, trials = Laboratory(chain, load_reader(), 100), draw_trials(7, SHOWN, 2, 0.0)
+    cache = creature_cache(folder, chain, options.creatures)
+    outcomes, rows = {}, {}
+    for name, recipe in RECIPES.items():
+        chain.prior = load_prior(train(cache, folder / name, recipe, options.minutes)).eval()
+        outcomes[name] = outcome(lab, folder / name / "run", options.count)
+        rows[name] = to_pil(pictures_of(lab, trials).permute(0, 2, 3, 1))
+    print(f"{options.minutes:g} minutes each on {torch.get_num_threads()} CPU threads, from nothing; kept on "
+          f"{options.count} free mixtures each, guidance {SAMPLING.guidance_scale:g}")
+    print(f"{'recipe':<30}{'steps':>8}{'batch':>8}{'validation':>12}{'kept of 2':>12}{'of 5':>8}{'whole':>8}")
+    for name, found in outcomes.items():
+        print(f"{name:<30}{found.steps:>8}{RECIPES[name].batch:>8}{found.loss:>12.3f}{found.kept[2]:>12.1%}"
+              f"{found.kept[5]:>8.1%}{found.whole:>8.1%}")
+    if options.picture:
+        sheet(trials, rows).save(options.picture)
+
+
+if __name__ == "__main__":
+    main()

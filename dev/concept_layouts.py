@@ -1,0 +1,171 @@
+"""Where everything lies in the graphs that explore and blend concepts, and what the notes in them say."""
+
+from __future__ import annotations
+
+from dev.layouts import SDXL_FILES, SDXL_PARTS, Group, Layout, Note, Stack
+
+EXPLORE_START = Note("Start here", height=330, text="""\
+**Press Run.** Parts of one creature become a wall of sixteen; one of them is picked and varied.
+
+Then look at the wall, type the number of the one that you like into **Pick Concepts**, and press Run again. \
+Only what changed is worked out: the wall stays, since its seed is fixed.
+
+For another wall, change the parts, or move the seed of its **IP-Prior Sample** by 16, as many as it holds.
+
+For SDXL, open the template *explore_concepts_sdxl*.""")
+
+EXPLORE_PICK = Note("Which number", height=150, text="""\
+Count the pictures of the wall from 1, row by row.
+
+To render several at once, type `2, 7` and set **batch_size** below to 2. **Vary** takes a single one, or \
+one for each of its concepts.""")
+
+EXPLORE_VARY = Note("How far", height=190, text="""\
+**strength** says how far the variations leave the picked one, from 0 (not at all) to 1 (they are new). \
+Creatures change little below 0.6.
+
+The seed changes after every run, for other variations. **concepts** here and **batch_size** below belong \
+together.""")
+
+EXPLORE_NOISE = Note("The same noise", height=110, text="""\
+All pictures start from the same noise, so that they differ by their concepts alone, and the picked one \
+looks as it does on the wall.""")
+
+EXPLORE = Layout(
+    groups=(
+        Group("Start", 0, 0, (Stack(300, (EXPLORE_START, ("1", 130))),)),
+        Group("Parts", 380, 0, (Stack(280, (("2", 340),)),)),
+        Group("Encode", 740, 0, (Stack(300, (("3", 480),)),)),
+        Group("Wall", 1120, 0, (
+            Stack(280, (("4", 590), ("5", 180))),
+            Stack(280, (("6", 100), ("7", 100), ("8", 110), ("9", 60), ("10", 280), ("11", 50))),
+            Stack(480, (("12", 690), EXPLORE_NOISE)),
+        )),
+        Group("Pick", 0, 1220, (
+            Stack(280, (EXPLORE_PICK, ("13", 60), ("14", 180), ("15", 110))),
+            Stack(280, (("16", 280), ("17", 50))),
+            Stack(360, (("18", 480),)),
+        )),
+        Group("Vary", 1120, 1220, (
+            Stack(280, (("19", 590), EXPLORE_VARY)),
+            Stack(280, (("20", 180), ("21", 110), ("22", 60), ("23", 280), ("24", 50))),
+            Stack(480, (("25", 690),)),
+        )),
+    ),
+    random_seeds=("19",),
+)
+
+EXPLORE_SDXL_SIZES = Note("Small, then large", height=130, text="""\
+The wall is drawn small and in few steps, what is picked large and in many. When memory is short, draw the \
+wall with fewer **concepts** and as small a **batch_size**.""")
+
+EXPLORE_SDXL_PICK = Note("Which number", height=210, text="""\
+Look at the wall, type the number of the one that you like, and press Run again. Only what changed is worked \
+out: the wall stays, since its seed is fixed.
+
+Count from 1, row by row. To render several at once, type `2, 7` and set **batch_size** below to 2. **Vary** \
+takes a single one, or one for each of its concepts.""")
+
+EXPLORE_SDXL_VARY = Note("How far", height=170, text="""\
+**strength** says how far the variations leave the picked one, from 0 (not at all) to 1 (they are new).
+
+The seed changes after every run, for other variations. **concepts** here and **batch_size** below belong \
+together.""")
+
+EXPLORE_SDXL = Layout(
+    groups=(
+        Group("Models", 0, 0, (Stack(300, (SDXL_FILES, ("1", 100), ("2", 60), ("3", 60), ("4", 90))),)),
+        Group("Parts", 380, 0, (
+            Stack(280, (SDXL_PARTS, ("5", 320), ("6", 320))),
+            Stack(280, (("7", 320), ("8", 50), ("9", 320))),
+        )),
+        Group("Encode", 1060, 0, (Stack(300, (("10", 540),)),)),
+        Group("Wall", 1440, 0, (
+            Stack(280, (("11", 360), ("12", 180), ("13", 120), ("14", 120))),
+            Stack(280, (("15", 110), ("16", 60), ("17", 280), ("18", 50), EXPLORE_SDXL_SIZES)),
+            Stack(480, (("19", 690),)),
+        )),
+        Group("Pick", 0, 1170, (
+            Stack(280, (EXPLORE_SDXL_PICK, ("20", 60), ("21", 180), ("22", 110))),
+            Stack(280, (("23", 280), ("24", 50))),
+            Stack(680, (("25", 690),)),
+        )),
+        Group("Vary", 1440, 1170, (
+            Stack(280, (("26", 360), EXPLORE_SDXL_VARY, ("27", 180))),
+            Stack(280, (("28", 110), ("29", 60), ("30", 280), ("31", 50))),
+            Stack(480, (("32", 690),)),
+        )),
+    ),
+    random_seeds=("26",),
+)
+
+BLEND_START = Note("Start here", height=290, text="""\
+**Press Run.** Parts of two creatures become two concepts, and a strip shows what lies between them.
+
+Change first:
+- **Creature Parts**: the seeds and switches, for other ends.
+- The seeds of **The first concept** and **The second concept**, for others with the same parts.
+- **Blend Concepts**: its amounts.
+
+For SDXL, open the template *blend_concepts_sdxl*.""")
+
+BLEND_AMOUNTS = Note("How many", height=190, text="""\
+As many **amounts** as pictures: set **batch_size** of the empty latent and **columns** of the grid to their \
+number.
+
+All pictures start from the same noise, and *euler* adds none, so that the strip goes over smoothly from one \
+concept to the other.""")
+
+BLEND = Layout(
+    groups=(
+        Group("Start", 0, 0, (Stack(300, (BLEND_START, ("1", 130))),)),
+        Group("First", 380, 0, (
+            Stack(280, (("2", 340),)), Stack(300, (("3", 480),)), Stack(280, (("4", 590),)),
+        )),
+        Group("Second", 380, 760, (
+            Stack(280, (("5", 340),)), Stack(300, (("6", 480),)), Stack(280, (("7", 590),)),
+        )),
+        Group("Blend", 1440, 0, (
+            Stack(280, (BLEND_AMOUNTS, ("8", 110), ("9", 180))),
+            Stack(280, (("10", 100), ("11", 100), ("12", 110), ("13", 60))),
+            Stack(280, (("14", 280), ("15", 50), ("16", 130))),
+        )),
+        Group("Strip", 1440, 790, (Stack(920, (("17", 310),)),)),
+    ),
+    random_seeds=(),
+)
+
+BLEND_SDXL_PARTS = Note("Start here", height=250, text="""\
+Load parts of two concepts, one picture each, **on white**, and press Run: a strip shows what lies between \
+the two.
+
+Connect more pictures to **Encode IP+ Parts**: there is always one socket more. Its **reference_slot** is on \
+for the characters prior; switch it off for the others.
+
+To blend whole pictures, replace a concept by **Encode IP+ Image**.""")
+
+BLEND_SDXL = Layout(
+    groups=(
+        Group("Models", 0, 0, (
+            Stack(300, (SDXL_FILES, ("1", 100), ("2", 60), ("3", 60), ("4", 90), BLEND_SDXL_PARTS)),
+        )),
+        Group("First", 380, 0, (
+            Stack(280, (("5", 320), ("6", 320))), Stack(300, (("7", 540),)), Stack(280, (("8", 360),)),
+        )),
+        Group("Second", 380, 880, (
+            Stack(280, (("9", 320), ("10", 320))), Stack(300, (("11", 540),)), Stack(280, (("12", 360),)),
+        )),
+        Group("Blend", 1440, 0, (
+            Stack(280, (BLEND_AMOUNTS, ("13", 110), ("14", 180))),
+            Stack(280, (("15", 120), ("16", 120), ("17", 110), ("18", 60))),
+            Stack(280, (("19", 280), ("20", 50), ("21", 130))),
+        )),
+        Group("Strip", 1440, 880, (Stack(920, (("22", 310),)),)),
+    ),
+    random_seeds=(),
+)
+
+LAYOUTS = {
+    "blend_concepts": BLEND, "blend_concepts_sdxl": BLEND_SDXL, "explore_concepts": EXPLORE,
+    "explore_concepts_sdxl": EXPLORE_SDXL,
+}

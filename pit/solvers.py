@@ -1,0 +1,180 @@
+"""Solvers of the flow dx/dt = velocity(x, t), and the times that they step through from noise (t = 1) to 0.
+
+Every solver has the same signature, takes any falling times, and never evaluates at t = 0, which training
+never sees. Those that work on the estimate of the clean tokens, clean = x - t * velocity, use that the path
+is x_t = (1 - t) * clean + t * noise, with half the log of the signal-to-noise ratio log((1 - t) / t).
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+Velocity = Callable[[Tensor, float], Tensor]
+OnStep = Callable[[int, Tensor], None]
+Solver = Callable[[Velocity, Tensor, Sequence[float], OnStep], Tensor]
+
+SHIFT = 3.0
+
+
+def uniform(share: float) -> float:
+    """The published times: equal steps."""
+    return share
+
+
+def shifted(share: float) -> float:
+    """More steps where there is noise, shift 3 (Stable Diffusion 3, arXiv 2403.03206, section 5.3.2)."""
+    return SHIFT * share / (1 + (SHIFT - 1) * share)
+
+
+def cosine(share: float) -> float:
+    """More steps at both ends: half a cosine wave."""
+    return 0.5 * (1 - math.cos(math.pi * share))
+
+
+SCHEDULES: dict[str, Callable[[float], float]] = {"uniform": uniform, "shifted": shifted, "cosine": cosine}
+
+
+def time_steps(steps: int, strength: float = 1.0, schedule: str = "uniform") -> list[float]:
+    """Times from `strength` down to 0, in ceil(steps * strength) steps.
+
+    With `uniform` these are the published i / steps, which begin at the first at or above the strength.
+
+    Raises:
+        ValueError: unknown schedule, steps < 1, or a strength outside 0..1.
+    """
+    if schedule not in SCHEDULES:
+        raise ValueError(f"unknown schedule {schedule!r}; there are {', '.join(SCHEDULES)}")
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    if not 0.0 <= strength <= 1.0:
+        raise ValueError(f"strength must lie between 0 and 1, got {strength}")
+    taken = math.ceil(steps * strength)
+    if schedule == "uniform":
+        return [i / steps for i in range(taken, -1, -1)]
+    return [strength * SCHEDULES[schedule](i / taken) for i in range(taken, 0, -1)] + [0.0]
+
+
+def euler(velocity: Velocity, x: Tensor, times: Sequence[float], on_step: OnStep) -> Tensor:
+    """Euler's method: one evaluation a step, first order. The published sampler."""
+    for step, (t, t_next) in enumerate(pairwise(times)):
+        v = velocity(x, t)
+        on_step(step, x - t * v)
+        x = x + (t_next - t) * v
+    return x
+
+
+def heun(velocity: Velocity, x: Tensor, times: Sequence[float], on_step: OnStep) -> Tensor:
+    """Heun's method (arXiv 2206.00364, algorithm 1): two evaluations a step, second order; Euler's to 0."""
+    for step, (t, t_next) in enumerate(pairwise(times)):
+        v, width = velocity(x, t), t_next - t
+        on_step(step, x - t * v)
+        if t_next > 0:
+            v = (v + velocity(x + width * v, t_next)) / 2
+        x = x + width * v
+    return x
+
+
+def midpoint(velocity: Velocity, x: Tensor, times: Sequence[float], on_step: OnStep) -> Tensor:
+    """Explicit midpoint method: two evaluations a step, second order."""
+    for step, (t, t_next) in enumerate(pairwise(times)):
+        v = velocity(x, t)
+        on_step(step, x - t * v)
+        middle = (t + t_next) / 2
+        x = x + (t_next - t) * velocity(x + (middle - t) * v, middle)
+    return x
+
+
+def adams_bashforth_2(velocity: Velocity, x: Tensor, times: Sequence[float], on_step: OnStep) -> Tensor:
+    """Two-step Adams-Bashforth method: one evaluation a step, second order; the first step is Euler's."""
+    previous = previous_width = None
+    for step, (t, t_next) in enumerate(pairwise(times)):
+        v, width = velocity(x, t), t_next - t
+        on_step(step, x - t * v)
+        slope = v if previous is None else v + width / (2 * previous_width) * (v - previous)
+        x, previous, previous_width = x + width * slope, v, width
+    return x
+
+
+def snr_step(t: float, t_next: float) -> float:
+    """How much half the log of the signal-to-noise ratio grows: infinite from t = 1, and to 0."""
+    if t == 1 or t_next == 0:
+        return math.inf
+    return math.log((1 - t_next) / (1 - t) * t / t_next)
+
+
+def dpm_solver_2m(velocity: Velocity, x: Tensor, times: Sequence[float], on_step: OnStep) -> Tensor:
+    """DPM-Solver++(2M) (arXiv 2211.01095, algorithm 2): one evaluation a step, second order.
+
+    The clean estimate is carried on in a line; over an infinite step, the first and the last, it stays.
+    """
+    previous = previous_h = None
+    for step, (t, t_next) in enumerate(pairwise(times)):
+        clean, h = x - t * velocity(x, t), snr_step(t, t_next)
+        on_step(step, clean)
+        forecast = clean
+        if previous is not None and math.isfinite(h):
+            forecast = clean + h / (2 * previous_h) * (clean - previous)
+        x = torch.lerp(forecast, x, t_next / t)
+        previous, previous_h = clean, h
+    return x
+
+
+def unipc(velocity: Velocity, x: Tensor, times: Sequence[float], on_step: OnStep) -> Tensor:
+    """UniPC of order 2 with B(h) = exp(h) - 1 (arXiv 2302.04867, algorithm 7): one evaluation a step.
+
+    Each evaluation first corrects the step that led to it; the predictor is DPM-Solver++(2M).
+    """
+    before = None  # the step before: its x, its clean estimates (and an older one), its sizes
+    for step, (t, t_next) in enumerate(pairwise(times)):
+        clean, h = x - t * velocity(x, t), snr_step(t, t_next)
+        older = older_h = None
+        if before is not None:
+            x, older, older_h = corrected(*before, clean, t)
+        on_step(step, clean)
+        forecast = clean
+        if older is not None and math.isfinite(h):
+            forecast = clean + h / (2 * older_h) * (clean - older)
+        before = x, t, clean, h, older, older_h
+        x = torch.lerp(forecast, x, t_next / t)
+    return x
+
+
+def corrected(
+    x: Tensor, t: float, clean: Tensor, h: float, older: Tensor | None, older_h: float | None,
+    reached: Tensor, t_next: float,
+) -> tuple[Tensor, Tensor, float]:
+    """The step of UniPC from `x` at `t` to `t_next` once more, now with the clean estimate `reached` there.
+
+    Returns what it leads to, and the clean estimate and the size of the step for the next one.
+    """
+    forecast = (clean + reached) / 2
+    if older is not None:
+        ratio = -older_h / h
+        grown = math.expm1(-h)
+        first = (-grown / h - 1) / grown
+        second = 2 * ((grown / h + 1) / h - 0.5) / grown
+        weight = (first - second) / (1 - ratio)
+        forecast = clean + weight / ratio * (older - clean) + (first - weight) * (reached - clean)
+    return torch.lerp(forecast, x, t_next / t), clean, h
+
+
+SOLVERS: dict[str, Solver] = {
+    "euler": euler, "heun": heun, "midpoint": midpoint, "ab2": adams_bashforth_2, "dpm++ 2m": dpm_solver_2m,
+    "unipc": unipc,
+}
+
+
+def evaluation_times(solver: str, times: Sequence[float]) -> list[float]:
+    """The times at which a solver evaluates the velocity, in its order."""
+    asked: list[float] = []
+
+    def resting(x: Tensor, t: float) -> Tensor:
+        asked.append(t)
+        return x
+
+    SOLVERS[solver](resting, torch.zeros(()), times, lambda *_: None)
+    return asked
