@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchmarks.solver_errors import creature_domain
+from benchmarks.solver_errors import REFERENCE_STEPS, creature_domain
 from pit.flow import concept_noise, sample_prior
 from pit.prior import IPPrior, rope_table
 from pit.solvers import evaluation_times, time_steps
@@ -120,7 +120,7 @@ def measure(task: Task, repeats: int) -> list[float]:
 def errors() -> list[float]:
     """Of each sampler on the creature prior, against the exact solution in fp32."""
     domain = creature_domain(GUIDANCE)
-    exact = domain.sample("midpoint", 1000, "uniform")
+    exact = domain.sample("midpoint", REFERENCE_STEPS, "uniform")
     found = []
     for sampler in SAMPLERS:
         settings = {"solver": "euler", "schedule": "uniform", "steps": STEPS} | sampler.settings

@@ -79,8 +79,9 @@ def watcher(prior: ManagedPrior, concepts: int) -> Callable[[int, int, int, Tens
 
 
 def wall(pictures: Tensor) -> Image.Image:
-    """Small pictures `[B, H, W, 3]` as a contact sheet."""
-    enlarged = [picture.resize((PREVIEW_PIXELS, PREVIEW_PIXELS)) for picture in to_pil(pictures)]
+    """Small pictures `[B, H, W, 3]` as a contact sheet; what is not finite is black."""
+    small = to_pil(pictures.nan_to_num())
+    enlarged = [picture.resize((PREVIEW_PIXELS, PREVIEW_PIXELS)) for picture in small]
     return contact_sheet(enlarged, math.ceil(math.sqrt(len(enlarged))), PREVIEW_PIXELS)
 
 

@@ -86,8 +86,9 @@ def test_latents_have_unit_spread_after_standardising(tmp_path):
 
 
 def test_the_whole_command_trains_and_exports(tmp_path, monkeypatch):
-    for module in (reader, encoder, autoencoder, unet, prior):
+    for module in (reader, encoder, autoencoder, unet):
         monkeypatch.setattr(module, "STAGE", replace(module.STAGE, steps=1, batch=2))
+    monkeypatch.setattr(prior, "RECIPE", replace(prior.RECIPE, steps=1, batch=2))
     monkeypatch.setattr(encoder, "PART_BATCH", 2)
     monkeypatch.setattr(reader, "FLAWED", 2)
     parser = argparse.ArgumentParser()
@@ -97,7 +98,7 @@ def test_the_whole_command_trains_and_exports(tmp_path, monkeypatch):
         "--workers", "1", "--device", "cpu", "--precision", "fp32",
     ]
     assert run(parser.parse_args(flags)) == 0
-    names = ("ip_adapter", "ip_prior", "reader", "renderer", "vision")
+    names = ("ip_adapter", "ip_prior", "preview", "reader", "renderer", "vision")
     written = {path.name for path in (tmp_path / "weights").iterdir()}
     assert written == {f"creature_{name}.safetensors" for name in names}
     adapter = load_ip_adapter(tmp_path / "weights" / "creature_ip_adapter.safetensors")

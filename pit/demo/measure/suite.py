@@ -39,7 +39,7 @@ class Sampling:
     solver: str = "euler"
 
 
-RECOMMENDED = Sampling(guidance_scale=3.0)
+RECOMMENDED = Sampling(guidance_scale=2.5)
 PUBLISHED = Sampling(guidance_scale=2.0)
 UNGUIDED = Sampling(guidance_scale=1.0)
 

@@ -1,22 +1,35 @@
-"""The IP-Prior on the creatures' tokens, with the published loss and, at first, a training aid."""
+"""The IP-Prior on the creatures' tokens: a token cache of the data set, and the trainer of `pit.training`."""
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
-from ...flow import interpolate, logit_normal_time
+from ...checkpoints import load_prior
 from ...prior import IPPrior
-from ..sizes import PRIOR
+from ...training.cache import Sources
+from ...training.cache_writer import CacheWriter
+from ...training.encode import TokenEncoder, fingerprints
+from ...training.recipes import RECOMMENDED, RunSettings, Sizes
+from ...training.start import begin
+from ...training.trainer import Progress
+from ..sizes import ENCODER_SIZE, PRIOR
 from .data import NO_PART, PART_VIEWS
-from .encoder import Reading, attribute_loss
-from .stage import Run, Stage, train_stage
+from .encoder import ImageTokens
+from .stage import Run
 
-STAGE = Stage("prior", steps=7000, batch=64, learning_rate=1.5e-3, warmup=200, ema_decay=0.998)
-DROP_ALL = 0.1
-AID_WEIGHT = 0.3
+# Small models bear larger steps; short batches are cheaper than masked ones on a CPU.
+RECIPE = replace(
+    RECOMMENDED, steps=9000, batch=32, learning_rate=4e-3, max_parts=PART_VIEWS, lengths="batch",
+    shortened_share=1.0,
+)
+SIZES = Sizes(PRIOR["hidden_dim"], PRIOR["num_layers"], PRIOR["num_heads"])
+SAVE_EVERY = 500
 
 
 @dataclass(frozen=True)
@@ -26,60 +39,45 @@ class PriorData:
     Attributes:
         tokens: of the creatures, `[N, 16, D]`.
         parts: tokens of their parts, `[N, 5, 16, D]`.
-        empty: tokens of the white picture, `[1, 16, D]`.
-        part_labels: `[N, 5, A]`, -100 = not seen.
         part_kinds: `[N, 5]`, -1 = no part.
+        empty, uncond: tokens of the white and of the all-zero picture, `[1, 16, D]`.
     """
 
     tokens: Tensor
     parts: Tensor
+    part_kinds: np.ndarray
     empty: Tensor
-    part_labels: Tensor
-    part_kinds: Tensor
+    uncond: Tensor
 
 
-def train_prior(run: Run, data: PriorData, reading: Reading, aid: bool = True) -> IPPrior:
-    """Train the prior.
+def train_prior(run: Run, cache: Path) -> IPPrior:
+    """Train on a token cache, in the folder `prior` of the run; goes on if that holds a run."""
+    recipe = replace(RECIPE, precision="fp32" if run.precision == torch.float32 else "bf16")
+    settings = RunSettings(run.folder / "prior", run.seed, SAVE_EVERY, SAVE_EVERY)
+    trainer = begin(cache, SIZES, recipe, settings, cpu=run.device.type == "cpu")
+    with tqdm(total=recipe.steps, initial=trainer.state.step, desc="prior", mininterval=5) as bar:
+        def on_step(progress: Progress) -> None:
+            bar.update()
+            if progress.validation is not None:
+                bar.set_postfix(validation=f"{progress.validation.loss:.4f}", refresh=False)
 
-    Args:
-        aid: add the cross-entropy of the given parts' attributes, read off the estimate of the clean tokens
-            by the encoder's training head. It fades to nothing over the run, and departs from the paper.
-    """
-    torch.manual_seed(run.seed)
-    model = IPPrior(**PRIOR)
-    model.reset_parameters()
-    model.to(run.device)
-    reading = reading.to(run.device).requires_grad_(False)
-
-    def loss_at(step: int, generator: torch.Generator) -> Tensor:
-        clean, parts, targets = (x.to(run.device) for x in draw_batch(data, generator))
-        t = logit_normal_time(STAGE.batch, generator).to(run.device)
-        noise = torch.randn(clean.shape, generator=generator).to(run.device)
-        x = interpolate(clean, noise, t)
-        with run.autocast():
-            velocity = model(x, t, parts).float()
-        loss = (noise - clean - velocity).square().mean()
-        if not aid:
-            return loss
-        estimate = x - t[:, None, None] * velocity
-        fade = 0.5 * (1 + math.cos(math.pi * step / STAGE.steps))
-        return loss + AID_WEIGHT * fade * attribute_loss(reading.attributes(estimate.flatten(1)), targets)
-
-    return train_stage(run, STAGE, model, loss_at)
+        return load_prior(trainer.run(on_step))
 
 
-def draw_batch(data: PriorData, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Clean tokens, part slots, and the attributes that the given parts show (-100 elsewhere).
-
-    All samples of a batch have the same number of slots, 1 to 5; each fills a random number of them, the
-    others are empty. One sample in ten has no part at all.
-    """
-    rows = torch.randint(len(data.tokens), (STAGE.batch,), generator=generator)
-    slots = int(torch.randint(1, PART_VIEWS + 1, (1,), generator=generator))
-    filled = 1 + (torch.rand(STAGE.batch, generator=generator) * slots).long()
-    filled[torch.rand(STAGE.batch, generator=generator) < DROP_ALL] = 0
-    order = torch.rand(STAGE.batch, PART_VIEWS, generator=generator).argsort(dim=1)[:, :slots]
-    given = (torch.arange(slots) < filled[:, None]) & (data.part_kinds[rows[:, None], order] != NO_PART)
-    parts = torch.where(given[:, :, None, None], data.parts[rows[:, None], order], data.empty)
-    seen = data.part_labels[rows[:, None], order].masked_fill(~given[:, :, None], -100)
-    return data.tokens[rows], parts.flatten(1, 2), seen.amax(dim=1)
+def write_cache(folder: Path, data: PriorData, encoder: ImageTokens) -> Path:
+    """The tokens of a data set as a token cache, in place of an older one."""
+    shutil.rmtree(folder, ignore_errors=True)
+    models = fingerprints(TokenEncoder(
+        "creature encoder", "creature resampler", ENCODER_SIZE, encoder.vision.features, encoder.resampler
+    ))
+    with CacheWriter(
+        folder, width=data.tokens.shape[-1], variants=1, augmentation={}, encoder=models[0],
+        adapter=models[1], empty=data.empty, uncond=data.uncond, shard_rows=65_536,
+    ) as writer:
+        for number, (target, parts, kinds) in enumerate(
+            zip(data.tokens, data.parts, data.part_kinds, strict=True)
+        ):
+            given = [slot for slot in range(PART_VIEWS) if kinds[slot] != NO_PART]
+            sources = Sources(f"creature {number:06d}", parts=tuple((str(slot), "") for slot in given))
+            writer.add(sources, target, [parts[slot][None] for slot in given])
+    return folder

@@ -20,7 +20,7 @@ from .autoencoder import build_autoencoder, encode_pictures, train_autoencoder
 from .data import open_dataset
 from .encoder import ImageTokens, TaughtEncoder, encode_pixels, encode_views, train_encoder
 from .export import export
-from .prior import PriorData, train_prior
+from .prior import PriorData, train_prior, write_cache
 from .reader import train_reader
 from .stage import Run, save_tensors
 from .unet import Renderer, RenderingData, train_unet
@@ -40,16 +40,17 @@ def run_stages(arguments: argparse.Namespace) -> int:
         "encoder": lambda: train_encoder(run, data),
         "autoencoder": lambda: train_autoencoder(run, data, finished(run, "encoder").encoder.vision),
         "unet": lambda: train_unet(run, rendering_data(run, data)),
-        "prior": lambda: train_prior(run, prior_data(run, data), finished(run, "encoder").reading),
+        "prior": lambda: train_prior(run, token_cache(run, data)),
     }
     wanted = arguments.stage or STAGES
     for name in STAGES:
         if name in trainers and name in wanted:
             save_tensors(trainers[name]().state_dict(), result_path(run, name))
     if "export" in wanted:
+        taught = finished(run, "encoder")
         export(
-            arguments.weights or FOLDER, finished(run, "autoencoder"), finished(run, "encoder").encoder,
-            finished(run, "unet"), finished(run, "prior"), finished(run, "reader"),
+            arguments.weights or FOLDER, finished(run, "autoencoder"), taught.encoder,
+            finished(run, "unet"), finished(run, "prior"), finished(run, "reader"), taught.reading.preview,
         )
     return 0
 
@@ -108,22 +109,37 @@ def prior_data(run: Run, data: dict[str, np.ndarray]) -> PriorData:
     views = data["part_views"].reshape(-1, *shape[2:])
     white = np.full((1, ENCODER_SIZE, ENCODER_SIZE, 3), 255, np.uint8)
 
+    encoder = finished(run, "encoder").encoder
+
     def encode(model: TaughtEncoder) -> Tensor:
         return encode_views(model.encoder, views, run.device)
 
     return PriorData(
         tokens=whole_tokens(run, data),
         parts=cached(run, "part_tokens", "encoder", encode).unflatten(0, shape[:2]),
-        empty=encode_views(finished(run, "encoder").encoder, white, run.device),
-        part_labels=torch.from_numpy(data["part_labels"].astype(np.int64)),
-        part_kinds=torch.from_numpy(data["part_kinds"].astype(np.int64)),
+        part_kinds=data["part_kinds"],
+        empty=encode_views(encoder, white, run.device),
+        uncond=uncond_tokens(encoder, run.device),
     )
+
+
+def token_cache(run: Run, data: dict[str, np.ndarray]) -> Path:
+    """The token cache that the prior learns from; written again when the encoder is newer."""
+    folder = run.folder / "tokens"
+    if is_older(folder / "manifest.json", result_path(run, "encoder")):
+        write_cache(folder, prior_data(run, data), finished(run, "encoder").encoder.cpu())
+    return folder
+
+
+def is_older(path: Path, source: Path) -> bool:
+    """Whether a file is missing, or older than what it was made from."""
+    return not path.exists() or path.stat().st_mtime < source.stat().st_mtime
 
 
 def cached(run: Run, name: str, stage: str, make: Callable[[nn.Module], Tensor]) -> Tensor:
     """What an earlier stage's model makes of the data set; made again when that stage's result is newer."""
     path, source = result_path(run, name), result_path(run, stage)
-    if not path.exists() or path.stat().st_mtime < source.stat().st_mtime:
+    if is_older(path, source):
         with run.autocast():
             save_tensors({name: make(finished(run, stage)).half()}, path)
     return torch.load(path, map_location="cpu", weights_only=True)[name].float()

@@ -1,6 +1,7 @@
 """What IP-Prior Sample does beyond the published sampler: order, intervals, memory, previews, types."""
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -84,12 +85,24 @@ def test_a_negative_part_is_led_away_from(sample, inside, parts, prior):
     assert (away - without).abs().max() > 1e-3
 
 
-def test_damaged_weights_are_told_with_the_step(inside, sample):
+class NoPictures:
+    """Stands in for a preview whose pictures are as broken as its tokens."""
+
+    def __init__(self, patcher):
+        self.model, self.patcher = self, patcher
+
+    def pictures(self, tokens):
+        return tokens[:, None, :2, :3]
+
+
+def test_damaged_weights_are_told_with_the_step(inside, sample, monkeypatch):
     damaged = inside.prior()
     with torch.no_grad():
         damaged.patcher.model.final_layer.linear.weight.fill_(float("nan"))
-    with pytest.raises(FloatingPointError, match="not finite at step 1 of 4"):
-        sample(prior=damaged)
+    monkeypatch.setattr(inside.comfy("model_management"), "load_models_gpu", lambda *_, **__: None)
+    for prior in (damaged, replace(damaged, preview=NoPictures(damaged.patcher))):
+        with pytest.raises(FloatingPointError, match="not finite at step 1 of 4"):
+            sample(prior=prior)
 
 
 class Shown:
