@@ -73,7 +73,7 @@ def watcher(prior: ManagedPrior, concepts: int) -> Callable[[int, int, int, Tens
         picture, now = None, time.monotonic()
         if prior.preview is not None and (step == total or now - shown > SECONDS_BETWEEN_PREVIEWS):
             shown, picture = now, wall(prior.preview.model.pictures(estimates.float()))
-        done(first * total + step * len(estimates), concepts * total, picture)
+        done((first * total + step * len(estimates)) // concepts, total, picture)
 
     return on_step
 

@@ -45,7 +45,7 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """Adaptive layer norm: `x [B, N, C]`, `shift` and `scale [B, 1, C]`."""
-    return torch.addcmul(shift, x, 1 + scale)
+    return x * (1 + scale) + shift
 
 
 class TimeEmbedder(nn.Module):
@@ -118,8 +118,8 @@ class Block(nn.Module):
         """
         shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = modulation.chunk(6, dim=-1)
         modulated = modulate(self.attention_norm(x), shift_a, scale_a)
-        x = torch.addcmul(x[:, :outputs], gate_a, self.attention(modulated, rope, mask, outputs))
-        return torch.addcmul(x, gate_f, self.feed_forward(modulate(self.ffn_norm(x), shift_f, scale_f)))
+        x = x[:, :outputs] + gate_a * self.attention(modulated, rope, mask, outputs)
+        return x + gate_f * self.feed_forward(modulate(self.ffn_norm(x), shift_f, scale_f))
 
 
 class FinalLayer(nn.Module):

@@ -57,6 +57,12 @@ def data_parallel(cpu: bool) -> Accelerator:
     return accelerator
 
 
+def leave() -> None:
+    """Take leave of the other processes, if there are any: one that merely ends may be aborted."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def build_prior(config: PriorConfig) -> IPPrior:
     """An IP-Prior of these sizes, fp32, with torch's initial weights."""
     return IPPrior(config.embedding_dim, config.hidden_dim, config.num_layers, config.num_heads,

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from .chart import training_chart
 from .metrics import read_points
 from .recipes import CHOICES, PRESETS, PUBLISHED, Recipe, RunSettings, Sizes, Trained
-from .start import begin
+from .start import begin, leave
 from .trainer import PriorTrainer, Progress, TrainingError
 
 CHART = "training.png"
@@ -54,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print(f"stopped; the same command goes on from {args.output}", file=sys.stderr)
         return 130
+    finally:
+        leave()
     if path is not None:
         print(f"written: {path}")
     return 0

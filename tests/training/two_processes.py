@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pit.training.recipes import RECOMMENDED, RunSettings, Sizes
-from pit.training.start import begin, data_parallel
+from pit.training.start import begin, data_parallel, leave
 
 RECIPE = replace(RECOMMENDED, steps=9, batch=2)
 
@@ -35,6 +35,8 @@ def main() -> None:
     except (ValueError, KeyboardInterrupt, Cancelled) as error:
         told = [reached[-1:], type(error).__name__, str(error)]
         folder.with_name(f"{fault} {rank}.json").write_text(json.dumps(told), encoding="utf-8")
+    finally:
+        leave()
 
 
 if __name__ == "__main__":

@@ -133,7 +133,7 @@ def test_the_creature_models_show_what_the_concepts_come_to(inside):
         with Shown(inside) as pictures:
             inside.pack("nodes.prior").SamplePrior.execute(prior, parts, 0, 5, 8, 2.0, "euler", 0.6)
     value, total, wall = pictures[-1]
-    assert (value, total, wall.size) == (40, 40, (3 * SIZE, 2 * SIZE))
+    assert (value, total, wall.size) == (8, 8, (3 * SIZE, 2 * SIZE))
     colours = wall.crop((0, 0, SIZE, SIZE)).getcolors(maxcolors=10**6)
     assert len(colours) > 100, "a creature was expected"
     assert wall.crop((2 * SIZE, SIZE, 3 * SIZE, 2 * SIZE)).getextrema() == ((255, 255),) * 3
