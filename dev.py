@@ -24,7 +24,7 @@ from dev import LOGS, ROOT, STATE, Failure
 from dev.comfyui import GIVEN, ensure_comfyui, existing_comfyui, make_base
 from dev.environment import enter_environment
 
-LONG_BENCHMARKS = ("presets",)  # half an hour, so to be asked for by name
+LONG_BENCHMARKS = ("presets", "solver_errors")  # a quarter of an hour and more: to be asked for by name
 
 
 def main(arguments: list[str]) -> int:

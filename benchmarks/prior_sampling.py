@@ -28,7 +28,7 @@ from pit.solvers import evaluation_times, time_steps
 
 WIDTH, HEADS, SLOTS, TOKENS = 2048, 32, 4, 16
 GUIDANCE, STEPS = 2.0, 25
-FAST = {"solver": "unipc", "schedule": "cosine", "steps": 10}
+FAST = {"solver": "unipc", "schedule": "cosine", "steps": 12}
 GEMM_SIZE = 2048
 
 

@@ -106,19 +106,20 @@ def snr_step(t: float, t_next: float) -> float:
     return math.log((1 - t_next) / (1 - t) * t / t_next)
 
 
-def dpm_solver_2m(velocity: Velocity, x: Tensor, times: Sequence[float], on_step: OnStep) -> Tensor:
-    """DPM-Solver++(2M) (arXiv 2211.01095, algorithm 2): one evaluation a step, second order.
+def carried_on(clean: Tensor, h: float, older: Tensor | None, older_h: float | None) -> Tensor:
+    """The clean estimate half a step on, in a line with an older one; over an infinite step it stays."""
+    if older is None or not math.isfinite(h):
+        return clean
+    return clean + h / (2 * older_h) * (clean - older)
 
-    The clean estimate is carried on in a line; over an infinite step, the first and the last, it stays.
-    """
+
+def dpm_solver_2m(velocity: Velocity, x: Tensor, times: Sequence[float], on_step: OnStep) -> Tensor:
+    """DPM-Solver++(2M) (arXiv 2211.01095, algorithm 2): one evaluation a step, second order."""
     previous = previous_h = None
     for step, (t, t_next) in enumerate(pairwise(times)):
         clean, h = x - t * velocity(x, t), snr_step(t, t_next)
         on_step(step, clean)
-        forecast = clean
-        if previous is not None and math.isfinite(h):
-            forecast = clean + h / (2 * previous_h) * (clean - previous)
-        x = torch.lerp(forecast, x, t_next / t)
+        x = torch.lerp(carried_on(clean, h, previous, previous_h), x, t_next / t)
         previous, previous_h = clean, h
     return x
 
@@ -128,29 +129,23 @@ def unipc(velocity: Velocity, x: Tensor, times: Sequence[float], on_step: OnStep
 
     Each evaluation first corrects the step that led to it; the predictor is DPM-Solver++(2M).
     """
-    before = None  # the step before: its x, its clean estimates (and an older one), its sizes
+    before = None  # of the step before: x, t, clean estimate and size, and the older estimate and size
     for step, (t, t_next) in enumerate(pairwise(times)):
         clean, h = x - t * velocity(x, t), snr_step(t, t_next)
         older = older_h = None
         if before is not None:
-            x, older, older_h = corrected(*before, clean, t)
+            x, older, older_h = corrected(*before, clean, t), *before[2:4]
         on_step(step, clean)
-        forecast = clean
-        if older is not None and math.isfinite(h):
-            forecast = clean + h / (2 * older_h) * (clean - older)
         before = x, t, clean, h, older, older_h
-        x = torch.lerp(forecast, x, t_next / t)
+        x = torch.lerp(carried_on(clean, h, older, older_h), x, t_next / t)
     return x
 
 
 def corrected(
     x: Tensor, t: float, clean: Tensor, h: float, older: Tensor | None, older_h: float | None,
     reached: Tensor, t_next: float,
-) -> tuple[Tensor, Tensor, float]:
-    """The step of UniPC from `x` at `t` to `t_next` once more, now with the clean estimate `reached` there.
-
-    Returns what it leads to, and the clean estimate and the size of the step for the next one.
-    """
+) -> Tensor:
+    """UniPC's step from `x` at `t` to `t_next` once more, now with the clean estimate `reached` there."""
     forecast = (clean + reached) / 2
     if older is not None:
         ratio = -older_h / h
@@ -159,7 +154,7 @@ def corrected(
         second = 2 * ((grown / h + 1) / h - 0.5) / grown
         weight = (first - second) / (1 - ratio)
         forecast = clean + weight / ratio * (older - clean) + (first - weight) * (reached - clean)
-    return torch.lerp(forecast, x, t_next / t), clean, h
+    return torch.lerp(forecast, x, t_next / t)
 
 
 SOLVERS: dict[str, Solver] = {

@@ -61,7 +61,7 @@ def validation_set(cache: TokenCache, concepts: Tensor, max_parts: int) -> Valid
 
 @torch.no_grad()
 def validate(prior: IPPrior, chosen: ValidationSet, device: torch.device) -> Validation:
-    """The validation loss of a prior, in the precision of its weights."""
+    """The validation loss of a prior."""
     losses = []
     for start, end in chosen.batches():
         batch = chosen.read(start, end).to(device)
