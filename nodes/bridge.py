@@ -19,8 +19,8 @@ from ..pit.training.encode import TokenEncoder
 from ..pit.training.make_parts import file_name
 from .types import ManagedIPAdapter
 
-FOLDERS = {"ip_adapter": "ipadapter", "ip_prior": "ip_prior"}
-TITLES = {"ip_adapter": "IP-Adapter+", "ip_prior": "IP-Prior"}
+FOLDERS = {"ip_adapter": "ipadapter", "ip_prior": "ip_prior", "ip_lora": "loras"}
+LOADERS = {"ip_adapter": "Load IP-Adapter+", "ip_prior": "Load IP-Prior", "ip_lora": "Apply IP-LoRA"}
 PICTURES_AT_ONCE = 16
 WIDE = 1024
 
@@ -50,7 +50,7 @@ def why_missing(kind: str, name: str) -> str | None:
     found = sorted({file for folder in folders for file in folder_paths.recursive_search(folder)[0]})
     more = f" and {len(found) - 8} more" if len(found) > 8 else ""
     return (
-        f"Load {TITLES[kind]} is set to {name!r}. It looked in {', '.join(folders)} and found "
+        f"{LOADERS[kind]} is set to {name!r}. It looked in {', '.join(folders)} and found "
         f"{', '.join(found[:8]) or 'nothing'}{more} there. {where_to_get(kind)}"
     )
 
@@ -72,7 +72,8 @@ def file_stamp(path: str) -> tuple[int, int] | None:
 
 
 def managed(
-    build: Callable[..., nn.Module], state: Mapping[str, Tensor], dtype: torch.dtype | None = None
+    build: Callable[..., nn.Module], state: Mapping[str, Tensor], dtype: torch.dtype | None = None,
+    dynamic: bool = True,
 ) -> comfy.model_patcher.ModelPatcher:
     """A module that ComfyUI loads, offloads and frees.
 
@@ -80,11 +81,13 @@ def managed(
         build: makes the module; called with `operations`, `device` and `dtype`.
         state: all its weights.
         dtype: what they are kept in, and cast from where they are used; by default that in which most come.
+        dynamic: may be loaded piece by piece while it runs, where ComfyUI can; a CUDA graph wants it whole.
     """
     device = comfy.model_management.unet_offload_device()
     dtype = dtype or comfy.utils.weight_dtype(state)
     module = build(operations=comfy.ops.manual_cast, device=device, dtype=dtype).eval()
-    patcher = comfy.model_patcher.CoreModelPatcher(
+    patchers = comfy.model_patcher
+    patcher = (patchers.CoreModelPatcher if dynamic else patchers.ModelPatcher)(
         module, load_device=comfy.model_management.get_torch_device(), offload_device=device
     )
     state = {key: value.to(dtype) for key, value in state.items()}

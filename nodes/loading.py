@@ -33,7 +33,7 @@ def load_prior(path: str, name: str, num_heads: int | None = None) -> ManagedPri
         feed_forward_dim=config.feed_forward_dim,
     )
     dtype = prior_dtype(config.hidden_dim)
-    return ManagedPrior(name, managed(build, state, dtype), config, dtype)
+    return ManagedPrior(name, managed(build, state, dtype, dynamic=False), config, dtype)
 
 
 class LoadIPAdapter(io.ComfyNode):
