@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from pit.prior import IPPrior
 from pit.training.batches import Batch
-from pit.training.recipes import Recipe, Sizes
+from pit.training.prior_recipes import PriorRecipe, Sizes
 from pit.training.state import build_optimizer
 from pit.training.validation import batch_loss
 
@@ -96,7 +96,7 @@ class TrainingStep:
     """
 
     def __init__(
-        self, recipe: Recipe, sizes: Sizes, width: int, slots: int, device: torch.device, operations=nn
+        self, recipe: PriorRecipe, sizes: Sizes, width: int, slots: int, device: torch.device, operations=nn
     ) -> None:
         def new_prior() -> IPPrior:
             shape = (width, sizes.hidden_dim, sizes.num_layers, sizes.num_heads)
@@ -131,7 +131,7 @@ class TrainingStep:
             torch._foreach_lerp_(old, new, 1 - self.recipe.ema_decay)
 
 
-def counted_memory(recipe: Recipe, sizes: Sizes, width: int, slots: int) -> Memory:
+def counted_memory(recipe: PriorRecipe, sizes: Sizes, width: int, slots: int) -> Memory:
     """Of a training on a GPU, which need not be there."""
     with FakeTensorMode(), LiveBytes() as live:
         step = TrainingStep(recipe, sizes, width, slots, torch.device("cpu"), OnGPU)
@@ -145,7 +145,7 @@ def counted_memory(recipe: Recipe, sizes: Sizes, width: int, slots: int) -> Memo
     return Memory(parameters, live.gradients_at_peak, optimizer, average, rest)
 
 
-def measured_memory(recipe: Recipe, sizes: Sizes, width: int, slots: int, device: torch.device) -> int:
+def measured_memory(recipe: PriorRecipe, sizes: Sizes, width: int, slots: int, device: torch.device) -> int:
     """Most bytes that PyTorch's tensors took on a GPU that did the same."""
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated(device)

@@ -23,17 +23,19 @@ from tqdm import tqdm
 
 from pit.checkpoints import load_prior
 from pit.demo.chain import CreatureChain
+from pit.demo.measure import suite
 from pit.demo.measure.scores import is_whole, kept
-from pit.demo.measure.suite import Laboratory, Sampling
 from pit.demo.measure.trials import Trial, all_targets, draw_trials
 from pit.demo.reader import load_reader
 from pit.demo.training.data import open_dataset
 from pit.demo.training.encoder import ImageTokens, encode_views
 from pit.demo.training.prior import RECIPE, SIZES, PriorData, write_cache
 from pit.images import to_pil
+from pit.training.cache import open_cache
 from pit.training.metrics import read_points
-from pit.training.recipes import PUBLISHED, RECOMMENDED, Recipe, RunSettings
-from pit.training.start import begin
+from pit.training.prior_recipes import PUBLISHED, RECOMMENDED, PriorRecipe
+from pit.training.recipes import RunSettings
+from pit.training.start import begin, new_prior
 
 RECIPES = {
     "published": PUBLISHED,
@@ -43,7 +45,7 @@ RECIPES = {
 }
 ENDLESS = 10**6
 WARM_UP, TIMED = 10, 60
-SAMPLING = Sampling(guidance_scale=3.0)
+SAMPLING = suite.RECOMMENDED
 SHOWN, CELL, LABEL = 8, 96, 200
 CPU = torch.device("cpu")
 
@@ -72,7 +74,7 @@ def creature_cache(folder: Path, chain: CreatureChain, count: int) -> Path:
     return write_cache(folder / "cache", prior_data, encoder)
 
 
-def train(cache: Path, folder: Path, recipe: Recipe, minutes: float) -> Path:
+def train(cache: Path, folder: Path, recipe: PriorRecipe, minutes: float) -> Path:
     """A prior trained for so long; the number of steps follows from the time of the first ones."""
     steps = int(60 * minutes / seconds_a_step(cache, folder / "timing", recipe))
     settings = RunSettings(folder / "run", save_every=ENDLESS, validate_every=ENDLESS)
@@ -81,7 +83,7 @@ def train(cache: Path, folder: Path, recipe: Recipe, minutes: float) -> Path:
         return trainer.run(lambda progress: bar.update())
 
 
-def seconds_a_step(cache: Path, folder: Path, recipe: Recipe) -> float:
+def seconds_a_step(cache: Path, folder: Path, recipe: PriorRecipe) -> float:
     settings = RunSettings(folder, save_every=ENDLESS, validate_every=ENDLESS)
     trainer = begin(cache, SIZES, replace(recipe, steps=ENDLESS), settings, cpu=True)
     with trainer.batches() as batches:
@@ -92,13 +94,17 @@ def seconds_a_step(cache: Path, folder: Path, recipe: Recipe) -> float:
     return (time.perf_counter() - start) / TIMED
 
 
-def pictures_of(lab: Laboratory, trials: list[Trial]) -> Tensor:
+def pictures_of(lab: suite.Laboratory, trials: list[Trial]) -> Tensor:
     """What the prior of the chain completes the parts to, `[N, 3, 128, 128]`."""
     tokens = lab.sample(lab.conditions(trials), SAMPLING)
     return lab.chain.draw(tokens, [trial.caption for trial in trials], lab.seed)
 
 
-def outcome(lab: Laboratory, run: Path, count: int) -> Outcome:
+def draw_shown(lab: suite.Laboratory, trials: list[Trial]) -> list[Image.Image]:
+    return to_pil(pictures_of(lab, trials).permute(0, 2, 3, 1))
+
+
+def outcome(lab: suite.Laboratory, run: Path, count: int) -> Outcome:
     """Measure the prior of the chain."""
     last = [point for point in read_points(run) if point.validation is not None][-1]
     shares, whole = {}, []
@@ -138,13 +144,14 @@ def main() -> None:
 def compare(options: argparse.Namespace, folder: Path) -> None:
     """Train, measure and print."""
     chain = CreatureChain()
-    lab, trials = Laboratory(chain, load_reader(), 100), draw_trials(7, SHOWN, 2, 0.0)
+    lab, trials = suite.Laboratory(chain, load_reader(), 100), draw_trials(7, SHOWN, 2, 0.0)
     cache = creature_cache(folder, chain, options.creatures)
-    outcomes, rows = {}, {}
+    chain.prior = new_prior(open_cache(cache), SIZES, seed=0)[0].eval()
+    outcomes, rows = {}, {"untrained": draw_shown(lab, trials)}
     for name, recipe in RECIPES.items():
         chain.prior = load_prior(train(cache, folder / name, recipe, options.minutes)).eval()
         outcomes[name] = outcome(lab, folder / name / "run", options.count)
-        rows[name] = to_pil(pictures_of(lab, trials).permute(0, 2, 3, 1))
+        rows[name] = draw_shown(lab, trials)
     print(f"{options.minutes:g} minutes each on {torch.get_num_threads()} CPU threads, from nothing; kept on "
           f"{options.count} free mixtures each, guidance {SAMPLING.guidance_scale:g}")
     print(f"{'recipe':<30}{'steps':>8}{'batch':>8}{'validation':>12}{'kept of 2':>12}{'of 5':>8}{'whole':>8}")

@@ -1,6 +1,6 @@
 """How far each solver stays from the exact solution of the flow, by its number of evaluations.
 
-On the IP-Prior of the creature models, with guidance; the exact solution is that of 500 midpoint steps.
+On the IP-Prior of the creature models, with guidance; the exact solution is that of 1000 midpoint steps.
 Prints a table, and with --picture draws the curves. Run in the folder of the pack:
 
     python -m benchmarks.solver_errors
@@ -26,7 +26,7 @@ from pit.flow import concept_noise, sample_prior
 from pit.solvers import SCHEDULES, SOLVERS, evaluation_times, time_steps
 
 CONCEPTS, PARTS, SEED, GUIDANCE = 16, 3, 7, 2.0
-REFERENCE_STEPS = 500
+REFERENCE_STEPS = 1000
 BUDGETS = (4, 6, 8, 10, 12, 16, 20, 25, 32, 50)
 COLOURS = ("#333333", "#d1495b", "#edae49", "#00798c", "#30638e", "#8f4cb3")
 SIZE, BOX = (900, 520), (80, 40, 860, 460)

@@ -28,10 +28,12 @@ from pit.demo.sizes import ENCODER_SIZE, PRIOR, TOKEN_DIM
 from pit.prior import IPPrior
 from pit.training.cache import TOKENS, Fingerprint, Sources, TokenCache, open_cache
 from pit.training.cache_writer import CacheWriter
-from pit.training.recipes import PRESETS, RECOMMENDED, RunSettings, Sizes
+from pit.training.prior_recipes import PRESETS, RECOMMENDED, Sizes
+from pit.training.prior_task import PriorTask
+from pit.training.recipes import RunSettings
 from pit.training.start import new_prior
 from pit.training.state import TrainingState
-from pit.training.trainer import PriorTrainer
+from pit.training.trainer import Trainer
 
 PARTS = 7
 SLOTS = 1 + PARTS  # with the reference, as the published model of characters
@@ -113,15 +115,16 @@ def random_cache(folder: Path, width: int) -> TokenCache:
 
 def new_trainer(
     preset: str, scale: Scale, cache: TokenCache, batch: int, folder: Path, device: torch.device
-) -> PriorTrainer:
+) -> Trainer:
     """The trainer of the pack, with a preset that leaves out no slot and no part."""
     prior, config = new_prior(cache, scale.sizes, seed=0)
     recipe = replace(PRESETS[preset], batch=batch, steps=ENDLESS, shortened_share=0.0)
     settings = RunSettings(folder, save_every=ENDLESS, validate_every=ENDLESS)
-    return PriorTrainer(prior, config, cache, recipe, settings, Accelerator(cpu=device.type == "cpu"))
+    task = PriorTask(prior, config, cache, recipe, settings)
+    return Trainer(task, recipe, settings, Accelerator(cpu=device.type == "cpu"))
 
 
-def time_trainer(trainer: PriorTrainer, steps: int) -> float:
+def time_trainer(trainer: Trainer, steps: int) -> float:
     """Seconds of a step, as in a run."""
     with trainer.batches() as batches:
         for number in range(WARM_UP + steps):
@@ -132,7 +135,7 @@ def time_trainer(trainer: PriorTrainer, steps: int) -> float:
         return (clock(trainer.device) - start) / steps
 
 
-def time_waiting(trainer: PriorTrainer, steps: int) -> StepTimes:
+def time_waiting(trainer: Trainer, steps: int) -> StepTimes:
     """The same, stopped before and after the batch has come: slower where a GPU could have gone on."""
     waiting = copying = total = 0.0
     with trainer.batches() as batches:
