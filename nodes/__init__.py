@@ -9,6 +9,8 @@ from .concepts import BlendConcepts, PartWeight, PickConcepts
 from .datasets import CreatureDataset, DatasetPrompts, LoadDataset, MakeParts
 from .demo import CreatureParts, LoadCreatureModels
 from .loading import LoadIPAdapter, LoadIPPrior
+from .lora import ApplyIPLora, IPLoraPrompt
+from .lora_training import TrainIPLora
 from .measure import MeasureCreatures
 from .parts import CutOutPart, EncodeImage, EncodeParts
 from .preview import MakeTrainingPreview
@@ -25,7 +27,8 @@ class PieceItTogether(ComfyExtension):
             LoadIPAdapter, LoadIPPrior, LoadCreatureModels, CreatureParts,
             CutOutPart, EncodeParts, EncodeImage, SamplePrior, ApplyTokens,
             PartWeight, BlendConcepts, PickConcepts,
+            ApplyIPLora, IPLoraPrompt,
             MeasureCreatures,
             MakeParts, LoadDataset, CreatureDataset, DatasetPrompts, EncodeDataset, TrainPrior,
-            MakeTrainingPreview,
+            MakeTrainingPreview, TrainIPLora,
         ]

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -59,6 +59,32 @@ class TokenLayout:
         return self
 
 
+class AdapterLoras:
+    """LoRAs on an IP-Adapter's own projections, one after the other; a model carries them as an attachment.
+
+    They reach the adapters of every Apply IP+ Tokens, before or after the LoRA; each adapter has one clone.
+    """
+
+    def __init__(self, changes: Sequence[Callable[[ModelPatcher], ModelPatcher]] = ()):
+        """A change makes a patched clone of a patcher of `pit.adapter.ImageCrossAttention`."""
+        self.changes = tuple(changes)
+        self.clones: dict[ModelPatcher, ModelPatcher] = {}
+
+    def applied(self, weights: ModelPatcher) -> ModelPatcher:
+        """The weights as all changes leave them."""
+        if weights not in self.clones:
+            changed = weights
+            for change in self.changes:
+                changed = change(changed)
+            self.clones[weights] = changed
+        return self.clones[weights]
+
+
+def adapter_loras(model: ModelPatcher) -> AdapterLoras:
+    """Those that were applied to a model."""
+    return model.get_attachment(PATCH_KEY) or AdapterLoras()
+
+
 class TokenAttention:
     """Decoupled cross-attention of one layer, in the slot where ComfyUI lets a patch replace the attention.
 
@@ -67,11 +93,13 @@ class TokenAttention:
     """
 
     def __init__(
-        self, patcher: ModelPatcher, layer: int, layout: TokenLayout, place: int, previous: Callable | None
+        self, weights: ModelPatcher, loras: AdapterLoras, layer: int, layout: TokenLayout, place: int,
+        previous: Callable | None,
     ):
         """`place` is the number of Apply IP+ Tokens before this one, `previous` the patch in the slot."""
-        self.patcher = patcher
-        self.layer = patcher.model[layer]
+        self.weights = weights
+        self.patcher = loras.applied(weights)
+        self.layer = weights.model[layer]
         self.layout = layout
         self.place = place
         self.previous = previous
@@ -98,6 +126,14 @@ class TokenAttention:
         twin.added = list(self.added)
         return twin
 
+    def with_loras(self, loras: AdapterLoras) -> TokenAttention:
+        """The same patch with other LoRAs on its adapter, and so with those of ours below it."""
+        twin = self.copy()
+        twin.patcher = loras.applied(self.weights)
+        if isinstance(twin.previous, TokenAttention):
+            twin.previous = twin.previous.with_loras(loras)
+        return twin
+
     def models(self) -> list[ModelPatcher]:
         """The managed weights that ComfyUI has to load together with the model."""
         return [self.patcher, *(self.previous.models() if hasattr(self.previous, "models") else ())]
@@ -115,12 +151,29 @@ class TokenAttention:
             self.previous.cleanup()
 
 
+def attention_patches(model: ModelPatcher) -> dict[tuple, Callable]:
+    """The patches in the cross-attention of a model, ours and others'."""
+    return model.model_options["transformer_options"].get("patches_replace", {}).get("attn2", {})
+
+
 def separate_patches(original: ModelPatcher, clone: ModelPatcher) -> None:
     """Give a clone patches of its own: what a pack adds to them later must not reach the original."""
-    patches = clone.model_options["transformer_options"]["patches_replace"]["attn2"]
+    patches = attention_patches(clone)
     for key, patch in patches.items():
         if isinstance(patch, TokenAttention):
             patches[key] = patch.copy()
+
+
+def with_adapter_lora(model: ModelPatcher, change: Callable[[ModelPatcher], ModelPatcher]) -> ModelPatcher:
+    """A clone of the model with one more LoRA on the adapters of all its Apply IP+ Tokens."""
+    changed = model.clone()
+    loras = AdapterLoras([*adapter_loras(model).changes, change])
+    changed.set_attachments(PATCH_KEY, loras)
+    patches = attention_patches(changed)
+    for key, patch in patches.items():
+        if isinstance(patch, TokenAttention):
+            patches[key] = patch.with_loras(loras)
+    return changed
 
 
 def matching_layers(model: ModelPatcher, ip_adapter: ManagedIPAdapter) -> list[AttentionLayer]:
@@ -146,11 +199,11 @@ def patch_model(model: ModelPatcher, ip_adapter: ManagedIPAdapter, layout: Token
     patched = model.clone()
     place = len(patched.get_wrappers(WrappersMP.APPLY_MODEL, PATCH_KEY))
     patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, PATCH_KEY, layout)
-    present = patched.model_options["transformer_options"].get("patches_replace", {}).get("attn2", {})
+    present, loras = attention_patches(patched), adapter_loras(patched)
     for number, layer in enumerate(layers):
         block = (layer.block, layer.number)
         previous = present.get((*block, layer.index), present.get(block))
-        patch = TokenAttention(ip_adapter.cross_attention, number, layout, place, previous)
+        patch = TokenAttention(ip_adapter.cross_attention, loras, number, layout, place, previous)
         patched.set_model_attn2_replace(patch, *block, layer.index)
     patched.remove_callbacks_with_key(CallbacksMP.ON_CLONE, PATCH_KEY)
     patched.add_callback_with_key(CallbacksMP.ON_CLONE, PATCH_KEY, separate_patches)

@@ -21,7 +21,8 @@ from ..pit.training.chart import training_chart
 from ..pit.training.dataset import Dataset, describe_skipped
 from ..pit.training.encode import encode_dataset
 from ..pit.training.metrics import read_points
-from ..pit.training.recipes import PRESETS, Recipe, RunSettings, Sizes, Trained
+from ..pit.training.prior_recipes import PRESETS, PriorRecipe, Sizes, Trained
+from ..pit.training.recipes import RunSettings
 from .bridge import FOLDERS, file_stamp, model_path, own_folder, progress_bar, token_encoder
 from .datasets import TRAINING
 from .loading import load_prior
@@ -38,7 +39,7 @@ from .types import (
 )
 
 if TYPE_CHECKING:
-    from ..pit.training.trainer import PriorTrainer, Progress
+    from ..pit.training.trainer import Progress, Trainer
 
 CACHES = "ip_prior_tokens"
 NOTHING = "nothing"
@@ -210,7 +211,7 @@ def prior_files() -> list[str]:
 
 
 def train(
-    tokens: Path, start: Sizes | Trained, recipe: Recipe, settings: RunSettings,
+    tokens: Path, start: Sizes | Trained, recipe: PriorRecipe, settings: RunSettings,
     preview: TrainingPreview | None,
 ) -> Path:
     """Train, or go on; returns the file of the prior. Cancel leaves a checkpoint."""
@@ -219,11 +220,11 @@ def train(
     cpu = comfy.model_management.get_torch_device().type == "cpu"
     trainer = begin(tokens, start, recipe, settings, cpu=cpu)
     if preview is not None:
-        preview.check(trainer.config.embedding_dim)
+        preview.check(trainer.task.config.embedding_dim)
     return trainer.run(listener(trainer, preview))
 
 
-def listener(trainer: PriorTrainer, preview: TrainingPreview | None) -> Callable[[Progress], None]:
+def listener(trainer: Trainer, preview: TrainingPreview | None) -> Callable[[Progress], None]:
     """Moves the progress bar, and shows the loss and, with a preview, samples in the node."""
     done, shown, samples = progress_bar(), 0.0, None
 

@@ -16,6 +16,7 @@ _HOMES = {
     "sample_prior": "flow",
     "velocity_loss": "flow",
     "clip_pixel_values": "images",
+    "convert_lora": "lora",
 }
 __all__ = list(_HOMES)
 

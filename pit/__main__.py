@@ -11,7 +11,8 @@ COMMANDS = {
     "convert": (".convert", "save a weight file as safetensors"),
     "make-parts": (".training.part_commands", "cut pictures into parts, as a dataset to train on"),
     "encode-dataset": (".training.encode_commands", "encode a dataset into a token cache"),
-    "train-prior": (".training.train_commands", "train an IP-Prior on a token cache"),
+    "train-prior": (".training.prior_commands", "train an IP-Prior on a token cache"),
+    "train-ip-lora": (".training.lora_commands", "train an IP-LoRA on pictures, captions and references"),
     "demo-train": (".demo.training", "train the creature models from nothing"),
     "demo-measure": (".demo.measure", "measure how well the creature models keep parts"),
 }

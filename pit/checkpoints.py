@@ -13,18 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import yaml
 from torch import Tensor, nn
 
 from .adapter import ImageCrossAttention, IPAdapterPlus
 from .known_files import first_of, what_is
+from .lora import TEXT_ENCODER, Lora, convert_lora, split_lora, unsound, with_alphas
+from .notes import peft_settings, prior_notes, whole_number
 from .prior import IPPrior
 from .resampler import Resampler
 from .weight_files import CheckpointError, read_state, write_state
 
 __all__ = [
     "AdapterFile", "CheckpointError", "PriorConfig", "convert_to_safetensors", "load_ip_adapter",
-    "load_prior", "read_ip_adapter", "read_prior", "read_state", "save_ip_adapter", "save_prior",
+    "load_prior", "read_ip_adapter", "read_lora", "read_prior", "read_state", "save_ip_adapter", "save_prior",
 ]
 
 StrPath = str | os.PathLike[str]
@@ -34,8 +35,6 @@ DEFAULT_NUM_HEADS = 32
 DEFAULT_DIM_HEAD = 64
 WEIGHT_TYPES = {torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2}
 PRIOR_SIGNS = ("x_embedder.weight", "layers.0.feed_forward.w1.weight", "final_layer.linear.weight")
-# Of all that the published training writes into cfg.yaml, what a reader of the weights needs.
-NOTES = {"num_attention_heads": int, "hidden_dim": int, "num_layers": int, "use_ref": bool}
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def read_prior(path: StrPath, num_heads: int | None = None) -> tuple[PriorConfig
     if not any(key in state for key in PRIOR_SIGNS):
         raise _another_file(path, state, "an IP-Prior")
     sizes = _prior_sizes(path, state)
-    notes = _prior_notes(path, metadata, sizes)
+    notes = prior_notes(path, metadata, sizes)
     heads = num_heads if num_heads is not None else notes.get("num_attention_heads", DEFAULT_NUM_HEADS)
     if heads < 1 or sizes["hidden_dim"] % (2 * heads):
         raise CheckpointError(
@@ -178,6 +177,28 @@ def save_ip_adapter(path: StrPath, adapter: IPAdapterPlus, metadata: Mapping[str
     write_state(path, state, dict(metadata or {}) | {"resampler_dim_head": str(dim_head)})
 
 
+def read_lora(path: StrPath) -> Lora:
+    """A LoRA file for a UNet, of any common layout, in kohya's, with its scales.
+
+    These are `.alpha` tensors, what diffusers writes into the metadata (`lora_adapter_metadata`), or PEFT's
+    `adapter_config.json` beside the file.
+
+    Raises:
+        CheckpointError: no LoRA, one for text encoders only, or one whose factors do not fit together.
+    """
+    path = Path(path)
+    state, metadata = read_state(path)
+    lora = split_lora(with_alphas(convert_lora(state), peft_settings(path, metadata)))
+    wrong = list(unsound(lora.unet | lora.adapter))
+    if wrong:
+        raise CheckpointError(f"{path}: {first_of(wrong)}. The file is damaged; fetch it again.")
+    if not any(key.endswith(".lora_down.weight") for key in lora.unet | lora.adapter):
+        if any(TEXT_ENCODER.match(module) for module in lora.elsewhere):
+            raise CheckpointError(f"{path} is a LoRA for text encoders only; use ComfyUI's Load LoRA for it.")
+        raise _another_file(path, state, "a LoRA for a UNet")
+    return lora
+
+
 def convert_to_safetensors(source: Path, target: Path) -> None:
     """Save a weight file of any kind as safetensors; the metadata of an IP-Prior takes up its `cfg.yaml`.
 
@@ -191,7 +212,7 @@ def convert_to_safetensors(source: Path, target: Path) -> None:
     state, metadata = read_state(source)
     prior = _without_module(state)
     if all(key in prior for key in PRIOR_SIGNS):
-        state, notes = prior, _prior_notes(source, metadata, _prior_sizes(source, prior))
+        state, notes = prior, prior_notes(source, metadata, _prior_sizes(source, prior))
         names = {"num_heads": notes.get("num_attention_heads"), "use_ref": notes.get("use_ref")}
         metadata |= {key: str(value).lower() for key, value in names.items() if value is not None}
     write_state(target, state, metadata)
@@ -235,50 +256,6 @@ def _prior_sizes(path: Path, state: State) -> dict[str, int]:
     }
 
 
-def _prior_notes(path: Path, metadata: Mapping[str, str], sizes: Mapping[str, int]) -> dict[str, int | bool]:
-    """What `cfg.yaml` beside a prior says, else the file's metadata, under the names of `cfg.yaml`."""
-    notes: dict[str, int | bool] = {}
-    if "num_heads" in metadata:
-        notes["num_attention_heads"] = _whole_number(path, "num_heads", metadata)
-    if metadata.get("use_ref", "").lower() in ("true", "false"):
-        notes["use_ref"] = metadata["use_ref"].lower() == "true"
-    notes |= _cfg_yaml(path.with_name("cfg.yaml"))
-    for name in ("hidden_dim", "num_layers"):
-        if notes.get(name, sizes[name]) != sizes[name]:
-            raise CheckpointError(
-                f"{path} has a {name} of {sizes[name]}, but the cfg.yaml beside it says {notes[name]} and so "
-                "belongs to another prior. Keep each prior with its own cfg.yaml in a folder of its own."
-            )
-    return notes
-
-
-def _cfg_yaml(path: Path) -> dict[str, int | bool]:
-    if not path.is_file():
-        return {}
-    advice = "Repair it, or move it away and give num_heads."
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise CheckpointError(f"{path} cannot be read ({' '.join(str(error).split())}). {advice}") from error
-    if not isinstance(content, dict):
-        found = type(content).__name__
-        raise CheckpointError(f"{path} holds a {found}, expected lines of the form `name: value`. {advice}")
-    notes = {name: content[name] for name in NOTES if content.get(name) is not None}
-    for name, value in notes.items():
-        if type(value) is not NOTES[name]:
-            raise CheckpointError(f"{path}: {name} is {value!r}, expected {NOTES[name].__name__}. {advice}")
-    return notes
-
-
-def _whole_number(path: Path, name: str, metadata: Mapping[str, str]) -> int:
-    if not re.fullmatch(r"[1-9]\d{0,5}", metadata[name]):
-        raise CheckpointError(
-            f"{path}: {name} in its metadata is {metadata[name]!r}, expected a whole number from 1. "
-            "Save the file again."
-        )
-    return int(metadata[name])
-
-
 def _resampler_sizes(path: Path, state: State, metadata: Mapping[str, str]) -> dict[str, int]:
     """Keyword arguments of the `Resampler` whose weights lie under `image_proj.`."""
     def shape(key: str) -> tuple[int, int]:
@@ -294,7 +271,7 @@ def _resampler_sizes(path: Path, state: State, metadata: Mapping[str, str]) -> d
     inner_dim = shape("layers.0.0.to_q")[0]
     dim_head = DEFAULT_DIM_HEAD
     if "resampler_dim_head" in metadata:
-        dim_head = _whole_number(path, "resampler_dim_head", metadata)
+        dim_head = whole_number(path, "resampler_dim_head", metadata)
     if inner_dim % dim_head:
         raise CheckpointError(
             f"{path}: image_proj.layers.0.0.to_q.weight has {inner_dim} rows, which cannot be split into "

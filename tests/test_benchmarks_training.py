@@ -11,7 +11,7 @@ from benchmarks import training
 from benchmarks.peak_memory import LiveBytes, OnGPU, TrainingStep, counted_memory
 from benchmarks.published_loop import PublishedLoop
 from pit.prior import IPPrior
-from pit.training.recipes import PUBLISHED, RECOMMENDED, Sizes
+from pit.training.prior_recipes import PUBLISHED, RECOMMENDED, Sizes
 from pit.training.validation import batch_loss
 
 WIDTH, SLOTS = 32, 3

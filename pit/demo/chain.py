@@ -17,10 +17,11 @@ from ..checkpoints import load_ip_adapter, load_prior
 from ..flow import concept_noise, sample_prior
 from ..images import clip_pixel_values
 from ..parts import place_part
+from ..training.image_prompt import noise_schedule
 from .reader import as_pictures
 from .sizes import ENCODER_SIZE, LATENT_SCALE, PICTURE_SIZE, TOKEN_COUNT, TOKEN_DIM
 from .training.autoencoder import build_autoencoder
-from .training.unet import Renderer, noise_schedule
+from .training.unet import PREDICTION, Renderer
 from .vision import CreatureVision
 from .weights import IP_ADAPTER, IP_PRIOR, RENDERER, VISION, read_weights, weight_file, with_prefix
 
@@ -109,7 +110,7 @@ class CreatureChain:
         guidance_scale: float = 2.0, weight: float = 1.0,
     ) -> Tensor:
         """Latents `[N, 4, 16, 16]`, unscaled, by the ancestral Euler sampler of the bundled workflow."""
-        schedule = EulerAncestralDiscreteScheduler.from_config(noise_schedule().config)
+        schedule = EulerAncestralDiscreteScheduler.from_config(noise_schedule(PREDICTION).config)
         schedule.set_timesteps(steps)
         latents = torch.randn(len(tokens), *LATENT_SHAPE, generator=generator) * schedule.init_noise_sigma
         uncond = self.uncond.expand(len(tokens), -1, -1).repeat(1, tokens.shape[1] // TOKEN_COUNT, 1)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..flow import logit_normal_time
 from .cache import TokenCache
-from .recipes import Recipe
+from .prior_recipes import PriorRecipe
 
 EMPTY = -1
 MIN_SLOTS = 3  # inference fills up to three slots with white, so training must know them
@@ -82,7 +82,7 @@ def split_concepts(cache: TokenCache) -> Split:
 
 
 def draw_batch(
-    cache: TokenCache, concepts: Tensor, recipe: Recipe, seed: int, step: int, rows: range, total: int
+    cache: TokenCache, concepts: Tensor, recipe: PriorRecipe, seed: int, step: int, rows: range, total: int
 ) -> Batch:
     """The samples number `rows` out of the `total` of a step, over all its processes and batches.
 
@@ -134,14 +134,16 @@ def read_ahead(
             torch.set_num_threads(cores)  # it holds for the calling thread and for those yet to come
 
 
-def slot_count(cache: TokenCache, recipe: Recipe) -> int:
+def slot_count(cache: TokenCache, recipe: PriorRecipe) -> int:
     """Slots of an unshortened sample: the reference, and as many parts as the recipe and the cache have."""
     parts = min(recipe.max_parts, int((cache.part_offsets[1:] - cache.part_offsets[:-1]).max()))
     reference = int(cache.reference_rows.shape[1] > 0)
     return max(MIN_SLOTS, reference + parts)
 
 
-def draw_sample(cache: TokenCache, concept: int, recipe: Recipe, most: int, rng: random.Random) -> Sample:
+def draw_sample(
+    cache: TokenCache, concept: int, recipe: PriorRecipe, most: int, rng: random.Random
+) -> Sample:
     """Choose the parts of a sample with `most` slots as published; "sample" lengths are drawn here too."""
     empty = rng.random() < recipe.empty_share
     slots = [] if empty else choose_parts(cache, concept, recipe.max_parts, rng)
@@ -162,7 +164,7 @@ def choose_parts(cache: TokenCache, concept: int, most: int, rng: random.Random)
     return [int(cache.part_rows[part]) + rng.randrange(cache.variants) for part in chosen]
 
 
-def shortened(rng: random.Random, slots: int, recipe: Recipe) -> int:
+def shortened(rng: random.Random, slots: int, recipe: PriorRecipe) -> int:
     """How many of the slots stay: all, or with the recipe's share any number of them."""
     return rng.randint(1, slots) if rng.random() < recipe.shortened_share else slots
 

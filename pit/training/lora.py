@@ -1,6 +1,8 @@
 """LoRA on the IP-Prior, for sets too small to move all weights: peft's, merged when the training is done."""
 from __future__ import annotations
 
+import copy
+
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
@@ -21,5 +23,5 @@ def add_lora(prior: IPPrior, rank: int, seed: int) -> PeftModel:
 
 
 def merged(model: PeftModel) -> IPPrior:
-    """The prior with the additions worked into its weights."""
-    return model.merge_and_unload()
+    """A copy of the prior with the additions worked into its weights."""
+    return copy.deepcopy(model).merge_and_unload()

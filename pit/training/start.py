@@ -11,14 +11,16 @@ from ..checkpoints import PriorConfig, read_prior
 from ..prior import IPPrior, feed_forward_width
 from .cache import TokenCache, open_cache
 from .files import sha256_of
-from .recipes import Recipe, RunSettings, Sizes, Trained
-from .trainer import PriorTrainer
+from .prior_recipes import PriorRecipe, Sizes, Trained
+from .prior_task import PriorTask
+from .recipes import RunSettings
+from .trainer import Trainer
 
 
 def begin(
-    tokens: Path, start: Sizes | Trained, recipe: Recipe, settings: RunSettings, *, cpu: bool,
+    tokens: Path, start: Sizes | Trained, recipe: PriorRecipe, settings: RunSettings, *, cpu: bool,
     verify: bool = False,
-) -> PriorTrainer:
+) -> Trainer:
     """A trainer on the token cache in `tokens`, ready to run or to go on.
 
     Args:
@@ -38,7 +40,7 @@ def begin(
         settings = replace(settings, started_from=sha256_of(start.path))
     else:
         prior, config = new_prior(cache, start, settings.seed)
-    return PriorTrainer(prior, config, cache, recipe, settings, data_parallel(cpu))
+    return Trainer(PriorTask(prior, config, cache, recipe, settings), recipe, settings, data_parallel(cpu))
 
 
 def data_parallel(cpu: bool) -> Accelerator:

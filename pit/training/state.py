@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -30,8 +30,8 @@ class TrainingState:
         self.optimizer = build_optimizer(model, recipe, rate, device)
         self.averaged = None
         if recipe.ema_decay:
-            self.averaged = AveragedModel(model, multi_avg_fn=self._average).requires_grad_(False)
-            share_frozen(self.averaged.module, model)
+            self.current = nn.ParameterList(trained(model).values())
+            self.averaged = AveragedModel(self.current, multi_avg_fn=self._average)
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         self.losses = 0
 
@@ -43,7 +43,7 @@ class TrainingState:
     def finish_step(self, loss: Tensor) -> None:
         """After the optimiser's step: average the weights, count."""
         if self.averaged is not None:
-            self.averaged.update_parameters(self.model)
+            self.averaged.update_parameters(self.current)
         self.loss_sum += loss
         self.losses += 1
         self.step += 1
@@ -60,17 +60,26 @@ class TrainingState:
         schedule_free = self.recipe.optimizer == "schedule_free"
         if schedule_free:
             self.optimizer.eval()
+        self._swap_averaged()
         try:
-            yield self.model if self.averaged is None else self.averaged.module
+            yield self.model
         finally:
+            self._swap_averaged()
             if schedule_free:
                 self.optimizer.train()
 
+    def _swap_averaged(self) -> None:
+        """Put the averaged weights into the model and its own aside, or back: nothing is copied."""
+        if self.averaged is not None:
+            for current, averaged in zip(self.current, self.averaged.module, strict=True):
+                current.data, averaged.data = averaged.data, current.data
+
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """What a checkpoint holds, by file."""
-        files = {"model": trained(self.model), "optimizer": optimizer_tensors(self.optimizer)}
+        weights = trained(self.model)
+        files = {"model": detached(weights), "optimizer": optimizer_values(self.optimizer)}
         if self.averaged is not None:
-            files["averaged"] = trained(self.averaged.module, self.model)
+            files["averaged"] = detached(dict(zip(weights, self.averaged.module, strict=True)))
         files["optimizer"]["loss_sum"] = self.loss_sum
         return files
 
@@ -80,19 +89,22 @@ class TrainingState:
             {key: value for key, value in group.items() if key != "params"}
             for group in self.optimizer.param_groups
         ]
-        return {"losses": self.losses, "groups": json.loads(json.dumps(groups))}
+        counters = optimizer_values(self.optimizer, plain=True)
+        return {"losses": self.losses, "groups": json.loads(json.dumps(groups)), "optimizer": counters}
 
     def load(self, checkpoint: Checkpoint) -> None:
         """Go on where a checkpoint was written. Raises CheckpointError for one of another model."""
         self.step = checkpoint.step
-        fill(self.model, checkpoint, "model", trained(self.model))
+        weights = trained(self.model)
+        fill(weights, checkpoint, "model")
         if self.averaged is not None:
-            fill(self.averaged.module, checkpoint, "averaged", trained(self.averaged.module, self.model))
+            fill(dict(zip(weights, self.averaged.module, strict=True)), checkpoint, "averaged")
             self.averaged.n_averaged.fill_(self.step)
         saved = checkpoint.load("optimizer")
         self.loss_sum.copy_(saved.pop("loss_sum"))
         self.losses = checkpoint.notes["losses"]
-        load_optimizer(self.optimizer, saved, checkpoint.notes["groups"])
+        values = saved | checkpoint.notes.get("optimizer", {})
+        load_optimizer(self.optimizer, values, checkpoint.notes["groups"])
 
     def _average(self, averaged: list[Tensor], current: list[Tensor], _count: Tensor) -> None:
         # Young averages move faster, or the random start would stay in them for long.
@@ -104,66 +116,72 @@ def build_optimizer(
     model: nn.Module, recipe: Recipe, rate: float, device: torch.device
 ) -> torch.optim.Optimizer:
     """The optimiser of a recipe. Raises ModuleNotFoundError if its package is not there."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if recipe.optimizer == "adamw":
-        fused = device.type in FUSED_DEVICES
-        return torch.optim.AdamW(parameters, rate, weight_decay=recipe.weight_decay, fused=fused)
+    parameters, decay = list(trained(model).values()), recipe.weight_decay
     try:
-        from schedulefree import AdamWScheduleFree
+        if recipe.optimizer == "schedule_free":
+            from schedulefree import AdamWScheduleFree
+
+            optimizer = AdamWScheduleFree(parameters, rate, weight_decay=decay)
+            optimizer.train()
+            return optimizer
+        if recipe.optimizer == "adamw_8bit":
+            from bitsandbytes.optim import AdamW8bit
+
+            return AdamW8bit(parameters, rate, weight_decay=decay)
+        if recipe.optimizer == "adafactor":
+            from transformers.optimization import Adafactor
+
+            return Adafactor(parameters, rate, weight_decay=decay, scale_parameter=False, relative_step=False)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            'The optimizer "schedule_free" needs a package that is not there: pip install schedulefree'
+            f'The optimizer "{recipe.optimizer}" needs a package that is not there: pip install {error.name}'
         ) from error
-    optimizer = AdamWScheduleFree(parameters, rate, weight_decay=recipe.weight_decay)
-    optimizer.train()
-    return optimizer
+    return torch.optim.AdamW(parameters, rate, weight_decay=decay, fused=device.type in FUSED_DEVICES)
 
 
-def trained(module: nn.Module, like: nn.Module | None = None) -> dict[str, Tensor]:
-    """The parameters that are trained: of `module` itself, or of its original `like` where it is a copy."""
-    names = {name for name, parameter in (like or module).named_parameters() if parameter.requires_grad}
-    return {name: parameter.detach() for name, parameter in module.named_parameters() if name in names}
+def trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that are trained, by name."""
+    return {name: value for name, value in model.named_parameters() if value.requires_grad}
 
 
-def share_frozen(copy: nn.Module, model: nn.Module) -> None:
-    """Give a copy the weights of its original that are not trained: LoRA leaves all but a few as they are."""
-    for copied, parameter in zip(copy.parameters(), model.parameters(), strict=True):
-        if not parameter.requires_grad:
-            copied.data = parameter.data
+def detached(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach() for name, value in parameters.items()}
 
 
-def fill(module: nn.Module, checkpoint: Checkpoint, file: str, expected: dict[str, Tensor]) -> None:
-    """Load a file of a checkpoint into the parameters of a module that it must have been saved from."""
+@torch.no_grad()
+def fill(parameters: Mapping[str, Tensor], checkpoint: Checkpoint, file: str) -> None:
+    """Load a file of a checkpoint into the parameters that it must have been saved from."""
     saved = checkpoint.load(file)
-    if shapes(saved) != shapes(expected):
+    if shapes(saved) != shapes(parameters):
         raise CheckpointError(
             f"{checkpoint.folder} holds a model of other sizes than this run's. Give the run another name, "
             "or the sizes that it was begun with."
         )
-    module.load_state_dict(saved, strict=False)
+    for name, value in parameters.items():
+        value.copy_(saved[name])
 
 
-def shapes(state: dict[str, Tensor]) -> dict[str, torch.Size]:
+def shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
     return {key: value.shape for key, value in state.items()}
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's tensors under names `{parameter}.{name}`."""
+def optimizer_values(optimizer: torch.optim.Optimizer, plain: bool = False) -> dict[str, Tensor | float]:
+    """The optimiser's tensors, or else its plain numbers, under names `{parameter}.{name}`."""
     return {
         f"{index}.{name}": value
         for index, values in optimizer.state_dict()["state"].items()
-        for name, value in values.items()
+        for name, value in values.items() if isinstance(value, Tensor) != plain
     }
 
 
 def load_optimizer(
-    optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], groups: list[dict[str, object]]
+    optimizer: torch.optim.Optimizer, values: Mapping[str, Tensor | float], groups: list[dict[str, object]]
 ) -> None:
-    """The inverse of `optimizer_tensors`; `groups` are the plain values of the parameter groups."""
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
+    """The inverse of `optimizer_values`; `groups` are the plain values of the parameter groups."""
+    state: dict[int, dict[str, Tensor | float]] = {}
+    for key, value in values.items():
         index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value.clone()
+        state.setdefault(int(index), {})[name] = value.clone() if isinstance(value, Tensor) else value
     current = optimizer.state_dict()["param_groups"]
     merged = [saved | {"params": group["params"]} for saved, group in zip(groups, current, strict=True)]
     optimizer.load_state_dict({"state": state, "param_groups": merged})

@@ -1,38 +1,32 @@
-"""The trainer of the IP-Prior: one loop for the node and the command line, one process or many.
+"""The trainer: one loop for all that is trained, for nodes and the command line, one process or many.
 
-Rectified flow on cached IP+ tokens (Piece it Together, arXiv 2503.10365, section 3). Hugging Face accelerate
-finds the device and joins the processes. A run lives in a folder: `run.json`, `metrics.csv`, `checkpoints/`,
-and at its end `prior.safetensors`.
+Hugging Face accelerate finds the device and joins the processes. A run lives in a folder: `run.json`,
+`metrics.csv`, `checkpoints/`, and at its end the file that its task writes.
 """
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils.memory import should_reduce_batch_size
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..checkpoints import PriorConfig, save_prior
-from ..flow import min_snr_weight
-from ..prior import IPPrior
 from .attention import plain_attention
-from .batches import Batch, draw_batch, read_ahead, split_concepts
-from .cache import TokenCache
+from .batches import Batch, read_ahead
 from .checkpoint import newest_checkpoint, write_checkpoint
-from .lora import add_lora, merged
 from .metrics import Metrics
 from .recipes import Recipe, RunSettings
 from .state import TrainingState
-from .validation import Validation, batch_loss, validate, validation_set
+from .validation import Validation
 
 LOG_EVERY = 20
-RESULT = "prior.safetensors"
 
 
 class TrainingError(RuntimeError):
@@ -55,33 +49,59 @@ class Progress:
     validation: Validation | None
 
 
-class PriorTrainer:
+class Task(Protocol):
+    """What is trained, on what, and what becomes of it.
+
+    Attributes:
+        result: name of the file that it writes.
+        others: names of files of other origin that must not lie in the folder of a new run.
+        model: in fp32 what is trained; its parameters that require gradients are.
+        rate: the peak learning rate.
+    """
+
+    result: str
+    others: tuple[str, ...]
+    model: nn.Module
+    rate: float
+
+    def draw(self, step: int, rows: range, total: int) -> Batch:
+        """The samples number `rows` out of the `total` of a step, over all its processes and batches."""
+
+    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The loss of each sample, `[B]`."""
+
+    def validate(self, model: nn.Module, device: torch.device) -> Validation:
+        """The same numbers for the same weights, whenever they are asked for."""
+
+    def identity(self) -> dict[str, object]:
+        """What must be the same for a run to go on; its sizes under `model`."""
+
+    def write(self, path: Path, model: nn.Module, metadata: dict[str, str]) -> None:
+        """Write the result."""
+
+    def about(self) -> str:
+        """What it is trained on, in words."""
+
+
+class Trainer:
     """One run.
 
     Args:
-        prior: fp32 weights to start from.
+        task: what is trained.
         accelerator: of accelerate, with its default precision: the recipe's is applied here.
     Raises:
         ValueError: a setting out of range, or the folder holds a run with other settings.
         CheckpointError: the newest checkpoint is of a model of other sizes.
     """
 
-    def __init__(
-        self, prior: IPPrior, config: PriorConfig, cache: TokenCache, recipe: Recipe, settings: RunSettings,
-        accelerator: Accelerator,
-    ):
+    def __init__(self, task: Task, recipe: Recipe, settings: RunSettings, accelerator: Accelerator):
         recipe.check()
-        self.config, self.cache, self.recipe, self.settings = config, cache, recipe, settings
+        self.task, self.recipe, self.settings = task, recipe, settings
         self.accelerator, self.device = accelerator, accelerator.device
-        check_run(settings.folder, self.identity(), accelerator)
-        prior.gradient_checkpointing = recipe.gradient_checkpointing
-        model = add_lora(prior, recipe.lora_rank, settings.seed) if recipe.lora_rank else prior
-        model = model.to(self.device).train()
-        self.state = TrainingState(model, recipe, recipe.peak_rate(config.hidden_dim, settings.fine_tuning))
+        check_run(settings.folder, self.identity(), (task.result, *task.others), accelerator)
+        model = task.model.to(self.device).train()
+        self.state = TrainingState(model, recipe, task.rate)
         self.parallel = accelerator.prepare(model)
-        self.split = split_concepts(cache)
-        held_out = self.split.held_out if len(self.split.held_out) else self.split.training
-        self.validation = validation_set(cache, held_out, recipe.max_parts)
         self.bad_step = torch.full((), -1, dtype=torch.int64, device=self.device)
         self.saved_step = -1
         self.passed_over = self.resume()
@@ -119,8 +139,7 @@ class PriorTrainer:
         batch, world = self.recipe.batch, self.accelerator.num_processes
         first = (micro * world + self.accelerator.process_index) * batch
         total = batch * world * self.recipe.accumulation
-        rows = range(first, first + batch)
-        return draw_batch(self.cache, self.split.training, self.recipe, self.settings.seed, step, rows, total)
+        return self.task.draw(step, range(first, first + batch), total)
 
     def train_step(self, batches: Iterator[Batch]) -> None:
         """One optimiser step."""
@@ -149,9 +168,7 @@ class PriorTrainer:
         quiet = self.accelerator.no_sync(self.parallel) if not last else nullcontext()
         with quiet, plain_attention(self.device):
             with self.autocast():
-                losses = batch_loss(self.parallel, batch)
-            if self.recipe.min_snr_gamma:
-                losses = losses * min_snr_weight(batch.t, self.recipe.min_snr_gamma)
+                losses = self.task.losses(self.parallel, batch)
             loss = losses.mean() / self.recipe.accumulation
             self.accelerator.backward(loss)
         return loss.detach()
@@ -176,8 +193,8 @@ class PriorTrainer:
             loss = self.accelerator.reduce(self.state.take_mean_loss(), "mean").item()
             self.check_finite()
         if step % self.settings.validate_every == 0 or step == steps:
-            with self.state.weights_to_use() as prior, self.autocast():
-                validation = validate(prior, self.validation, self.device)
+            with self.state.weights_to_use() as model, self.autocast():
+                validation = self.task.validate(model, self.device)
         if loss is not None or validation is not None:
             self.metrics.write(step, loss, validation, self.state.rate * self.recipe.rate_factor(step - 1))
         if step % self.settings.save_every == 0 and step < steps:
@@ -225,28 +242,21 @@ class PriorTrainer:
         return passed_over
 
     def write_result(self) -> Path | None:
-        """Write the trained prior with what it was made of, for Load IP-Prior."""
+        """Write what was trained, with its settings in the metadata."""
         self.accelerator.wait_for_everyone()
         if not self.accelerator.is_main_process:
             return None
-        path = self.settings.folder / RESULT
-        metadata = dict(self.settings.notes) | {
-            "dataset": self.cache.fingerprint,
-            "image_encoder": self.cache.encoder.name,
-            "ip_adapter": self.cache.adapter.name,
-            "training": json.dumps(self.identity() | {"steps": self.recipe.steps}),
-        }
-        with self.state.weights_to_use() as prior:
-            model = merged(prior) if self.recipe.lora_rank else prior
-            save_prior(path, model.state_dict(), self.config, metadata)
+        path = self.settings.folder / self.task.result
+        training = json.dumps(self.identity() | {"steps": self.recipe.steps})
+        with self.state.weights_to_use() as model:
+            self.task.write(path, model, dict(self.settings.notes) | {"training": training})
         return path
 
     def identity(self) -> dict[str, object]:
         """What must be the same for a run to go on: all but the number of steps."""
         recipe = {key: value for key, value in asdict(self.recipe).items() if key != "steps"}
-        return {
-            "recipe": recipe, "model": asdict(self.config), "seed": self.settings.seed,
-            "dataset": self.cache.fingerprint, "started_from": self.settings.started_from,
+        return self.task.identity() | {
+            "recipe": recipe, "seed": self.settings.seed, "started_from": self.settings.started_from,
             "processes": self.accelerator.num_processes,
         }
 
@@ -268,10 +278,12 @@ class PriorTrainer:
         )
 
 
-def check_run(folder: Path, identity: dict[str, object], accelerator: Accelerator) -> None:
+def check_run(
+    folder: Path, identity: dict[str, object], results: Iterable[str], accelerator: Accelerator
+) -> None:
     """Write down what a run is, or compare it with what is there.
 
-    Raises ValueError if they differ, or if a prior lies there that no run has made.
+    Raises ValueError if they differ, or if one of the `results` lies there, which no run has made.
     """
     path = folder / "run.json"
     with accelerator.main_process_first():
@@ -283,7 +295,7 @@ def check_run(folder: Path, identity: dict[str, object], accelerator: Accelerato
                     "Give this run another name, or use the settings of the one that is there."
                 )
         elif accelerator.is_main_process:
-            for name in (RESULT, "cfg.yaml"):
+            for name in results:
                 if (folder / name).exists():
                     raise ValueError(
                         f"{folder} holds a {name} that no run there has made. Give this one another name."

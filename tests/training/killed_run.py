@@ -15,7 +15,8 @@ from pathlib import Path
 
 import torch
 
-from pit.training.recipes import RECOMMENDED, RunSettings, Sizes
+from pit.training.prior_recipes import RECOMMENDED, Sizes
+from pit.training.recipes import RunSettings
 from pit.training.start import begin
 
 RECIPE = replace(RECOMMENDED, steps=4000, batch=2)

@@ -17,7 +17,7 @@ from pit.training.batches import (
     slot_count,
     split_concepts,
 )
-from pit.training.recipes import PUBLISHED, RECOMMENDED
+from pit.training.prior_recipes import PUBLISHED, RECOMMENDED
 from tests.training.tiny import write_cache
 
 

@@ -13,14 +13,17 @@ from safetensors import safe_open
 
 from pit.checkpoints import load_prior, save_prior
 from pit.flow import velocity_loss
-from pit.training import start
+from pit.prior import IPPrior
+from pit.training import prior_task, start
 from pit.training import trainer as trainer_module
 from pit.training.batches import draw_batch
 from pit.training.checkpoint import checkpoint_folders
 from pit.training.metrics import read_points
-from pit.training.recipes import PRESETS, PUBLISHED, RECOMMENDED, RunSettings, Sizes
+from pit.training.prior_recipes import PRESETS, PUBLISHED, RECOMMENDED, Sizes
+from pit.training.prior_task import PriorTask
+from pit.training.recipes import RunSettings
 from pit.training.start import new_prior, trained_prior
-from pit.training.trainer import PriorTrainer, TrainingError
+from pit.training.trainer import Trainer, TrainingError
 from pit.training.validation import batch_loss, validate, validation_set
 from pit.weight_files import CheckpointError
 from tests.training.tiny import WIDTH, write_cache
@@ -47,10 +50,15 @@ def start_of(cache, recipe):
     return prior
 
 
+def trainer_of(prior, config, cache, recipe, settings):
+    task = PriorTask(prior, config, cache, recipe, settings)
+    return Trainer(task, recipe, settings, Accelerator(cpu=True))
+
+
 def begin(folder, cache, config, recipe, **settings):
     prior = start_of(cache, recipe)
     settings = {"save_every": 8, "validate_every": 8} | settings
-    return PriorTrainer(prior, config, cache, recipe, RunSettings(folder, **settings), Accelerator(cpu=True))
+    return trainer_of(prior, config, cache, recipe, RunSettings(folder, **settings))
 
 
 def run(folder, cache, config, recipe, cancel_at=None, **settings):
@@ -98,7 +106,7 @@ def test_a_step_is_the_published_one(tmp_path, cache, config):
     recipe = replace(PUBLISHED, steps=1, batch=4, learning_rate=1e-3)
     training = begin(tmp_path, cache, config, recipe)
     model = copy.deepcopy(training.state.model)
-    batch = draw_batch(cache, training.split.training, recipe, 0, 0, range(4), 4)
+    batch = draw_batch(cache, training.task.split.training, recipe, 0, 0, range(4), 4)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
     velocity_loss(model, batch.clean, batch.parts, batch.t, batch.noise).mean().backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -110,7 +118,7 @@ def test_a_step_is_the_published_one(tmp_path, cache, config):
 
 def test_a_masked_sample_counts_like_a_shorter_one(cache, config):
     torch.manual_seed(0)
-    prior = trainer_module.IPPrior(WIDTH, 32, 2, 2)
+    prior = IPPrior(WIDTH, 32, 2, 2)
     batch = draw_batch(cache, torch.arange(60), RECOMMENDED, 0, 0, range(16), 16)
     losses = batch_loss(prior, batch)
     for row, length in enumerate(batch.mask.sum(dim=1).tolist()):
@@ -222,7 +230,7 @@ def test_too_little_memory_says_what_to_lower(tmp_path, cache, config, monkeypat
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return batch_loss(prior, batch)
 
-    monkeypatch.setattr(trainer_module, "batch_loss", short_of_memory)
+    monkeypatch.setattr(prior_task, "batch_loss", short_of_memory)
     with pytest.raises(TrainingError, match=r"step 9.*batch \(now 4\).*gradient_checkpointing.*step 8 in"):
         run(tmp_path, cache, config, SHORT["published"])
     assert checkpoint_folders(tmp_path / "checkpoints")[0].name == "step_00000008"
@@ -232,7 +240,7 @@ def test_another_error_is_not_taken_for_one_of_memory(tmp_path, cache, config, m
     def broken(prior, batch):
         raise RuntimeError("shapes do not fit")
 
-    monkeypatch.setattr(trainer_module, "batch_loss", broken)
+    monkeypatch.setattr(prior_task, "batch_loss", broken)
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         run(tmp_path, cache, config, SHORT["published"])
 
@@ -264,7 +272,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path, cache, config):
         (tmp_path / name).unlink()
     prior, other = new_prior(cache, Sizes(64, 2, 2), seed=0)
     with pytest.raises(CheckpointError, match="a model of other sizes"):
-        PriorTrainer(prior, other, cache, SHORT["published"], RunSettings(tmp_path), Accelerator(cpu=True))
+        trainer_of(prior, other, cache, SHORT["published"], RunSettings(tmp_path))
 
 
 def test_lora_moves_nothing_but_its_targets(tmp_path, cache, config):
@@ -276,9 +284,19 @@ def test_lora_moves_nothing_but_its_targets(tmp_path, cache, config):
 
 def test_the_average_of_lora_holds_no_second_copy_of_what_is_frozen(tmp_path, cache, config):
     state = begin(tmp_path, cache, config, SHORT["lora"]).state
-    pairs = zip(state.model.named_parameters(), state.averaged.module.parameters(), strict=True)
-    for (name, parameter), averaged in pairs:
-        assert (parameter.data_ptr() == averaged.data_ptr()) != parameter.requires_grad, name
+    trained = [parameter for parameter in state.model.parameters() if parameter.requires_grad]
+    assert [each.shape for each in state.averaged.module] == [each.shape for each in trained]
+
+
+def test_averaged_weights_are_put_in_for_use_and_taken_out_again(tmp_path, cache, config):
+    state = begin(tmp_path, cache, config, replace(SHORT["recommended"], ema_decay=0.5)).state
+    with torch.no_grad():
+        for value in (1.0, 2.0):
+            state.model.x_embedder.bias.fill_(value)
+            state.finish_step(torch.zeros(()))
+    with state.weights_to_use() as model:
+        assert model.x_embedder.bias.unique().tolist() == [pytest.approx(1 + 9 / 11)]
+    assert state.model.x_embedder.bias.unique().tolist() == [2.0]
 
 
 def test_lora_needs_a_trained_prior(tmp_path, cache):
@@ -291,14 +309,14 @@ def test_fine_tuning_starts_from_a_file_with_smaller_steps(tmp_path, cache, conf
     loaded, found = trained_prior(tmp_path / "start.safetensors", cache)
     assert found.num_heads == 2 and same(loaded.state_dict(), prior.state_dict())
     settings = RunSettings(tmp_path / "run", started_from="a file")
-    training = PriorTrainer(loaded, found, cache, SHORT["recommended"], settings, Accelerator(cpu=True))
+    training = trainer_of(loaded, found, cache, SHORT["recommended"], settings)
     fresh = begin(tmp_path / "fresh", cache, config, SHORT["recommended"])
     assert training.state.rate == pytest.approx(fresh.state.rate / 10)
 
 
 def test_a_prior_for_other_tokens_is_refused(tmp_path, cache, config):
     other = replace(config, embedding_dim=48)
-    save_prior(tmp_path / "other.safetensors", trainer_module.IPPrior(48, 32, 2, 2).state_dict(), other)
+    save_prior(tmp_path / "other.safetensors", IPPrior(48, 32, 2, 2).state_dict(), other)
     with pytest.raises(ValueError, match="tokens of width 48, the cache .* width 32"):
         trained_prior(tmp_path / "other.safetensors", cache)
 

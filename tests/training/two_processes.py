@@ -10,7 +10,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from pit.training.recipes import RECOMMENDED, RunSettings, Sizes
+from pit.training.prior_recipes import RECOMMENDED, Sizes
+from pit.training.recipes import RunSettings
 from pit.training.start import begin, data_parallel, leave
 
 RECIPE = replace(RECOMMENDED, steps=9, batch=2)

@@ -15,7 +15,8 @@ from ...prior import IPPrior
 from ...training.cache import Sources
 from ...training.cache_writer import CacheWriter
 from ...training.encode import TokenEncoder, fingerprints
-from ...training.recipes import RECOMMENDED, RunSettings, Sizes
+from ...training.prior_recipes import RECOMMENDED, Sizes
+from ...training.recipes import RunSettings
 from ...training.start import begin
 from ...training.trainer import Progress
 from ..sizes import ENCODER_SIZE, PRIOR

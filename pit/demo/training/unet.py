@@ -9,7 +9,8 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...adapter import ImageCrossAttention, ImageKeyValue, attend_to_tokens, multi_head_attention
+from ...adapter import ImageCrossAttention
+from ...training.image_prompt import attend_to_images, crossing_widths, noise_schedule
 from ..creature import caption
 from ..sizes import (
     LATENT_SCALE,
@@ -29,26 +30,9 @@ from .stage import Run, Stage, train_stage
 
 STAGE = Stage("unet", steps=12500, batch=40, learning_rate=1e-3, warmup=200, decay=0.28)
 MOST_SNR = 5.0
+PREDICTION = "v_prediction"
 TOKEN_NOISE = 0.4
 DROP_BOTH, DROP_TOKENS, DROP_TEXT = 0.08, 0.05, 0.10
-
-
-class DecoupledAttention:
-    """An attention processor for diffusers: text attention and, where there is a `layer`, image attention."""
-
-    def __init__(self, layer: ImageKeyValue | None):
-        self.layer = layer
-
-    def __call__(
-        self, attn: nn.Module, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None,
-        attention_mask: None = None, image_tokens: Tensor | None = None, image_weight: float = 1.0,
-    ) -> Tensor:
-        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        q = attn.to_q(hidden_states)
-        out = multi_head_attention(q, attn.to_k(context), attn.to_v(context), attn.heads)
-        if self.layer is not None:
-            out = out + attend_to_tokens(self.layer, q, image_tokens, image_weight, attn.heads)
-        return attn.to_out[0](out)
 
 
 def build_unet() -> UNet2DConditionModel:
@@ -79,12 +63,8 @@ class Renderer(nn.Module):
         super().__init__()
         self.unet = build_unet()
         self.text = TextEncoders()
-        names = list(self.unet.attn_processors)
-        crossing = [name for name in names if "attn2" in name]
-        attentions = [self.unet.get_submodule(name.removesuffix(".processor")) for name in crossing]
-        self.image = ImageCrossAttention(TOKEN_DIM, [attention.to_q.out_features for attention in attentions])
-        layers = dict(zip(crossing, self.image, strict=True))
-        self.unet.set_attn_processor({name: DecoupledAttention(layers.get(name)) for name in names})
+        self.image = ImageCrossAttention(TOKEN_DIM, crossing_widths(self.unet))
+        attend_to_images(self.unet, self.image)
 
     def forward(
         self, latents: Tensor, timesteps: Tensor, captions: list[str], image_tokens: Tensor
@@ -122,17 +102,10 @@ class RenderingData:
     uncond: Tensor
 
 
-def noise_schedule() -> DDPMScheduler:
-    """SDXL's noise schedule, with v-prediction."""
-    return DDPMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction"
-    )
-
-
 def train_unet(run: Run, data: RenderingData) -> Renderer:
     torch.manual_seed(run.seed)
     model = Renderer().to(run.device)
-    schedule = noise_schedule()
+    schedule = noise_schedule(PREDICTION)
     density = timestep_density(schedule)
     creatures = [training_creature(run.seed, index) for index in range(len(data.tokens))]
 

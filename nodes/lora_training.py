@@ -1,0 +1,215 @@
+"""Training an IP-LoRA inside ComfyUI, on the models of the graph."""
+from __future__ import annotations
+
+import gc
+import hashlib
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import comfy.model_base
+import comfy.model_management
+import comfy.utils
+import folder_paths
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import CLIP, VAE
+from comfy_api.latest import io, ui
+from torch import Tensor
+
+from ..pit.adapter import ImageCrossAttention
+from ..pit.checkpoints import read_lora
+from ..pit.images import to_tensor
+from ..pit.lora import parse_block_strengths
+from ..pit.training.dataset import describe_skipped
+from ..pit.training.lora_cache import LoraCache, RenderEncoders, encode_lora_dataset
+from ..pit.training.lora_dataset import MODES, describe_lora_dataset, read_lora_dataset
+from ..pit.training.lora_recipes import PRESETS, LoraRecipe
+from ..pit.training.recipes import RunSettings
+from .bridge import FOLDERS, own_folder, progress_bar, token_encoder
+from .datasets import TRAINING, chosen_folder, dataset_folders
+from .lora import apply_ip_lora
+from .parts import CLIP_VISION_TOOLTIP, IP_ADAPTER_TOOLTIP
+from .training import chart_of, listener
+from .types import IPAdapterType, ManagedIPAdapter
+
+if TYPE_CHECKING:
+    from ..pit.training.image_prompt import ImagePromptUNet
+
+SAMPLES = "ip_lora_samples"
+
+
+def render_encoders(
+    model: ModelPatcher, clip: CLIP, vae: VAE, clip_vision, ip_adapter: ManagedIPAdapter
+) -> RenderEncoders:
+    """VAE, text encoders and image tokens of the graph, for the renderer `model`."""
+    def latents(pixels: Tensor) -> Tensor:
+        encoded = vae.encode((pixels.movedim(1, -1) + 1) / 2)
+        # ComfyUI's VAE gives the mean of its distribution; the spread is a few thousandths of it.
+        scaled = model.model.process_latent_in(encoded).float().cpu()
+        return torch.cat([scaled, torch.zeros_like(scaled)], dim=1)
+
+    def text(captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        found = [clip.encode_from_tokens(clip.tokenize(each), return_pooled=True) for each in captions]
+        context, pooled = (torch.cat(each).float().cpu() for each in zip(*found, strict=True))
+        # As published, zeros and not the encoding of "" stand for no words.
+        said = torch.tensor([bool(caption) for caption in captions])
+        return context * said[:, None, None], pooled * said[:, None]
+
+    names = tuple(fingerprint(each.patcher) for each in (vae, clip))
+    return RenderEncoders(names, latents, text, token_encoder(clip_vision, ip_adapter))
+
+
+def fingerprint(patcher: ModelPatcher) -> str:
+    """Tells one set of weights from another, by a few numbers of each."""
+    digest = hashlib.sha256()
+    for key, value in patcher.model_state_dict().items():
+        digest.update(f"{key} {list(value.shape)} {value.flatten()[:4].tolist()}".encode())
+    return digest.hexdigest()
+
+
+def image_prompt_unet(
+    model: ModelPatcher, ip_adapter: ManagedIPAdapter, dtype: torch.dtype
+) -> ImagePromptUNet:
+    """The renderer of the graph for the trainer, with weights of its own.
+
+    Raises:
+        ValueError: the model is not of SDXL's kind, or the adapter is for another one.
+    """
+    from ..pit.training.image_prompt import ImagePromptUNet, unet_of_sizes  # diffusers takes seconds
+
+    config = model.model.model_config.unet_config
+    unet = unet_of_sizes(config)
+    names, weights = comfy.utils.unet_to_diffusers(config), model.model_state_dict("diffusion_model.")
+    state = {name: weights[f"diffusion_model.{names[name]}"] for name in unet.state_dict()}
+    state = {name: value.to("cpu", dtype, copy=True) for name, value in state.items()}
+    unet.load_state_dict(state, assign=True)
+    image = ImageCrossAttention(ip_adapter.token_dim, ip_adapter.cross_attention.model.inner_dims)
+    image.load_state_dict(ip_adapter.cross_attention.model_state_dict())
+    return ImagePromptUNet(unet, image.to(dtype))
+
+
+class TrainIPLora(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PiT_TrainIPLora",
+            display_name="Train IP-LoRA",
+            category=TRAINING,
+            description=(
+                "Trains an IP-LoRA on pictures, captions and references. Cancel keeps a checkpoint, from "
+                "which the same node goes on when it is queued again."
+            ),
+            search_aliases=["train lora", "ip lora training"],
+            is_output_node=True,
+            inputs=[
+                io.Model.Input("model", tooltip="The SDXL to train on, as Load Checkpoint gives it."),
+                io.Clip.Input("clip", tooltip="Its text encoders."),
+                io.Vae.Input("vae", tooltip="Its VAE."),
+                io.ClipVision.Input("clip_vision", tooltip=CLIP_VISION_TOOLTIP),
+                IPAdapterType.Input("ip_adapter", tooltip=IP_ADAPTER_TOOLTIP),
+                io.Combo.Input(
+                    "folder", options=list(dataset_folders()) or ["no folder in input"],
+                    tooltip="Folder with targets/NAME.png, targets/NAME.txt and refs/NAME_ref.png.",
+                ),
+                io.Combo.Input(
+                    "captions", options=list(MODES), default=next(iter(MODES)),
+                    tooltip="What is learnt of the captions: the published forms, or as they are.",
+                ),
+                io.String.Input(
+                    "name", default="my_ip_lora",
+                    tooltip="Name of the LoRA; it is written to models/loras/NAME/ip_lora.safetensors.",
+                ),
+                io.Combo.Input(
+                    "preset", options=list(PRESETS), default=next(iter(PRESETS)),
+                    tooltip="All that the other inputs do not set.",
+                ),
+                io.Int.Input("steps", default=500, min=1, max=10_000_000, tooltip="Steps in all."),
+                io.Int.Input("rank", default=64, min=1, max=1024, tooltip="Of the LoRA; 64 as published."),
+                io.Float.Input(
+                    "learning_rate", default=1e-4, min=0.0, max=1.0, step=1e-6, round=1e-9,
+                    tooltip="Highest learning rate; 0.0001 as published.",
+                ),
+                io.Int.Input(
+                    "size", default=1024, min=64, max=2048, step=64,
+                    tooltip="Pictures are scaled and cropped to squares of this size.",
+                ),
+                io.Int.Input(
+                    "save_every", default=50, min=1, max=1_000_000,
+                    tooltip="Steps between checkpoints; each time it also validates.",
+                ),
+                io.Int.Input(
+                    "seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=False,
+                    tooltip="Where the order, the noise and the first weights come from.",
+                ),
+                io.Boolean.Input(
+                    "on_adapter", default=False, advanced=True,
+                    tooltip="Train the IP-Adapter's own projections as well; only Apply IP-LoRA reads those.",
+                ),
+            ],
+            outputs=[io.Model.Output(display_name="model"), io.Image.Output(display_name="chart")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, folder: str) -> bool | str:
+        try:
+            chosen_folder(folder)
+        except FileNotFoundError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(
+        cls, model: ModelPatcher, clip: CLIP, vae: VAE, clip_vision, ip_adapter: ManagedIPAdapter,
+        folder: str, captions: str, name: str, preset: str, steps: int, rank: int, learning_rate: float,
+        size: int, save_every: int, seed: int, on_adapter: bool = False,
+    ) -> io.NodeOutput:
+        run_folder = own_folder(folder_paths.get_folder_paths(FOLDERS["ip_lora"])[0], name)
+        recipe = replace(
+            PRESETS[preset], steps=steps, rank=rank, on_adapter=on_adapter,
+            learning_rate=learning_rate or PRESETS[preset].learning_rate,
+        )
+        dataset = read_lora_dataset(chosen_folder(folder), captions)
+        samples = own_folder(os.path.join(folder_paths.get_output_directory(), SAMPLES), name)
+        encoders = render_encoders(model, clip, vae, clip_vision, ip_adapter)
+        cache, skipped = encode_lora_dataset(dataset.samples, samples, encoders, size, progress_bar())
+        report = [describe_lora_dataset(dataset), *describe_skipped(skipped, dataset.folder)]
+        logging.info("Train IP-LoRA: %s", "\n".join(report))
+        comfy.model_management.unload_all_models()
+        settings = RunSettings(
+            run_folder, seed, save_every, save_every,
+            started_from=fingerprint(model) + fingerprint(ip_adapter.cross_attention),
+        )
+        try:
+            # ComfyUI runs nodes in inference mode, in which weights get no gradients, without a word.
+            with torch.inference_mode(False):
+                path = train(model, ip_adapter, cache, recipe, settings)
+        finally:
+            gc.collect()
+            comfy.model_management.soft_empty_cache()
+        title = f"{run_folder.name}/{path.name}"
+        patched, _ = apply_ip_lora(model, read_lora(path), title, 1.0, parse_block_strengths(""))
+        chart = to_tensor([chart_of(run_folder)])
+        return io.NodeOutput(patched, chart, ui=ui.PreviewImage(chart, cls=cls))
+
+
+def train(
+    model: ModelPatcher, ip_adapter: ManagedIPAdapter, cache: LoraCache, recipe: LoraRecipe,
+    settings: RunSettings,
+) -> Path:
+    """Train, or go on; returns the file of the LoRA. Cancel leaves a checkpoint."""
+    from ..pit.training.image_prompt import noise_schedule
+    from ..pit.training.lora_task import LoraTask
+    from ..pit.training.start import data_parallel
+    from ..pit.training.trainer import Trainer
+
+    cpu = comfy.model_management.get_torch_device().type == "cpu"
+    velocity = model.model.model_type == comfy.model_base.ModelType.V_PREDICTION
+    schedule = noise_schedule("v_prediction" if velocity else "epsilon")
+    dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
+    task = LoraTask(image_prompt_unet(model, ip_adapter, dtype), schedule, cache, recipe, settings)
+    trainer = Trainer(task, recipe, settings, data_parallel(cpu))
+    return trainer.run(listener(trainer, None))

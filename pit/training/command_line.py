@@ -1,0 +1,122 @@
+"""What the training commands share: flags of a run and of a recipe, the bar, Ctrl+C, and the exit code."""
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TypeVar
+
+from tqdm import tqdm
+
+from .chart import training_chart
+from .metrics import read_points
+from .recipes import Recipe, RunSettings
+from .start import leave
+from .trainer import Progress, Trainer, TrainingError
+
+CHART = "training.png"
+R = TypeVar("R", bound=Recipe)
+
+
+def add_run_arguments(parser: argparse.ArgumentParser, save_every: int, validate_every: int) -> None:
+    """Where the run lives and how often it saves."""
+    parser.add_argument("output", type=Path, help="folder of the run; goes on if it holds one")
+    parser.add_argument("--save-every", type=int, default=save_every, metavar="STEPS")
+    parser.add_argument("--validate-every", type=int, default=validate_every, metavar="STEPS")
+    parser.add_argument("--keep", type=int, default=2, help="checkpoints that stay (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
+
+
+def add_recipe_arguments(
+    parser: argparse.ArgumentParser, presets: Mapping[str, Recipe], choices: Mapping[str, tuple[str, ...]],
+    advice: str = "",
+) -> None:
+    """A preset, and every setting of its recipe; the first preset is the default."""
+    first = next(iter(presets))
+    parser.add_argument("--preset", choices=list(presets), default=first, help=f"default: {first}{advice}")
+    settings = parser.add_argument_group("settings of the preset to change")
+    for field in fields(presets[first]):
+        flag = "--" + field.name.replace("_", "-")
+        kind = type(getattr(presets[first], field.name))
+        if kind is bool:
+            settings.add_argument(flag, action=argparse.BooleanOptionalAction, default=None)
+        else:
+            settings.add_argument(flag, type=kind, choices=choices.get(field.name))
+
+
+def recipe_of(args: argparse.Namespace, presets: Mapping[str, R]) -> R:
+    """The preset with the settings that were given."""
+    preset = presets[args.preset]
+    settings = {field.name: getattr(args, field.name) for field in fields(preset)}
+    return replace(preset, **{name: value for name, value in settings.items() if value is not None})
+
+
+def run_settings(args: argparse.Namespace) -> RunSettings:
+    return RunSettings(args.output, args.seed, args.save_every, args.validate_every, args.keep)
+
+
+def run_training(args: argparse.Namespace, begin: Callable[[argparse.Namespace], Trainer], name: str) -> int:
+    """Train; returns the exit code. Ctrl+C stops after the step with a checkpoint.
+
+    Args:
+        begin: makes the trainer, or raises for what cannot be used.
+        name: of the command.
+    """
+    try:
+        path = train(begin(args), name)
+    except (TrainingError, ValueError, OSError, ModuleNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"stopped; the same command goes on from {args.output}", file=sys.stderr)
+        return 130
+    finally:
+        leave()
+    if path is not None:
+        print(f"written: {path}")
+    return 0
+
+
+def train(trainer: Trainer, name: str) -> Path | None:
+    """Run a trainer to its end; the path of the result, on the main process."""
+    main = trainer.accelerator.is_main_process
+    if main:
+        tell(trainer)
+    with tqdm(total=trainer.recipe.steps, initial=trainer.state.step, desc=name, mininterval=1,
+              disable=not main) as bar:
+        path = trainer.run(listener(bar))
+    if path is not None:
+        folder = trainer.settings.folder
+        training_chart(read_points(folder)).save(folder / CHART)
+    return path
+
+
+def tell(trainer: Trainer) -> None:
+    """Say what is trained on, and where it goes on."""
+    for reason in trainer.passed_over:
+        print(f"passed over a checkpoint that is not whole: {reason}", file=sys.stderr)
+    print(f"{trainer.task.about()}; from step {trainer.state.step}, peak learning rate "
+          f"{trainer.state.rate:g}, on {trainer.device}")
+
+
+def listener(bar: tqdm) -> Callable[[Progress], None]:
+    """Moves the bar, and turns Ctrl+C into a stop between two steps."""
+    stop = []
+    signal.signal(signal.SIGINT, lambda *_: stop.append(True))
+    figures: dict[str, str] = {}
+
+    def on_step(progress: Progress) -> None:
+        if progress.loss is not None:
+            figures["loss"] = f"{progress.loss:.4f}"
+        if progress.validation is not None:
+            figures["validation"] = f"{progress.validation.loss:.4f}"
+        bar.set_postfix(figures, refresh=False)
+        bar.update(progress.step - bar.n)
+        if stop:
+            raise KeyboardInterrupt
+
+    return on_step
