@@ -131,8 +131,7 @@ def dashed(draw: ImageDraw.ImageDraw, points: list[tuple[float, float]], colour:
 def legend(draw: ImageDraw.ImageDraw) -> None:
     for i, (solver, colour) in enumerate(zip(SOLVERS, COLOURS, strict=True)):
         draw.text((BOX[2] - 20, BOX[1] + 10 + 20 * i), solver, colour, font(), anchor="ra")
-    draw.text((BOX[2] - 20, BOX[1] + 20 + 20 * len(SOLVERS)), "dashed: cosine schedule", "#333333", font(),
-              anchor="ra")
+    draw.text((BOX[2], 24), "lines: even steps, dashed: cosine schedule", "#333333", font(), anchor="rs")
 
 
 def font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 State = dict[str, Tensor]
 
@@ -141,6 +141,21 @@ def unsound(state: Mapping[str, Tensor]) -> Iterator[str]:
             yield f"{module} has rank {down.shape[0]} in its down factor and {up.shape[1]} in its up factor"
         elif not all(bool(factor.isfinite().all()) for factor in (down, up)):
             yield f"{module} holds NaN or infinite values"
+
+
+def merge_lora(unet: nn.Module, lora: Lora, strength: float = 1.0) -> None:
+    """Work a LoRA into the linear layers of a UNet of diffusers, for use without ComfyUI.
+
+    Raises:
+        ValueError: a module of the LoRA is not there.
+    """
+    layers = {UNET_PREFIX + name.replace(".", "_"): layer for name, layer in unet.named_modules()}
+    for name in modules(lora.unet):
+        if name not in layers:
+            raise ValueError(f"The LoRA is for another model: there is no {name}.")
+        down, up = (lora.unet[f"{name}.lora_{half}.weight"] for half in ("down", "up"))
+        scale = strength * float(lora.unet.get(f"{name}.alpha", len(down))) / len(down)
+        layers[name].weight.data += (scale * up @ down).to(layers[name].weight)
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,13 @@ SCENE_WORDS = {
     "lava": " on lava",
 }
 SCENES = list(SCENE_WORDS)
+TAUGHT_SCENE_WORDS = {  # which the shipped models do not know, and an IP-LoRA teaches
+    "snow": " in the snow",
+    "desert": " in the desert",
+    "forest": " in the forest",
+    "sea": " in the sea",
+}
+ALL_SCENE_WORDS = SCENE_WORDS | TAUGHT_SCENE_WORDS
 SPECIES = {  # a preferred style per slot, then three colours: body and limbs, wings and tail, horns
     "ember": dict(
         body="pear", pattern="scales", eyes="slit", mouth="fangs", horns="ram",
@@ -96,7 +103,7 @@ class Creature:
         species: the species it was drawn from; its attributes need not follow it.
         attributes: a value for every name of `ATTRIBUTES`.
         jitter: small variations that no word describes, each in -1..1.
-        scene: one of `SCENES`.
+        scene: one of `ALL_SCENE_WORDS`.
     """
 
     species: str
@@ -123,8 +130,8 @@ def sample_creature(
     """
     if species is not None and species not in SPECIES:
         raise ValueError(f"unknown species {species!r}; there are {', '.join(SPECIES)}")
-    if scene not in SCENES:
-        raise ValueError(f"unknown scene {scene!r}; there are {', '.join(SCENES)}")
+    if scene not in ALL_SCENE_WORDS:
+        raise ValueError(f"unknown scene {scene!r}; there are {', '.join(ALL_SCENE_WORDS)}")
     if not 0 <= coherence <= 1:
         raise ValueError(f"coherence must lie between 0 and 1, got {coherence}")
     species = species or rng.choice(list(SPECIES))
@@ -184,8 +191,8 @@ def caption(creature: Creature, rng: random.Random) -> str:
     One in three says just "a creature", the others name the body and one to four parts in random order.
     """
     if rng.random() < 1 / 3:
-        return f"a creature{SCENE_WORDS[creature.scene]}"
+        return f"a creature{ALL_SCENE_WORDS[creature.scene]}"
     parts = [part_words(creature, part) for part in creature.parts if part != "body"]
     rng.shuffle(parts)
     body = f"a {creature.attributes['body_color']} {creature.attributes['body']} creature"
-    return f"{body} with {' and '.join(parts[:rng.randint(1, 4)])}{SCENE_WORDS[creature.scene]}"
+    return f"{body} with {' and '.join(parts[:rng.randint(1, 4)])}{ALL_SCENE_WORDS[creature.scene]}"

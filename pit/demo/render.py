@@ -1,17 +1,16 @@
-"""Pictures of creatures and of their parts, and the scenes behind them."""
+"""Pictures of creatures and of their parts."""
 from __future__ import annotations
 
 import random
-from functools import lru_cache
 
-import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from .anatomy import start_sketch
 from .canvas import WHITE, ellipse
 from .creature import PARTS, Creature
 from .head import paint_ears, paint_eyes, paint_horns, paint_mouth
 from .limbs import paint_arms, paint_body, paint_legs, paint_tail, paint_wings
+from .scenes import draw_scene
 from .sizes import ENCODER_SIZE
 
 PAINTERS = {  # from back to front
@@ -25,30 +24,6 @@ PAINTERS = {  # from back to front
     "eyes": paint_eyes,
     "mouth": paint_mouth,
 }
-SCENE_SKY = dict(
-    sky=((150, 206, 250), (232, 246, 255)),
-    night=((28, 30, 74), (82, 70, 140)),
-    meadow=((196, 232, 255), (240, 250, 236)),
-    lava=((92, 28, 48), (240, 120, 60)),
-)
-SCENE_DOTS = dict(  # x, y, radius x, radius y, colour
-    white=[],
-    sky=[
-        (x + dx, y + dy, rx, ry, WHITE)
-        for x, y in ((14, 20), (84, 14), (88, 60), (10, 66))
-        for dx, dy, rx, ry in ((0, 0, 9, 4), (5, -3, 6, 5), (-4, -2, 5, 4))
-    ],
-    night=[(84, 16, 8, 8, (255, 244, 200)), (88, 13, 7, 7, (44, 42, 92))]
-    + [
-        (x, y, 1.2, 1.2, (255, 250, 220))
-        for x, y in ((10, 12), (24, 30), (40, 8), (62, 14), (8, 50), (94, 44), (90, 74), (14, 80))
-    ]
-    + [(50, 108, 80, 20, (40, 34, 70))],
-    meadow=[(50, 130, 110, 54, (134, 204, 104)), (10, 122, 60, 40, (112, 188, 96))]
-    + [(x, y, 1.8, 1.8, WHITE) for x, y in ((10, 90), (24, 96), (80, 92), (92, 86))],
-    lava=[(50, 116, 90, 28, (70, 26, 40))]
-    + [(x, y, 8, 1.8, (255, 180, 60)) for x, y in ((12, 92), (86, 94), (30, 97))],
-)
 
 
 def draw_shape(creature: Creature, pixels: int, supersample: int, only: str | None = None) -> Image.Image:
@@ -99,20 +74,3 @@ def draw_part(creature: Creature, part: str, pixels: int = 64, *, share: float =
     free = [pixels - side for side in crop.size]
     frame.paste(crop, tuple(side // 2 if rng is None else rng.randint(0, side) for side in free), crop)
     return frame
-
-
-@lru_cache(maxsize=32)
-def draw_scene(name: str, pixels: int) -> Image.Image:
-    """The empty scene; shared, so copy it before drawing on it."""
-    size = pixels * 4
-    canvas = Image.new("RGB", (size, size), WHITE)
-    if name in SCENE_SKY:
-        high, low = map(np.array, SCENE_SKY[name])
-        t = np.linspace(0, 1, size)[:, None, None]
-        gradient = np.broadcast_to(high * (1 - t) + low * t, (size, size, 3))
-        canvas = Image.fromarray(gradient.astype(np.uint8))
-    pen, unit = ImageDraw.Draw(canvas), size / 100
-    for x, y, radius_x, radius_y, color in SCENE_DOTS[name]:
-        box = (x - radius_x, y - radius_y, x + radius_x, y + radius_y)
-        pen.ellipse([side * unit for side in box], fill=color)
-    return canvas.reduce(4)

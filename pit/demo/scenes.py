@@ -1,12 +1,69 @@
-"""Scenes behind a creature that the shipped models have never seen, with words that they have never read.
-
-What an IP-LoRA is to teach them.
-"""
+"""The scenes behind creatures: those that the shipped renderer knows, and those that an IP-LoRA teaches."""
 from __future__ import annotations
 
-SCENE_WORDS = {
-    "snow": " in the snow",
-    "desert": " in the desert",
-    "forest": " in the forest",
-    "sea": " in the sea",
-}
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from .canvas import WHITE
+
+SCENE_SKY = dict(
+    sky=((150, 206, 250), (232, 246, 255)),
+    night=((28, 30, 74), (82, 70, 140)),
+    meadow=((196, 232, 255), (240, 250, 236)),
+    lava=((92, 28, 48), (240, 120, 60)),
+    snow=((122, 148, 188), (204, 218, 236)),
+    desert=((250, 196, 120), (255, 236, 190)),
+    forest=((26, 62, 48), (96, 148, 92)),
+    sea=((36, 150, 190), (10, 62, 120)),
+)
+SCENE_DOTS = dict(  # x, y, radius x, radius y, colour
+    white=[],
+    sky=[
+        (x + dx, y + dy, rx, ry, WHITE)
+        for x, y in ((14, 20), (84, 14), (88, 60), (10, 66))
+        for dx, dy, rx, ry in ((0, 0, 9, 4), (5, -3, 6, 5), (-4, -2, 5, 4))
+    ],
+    night=[(84, 16, 8, 8, (255, 244, 200)), (88, 13, 7, 7, (44, 42, 92))]
+    + [
+        (x, y, 1.2, 1.2, (255, 250, 220))
+        for x, y in ((10, 12), (24, 30), (40, 8), (62, 14), (8, 50), (94, 44), (90, 74), (14, 80))
+    ]
+    + [(50, 108, 80, 20, (40, 34, 70))],
+    meadow=[(50, 130, 110, 54, (134, 204, 104)), (10, 122, 60, 40, (112, 188, 96))]
+    + [(x, y, 1.8, 1.8, WHITE) for x, y in ((10, 90), (24, 96), (80, 92), (92, 86))],
+    lava=[(50, 116, 90, 28, (70, 26, 40))]
+    + [(x, y, 8, 1.8, (255, 180, 60)) for x, y in ((12, 92), (86, 94), (30, 97))],
+    snow=[(50, 124, 100, 42, (246, 250, 255))]
+    + [
+        (x, y, 1.8, 1.8, WHITE)
+        for x, y in ((8, 12), (22, 36), (12, 62), (38, 8), (64, 10), (82, 30), (93, 12), (90, 58))
+    ],
+    desert=[(84, 18, 8, 8, (255, 246, 214)), (20, 112, 60, 28, (226, 166, 84)),
+            (86, 116, 60, 28, (210, 146, 70))],
+    forest=[(x, 30, 9, 34, (20, 48, 36)) for x in (4, 22, 78, 97)] + [(50, 122, 90, 34, (50, 84, 44))],
+    sea=[
+        (x, y, r, r, (150, 214, 236))
+        for x, y, r in (
+            (10, 20, 3), (16, 44, 2), (7, 70, 2.5), (88, 14, 2), (92, 40, 3), (86, 66, 2), (60, 7, 2),
+        )
+    ] + [(50, 116, 90, 22, (198, 180, 124))],
+)
+
+
+@lru_cache(maxsize=32)
+def draw_scene(name: str, pixels: int) -> Image.Image:
+    """The empty scene; shared, so copy it before drawing on it."""
+    size = pixels * 4
+    canvas = Image.new("RGB", (size, size), WHITE)
+    if name in SCENE_SKY:
+        high, low = map(np.array, SCENE_SKY[name])
+        t = np.linspace(0, 1, size)[:, None, None]
+        gradient = np.broadcast_to(high * (1 - t) + low * t, (size, size, 3))
+        canvas = Image.fromarray(gradient.astype(np.uint8))
+    pen, unit = ImageDraw.Draw(canvas), size / 100
+    for x, y, radius_x, radius_y, color in SCENE_DOTS[name]:
+        box = (x - radius_x, y - radius_y, x + radius_x, y + radius_y)
+        pen.ellipse([side * unit for side in box], fill=color)
+    return canvas.reduce(4)

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..creature import PARTS, SCENE_WORDS, SCENES, Creature, sample_creature
+from ..creature import ALL_SCENE_WORDS, PARTS, SCENES, Creature, sample_creature
 from ..render import draw_creature, draw_part, draw_shape, encoder_view
 from ..sizes import PICTURE_SIZE
 from .scores import targets_of
@@ -42,7 +42,7 @@ class Trial:
 
 
 def scene_caption(scene: str) -> str:
-    return f"a creature{SCENE_WORDS[scene]}"
+    return f"a creature{ALL_SCENE_WORDS[scene]}"
 
 
 def draw_trials(
