@@ -38,11 +38,12 @@ SCENE_WORDS = {
     "lava": " on lava",
 }
 SCENES = list(SCENE_WORDS)
-TAUGHT_SCENE_WORDS = {  # which the shipped models do not know, and an IP-LoRA teaches
-    "snow": " in the snow",
-    "desert": " in the desert",
-    "forest": " in the forest",
-    "sea": " in the sea",
+# Words that the shipped models know, in pairs that they have never read: an IP-LoRA teaches what they mean.
+TAUGHT_SCENE_WORDS = {
+    "yellow_meadow": " in a yellow meadow",
+    "grey_meadow": " in a grey meadow",
+    "orange_sky": " in the orange sky",
+    "green_night": " at green night",
 }
 ALL_SCENE_WORDS = SCENE_WORDS | TAUGHT_SCENE_WORDS
 SPECIES = {  # a preferred style per slot, then three colours: body and limbs, wings and tail, horns

@@ -11,7 +11,7 @@ from .creature import ALL_SCENE_WORDS, TAUGHT_SCENE_WORDS, Creature, sample_crea
 from .render import draw_creature, draw_part, draw_shape
 from .sizes import PICTURE_SIZE
 
-SHEET_CAPTION = "character sheet of a creature"
+SHEET_CAPTION = "a creature and the creature"  # of words that the miniature text encoders know
 TAUGHT_SHARE = 0.7
 LARGE, SMALL = 80, 30  # of the sheet's 128 pixels: the creature, and each of four parts
 CORNERS = ((2, 14), (96, 14), (2, 84), (96, 84))

@@ -12,6 +12,7 @@ RENDERER, VISION, IP_ADAPTER, IP_PRIOR, READER, PREVIEW = (
     f"creature_{name}.safetensors"
     for name in ("renderer", "vision", "ip_adapter", "ip_prior", "reader", "preview")
 )
+SCENES_LORA, SHEET_LORA = (f"creature_{name}_lora.safetensors" for name in ("scenes", "sheet"))
 VERSION = "2"
 
 

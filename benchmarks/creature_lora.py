@@ -1,0 +1,116 @@
+"""What the creature IP-LoRA changes: scenes as asked for in words, and parts kept, without it and with it.
+
+Concepts are completed from two parts and drawn at full weight of their tokens, with prompts that name a
+scene: one that the shipped models know, or one that the LoRA teaches. Without the LoRA is the baseline.
+Prints a table; with --picture also draws concepts in every scene. Run in the folder of the pack:
+
+    python -m benchmarks.creature_lora
+"""
+from __future__ import annotations
+
+import argparse
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from pit.checkpoints import read_lora
+from pit.demo.chain import CreatureChain
+from pit.demo.creature import ALL_SCENE_WORDS, TAUGHT_SCENE_WORDS
+from pit.demo.measure import suite
+from pit.demo.measure.backdrop import nearest_scenes
+from pit.demo.measure.scores import is_whole, kept
+from pit.demo.measure.trials import Trial, all_targets, draw_trials, scene_caption, true_pictures
+from pit.demo.reader import as_pictures, load_reader
+from pit.demo.weights import SCENES_LORA, weight_file
+from pit.images import to_pil
+from pit.lora import merge_lora
+
+NAMES = list(ALL_SCENE_WORDS)
+GROUPS = {
+    "known scenes": [name for name in suite.WORDED_SCENES],
+    "taught scenes": list(TAUGHT_SCENE_WORDS),
+}
+SHOWN, CELL, LABEL = 3, 96, 150
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Of pictures with the scene asked for, of given attributes kept, of whole creatures."""
+
+    scene: float
+    kept: float
+    whole: float
+
+
+def shares(lab: suite.Laboratory, pictures: Tensor, trials: list[Trial]) -> Shares:
+    """What pictures of trials show."""
+    reading = lab.reader.read(pictures)
+    asked = torch.tensor([NAMES.index(trial.creature.scene) for trial in trials])
+    return Shares(
+        (nearest_scenes(pictures, NAMES) == asked).float().mean().item(),
+        kept(reading, all_targets(trials)).mean().item(), is_whole(reading).float().mean().item(),
+    )
+
+
+def sheet(rows: dict[str, list[Image.Image]], columns: list[str]) -> Image.Image:
+    """Pictures in labelled rows below labelled columns."""
+    image = Image.new("RGB", (LABEL + CELL * len(columns), CELL * len(rows) + 24), "white")
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(14)
+    for number, name in enumerate(columns):
+        draw.text((LABEL + CELL * number + CELL // 2, 12), name, "#333333", font, anchor="mm")
+    for row, (label, pictures) in enumerate(rows.items()):
+        draw.text((12, 24 + CELL * row + CELL // 2), label, "#333333", font, anchor="lm")
+        for column, picture in enumerate(pictures):
+            image.paste(picture.resize((CELL, CELL)), (LABEL + CELL * column, 24 + CELL * row))
+    return image
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--lora", type=Path, default=None, help="file (default: the shipped one)")
+    parser.add_argument("--count", type=int, default=128, help="pictures a number (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=100)
+    parser.add_argument("--strength", type=float, default=1.0)
+    parser.add_argument("--picture", type=Path, help="draw the same concepts in every scene")
+    options = parser.parse_args()
+    chain = CreatureChain()
+    lab, plain = suite.Laboratory(chain, load_reader(), options.seed), chain.renderer.unet
+    taught = copy.deepcopy(plain)
+    merge_lora(taught, read_lora(options.lora or weight_file(SCENES_LORA)), options.strength)
+    unets = {"without": plain, "with": taught}
+    print(f"{options.count} pictures a number, adapter weight 1, two parts of free mixtures given")
+    print(f"{'':<32}{'scene as asked':>16}{'parts kept':>12}{'whole':>8}")
+    for group, scenes in GROUPS.items():
+        trials = draw_trials(options.seed, options.count, 2, suite.FREE, scenes, purpose="lora")
+        tokens = lab.sample(lab.conditions(trials), suite.RECOMMENDED)
+        pictures = {"true pictures": as_pictures(true_pictures([trial.creature for trial in trials]))}
+        for name, unet in unets.items():
+            chain.renderer.unet = unet
+            pictures[f"{name} IP-LoRA"] = chain.draw(tokens, [trial.caption for trial in trials], lab.seed)
+        for name, drawn in pictures.items():
+            found = shares(lab, drawn, trials)
+            print(f"{group + ', ' + name:<32}{found.scene:>16.1%}{found.kept:>12.1%}{found.whole:>8.1%}")
+    if options.picture:
+        draw_examples(lab, unets, options.seed).save(options.picture)
+
+
+def draw_examples(lab: suite.Laboratory, unets: dict[str, torch.nn.Module], seed: int) -> Image.Image:
+    """A few concepts in every scene, without the LoRA and with it."""
+    trials = draw_trials(seed, SHOWN, 2, suite.FREE, purpose="shown")
+    tokens = lab.sample(lab.conditions(trials), suite.RECOMMENDED)
+    scenes, rows = NAMES[1:], {}
+    for number in range(SHOWN):
+        for name, unet in unets.items():
+            lab.chain.renderer.unet = unet
+            same = tokens[number:number + 1].expand(len(scenes), -1, -1)
+            drawn = lab.chain.draw(same, [scene_caption(scene) for scene in scenes], lab.seed)
+            rows[f"{name} IP-LoRA{' ' * number}"] = to_pil(drawn.permute(0, 2, 3, 1))
+    return sheet(rows, scenes)
+
+
+if __name__ == "__main__":
+    main()
