@@ -47,14 +47,16 @@ def dataset_folders() -> dict[str, Path]:
     }
 
 
-def chosen_folder(choice: str) -> Path:
-    """The folder of one of the choices. Raises FileNotFoundError for anything else."""
+def chosen_folder(
+    choice: str, node: str = "Load Dataset",
+    advice: str = "Put a folder of pictures with their parts into ComfyUI's input folder, or make one with "
+                  "Make Parts.",
+) -> Path:
+    """The folder of one of the choices. Raises FileNotFoundError, with advice, for anything else."""
     folders = dataset_folders()
     if choice not in folders:
-        raise FileNotFoundError(
-            f"Load Dataset is set to {choice!r}; found {', '.join(folders) or 'no folder'}. Put a folder of "
-            "pictures with their parts into ComfyUI's input folder, or make one with Make Parts."
-        )
+        found = ", ".join(folders) or "no folder"
+        raise FileNotFoundError(f"{node} is set to {choice!r}; found {found}. {advice}")
     return folders[choice]
 
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from ..pit.adapter import AttentionLayer, attention_layers
 from ..pit.checkpoints import read_lora
+from ..pit.demo.weights import SCENES_LORA, SHEET_LORA, weight_file
 from ..pit.known_files import first_of
 from ..pit.lora import BlockStrengths, Lora, State, modules, parse_block_strengths
 from ..pit.lora_prompts import CHARACTER_SHEET, scene_prompt
@@ -22,6 +23,8 @@ from .bridge import file_stamp, model_files, model_path, why_missing
 from .types import CATEGORY
 
 PROBLEMS_SHOWN = 3
+# Those of the creature models come with the pack; all others lie in models/loras.
+SHIPPED = {"creature models: scenes": SCENES_LORA, "creature models: character sheet": SHEET_LORA}
 SCENE, SHEET, FREE = "scene", "character sheet", "free"
 
 
@@ -35,6 +38,11 @@ class Matched:
     def __str__(self) -> str:
         missing = f"; not {first_of(self.missing, PROBLEMS_SHOWN)}" if self.missing else ""
         return f"{self.found} of {self.found + len(self.missing)} modules matched{missing}"
+
+
+def lora_path(name: str) -> str:
+    """The path of a file that the node offers. Raises FileNotFoundError with the text of `why_missing`."""
+    return str(weight_file(SHIPPED[name])) if name in SHIPPED else model_path("ip_lora", name)
 
 
 def weight_names(model: ModelPatcher) -> dict[str, str]:
@@ -134,7 +142,10 @@ class ApplyIPLora(io.ComfyNode):
             search_aliases=["ip lora", "lora loader", "character sheet", "prompt adherence"],
             inputs=[
                 io.Model.Input("model", tooltip="The SDXL model, before or after Apply IP+ Tokens."),
-                io.Combo.Input("file", options=model_files("ip_lora"), tooltip="The file from models/loras."),
+                io.Combo.Input(
+                    "file", options=[*model_files("ip_lora"), *SHIPPED],
+                    tooltip="The file from models/loras, or one of those that belong to the creature models.",
+                ),
                 io.Float.Input(
                     "strength", default=1.0, min=-5.0, max=5.0, step=0.05,
                     tooltip="How much it changes the model; 1 as published, 0 leaves it as it is.",
@@ -154,15 +165,15 @@ class ApplyIPLora(io.ComfyNode):
             parse_block_strengths(blocks)
         except ValueError as error:
             return f"Apply IP-LoRA: {error}"
-        return why_missing("ip_lora", file) or True
+        return True if file in SHIPPED else why_missing("ip_lora", file) or True
 
     @classmethod
     def fingerprint_inputs(cls, file: str, **_: object) -> object:
-        return file_stamp(model_path("ip_lora", file))
+        return file_stamp(lora_path(file))
 
     @classmethod
     def execute(cls, model: ModelPatcher, file: str, strength: float, blocks: str = "") -> io.NodeOutput:
-        lora = read_lora(model_path("ip_lora", file))
+        lora = read_lora(lora_path(file))
         patched, report = apply_ip_lora(model, lora, file, strength, parse_block_strengths(blocks))
         logging.info("Apply IP-LoRA: %s", report)
         return io.NodeOutput(patched, ui=ui.PreviewText(report))

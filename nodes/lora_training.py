@@ -18,15 +18,16 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP, VAE
 from comfy_api.latest import io, ui
-from torch import Tensor
+from PIL import Image
+from torch import Tensor, nn
 
 from ..pit.adapter import ImageCrossAttention
 from ..pit.checkpoints import read_lora
-from ..pit.images import to_tensor
+from ..pit.images import contact_sheet, to_pil, to_tensor
 from ..pit.lora import parse_block_strengths
 from ..pit.training.dataset import describe_skipped
 from ..pit.training.lora_cache import LoraCache, RenderEncoders, encode_lora_dataset
-from ..pit.training.lora_dataset import MODES, describe_lora_dataset, read_lora_dataset
+from ..pit.training.lora_dataset import EXPECTED, MODES, describe_lora_dataset, read_lora_dataset
 from ..pit.training.lora_recipes import PRESETS, LoraRecipe
 from ..pit.training.recipes import RunSettings
 from .bridge import FOLDERS, own_folder, progress_bar, token_encoder
@@ -40,6 +41,14 @@ if TYPE_CHECKING:
     from ..pit.training.image_prompt import ImagePromptUNet
 
 SAMPLES = "ip_lora_samples"
+SHOWN_PIXELS = 256
+
+
+def pictures_folder(choice: str) -> Path:
+    """The folder of one of the choices; FileNotFoundError for anything else."""
+    return chosen_folder(
+        choice, "Train IP-LoRA", f"Put a folder with {EXPECTED} into ComfyUI's input folder."
+    )
 
 
 def render_encoders(
@@ -146,7 +155,7 @@ class TrainIPLora(io.ComfyNode):
                     tooltip="Where the order, the noise and the first weights come from.",
                 ),
                 io.Boolean.Input(
-                    "on_adapter", default=False, advanced=True,
+                    "on_adapter", default=False, optional=True, advanced=True,
                     tooltip="Train the IP-Adapter's own projections as well; only Apply IP-LoRA reads those.",
                 ),
             ],
@@ -156,7 +165,7 @@ class TrainIPLora(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, folder: str) -> bool | str:
         try:
-            chosen_folder(folder)
+            pictures_folder(folder)
         except FileNotFoundError as error:
             return str(error)
         return True
@@ -172,7 +181,7 @@ class TrainIPLora(io.ComfyNode):
             PRESETS[preset], steps=steps, rank=rank, on_adapter=on_adapter,
             learning_rate=learning_rate or PRESETS[preset].learning_rate,
         )
-        dataset = read_lora_dataset(chosen_folder(folder), captions)
+        dataset = read_lora_dataset(pictures_folder(folder), captions)
         samples = own_folder(os.path.join(folder_paths.get_output_directory(), SAMPLES), name)
         encoders = render_encoders(model, clip, vae, clip_vision, ip_adapter)
         cache, skipped = encode_lora_dataset(dataset.samples, samples, encoders, size, progress_bar())
@@ -186,7 +195,7 @@ class TrainIPLora(io.ComfyNode):
         try:
             # ComfyUI runs nodes in inference mode, in which weights get no gradients, without a word.
             with torch.inference_mode(False):
-                path = train(model, ip_adapter, cache, recipe, settings)
+                path = train(model, vae, ip_adapter, cache, recipe, settings)
         finally:
             gc.collect()
             comfy.model_management.soft_empty_cache()
@@ -197,11 +206,12 @@ class TrainIPLora(io.ComfyNode):
 
 
 def train(
-    model: ModelPatcher, ip_adapter: ManagedIPAdapter, cache: LoraCache, recipe: LoraRecipe,
+    model: ModelPatcher, vae: VAE, ip_adapter: ManagedIPAdapter, cache: LoraCache, recipe: LoraRecipe,
     settings: RunSettings,
 ) -> Path:
     """Train, or go on; returns the file of the LoRA. Cancel leaves a checkpoint."""
     from ..pit.training.image_prompt import noise_schedule
+    from ..pit.training.lora_samples import sample_latents
     from ..pit.training.lora_task import LoraTask
     from ..pit.training.start import data_parallel
     from ..pit.training.trainer import Trainer
@@ -212,4 +222,13 @@ def train(
     dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
     task = LoraTask(image_prompt_unet(model, ip_adapter, dtype), schedule, cache, recipe, settings)
     trainer = Trainer(task, recipe, settings, data_parallel(cpu))
-    return trainer.run(listener(trainer, None))
+
+    def draw(renderer: nn.Module, device: torch.device) -> Image.Image:
+        with trainer.autocast():
+            latents = sample_latents(task, renderer, device)
+        with torch.inference_mode():
+            pictures = to_pil(vae.decode(model.model.process_latent_out(latents)))
+        pixels = min(SHOWN_PIXELS, pictures[0].width)
+        return contact_sheet([each.resize((pixels, pixels)) for each in pictures], len(pictures), pixels)
+
+    return trainer.run(listener(trainer, draw))

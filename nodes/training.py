@@ -14,6 +14,7 @@ import folder_paths
 import torch
 from comfy_api.latest import io, ui
 from PIL import Image
+from torch import nn
 
 from ..pit.images import to_tensor
 from ..pit.training.augment import Augmentation
@@ -221,19 +222,21 @@ def train(
     trainer = begin(tokens, start, recipe, settings, cpu=cpu)
     if preview is not None:
         preview.check(trainer.task.config.embedding_dim)
-    return trainer.run(listener(trainer, preview))
+    return trainer.run(listener(trainer, None if preview is None else preview.draw))
 
 
-def listener(trainer: Trainer, preview: TrainingPreview | None) -> Callable[[Progress], None]:
-    """Moves the progress bar, and shows the loss and, with a preview, samples in the node."""
+def listener(
+    trainer: Trainer, draw: Callable[[nn.Module, torch.device], Image.Image] | None
+) -> Callable[[Progress], None]:
+    """Moves the progress bar, and shows the loss in the node and, if something draws them, samples."""
     done, shown, samples = progress_bar(), 0.0, None
 
     def on_step(progress: Progress) -> None:
         nonlocal shown, samples
-        drawn = progress.validation is not None and preview is not None and progress.step < progress.steps
+        drawn = progress.validation is not None and draw is not None and progress.step < progress.steps
         if drawn:
-            with trainer.state.weights_to_use() as prior:
-                samples = preview.draw(prior, trainer.device)
+            with trainer.state.weights_to_use() as model:
+                samples = draw(model, trainer.device)
         picture, now = None, time.monotonic()
         if drawn or (progress.loss is not None and now - shown > SECONDS_BETWEEN_CHARTS):
             shown, picture = now, chart_of(trainer.settings.folder, samples)

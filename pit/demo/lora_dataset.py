@@ -7,12 +7,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from .creature import ALL_SCENE_WORDS, TAUGHT_SCENE_WORDS, Creature, sample_creature
+from .creature import ALL_SCENE_WORDS, Creature, sample_creature
 from .render import draw_creature, draw_part, draw_shape
 from .sizes import PICTURE_SIZE
 
 SHEET_CAPTION = "a creature and the creature"  # of words that the miniature text encoders know
-TAUGHT_SHARE = 0.7
 LARGE, SMALL = 80, 30  # of the sheet's 128 pixels: the creature, and each of four parts
 CORNERS = ((2, 14), (96, 14), (2, 84), (96, 84))
 
@@ -20,15 +19,14 @@ CORNERS = ((2, 14), (96, 14), (2, 84), (96, 84))
 def write_scene_dataset(
     folder: Path, count: int, seed: int, on_progress: Callable[[int, int], None] = lambda done, total: None
 ) -> None:
-    """`count` creatures, most of them in scenes that the shipped models do not know.
+    """`count` creatures in all scenes, those included that the shipped models do not know.
 
     Raises:
         OSError: the folder cannot be written.
     """
     for index in range(count):
         rng = random.Random(f"scenes/{seed}/{index}")
-        taught = rng.random() < TAUGHT_SHARE
-        scene = rng.choice(list(TAUGHT_SCENE_WORDS if taught else ALL_SCENE_WORDS))
+        scene = rng.choice(list(ALL_SCENE_WORDS))
         creature = sample_creature(rng, 0.0, scene=scene)
         caption = f"a creature{ALL_SCENE_WORDS[scene]}"
         save_sample(folder, f"{seed}-{index:05d}", draw_creature(creature, PICTURE_SIZE), creature, caption)

@@ -18,12 +18,6 @@ CLOSE = 1e-4
 
 
 @pytest.fixture(scope="module")
-def shipped(inside):
-    """MODEL, CLIP, VAE, CLIP_VISION, PIT_IP_ADAPTER, PIT_PRIOR."""
-    return inside.pack("nodes.demo").LoadCreatureModels.execute().args
-
-
-@pytest.fixture(scope="module")
 def chain():
     """The models in the classes that they were trained in."""
     from pit.demo.chain import CreatureChain

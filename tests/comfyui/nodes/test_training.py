@@ -117,26 +117,6 @@ def train(inside, tokens):
     return run
 
 
-@pytest.fixture
-def cancel_at(inside):
-    """Presses Cancel when the progress bar moves for the `count`-th time."""
-    management, utils = inside.comfy("model_management"), inside.comfy("utils")
-    seen = []
-
-    def arm(count):
-        def hook(value, total, preview, **_):
-            seen.append((value, total, preview))
-            if len(seen) == count:
-                management.interrupt_current_processing()
-
-        utils.set_progress_bar_global_hook(hook)
-        return seen
-
-    yield arm
-    utils.set_progress_bar_global_hook(None)
-    management.interrupt_current_processing(False)
-
-
 def weights(prior):
     return {key: value.clone() for key, value in prior.patcher.model.state_dict().items()}
 
@@ -192,13 +172,6 @@ def test_the_other_presets_train(train, preset):
 
 
 # Encode Dataset -------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def shipped(inside):
-    """MODEL, CLIP, VAE, CLIP_VISION, PIT_IP_ADAPTER, PIT_PRIOR."""
-    with torch.inference_mode():
-        return inside.pack("nodes.demo").LoadCreatureModels.execute().args
 
 
 def creatures(inside, count=30):
