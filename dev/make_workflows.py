@@ -1,8 +1,8 @@
 """Make the graphs for people from their API twins, in the real page of a real ComfyUI.
 
-The page itself lays them out as `dev.layouts` and `dev.concept_layouts` say, and saves them; those for SDXL,
-which cannot run without its models, also get a picture of themselves. Run in the folder of the pack, inside
-dev.py's environment:
+The page itself lays them out as `dev.layouts`, `dev.concept_layouts` and `dev.lora_layouts` say, and saves
+them; those for SDXL, which cannot run without its models, also get a picture of themselves. Run in the folder
+of the pack, inside dev.py's environment:
 
     python -m dev.make_workflows
 """
@@ -23,18 +23,23 @@ from dev.comfyui import ensure_comfyui, make_base
 from dev.concept_layouts import LAYOUTS as CONCEPT_LAYOUTS
 from dev.layouts import LAYOUTS as OTHER_LAYOUTS
 from dev.layouts import Layout, Note
+from dev.lora_layouts import LAYOUTS as LORA_LAYOUTS
 from dev.server import ComfyServer
 from pit.demo.creature import creature_from_seed
-from pit.demo.render import draw_part
+from pit.demo.render import draw_creature, draw_part
 
 WORKFLOWS = ROOT / "workflows"
-LAYOUTS = OTHER_LAYOUTS | CONCEPT_LAYOUTS
-PICTURED = ("blend_concepts_sdxl", "explore_concepts_sdxl", "generate_a_dataset", "piece_it_together_sdxl")
+LAYOUTS = OTHER_LAYOUTS | CONCEPT_LAYOUTS | LORA_LAYOUTS
+PICTURED = (
+    "blend_concepts_sdxl", "character_sheet_sdxl", "concept_in_a_scene_sdxl", "explore_concepts_sdxl",
+    "generate_a_dataset", "piece_it_together_sdxl",
+)
 THUMBNAIL_WIDTH = 960
 PARTS_SHOWN = {"part_1.png": "horns", "part_2.png": "wings", "part_3.png": "tail", "part_4.png": "arms"}
 FILES_SHOWN = (
     "checkpoints/sd_xl_base_1.0.safetensors", "clip_vision/CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors",
     "ipadapter/ip-adapter-plus_sdxl_vit-h.safetensors", "ip_prior/characters/prior.ckpt",
+    "loras/pit/background_generation.safetensors", "loras/pit/character_sheet.safetensors",
 )
 
 ARRANGE = """({ nodes, notes, groups, randomSeeds }) => {
@@ -130,6 +135,7 @@ def fill_base(base: Path) -> Path:
     (base / "input").mkdir()
     for name, part in PARTS_SHOWN.items():
         draw_part(creature, part, 256).save(base / "input" / name)
+    draw_creature(creature, 256).save(base / "input" / "concept.png")
     return base
 
 

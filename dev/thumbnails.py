@@ -26,6 +26,8 @@ SHOWN = {
     "creature_lab": ("Concepts", "Table"),
     "explore_concepts": ("Wall", "Variations"),
     "blend_concepts": ("Blends",),
+    "concept_in_a_scene": ("Without IP-LoRA", "With IP-LoRA"),
+    "character_sheet": ("Sheets",),
     "train_your_own_prior": ("Concepts", "Train IP-Prior"),
 }
 THUMBNAIL_WIDTH, COLUMNS, MANY_COLUMNS, BETWEEN = 640, 4, 8, 8

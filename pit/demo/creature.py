@@ -40,10 +40,10 @@ SCENE_WORDS = {
 SCENES = list(SCENE_WORDS)
 # Words that the shipped models know, in pairs that they have never read: an IP-LoRA teaches what they mean.
 TAUGHT_SCENE_WORDS = {
-    "yellow_meadow": " in a yellow meadow",
-    "grey_meadow": " in a grey meadow",
-    "orange_sky": " in the orange sky",
-    "green_night": " at green night",
+    "night_meadow": " in a night meadow",
+    "lava_meadow": " in a lava meadow",
+    "night_lava": " on night lava",
+    "sky_lava": " on sky lava",
 }
 ALL_SCENE_WORDS = SCENE_WORDS | TAUGHT_SCENE_WORDS
 SPECIES = {  # a preferred style per slot, then three colours: body and limbs, wings and tail, horns

@@ -14,23 +14,27 @@ from tests.comfyui.pages import images_of, press_run, set_value, wait_for
 
 WORKFLOWS = ROOT / "workflows"
 NAMES = [
-    "blend_concepts", "blend_concepts_sdxl", "creature_lab", "explore_concepts", "explore_concepts_sdxl",
+    "blend_concepts", "blend_concepts_sdxl", "character_sheet", "character_sheet_sdxl", "concept_in_a_scene",
+    "concept_in_a_scene_sdxl", "creature_lab", "explore_concepts", "explore_concepts_sdxl",
     "generate_a_dataset", "piece_it_together", "piece_it_together_sdxl", "train_your_own_prior",
 ]
 FRAMES = {"Parts", "Encode", "Complete", "Render"}
 EXPLORE_FRAMES = {"Parts", "Encode", "Wall", "Pick", "Vary"}
 BLEND_FRAMES = {"First", "Second", "Blend", "Strip"}
+LORA_FRAMES = {"Concept", "Model", "Words", "Render"}
 OTHER_FRAMES = {
     "generate_a_dataset": {"Prompts", "Render", "Parts"}, "explore_concepts": EXPLORE_FRAMES,
     "explore_concepts_sdxl": EXPLORE_FRAMES, "blend_concepts": BLEND_FRAMES,
-    "blend_concepts_sdxl": BLEND_FRAMES,
+    "blend_concepts_sdxl": BLEND_FRAMES, "character_sheet": {"Concepts", "Prompt", "Sheets"},
+    "character_sheet_sdxl": LORA_FRAMES, "concept_in_a_scene": {"Concepts", "Prompt", "Without", "With"},
+    "concept_in_a_scene_sdxl": LORA_FRAMES,
 }
 A_SHORT_TRAINING = {
     "2": {"count": 60, "name": "few"}, "3": {"variants": 1, "name": "few"},
     "10": {"steps": 40, "batch": 8, "save_every": 20, "name": "few"},
 }
 FILE_INPUTS = {"ckpt_name": "checkpoints", "clip_name": "clip_vision", "image": "input"}
-OUR_FILES = {"PiT_LoadIPAdapter": "ipadapter", "PiT_LoadIPPrior": "ip_prior"}
+OUR_FILES = {"PiT_LoadIPAdapter": "ipadapter", "PiT_LoadIPPrior": "ip_prior", "PiT_ApplyIPLora": "loras"}
 PICKED = 16
 TITLE_BAR = 30
 NUMBERS = {"INT": int, "FLOAT": (int, float)}
@@ -97,6 +101,18 @@ def assert_concepts(concepts: list[Image.Image], count: int):
     assert [concept.size for concept in concepts] == [(128, 128)] * count
     assert len({concept.tobytes() for concept in concepts}) == count
     assert all(len(concept.getcolors(128 * 128)) > 50 for concept in concepts)
+
+
+@pytest.fixture(scope="module")
+def in_scenes(comfyui):
+    """The graph that puts concepts into scenes after it has run."""
+    return finished(comfyui, twin("concept_in_a_scene"))
+
+
+@pytest.fixture(scope="module")
+def sheets(comfyui):
+    """The graph that draws character sheets after it has run."""
+    return finished(comfyui, twin("character_sheet"))
 
 
 def difference(a: Image.Image, b: Image.Image) -> float:
@@ -187,6 +203,40 @@ def test_concepts_are_blended_in_the_page(comfyui, blended, page):
     assert images_of(page, "17") == blended.outputs["17"]["images"]
 
 
+def test_the_lora_changes_the_scenes_and_nothing_else(comfyui, in_scenes):
+    without, with_lora = (pictures(comfyui, in_scenes.outputs[node]["images"]) for node in ("12", "16"))
+    for drawn in (without, with_lora):
+        assert_concepts(drawn, 4)
+    corners = [[each.crop((0, 120, 20, 128)) for each in drawn] for drawn in (without, with_lora)]
+    assert all(difference(a, b) > 20 for a, b in zip(*corners, strict=True))
+
+
+def test_a_scene_is_changed_in_the_page(comfyui, in_scenes, page):
+    load(page, "concept_in_a_scene")
+    set_value(page, "5", "mode.positive", "a creature on sky lava")
+    press_run(page)
+    wait_for(page, "execution_success")
+    with_lora, before = (
+        pictures(comfyui, images) for images in (images_of(page, "16"), in_scenes.outputs["16"]["images"])
+    )
+    assert all(difference(a, b) > 10 for a, b in zip(with_lora, before, strict=True))
+
+
+def test_sheets_show_parts_around_the_creature(comfyui, sheets):
+    drawn = pictures(comfyui, sheets.outputs["13"]["images"])
+    assert_concepts(drawn, 4)
+    # The rows between the creature and the edge are white, but for the parts in the corners.
+    for sheet in drawn:
+        assert min(sheet.convert("L").crop((40, 0, 88, 8)).getdata()) > 200
+
+
+def test_sheets_are_drawn_in_the_page(comfyui, sheets, page):
+    load(page, "character_sheet")
+    press_run(page)
+    wait_for(page, "execution_success")
+    assert images_of(page, "13") == sheets.outputs["13"]["images"]
+
+
 def test_an_own_prior_is_trained_and_draws_eight_concepts(comfyui, own_prior):
     assert_concepts(pictures(comfyui, own_prior.outputs["16"]["images"]), 8)
     sheet, training = (pictures(comfyui, own_prior.outputs[node]["images"]) for node in ("2", "10"))
@@ -224,11 +274,14 @@ def test_the_page_makes_the_twin_of_the_graph(page, name):
 # Definitions --------------------------------------------------------------------------------------------
 
 
-def sockets(definition: dict):
-    """Name, type, options, and whether it is required, of every input; growing ones are spelled out."""
+def sockets(definition: dict, given: dict):
+    """Name, type, options, and whether it is required, of every input; dynamic ones are spelled out."""
     for group in ("required", "optional"):
         for name, (kind, *rest) in definition["input"].get(group, {}).items():
             options, required = rest[0] if rest else {}, group == "required"
+            if kind == "COMFY_DYNAMICCOMBO_V3":
+                yield from chosen_sockets(name, options["options"], given.get(name), required)
+                continue
             if kind != "COMFY_AUTOGROW_V3":
                 yield name, kind, options, required
                 continue
@@ -237,6 +290,15 @@ def sockets(definition: dict):
             for number in range(template["max"]):
                 grown = f"{name}.{template['prefix']}{number}"
                 yield grown, inner, more[0] if more else {}, number < template["min"]
+
+
+def chosen_sockets(name: str, options: list[dict], choice: str, required: bool):
+    """The choice itself, and the inputs that it brings."""
+    yield name, "COMBO", {"options": [option["key"] for option in options]}, required
+    for option in options:
+        for group, inputs in option["inputs"].items() if option["key"] == choice else ():
+            for inner, (kind, *rest) in inputs.items():
+                yield f"{name}.{inner}", kind, rest[0] if rest else {}, group == "required"
 
 
 def fault_in_link(graph: dict, definitions: dict, kind: str, link: list) -> str | None:
@@ -273,7 +335,7 @@ def faults(graph: dict, definitions: dict) -> list[str]:
         if definition is None:
             found.append(f"{key}: there is no node {node['class_type']}")
             continue
-        for name, kind, options, required in sockets(definition):
+        for name, kind, options, required in sockets(definition, node["inputs"]):
             if name not in given:
                 found += [f"{key}.{name} is missing"] if required else []
                 continue

@@ -20,6 +20,7 @@ from .autoencoder import build_autoencoder, encode_pictures, train_autoencoder
 from .data import open_dataset
 from .encoder import ImageTokens, TaughtEncoder, encode_pixels, encode_views, train_encoder
 from .export import export
+from .loras import train_loras
 from .prior import PriorData, train_prior, write_cache
 from .reader import train_reader
 from .stage import Run, save_tensors
@@ -52,6 +53,8 @@ def run_stages(arguments: argparse.Namespace) -> int:
             arguments.weights or FOLDER, finished(run, "autoencoder"), taught.encoder,
             finished(run, "unet"), finished(run, "prior"), finished(run, "reader"), taught.reading.preview,
         )
+    if "loras" in wanted and arguments.weights in (None, FOLDER):  # they train on the weights of the pack
+        train_loras(run, FOLDER)
     return 0
 
 

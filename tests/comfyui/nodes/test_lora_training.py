@@ -51,7 +51,7 @@ def creature_graph(name, **changes):
             "PiT_TrainIPLora", model=models[0], clip=models[1], vae=models[2], clip_vision=["models", 3],
             ip_adapter=["models", 4], name=name, **SETTINGS | changes,
         ),
-        "words": node("CLIPTextEncode", clip=models[1], text="a creature in a yellow meadow"),
+        "words": node("CLIPTextEncode", clip=models[1], text="a creature in a night meadow"),
         "latent": node("EmptyLatentImage", width=128, height=128, batch_size=1),
         "sampler": node(
             "KSampler", model=["apply", 0], positive=["words", 0], negative=["words", 0],

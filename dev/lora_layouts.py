@@ -1,0 +1,104 @@
+"""Where everything lies in the graphs with an IP-LoRA, and what the notes in them say."""
+
+from __future__ import annotations
+
+from dev.layouts import Group, Layout, Note, Stack
+
+SCENE_START = Note("Start here", height=330, text="""\
+**Press Run.** Four concepts are drawn twice from the same noise: without an IP-LoRA, and with one that has \
+learnt what `a night meadow` means.
+
+Change first:
+- **IP-LoRA Prompt**: `a creature in a night meadow`, `in a lava meadow`, `on night lava`, `on sky lava`. \
+The models alone know these words, but not these pairs.
+- **Apply IP-LoRA**: its strength.
+
+For SDXL and the published IP-LoRA, open the template *concept_in_a_scene_sdxl*.""")
+
+SCENE = Layout(
+    groups=(
+        Group("Start", 0, 0, (Stack(300, (SCENE_START, ("1", 130))),)),
+        Group("Concepts", 380, 0, (
+            Stack(280, (("2", 340),)), Stack(300, (("3", 480),)), Stack(280, (("4", 590),)),
+        )),
+        Group("Prompt", 1380, 0, (Stack(300, (("5", 220), ("6", 100), ("7", 100), ("8", 110))),)),
+        Group("Without", 1760, 0, (
+            Stack(280, (("9", 180), ("10", 280), ("11", 50))), Stack(400, (("12", 470),)),
+        )),
+        Group("With", 1760, 780, (
+            Stack(280, (("13", 120), ("14", 280), ("15", 50))), Stack(400, (("16", 470),)),
+        )),
+    ),
+    random_seeds=("4",),
+)
+
+SHEET_START = Note("Start here", height=270, text="""\
+**Press Run.** Four concepts become character sheets: the creature in the middle, its parts around it.
+
+Change first:
+- **Creature Parts**: its seed and switches, for other parts.
+- **Apply IP-LoRA**: at strength 0 it is the creature alone.
+
+For SDXL and the published IP-LoRA, open the template *character_sheet_sdxl*.""")
+
+SHEET = Layout(
+    groups=(
+        Group("Start", 0, 0, (Stack(300, (SHEET_START, ("1", 130))),)),
+        Group("Concepts", 380, 0, (
+            Stack(280, (("2", 340),)), Stack(300, (("3", 480),)), Stack(280, (("4", 590),)),
+        )),
+        Group("Prompt", 1380, 0, (Stack(300, (("5", 220), ("6", 100), ("7", 100), ("8", 110))),)),
+        Group("Sheets", 1760, 0, (
+            Stack(280, (("9", 120), ("10", 180), ("11", 280), ("12", 50))), Stack(480, (("13", 690),)),
+        )),
+    ),
+    random_seeds=("4",),
+)
+
+LORA_FILES = Note("Files", height=190, text="""\
+Choose your SDXL checkpoint. In the folder of this pack, one command fetches the other files:
+
+`python -m pit download ip-lora ip-adapter-plus clip-vit-h --models /path/to/ComfyUI/models`
+
+Read the licence of the IP-LoRAs on their model card first.""")
+
+LORA_CONCEPT = Note("Start here", height=170, text="""\
+Load a picture of the concept, **on white**, and press Run.
+
+Or let a prior invent it: put the tokens of **IP-Prior Sample**, as in *piece_it_together_sdxl*, in the \
+place of **Encode IP+ Image**.""")
+
+SDXL_NOTES = {
+    "scene": Note("Words", height=210, text="""\
+The published LoRA for backgrounds has learnt one form: the style, *an imaginary fantasy creature in*, the \
+scene. **IP-LoRA Prompt** writes it; you give the scene and the style.
+
+The tokens are the same on both branches, and zeros stand for the negative prompt, as published: guidance \
+then acts on the words alone."""),
+    "sheet": Note("Words", height=170, text="""\
+The published LoRA for sheets has seen a single text, which **IP-LoRA Prompt** writes.
+
+The tokens are the same on both branches, and zeros stand for the negative prompt, as published."""),
+}
+
+
+def sdxl_layout(kind: str, prompt_height: int) -> Layout:
+    """Both graphs for SDXL are alike but for their words."""
+    return Layout(
+        groups=(
+            Group("Models", 0, 0, (Stack(300, (LORA_FILES, ("1", 100), ("2", 60), ("3", 60))),)),
+            Group("Concept", 380, 0, (Stack(280, (LORA_CONCEPT, ("4", 320), ("5", 60))),)),
+            Group("Model", 740, 0, (Stack(300, (("6", 120), ("7", 180), ("11", 110))),)),
+            Group("Words", 1120, 0, (
+                Stack(300, (SDXL_NOTES[kind], ("8", prompt_height), ("9", 100), ("10", 40))),
+            )),
+            Group("Render", 1500, 0, (Stack(280, (("12", 280), ("13", 50))), Stack(480, (("14", 690),)))),
+        ),
+        random_seeds=("12",),
+    )
+
+
+LAYOUTS = {
+    "character_sheet": SHEET, "character_sheet_sdxl": sdxl_layout("sheet", 80), "concept_in_a_scene": SCENE,
+    "concept_in_a_scene_sdxl": sdxl_layout("scene", 130),
+}

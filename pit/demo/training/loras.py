@@ -1,0 +1,75 @@
+"""The creatures' IP-LoRAs, by the trainer of `pit.training`, on the shipped models."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from ...training.lora_cache import LoraCache, encode_lora_dataset
+from ...training.lora_dataset import read_lora_dataset
+from ...training.lora_recipes import PUBLISHED, LoraRecipe
+from ...training.lora_task import LoraTask
+from ...training.recipes import RunSettings
+from ...training.start import data_parallel
+from ...training.trainer import Trainer
+from ...weight_files import read_state, write_state
+from ..lora_dataset import write_scene_dataset, write_sheet_dataset
+from ..renderer import creature_render_encoders, creature_renderer, creature_stamp
+from ..sizes import PICTURE_SIZE
+from ..weights import SCENES_LORA, SHEET_LORA
+from .export import METADATA, half
+from .stage import Run
+
+SAVE_EVERY = 400
+# A miniature bears larger steps, and wants fewer dimensions.
+RECIPE = replace(
+    PUBLISHED, steps=2400, batch=16, accumulation=1, learning_rate=1e-3, warmup=50, schedule="cosine",
+    precision="bf16", rank=16, text_dropout=0.1, ema_decay=0.99,
+)
+
+
+@dataclass(frozen=True)
+class CreatureLora:
+    """What a LoRA learns from: `write(folder, count, seed)` draws it."""
+
+    file: str
+    write: Callable[[Path, int, int], None]
+    count: int
+    recipe: LoraRecipe
+
+
+LORAS = (
+    CreatureLora(SCENES_LORA, write_scene_dataset, 2000, RECIPE),
+    CreatureLora(SHEET_LORA, write_sheet_dataset, 1000, replace(RECIPE, steps=600)),
+)
+
+
+def train_loras(run: Run, weights: Path) -> None:
+    """Train each, in a folder of its own in that of the run, and write it to `weights`."""
+    for lora in LORAS:
+        state, _ = read_state(train_lora(run, lora))
+        write_state(weights / lora.file, half(state), METADATA)
+
+
+def train_lora(run: Run, lora: CreatureLora) -> Path:
+    """One of them; goes on where it was."""
+    folder = run.folder / Path(lora.file).stem
+    recipe = replace(lora.recipe, precision="fp32" if run.precision == torch.float32 else "bf16")
+    cache = encoded(folder, lora, run.seed)
+    settings = RunSettings(folder / "run", run.seed, SAVE_EVERY, SAVE_EVERY, started_from=creature_stamp())
+    task = LoraTask(*creature_renderer(), cache, recipe, settings)
+    trainer = Trainer(task, recipe, settings, data_parallel(cpu=run.device.type == "cpu"))
+    with tqdm(total=recipe.steps, initial=trainer.state.step, desc=folder.name, mininterval=5) as bar:
+        return trainer.run(lambda progress: bar.update())
+
+
+def encoded(folder: Path, lora: CreatureLora, seed: int) -> LoraCache:
+    """The pictures, drawn and encoded once."""
+    pictures = folder / "pictures"
+    lora.write(pictures, lora.count, seed)
+    samples = read_lora_dataset(pictures, "captions as they are").samples
+    cache, _ = encode_lora_dataset(samples, folder / "encoded", creature_render_encoders(), PICTURE_SIZE)
+    return cache
