@@ -33,7 +33,7 @@ SCENE = Layout(
 )
 
 SHEET_START = Note("Start here", height=270, text="""\
-**Press Run.** Four concepts become character sheets: the creature in the middle, its parts around it.
+**Press Run.** Four concepts become character sheets: from the front, from behind, the limbs, the head.
 
 Change first:
 - **Creature Parts**: its seed and switches, for other parts.

@@ -5,15 +5,19 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageOps
 
-from .creature import ALL_SCENE_WORDS, Creature, sample_creature
-from .render import draw_creature, draw_part, draw_shape
+from ..images import contact_sheet, on_white
+from .creature import ALL_SCENE_WORDS, PARTS, Creature, sample_creature
+from .render import draw_creature, draw_parts, draw_shape
 from .sizes import PICTURE_SIZE
 
 SHEET_CAPTION = "a creature and the creature"  # of words that the miniature text encoders know
-LARGE, SMALL = 80, 30  # of the sheet's 128 pixels: the creature, and each of four parts
-CORNERS = ((2, 14), (96, 14), (2, 84), (96, 84))
+# Four views of a creature, by the parts that each shows: from the front, from behind, its limbs, its head.
+VIEWS = (
+    set(PARTS), set(PARTS) - {"eyes", "mouth"}, {"wings", "tail", "arms", "legs"},
+    {"ears", "horns", "eyes", "mouth"},
+)
 
 
 def write_scene_dataset(
@@ -36,7 +40,7 @@ def write_scene_dataset(
 def write_sheet_dataset(
     folder: Path, count: int, seed: int, on_progress: Callable[[int, int], None] = lambda done, total: None
 ) -> None:
-    """`count` character sheets: the creature large in the middle, up to four of its parts around it.
+    """`count` character sheets of 256 x 256.
 
     Raises:
         OSError: the folder cannot be written.
@@ -48,15 +52,10 @@ def write_sheet_dataset(
 
 
 def draw_sheet(creature: Creature) -> Image.Image:
-    """A character sheet (RGB) on white."""
-    sheet = Image.new("RGB", (PICTURE_SIZE, PICTURE_SIZE), "white")
-    middle = (PICTURE_SIZE - LARGE) // 2
-    whole = draw_shape(creature, PICTURE_SIZE, 2).resize((LARGE, LARGE), Image.Resampling.LANCZOS)
-    sheet.paste(whole, (middle, middle), whole)
-    shown = [part for part in ("horns", "wings", "tail", "arms", "legs", "ears") if part in creature.parts]
-    for part, corner in zip(shown, CORNERS, strict=False):
-        sheet.paste(draw_part(creature, part, SMALL), corner)
-    return sheet
+    """A character sheet (RGB) on white: four views, two by two, of which that from behind is mirrored."""
+    views = [draw_parts(creature, parts, PICTURE_SIZE) for parts in VIEWS]
+    views[1] = ImageOps.mirror(views[1])
+    return contact_sheet([on_white(view) for view in views], 2, PICTURE_SIZE)
 
 
 def save_sample(folder: Path, name: str, target: Image.Image, creature: Creature, caption: str) -> None:
@@ -64,8 +63,6 @@ def save_sample(folder: Path, name: str, target: Image.Image, creature: Creature
     for place in ("targets", "refs"):
         (folder / place).mkdir(parents=True, exist_ok=True)
     shape = draw_shape(creature, PICTURE_SIZE, 2)
-    plain = Image.new("RGB", shape.size, "white")
-    plain.paste(shape, (0, 0), shape)
-    plain.save(folder / "refs" / f"{name}_ref.png")
+    on_white(shape).save(folder / "refs" / f"{name}_ref.png")
     (folder / "targets" / f"{name}.txt").write_text(caption, encoding="utf-8")
     target.save(folder / "targets" / f"{name}.png")

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Collection
 
 from PIL import Image
 
@@ -33,6 +34,15 @@ def draw_shape(creature: Creature, pixels: int, supersample: int, only: str | No
         sketch.canvas.shape(ellipse(50, 94, sketch.width * 1.25, 3), (60, 50, 80, 60))
     for part, paint in PAINTERS.items():
         if only in (None, part) and creature.attributes[part] != "none":
+            paint(sketch)
+    return sketch.canvas.finish()
+
+
+def draw_parts(creature: Creature, parts: Collection[str], pixels: int, supersample: int = 2) -> Image.Image:
+    """Some of a creature's parts where they belong, on a transparent ground (RGBA)."""
+    sketch = start_sketch(creature, pixels, supersample)
+    for part, paint in PAINTERS.items():
+        if part in parts and creature.attributes[part] != "none":
             paint(sketch)
     return sketch.canvas.finish()
 

@@ -33,17 +33,18 @@ RECIPE = replace(
 
 @dataclass(frozen=True)
 class CreatureLora:
-    """What a LoRA learns from: `write(folder, count, seed)` draws it."""
+    """What a LoRA learns from: `write(folder, count, seed)` draws it, in pictures of `size`."""
 
     file: str
     write: Callable[[Path, int, int], None]
     count: int
+    size: int
     recipe: LoraRecipe
 
 
 LORAS = (
-    CreatureLora(SCENES_LORA, write_scene_dataset, 2000, RECIPE),
-    CreatureLora(SHEET_LORA, write_sheet_dataset, 1000, replace(RECIPE, steps=600)),
+    CreatureLora(SCENES_LORA, write_scene_dataset, 2000, PICTURE_SIZE, RECIPE),
+    CreatureLora(SHEET_LORA, write_sheet_dataset, 800, 2 * PICTURE_SIZE, replace(RECIPE, steps=600, batch=8)),
 )
 
 
@@ -71,5 +72,5 @@ def encoded(folder: Path, lora: CreatureLora, seed: int) -> LoraCache:
     pictures = folder / "pictures"
     lora.write(pictures, lora.count, seed)
     samples = read_lora_dataset(pictures, "captions as they are").samples
-    cache, _ = encode_lora_dataset(samples, folder / "encoded", creature_render_encoders(), PICTURE_SIZE)
+    cache, _ = encode_lora_dataset(samples, folder / "encoded", creature_render_encoders(), lora.size)
     return cache

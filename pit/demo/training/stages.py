@@ -53,8 +53,10 @@ def run_stages(arguments: argparse.Namespace) -> int:
             arguments.weights or FOLDER, finished(run, "autoencoder"), taught.encoder,
             finished(run, "unet"), finished(run, "prior"), finished(run, "reader"), taught.reading.preview,
         )
-    if "loras" in wanted and arguments.weights in (None, FOLDER):  # they train on the weights of the pack
+    if "loras" in wanted and arguments.weights in (None, FOLDER):
         train_loras(run, FOLDER)
+    elif "loras" in wanted:
+        print(f"the IP-LoRAs are trained on the weights of the pack: put those of {arguments.weights} there")
     return 0
 
 

@@ -1,0 +1,21 @@
+"""The graphs that come with the pack, and their API twins."""
+
+import json
+from pathlib import Path
+
+from dev import ROOT
+
+WORKFLOWS = ROOT / "workflows"
+NAMES = [
+    "blend_concepts", "blend_concepts_sdxl", "character_sheet", "character_sheet_sdxl", "concept_in_a_scene",
+    "concept_in_a_scene_sdxl", "creature_lab", "explore_concepts", "explore_concepts_sdxl",
+    "generate_a_dataset", "piece_it_together", "piece_it_together_sdxl", "train_your_own_prior",
+]
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def twin(name: str) -> dict:
+    return read(WORKFLOWS / "api" / f"{name}.json")
