@@ -34,7 +34,7 @@ GROUPS = {
     "known scenes": [name for name in suite.WORDED_SCENES],
     "taught scenes": list(TAUGHT_SCENE_WORDS),
 }
-SHOWN, CELL, LABEL = 3, 96, 150
+SHOWN, CELL, LABEL = 3, 104, 150
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ def sheet(rows: dict[str, list[Image.Image]], columns: list[str]) -> Image.Image
     image = Image.new("RGB", (LABEL + CELL * len(columns), CELL * len(rows) + 24), "white")
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(14)
     for number, name in enumerate(columns):
+        name = name.replace("_", " ")
         draw.text((LABEL + CELL * number + CELL // 2, 12), name, "#333333", font, anchor="mm")
     for row, (label, pictures) in enumerate(rows.items()):
         draw.text((12, 24 + CELL * row + CELL // 2), label, "#333333", font, anchor="lm")

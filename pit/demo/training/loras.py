@@ -44,7 +44,9 @@ class CreatureLora:
 
 LORAS = (
     CreatureLora(SCENES_LORA, write_scene_dataset, 2000, PICTURE_SIZE, RECIPE),
-    CreatureLora(SHEET_LORA, write_sheet_dataset, 800, 2 * PICTURE_SIZE, replace(RECIPE, steps=600, batch=8)),
+    CreatureLora(
+        SHEET_LORA, write_sheet_dataset, 800, 2 * PICTURE_SIZE, replace(RECIPE, steps=2000, batch=8)
+    ),
 )
 
 

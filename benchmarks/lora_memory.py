@@ -1,0 +1,129 @@
+"""Peak memory of training an IP-LoRA on SDXL, by preset: counted, and measured where there is a GPU.
+
+As `benchmarks.peak_memory` counts that of a prior. The encoders are not there: they have left the memory when
+the training begins. Run in the folder of the pack:
+
+    python -m benchmarks.lora_memory
+"""
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import functional
+
+from benchmarks.peak_memory import LiveBytes, Memory, size_of
+from pit.adapter import ImageCrossAttention
+from pit.training.image_prompt import ImagePromptUNet, crossing_widths
+from pit.training.lora_recipes import PRESETS, LoraRecipe
+from pit.training.lora_task import add_lora
+from pit.training.sdxl import CONFIGS
+from pit.training.state import build_optimizer, trained
+
+TOKEN_DIM, TOKENS, TEXT, POOLED = 2048, 16, 77, 1280
+GB = 1e9
+
+
+class LoraStep:
+    """What the trainer does with one batch and at the end of a step, on random samples."""
+
+    def __init__(self, recipe: LoraRecipe, size: int, device: torch.device):
+        settings = json.loads((CONFIGS / "unet" / "config.json").read_text(encoding="utf-8"))
+        with torch.device(device):
+            unet = UNet2DConditionModel.from_config(settings)
+            image = ImageCrossAttention(TOKEN_DIM, crossing_widths(unet))
+        self.recipe, self.device, self.side = recipe, device, size // 8
+        self.model = add_lora(ImagePromptUNet(unet, image), recipe, seed=0).train()
+        self.trained = list(trained(self.model).values())
+        self.optimizer = build_optimizer(self.model, recipe, 1e-4, device)
+
+    def run(self) -> None:
+        """Two batches, as the third and later are as the second, then the optimiser."""
+        for _ in range(min(2, self.recipe.accumulation)):
+            inputs = self.random_inputs()
+            bf16 = self.recipe.precision == "bf16"
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+                predicted = self.model(*inputs)
+            (predicted.float() - torch.randn_like(inputs[0])).square().mean().backward()
+        nn.utils.clip_grad_norm_(self.trained, self.recipe.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def random_inputs(self) -> list[Tensor]:
+        rows = self.recipe.batch
+        shapes = (4, self.side, self.side), (), (TEXT, TOKEN_DIM), (POOLED,), (6,), (TOKENS, TOKEN_DIM)
+        return [torch.rand(rows, *shape, device=self.device) for shape in shapes]
+
+
+@contextmanager
+def norms_as_on_a_gpu() -> Iterator[None]:
+    """Under autocast norms work in float32 on a GPU; on a CPU they stay in bfloat16."""
+    originals = functional.group_norm, functional.layer_norm
+
+    def in_float32(original):
+        def norm(x: Tensor, *rest: object, **named: object) -> Tensor:
+            rest = [value.float() if isinstance(value, Tensor) else value for value in rest]
+            with torch.autocast(x.device.type, enabled=False):
+                return original(x.float(), *rest, **named)
+
+        return norm
+
+    functional.group_norm, functional.layer_norm = map(in_float32, originals)
+    try:
+        yield
+    finally:
+        functional.group_norm, functional.layer_norm = originals
+
+
+def counted_memory(recipe: LoraRecipe, size: int) -> Memory:
+    """Of a training on a GPU, which need not be there."""
+    with norms_as_on_a_gpu(), FakeTensorMode(), LiveBytes() as live:
+        step = LoraStep(recipe, size, torch.device("cpu"))
+        live.watched = step.trained
+        step.run()  # the optimiser makes its tensors at its first step
+        step.run()
+        parameters = size_of(step.model.parameters())
+        values = [value for state in step.optimizer.state.values() for value in state.values()]
+        optimizer = size_of(value for value in values if isinstance(value, Tensor))
+    rest = live.peak - parameters - live.gradients_at_peak - optimizer
+    return Memory(parameters, live.gradients_at_peak, optimizer, 0, rest)
+
+
+def measured_memory(recipe: LoraRecipe, size: int, device: torch.device) -> int:
+    """Most bytes that PyTorch's tensors took on a GPU that did the same."""
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    step = LoraStep(recipe, size, device)
+    step.run()
+    step.run()
+    return torch.cuda.max_memory_allocated(device) - before
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--size", type=int, default=1024, help="of the pictures (default: %(default)s)")
+    parser.add_argument("--device", type=torch.device, default="cpu", help="cuda also measures")
+    options = parser.parse_args()
+    print(f"IP-LoRA of SDXL, pictures of {options.size} pixels, in GB (10^9 bytes)")
+    print(f"{'preset':<14}{'batch':>6}{'weights':>9}{'gradients':>11}{'optimiser':>11}{'activations':>13}"
+          f"{'peak':>7}{'measured':>10}")
+    for name, recipe in PRESETS.items():
+        found = counted_memory(recipe, options.size)
+        parts = (found.parameters, found.gradients, found.optimizer, found.activations, found.peak)
+        measured = "not yet"
+        if options.device.type == "cuda":
+            measured = f"{measured_memory(recipe, options.size, options.device) / GB:.2f}"
+        widths = (9, 11, 11, 13, 7)
+        numbers = "".join(f"{part / GB:>{width}.2f}" for part, width in zip(parts, widths, strict=True))
+        print(f"{name:<14}{recipe.batch:>6}{numbers}{measured:>10}")
+
+
+if __name__ == "__main__":
+    main()
