@@ -12,7 +12,7 @@ from tests.comfyui.nodes.test_training import executed, progress_of, run
 
 SETTINGS = {
     "folder": "input/lora_pictures", "captions": "captions as they are", "preset": "published", "steps": 4,
-    "rank": 2, "learning_rate": 1e-3, "size": 128, "save_every": 2, "seed": 0,
+    "rank": 2, "learning_rate": 1e-3, "size": 64, "save_every": 2, "seed": 0,
 }
 
 
