@@ -31,15 +31,15 @@ GB = 1e9
 
 
 class LoraStep:
-    """What the trainer does with one batch and at the end of a step, on random samples."""
+    """What the trainer does with one batch and at the end of a step, on random samples.
 
-    def __init__(self, recipe: LoraRecipe, size: int, device: torch.device):
-        settings = json.loads((CONFIGS / "unet" / "config.json").read_text(encoding="utf-8"))
-        with torch.device(device):
-            unet = UNet2DConditionModel.from_config(settings)
-            image = ImageCrossAttention(TOKEN_DIM, crossing_widths(unet))
+    Args:
+        model: of `renderer_with_lora`; gets memory on the device.
+    """
+
+    def __init__(self, model: nn.Module, recipe: LoraRecipe, size: int, device: torch.device):
         self.recipe, self.device, self.side = recipe, device, size // 8
-        self.model = add_lora(ImagePromptUNet(unet, image), recipe, seed=0).train()
+        self.model = with_memory(model, device)
         self.trained = list(trained(self.model).values())
         self.optimizer = build_optimizer(self.model, recipe, 1e-4, device)
 
@@ -59,6 +59,24 @@ class LoraStep:
         rows = self.recipe.batch
         shapes = (4, self.side, self.side), (), (TEXT, TOKEN_DIM), (POOLED,), (6,), (TOKENS, TOKEN_DIM)
         return [torch.rand(rows, *shape, device=self.device) for shape in shapes]
+
+
+def renderer_with_lora(recipe: LoraRecipe) -> nn.Module:
+    """SDXL with an IP-Adapter and the additions, on the meta device: it takes no memory."""
+    settings = json.loads((CONFIGS / "unet" / "config.json").read_text(encoding="utf-8"))
+    with torch.device("meta"):
+        unet = UNet2DConditionModel.from_config(settings)
+        image = ImageCrossAttention(TOKEN_DIM, crossing_widths(unet))
+        return add_lora(ImagePromptUNet(unet, image), recipe, seed=0).train()
+
+
+def with_memory(model: nn.Module, device: torch.device) -> nn.Module:
+    """A model of the meta device with weights that are not filled."""
+    for module in model.modules():
+        for name, weight in module.named_parameters(recurse=False):
+            empty = torch.empty(weight.shape, dtype=weight.dtype, device=device)
+            module._parameters[name] = nn.Parameter(empty, requires_grad=weight.requires_grad)
+    return model
 
 
 @contextmanager
@@ -83,8 +101,9 @@ def norms_as_on_a_gpu() -> Iterator[None]:
 
 def counted_memory(recipe: LoraRecipe, size: int) -> Memory:
     """Of a training on a GPU, which need not be there."""
+    model = renderer_with_lora(recipe)  # before there are fake tensors, which peft cannot work with
     with norms_as_on_a_gpu(), FakeTensorMode(), LiveBytes() as live:
-        step = LoraStep(recipe, size, torch.device("cpu"))
+        step = LoraStep(model, recipe, size, torch.device("cpu"))
         live.watched = step.trained
         step.run()  # the optimiser makes its tensors at its first step
         step.run()
@@ -100,7 +119,7 @@ def measured_memory(recipe: LoraRecipe, size: int, device: torch.device) -> int:
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
-    step = LoraStep(recipe, size, device)
+    step = LoraStep(renderer_with_lora(recipe), recipe, size, device)
     step.run()
     step.run()
     return torch.cuda.max_memory_allocated(device) - before

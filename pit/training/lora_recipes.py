@@ -57,9 +57,10 @@ RECOMMENDED = replace(
     image_dropout=0.05,
 )
 
+# Peak memory on SDXL at 1024 pixels: `benchmarks/lora_memory.py`.
 PRESETS = {
     "published": PUBLISHED,
-    "24 GB card": RECOMMENDED,
+    "24 GB card": replace(RECOMMENDED, batch=1, accumulation=16),
     "12 GB card": replace(
         RECOMMENDED, batch=1, accumulation=16, gradient_checkpointing=True, optimizer="adafactor",
     ),
