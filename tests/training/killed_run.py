@@ -1,7 +1,7 @@
-"""Trains a tiny prior in children that are killed at random moments; run as a script.
+"""Trains a tiny prior or IP-LoRA in children that are killed at random moments; run as a script.
 
-Arguments: cache, folder of the run, number of kills, seed. Prints one line of JSON: the step that each child
-went on from, and the last one that it told of.
+Arguments: "prior" or "lora", folder of the cache or of pictures, folder of the run, number of kills, seed.
+Prints one line of JSON: the step that each child went on from, and the last one that it told of.
 """
 from __future__ import annotations
 
@@ -15,31 +15,52 @@ from pathlib import Path
 
 import torch
 
+from pit.training.image_prompt import noise_schedule
+from pit.training.lora_cache import encode_lora_dataset
+from pit.training.lora_dataset import read_lora_dataset
+from pit.training.lora_recipes import PUBLISHED
+from pit.training.lora_task import LoraTask
 from pit.training.prior_recipes import RECOMMENDED, Sizes
 from pit.training.recipes import RunSettings
-from pit.training.start import begin
+from pit.training.start import begin, data_parallel
+from pit.training.trainer import Trainer
+from tests.training.tiny_renderer import tiny_encoders, tiny_renderer
 
 RECIPE = replace(RECOMMENDED, steps=4000, batch=2)
+LORA_RECIPE = replace(PUBLISHED, steps=4000, batch=1, accumulation=1, rank=2, ema_decay=0.9)
 SAVE_EVERY = 3
 
 
-def train(cache_folder: str, folder: str, told: multiprocessing.SimpleQueue) -> None:
+def prior_trainer(cache: str, settings: RunSettings) -> Trainer:
+    return begin(Path(cache), Sizes(32, 1, 2), RECIPE, settings, cpu=True)
+
+
+def lora_trainer(pictures: str, settings: RunSettings) -> Trainer:
+    samples = read_lora_dataset(Path(pictures), "captions as they are").samples
+    cache, _ = encode_lora_dataset(samples, Path(pictures) / "encoded", tiny_encoders(), 16)
+    task = LoraTask(tiny_renderer(), noise_schedule(), cache, LORA_RECIPE, settings)
+    return Trainer(task, LORA_RECIPE, settings, data_parallel(cpu=True))
+
+
+KINDS = {"prior": prior_trainer, "lora": lora_trainer}
+
+
+def train(kind: str, data: str, folder: str, told: multiprocessing.SimpleQueue) -> None:
     """Go on with the run, and tell where from."""
     torch.set_num_threads(1)
-    settings = RunSettings(Path(folder), save_every=SAVE_EVERY, validate_every=1000)
-    trainer = begin(Path(cache_folder), Sizes(32, 1, 2), RECIPE, settings, cpu=True)
+    trainer = KINDS[kind](data, RunSettings(Path(folder), save_every=SAVE_EVERY, validate_every=1000))
     told.put(trainer.state.step)
     trainer.run(lambda progress: told.put(progress.step))
 
 
 def main() -> None:
-    cache, folder, kills, seed = sys.argv[1:]
+    kind, data, folder, kills, seed = sys.argv[1:]
     rng = random.Random(int(seed))
     context = multiprocessing.get_context("fork")
     begun, reached = [], []
     for _ in range(int(kills)):
         told = context.SimpleQueue()
-        child = context.Process(target=train, args=(cache, folder, told))
+        child = context.Process(target=train, args=(kind, data, folder, told))
         child.start()
         begun.append(told.get())
         time.sleep(rng.uniform(0.0, 0.15))
