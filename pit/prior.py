@@ -5,14 +5,14 @@ Piece it Together (arXiv 2503.10365), section 3: the LLaMA-style DiT of minRF, w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from .cuda_graph import recordable, recorded
+from .cuda_graph import RecordedStep, recordable, recorded
 
 TIME_FREQUENCIES = 256
 ROPE_THETA = 10000.0
@@ -240,7 +240,7 @@ class PreparedPrior:
         self.widths = [each.shape[-1] for each in modulations]
         self.modulations = torch.cat(modulations, dim=-1)
         self.rope: Tensor | None = None
-        self.step: Callable[[Tensor, Tensor], Tensor] | None = None
+        self.replay: RecordedStep | None = None
 
     def __call__(self, x: Tensor, t: float) -> Tensor:
         """Velocity `[B, 16, D]` in the type of `x`, at one of the times.
@@ -249,11 +249,11 @@ class PreparedPrior:
         """
         place = self.place[t]
         inputs = x, self.modulations[place:place + 1]
-        if self.step is None:
+        if self.rope is None:
             self.rope = rope_table(x.shape[1] + self.parts.shape[1], self.prior.head_dim, x.device)
             worth_it = len(self.place) >= RECORDED_STEPS and recordable(self.prior, self.parts)
-            self.step = recorded(self.velocity, inputs) if worth_it else self.velocity
-        return self.step(*inputs)
+            self.replay = recorded(self.velocity, inputs) if worth_it else None
+        return (self.replay or self.velocity)(*inputs)
 
     def velocity(self, x: Tensor, modulation: Tensor) -> Tensor:
         """The same by the modulation of a time, `[1, 1, C]`: nothing but kernels."""

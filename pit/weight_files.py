@@ -53,6 +53,15 @@ def read_state(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[st
     return state, metadata
 
 
+def read_keys(path: str | os.PathLike[str]) -> set[str]:
+    """The names of the tensors of a safetensors file. Raises CheckpointError for any other file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return set(file.keys())
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is no whole safetensors file ({error}). Fetch it again.") from error
+
+
 def write_state(
     path: str | os.PathLike[str], state: Mapping[str, Tensor], metadata: Mapping[str, str]
 ) -> None:

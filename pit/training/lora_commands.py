@@ -82,7 +82,7 @@ def encoded(args: argparse.Namespace, accelerator: Accelerator) -> LoraCache:
             dataset.samples, args.output / ENCODED, encoders, args.size or size,
             lambda done, total: bar.update(done - bar.n),
         )
-    if main:
+    if main and skipped:
         print("\n".join(describe_skipped(skipped, args.dataset)))
     del encoders
     gc.collect()

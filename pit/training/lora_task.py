@@ -194,7 +194,7 @@ def add_lora(renderer: ImagePromptUNet, recipe: LoraRecipe, seed: int) -> nn.Mod
     targets = "|".join(target.replace(".", r"\.") for target in UNET_TARGETS)
     pattern = rf"unet\..*\.attn[12]\.({targets})"
     if recipe.on_adapter:
-        pattern += rf"|{ADAPTER_PREFIX.replace('.', chr(92) + '.')}\d+\.to_[kv]"
+        pattern += r"|image\.\d+\.to_[kv]"
     renderer.requires_grad_(False)
     if recipe.precision == "bf16":
         renderer.to(torch.bfloat16)

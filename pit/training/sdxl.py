@@ -5,6 +5,7 @@ nothing is kept twice. The merges of CLIP's byte-pair encoding there are OpenAI'
 """
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Sequence
@@ -12,12 +13,12 @@ from pathlib import Path
 
 import torch
 from diffusers import DDPMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import CLIPTokenizer
 
 from ..adapter import ImageCrossAttention
 from ..checkpoints import CheckpointError, read_ip_adapter
+from ..weight_files import read_keys
 from .encode import TokenEncoder
 from .files import sha256_of
 from .image_prompt import ImagePromptUNet
@@ -56,7 +57,7 @@ def load_renderer(
             schedule = DDPMScheduler.from_pretrained(configs, subfolder="scheduler")
     except Exception as error:  # diffusers raises errors of many kinds, which change with its version
         raise CheckpointError(why_unreadable(base, error)) from error
-    if "v_pred" in keys_of(base):
+    if base.is_file() and "v_pred" in read_keys(base):
         schedule = DDPMScheduler.from_config(schedule.config, prediction_type="v_prediction")
     file = read_ip_adapter(adapter)
     image = ImageCrossAttention(file.token_dim, file.inner_dims)
@@ -79,9 +80,9 @@ def load_encoders(
                 str(base), config=str(configs), **shared,
                 **{name: clip_tokenizer(pad) for name, pad in PADS.items()},
             )
+        pipeline.to(device)  # fails if diffusers has left weights of the file unread
     except Exception as error:  # as above
         raise CheckpointError(why_unreadable(base, error)) from error
-    pipeline.to(device)
     vae = pipeline.vae.float()
 
     def latents(pixels: Tensor) -> Tensor:
@@ -131,20 +132,10 @@ def check_base(base: Path) -> None:
         )
 
 
-def keys_of(base: Path) -> set[str]:
-    """The keys of a single file; none of a folder."""
-    if base.is_dir():
-        return set()
-    try:
-        with safe_open(base, framework="pt") as file:
-            return set(file.keys())
-    except SafetensorError as error:
-        raise CheckpointError(why_unreadable(base, error)) from error
-
-
 def stamp_of(base: Path) -> str:
-    """What tells one version of a base model from another."""
-    return sha256_of(base if base.is_file() else base / "unet" / "config.json")
+    """What tells one version of a base model from another: the checksums of all its weights."""
+    files = [base] if base.is_file() else sorted(base.rglob("*.safetensors")) + sorted(base.rglob("*.bin"))
+    return hashlib.sha256("".join(map(sha256_of, files)).encode()).hexdigest()
 
 
 def why_unreadable(base: Path, error: Exception) -> str:
