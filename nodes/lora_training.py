@@ -158,6 +158,14 @@ class TrainIPLora(io.ComfyNode):
                     "on_adapter", default=False, optional=True, advanced=True,
                     tooltip="Train the IP-Adapter's own projections as well; only Apply IP-LoRA reads those.",
                 ),
+                io.Int.Input(
+                    "batch", default=0, min=0, max=4096, optional=True, advanced=True,
+                    tooltip="Samples at once; 0 as the preset.",
+                ),
+                io.Int.Input(
+                    "accumulation", default=0, min=0, max=4096, optional=True, advanced=True,
+                    tooltip="How many batches make one step; 0 as the preset.",
+                ),
             ],
             outputs=[io.Model.Output(display_name="model"), io.Image.Output(display_name="chart")],
         )
@@ -174,12 +182,15 @@ class TrainIPLora(io.ComfyNode):
     def execute(
         cls, model: ModelPatcher, clip: CLIP, vae: VAE, clip_vision, ip_adapter: ManagedIPAdapter,
         folder: str, captions: str, name: str, preset: str, steps: int, rank: int, learning_rate: float,
-        size: int, save_every: int, seed: int, on_adapter: bool = False,
+        size: int, save_every: int, seed: int, on_adapter: bool = False, batch: int = 0,
+        accumulation: int = 0,
     ) -> io.NodeOutput:
         run_folder = own_folder(folder_paths.get_folder_paths(FOLDERS["ip_lora"])[0], name)
+        chosen = PRESETS[preset]
         recipe = replace(
-            PRESETS[preset], steps=steps, rank=rank, on_adapter=on_adapter,
-            learning_rate=learning_rate or PRESETS[preset].learning_rate,
+            chosen, steps=steps, rank=rank, on_adapter=on_adapter, batch=batch or chosen.batch,
+            accumulation=accumulation or chosen.accumulation,
+            learning_rate=learning_rate or chosen.learning_rate,
         )
         dataset = read_lora_dataset(pictures_folder(folder), captions)
         samples = own_folder(os.path.join(folder_paths.get_output_directory(), SAMPLES), name)

@@ -167,10 +167,12 @@ def shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
 
 def optimizer_values(optimizer: torch.optim.Optimizer, plain: bool = False) -> dict[str, Tensor | float]:
     """The optimiser's tensors, or else its plain numbers, under names `{parameter}.{name}`."""
+    # Not its `state_dict`, in which bitsandbytes wraps what it keeps.
+    parameters = (each for group in optimizer.param_groups for each in group["params"])
     return {
         f"{index}.{name}": value
-        for index, values in optimizer.state_dict()["state"].items()
-        for name, value in values.items() if isinstance(value, Tensor) != plain
+        for index, parameter in enumerate(parameters)
+        for name, value in optimizer.state.get(parameter, {}).items() if isinstance(value, Tensor) != plain
     }
 
 

@@ -28,6 +28,7 @@ RECIPES = {
         gradient_checkpointing=True, optimizer="adafactor",
     ),
     "schedule free": replace(SHORT, optimizer="schedule_free"),
+    "8 bit": replace(SHORT, optimizer="adamw_8bit", rank=128),  # smaller factors keep 32 bits
 }
 
 
@@ -69,6 +70,13 @@ def test_resuming_equals_never_having_stopped(tmp_path, cache, name):
     parts = state_of(run(tmp_path / "parts", cache, RECIPES[name]))
     assert whole.keys() == parts.keys()
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
+
+
+def test_the_8_bit_optimizer_keeps_bytes(tmp_path, cache):
+    trainer = begin(tmp_path, cache, RECIPES["8 bit"])
+    trainer.run(lambda progress: None)
+    kept = [value for values in trainer.state.optimizer.state.values() for value in values.values()]
+    assert any(isinstance(value, torch.Tensor) and value.dtype is torch.uint8 for value in kept)
 
 
 def test_the_loss_is_the_published_one(cache):
