@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import Tensor
 
+from benchmarks.labelled import sheet
 from pit.checkpoints import read_lora
 from pit.demo.chain import CreatureChain
 from pit.demo.creature import ALL_SCENE_WORDS, TAUGHT_SCENE_WORDS
@@ -34,7 +35,7 @@ GROUPS = {
     "known scenes": [name for name in suite.WORDED_SCENES],
     "taught scenes": list(TAUGHT_SCENE_WORDS),
 }
-SHOWN, CELL, LABEL = 3, 104, 150
+SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -54,20 +55,6 @@ def shares(lab: suite.Laboratory, pictures: Tensor, trials: list[Trial]) -> Shar
         (nearest_scenes(pictures, NAMES) == asked).float().mean().item(),
         kept(reading, all_targets(trials)).mean().item(), is_whole(reading).float().mean().item(),
     )
-
-
-def sheet(rows: dict[str, list[Image.Image]], columns: list[str]) -> Image.Image:
-    """Pictures in labelled rows below labelled columns."""
-    image = Image.new("RGB", (LABEL + CELL * len(columns), CELL * len(rows) + 24), "white")
-    draw, font = ImageDraw.Draw(image), ImageFont.load_default(14)
-    for number, name in enumerate(columns):
-        name = name.replace("_", " ")
-        draw.text((LABEL + CELL * number + CELL // 2, 12), name, "#333333", font, anchor="mm")
-    for row, (label, pictures) in enumerate(rows.items()):
-        draw.text((12, 24 + CELL * row + CELL // 2), label, "#333333", font, anchor="lm")
-        for column, picture in enumerate(pictures):
-            image.paste(picture.resize((CELL, CELL)), (LABEL + CELL * column, 24 + CELL * row))
-    return image
 
 
 def main() -> None:

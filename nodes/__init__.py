@@ -5,9 +5,11 @@ from comfy_api.latest import ComfyExtension, io
 
 from .adapter import ApplyTokens
 from .bridge import register_model_folders
-from .concepts import BlendConcepts, PartWeight, PickConcepts
+from .concepts import BlendConcepts, LabelledStrip, PartWeight, PickConcepts
 from .datasets import CreatureDataset, DatasetPrompts, LoadDataset, MakeParts
-from .demo import CreatureParts, LoadCreatureModels
+from .demo import CreatureKinds, CreatureParts, LoadCreatureModels
+from .direction_edit import CombineDirections, DirectionEdit, LoadDirection, SaveDirection
+from .directions import FindDirection
 from .loading import LoadIPAdapter, LoadIPPrior
 from .lora import ApplyIPLora, IPLoraPrompt
 from .lora_training import TrainIPLora
@@ -15,6 +17,7 @@ from .measure import MeasureCreatures
 from .parts import CutOutPart, EncodeImage, EncodeParts
 from .preview import MakeTrainingPreview
 from .prior import SamplePrior
+from .token_library import BatchConcepts, LoadTokens, SaveTokens, TokenArithmetic
 from .training import EncodeDataset, TrainPrior
 
 
@@ -27,6 +30,8 @@ class PieceItTogether(ComfyExtension):
             LoadIPAdapter, LoadIPPrior, LoadCreatureModels, CreatureParts,
             CutOutPart, EncodeParts, EncodeImage, SamplePrior, ApplyTokens,
             PartWeight, BlendConcepts, PickConcepts,
+            FindDirection, DirectionEdit, CombineDirections, LoadDirection, SaveDirection, LabelledStrip,
+            SaveTokens, LoadTokens, TokenArithmetic, BatchConcepts, CreatureKinds,
             ApplyIPLora, IPLoraPrompt,
             MeasureCreatures,
             MakeParts, LoadDataset, CreatureDataset, DatasetPrompts, EncodeDataset, TrainPrior,

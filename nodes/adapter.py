@@ -210,6 +210,11 @@ def patch_model(model: ModelPatcher, ip_adapter: ManagedIPAdapter, layout: Token
     return patched
 
 
+def made_with(tokens: Tokens) -> str:
+    """The IP-Adapter of tokens by name, as far as it is known, and by stamp."""
+    return f"{tokens.notes.get('adapter', 'of unknown name')} ({tokens.adapter})"
+
+
 def apply_tokens(
     model: ModelPatcher, ip_adapter: ManagedIPAdapter, tokens: Tokens, weight: float = 1.0,
     start: float = 0.0, end: float = 1.0, negative: str = GREY_PICTURE,
@@ -219,6 +224,11 @@ def apply_tokens(
         raise ValueError(
             f"{ip_adapter.name} reads tokens of width {ip_adapter.token_dim}, but those from "
             f"{tokens.source} have width {tokens.width}. Use the IP-Adapter that they were made with."
+        )
+    if tokens.adapter and ip_adapter.stamp and tokens.adapter != ip_adapter.stamp:
+        raise ValueError(
+            f"The tokens from {tokens.source} were made with the IP-Adapter {made_with(tokens)}, but "
+            f"{ip_adapter.name} ({ip_adapter.stamp}) is connected. Connect the one that they were made with."
         )
     uncond = tokens.values if negative == SAME_TOKENS else tokens.uncond
     sigma = model.get_model_object("model_sampling").percent_to_sigma

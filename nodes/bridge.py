@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import comfy.model_management
@@ -19,8 +19,15 @@ from ..pit.training.encode import TokenEncoder
 from ..pit.training.make_parts import file_name
 from .types import ManagedIPAdapter
 
-FOLDERS = {"ip_adapter": "ipadapter", "ip_prior": "ip_prior", "ip_lora": "loras"}
-LOADERS = {"ip_adapter": "Load IP-Adapter+", "ip_prior": "Load IP-Prior", "ip_lora": "Apply IP-LoRA"}
+FOLDERS = {
+    "ip_adapter": "ipadapter", "ip_prior": "ip_prior", "ip_lora": "loras", "ip_direction": "ip_directions",
+    "ip_tokens": "ip_tokens",
+}
+LOADERS = {
+    "ip_adapter": "Load IP-Adapter+", "ip_prior": "Load IP-Prior", "ip_lora": "Apply IP-LoRA",
+    "ip_direction": "Load IP+ Direction", "ip_tokens": "Load IP+ Tokens",
+}
+MADE_BY = {"ip_tokens": "Save IP+ Tokens writes such files."}
 PICTURES_AT_ONCE = 16
 WIDE = 1024
 
@@ -51,7 +58,7 @@ def why_missing(kind: str, name: str) -> str | None:
     more = f" and {len(found) - 8} more" if len(found) > 8 else ""
     return (
         f"{LOADERS[kind]} is set to {name!r}. It looked in {', '.join(folders)} and found "
-        f"{', '.join(found[:8]) or 'nothing'}{more} there. {where_to_get(kind)}"
+        f"{', '.join(found[:8]) or 'nothing'}{more} there. {MADE_BY.get(kind) or where_to_get(kind)}"
     )
 
 
@@ -146,6 +153,22 @@ def check_encoder(clip_vision, ip_adapter: ManagedIPAdapter) -> None:
         )
 
 
+def own_file(root: str, name: str) -> Path:
+    """The file `name`.safetensors directly below `root`, whose folder is there; errors as in `own_folder`."""
+    folder = own_folder(root, name.strip().removesuffix(".safetensors"))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return folder.with_name(f"{folder.name}.safetensors")
+
+
+def encoder_notes(clip_vision, ip_adapter: ManagedIPAdapter) -> dict[str, str]:
+    """What tokens were made with, for their file."""
+    return {"encoder": encoder_name(clip_vision), "adapter": ip_adapter.name}
+
+
+def encoder_name(clip_vision) -> str:
+    return f"{clip_vision.config['model_type']} of width {clip_vision.config['hidden_size']}"
+
+
 def token_encoder(clip_vision, ip_adapter: ManagedIPAdapter) -> TokenEncoder:
     """From pixel values to features to IP+ tokens, by models that ComfyUI has loaded for it.
 
@@ -164,8 +187,8 @@ def token_encoder(clip_vision, ip_adapter: ManagedIPAdapter) -> TokenEncoder:
     def resample(features: Tensor) -> Tensor:
         return ip_adapter.resampler.model(features.to(ip_adapter.resampler.load_device, torch.float32))
 
-    name = f"{clip_vision.config['model_type']} of width {clip_vision.config['hidden_size']}"
-    return TokenEncoder(name, ip_adapter.name, clip_vision.image_size, features, resample)
+    name, size = encoder_name(clip_vision), clip_vision.image_size
+    return TokenEncoder(name, ip_adapter.name, size, features, resample)
 
 
 def encode_pixels(clip_vision, ip_adapter: ManagedIPAdapter, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -180,16 +203,69 @@ def encode_pixels(clip_vision, ip_adapter: ManagedIPAdapter, pixels: Tensor) -> 
         ValueError: the encoder is not the one that the IP-Adapter was made for.
         FloatingPointError: the tokens are not finite.
     """
+    tokens, uncond, _ = encode_with_features(clip_vision, ip_adapter, pixels)
+    return tokens, uncond
+
+
+def encode_with_features(
+    clip_vision, ip_adapter: ManagedIPAdapter, pixels: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `encode_pixels`, with the penultimate features of the pictures `[B, N, E]`, in which CLIP-space
+    directions lie.
+    """
     encoder = token_encoder(clip_vision, ip_adapter)
     pixels = torch.cat([pixels, torch.zeros_like(pixels[:1])])
+    tokens, features = encode_chunks(encoder, pixels.split(PICTURES_AT_ONCE), len(pixels), progress_bar())
+    return tokens[:-1], tokens[-1:], features[:-1]
+
+
+def encode_chunks(
+    encoder: TokenEncoder, chunks: Iterable[Tensor], total: int, done: Callable[[int, int], None]
+) -> tuple[Tensor, Tensor]:
+    """Tokens `[B, 16, D]` and features `[B, N, E]` of pixel values in chunks, on the intermediate device.
+
+    Args:
+        total: pictures in all, for `done`, which is told how many are encoded.
+    Raises:
+        FloatingPointError: the tokens are not finite.
+    """
+    tokens, features, device = [], [], comfy.model_management.intermediate_device()
+    for chunk in chunks:
+        seen = encoder.features(chunk)
+        tokens += encoder.resample(seen).to(device)
+        features += seen.to(device, torch.float32)
+        done(len(tokens), total)
+    values = torch.stack(tokens)
+    check_finite(values, encoder.adapter)
+    return values, torch.stack(features)
+
+
+def resample(ip_adapter: ManagedIPAdapter, features: Tensor) -> Tensor:
+    """Tokens `[B, 16, D]` of penultimate features `[B, N, E]`, on the intermediate device.
+
+    Raises:
+        ValueError: the features are not of the width that the resampler reads.
+        FloatingPointError: the tokens are not finite.
+    """
+    if features.shape[-1] != ip_adapter.feature_dim:
+        raise ValueError(
+            f"{ip_adapter.name} reads image features of width {ip_adapter.feature_dim}, found "
+            f"{features.shape[-1]}. Use the IP-Adapter that the pictures were encoded with."
+        )
+    comfy.model_management.load_models_gpu([ip_adapter.resampler])
     done, tokens = progress_bar(), []
-    for chunk in pixels.split(PICTURES_AT_ONCE):
-        tokens += encoder.resample(encoder.features(chunk))
-        done(len(tokens), len(pixels))
-    tokens = torch.stack(tokens).to(comfy.model_management.intermediate_device())
+    for chunk in features.split(PICTURES_AT_ONCE):
+        tokens.append(ip_adapter.resampler.model(chunk.to(ip_adapter.resampler.load_device)))
+        done(len(tokens) * PICTURES_AT_ONCE, len(features))
+    values = torch.cat(tokens).to(comfy.model_management.intermediate_device())
+    check_finite(values, ip_adapter.name)
+    return values
+
+
+def check_finite(tokens: Tensor, name: str) -> None:
+    """Raise FloatingPointError for tokens that are not finite."""
     if not tokens.isfinite().all():
         raise FloatingPointError(
-            f"The tokens of {ip_adapter.name} are not finite: its file or that of the CLIP vision model is "
-            "damaged. Fetch it again."
+            f"The tokens of {name} are not finite: its file or that of the CLIP vision model is damaged. "
+            "Fetch it again."
         )
-    return tokens[:-1], tokens[-1:]

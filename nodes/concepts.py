@@ -1,10 +1,12 @@
-"""Steering concepts: the weight of a part, what lies between two concepts, a choice out of many."""
+"""Steering concepts: the weight of a part, what lies between two, a choice out of many, a strip of all."""
 from __future__ import annotations
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
+from torch import Tensor
 
+from ..pit.images import labelled_sheet, to_pil, to_tensor
 from ..pit.number_lists import amounts_in, numbers_in
-from ..pit.tokens import Parts, Tokens, blend, picked
+from ..pit.tokens import Parts, Tokens, blend, check_same_adapter, derived, picked
 from .types import CATEGORY, PartsType, TokensType
 
 
@@ -66,7 +68,8 @@ class BlendConcepts(io.ComfyNode):
     @classmethod
     def execute(cls, first: Tokens, second: Tokens, amounts: str, mode: str) -> io.NodeOutput:
         values = blend(first.values, second.values, amounts_in(amounts), mode == "spherical")
-        return io.NodeOutput(Tokens(values, first.uncond, "Blend Concepts"))
+        check_same_adapter(first, second)
+        return io.NodeOutput(derived([first, second], values, "Blend Concepts"))
 
 
 class PickConcepts(io.ComfyNode):
@@ -91,3 +94,45 @@ class PickConcepts(io.ComfyNode):
     @classmethod
     def execute(cls, tokens: Tokens, numbers: str) -> io.NodeOutput:
         return io.NodeOutput(picked(tokens, numbers_in(numbers)))
+
+
+class LabelledStrip(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PiT_LabelledStrip",
+            display_name="Labelled Strip",
+            category=CATEGORY,
+            description="Puts pictures side by side with a label above each, the original first.",
+            search_aliases=["contact sheet", "comparison strip", "image grid"],
+            inputs=[
+                io.Image.Input("images", tooltip="The pictures, in their order."),
+                io.String.Input(
+                    "labels", multiline=True, default="",
+                    tooltip="A line for each picture, as IP+ Direction Edit gives them.",
+                ),
+                io.Int.Input(
+                    "columns", default=0, min=0, max=256,
+                    tooltip="How many lie side by side; 0 puts all into one row.",
+                ),
+                io.Image.Input("original", optional=True, tooltip="What comes first, unedited."),
+            ],
+            outputs=[io.Image.Output(display_name="strip")],
+        )
+
+    @classmethod
+    def execute(
+        cls, images: Tensor, labels: str, columns: int, original: Tensor | None = None
+    ) -> io.NodeOutput:
+        pictures, lines = to_pil(images), labels.split("\n") if labels.strip() else []
+        if lines and len(lines) != len(pictures):
+            raise ValueError(
+                f"Labelled Strip got {len(pictures)} pictures but {len(lines)} lines of labels. Give one "
+                "line for each picture, or none."
+            )
+        lines = lines or [""] * len(pictures)
+        if original is not None:
+            first = to_pil(original)
+            pictures, lines = [*first, *pictures], ["original"] * len(first) + lines
+        strip = to_tensor([labelled_sheet(pictures, lines, columns or len(pictures))])
+        return io.NodeOutput(strip, ui=ui.PreviewImage(strip, cls=cls))

@@ -15,7 +15,8 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..pit.demo.creature import PARTS, SPECIES, creature_from_seed
-from ..pit.demo.measure.trials import Trial
+from ..pit.demo.edits import EDITS, both_classes
+from ..pit.demo.measure.trials import Trial, whole_view
 from ..pit.demo.preview import TokenPreview
 from ..pit.demo.sizes import (
     AUTOENCODER_CHANNELS,
@@ -34,7 +35,7 @@ from ..pit.demo.vision import CreatureVision
 from ..pit.demo.weights import IP_ADAPTER, IP_PRIOR, PREVIEW, RENDERER, read_weights, weight_file, with_prefix
 from ..pit.demo.weights import VISION as VISION_FILE
 from ..pit.images import to_tensor
-from .bridge import managed
+from .bridge import managed, progress_bar
 from .loading import load_ip_adapter, load_prior
 from .types import CATEGORY, CreatureType, IPAdapterType, PriorType
 
@@ -204,3 +205,37 @@ class CreatureParts(io.ComfyNode):
             )
         trial = Trial(creature, tuple(chosen))
         return io.NodeOutput(to_tensor(trial.part_pictures()), trial)
+
+
+class CreatureKinds(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PiT_CreatureKinds",
+            display_name="Creature Kinds",
+            category=CATEGORY,
+            description="Draws creatures of two kinds that differ in one thing, to find a direction from.",
+            search_aliases=["demo classes", "direction pictures"],
+            inputs=[
+                io.Combo.Input(
+                    "difference", options=list(EDITS), default=next(iter(EDITS)),
+                    tooltip="What the first kind lacks and the second has.",
+                ),
+                io.Int.Input("count", default=32, min=1, max=1024, tooltip="Pictures of each kind."),
+                io.Int.Input(
+                    "seed", default=0, min=0, max=0xffffffffffffffff,
+                    control_after_generate=io.ControlAfterGenerate.fixed, tooltip="Which creatures.",
+                ),
+            ],
+            outputs=[io.Image.Output(display_name="first"), io.Image.Output(display_name="second")],
+        )
+
+    @classmethod
+    def execute(cls, difference: str, count: int, seed: int) -> io.NodeOutput:
+        done, kinds = progress_bar(), both_classes(difference, count, seed)
+        pictures: tuple[list, list] = ([], [])
+        for number, (kind, drawn) in enumerate(zip(kinds, pictures, strict=True)):
+            for index, creature in enumerate(kind):
+                drawn.append(whole_view(creature))
+                done(number * count + index + 1, 2 * count)
+        return io.NodeOutput(*map(to_tensor, pictures))

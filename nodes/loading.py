@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..pit.adapter import ImageCrossAttention
 from ..pit.checkpoints import read_ip_adapter, read_prior
 from ..pit.prior import IPPrior
-from ..pit.resampler import Resampler
+from ..pit.resampler import Resampler, weights_stamp
 from .bridge import file_stamp, managed, model_files, model_path, prior_dtype, why_missing
 from .types import CATEGORY, IPAdapterType, ManagedIPAdapter, ManagedPrior, PriorType
 
@@ -22,6 +22,7 @@ def load_ip_adapter(path: str, name: str) -> ManagedIPAdapter:
         name=name,
         resampler=managed(partial(Resampler, **file.resampler), file.resampler_state),
         cross_attention=managed(attention, file.cross_attention_state),
+        stamp=weights_stamp(file.resampler_state),
     )
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from ..pit.images import clip_pixel_values, on_white, to_pil, to_tensor, white_image
 from ..pit.parts import cut_out_part, encoder_pictures
 from ..pit.tokens import Parts, Tokens
-from .bridge import encode_pixels
+from .bridge import encode_pixels, encode_with_features, encoder_notes
 from .types import CATEGORY, IPAdapterType, ManagedIPAdapter, PartsType, TokensType
 
 CLIP_VISION_TOOLTIP = "The image encoder that the IP-Adapter was made for: CLIP ViT-H."
@@ -106,7 +106,8 @@ class EncodeParts(io.ComfyNode):
         tokens, uncond = encode_pixels(clip_vision, ip_adapter, pixels)
         encoded = Parts(
             tokens[:-1], tokens[-1:], uncond, f"Encode IP+ Parts with {ip_adapter.name}",
-            reference=has_reference,
+            reference=has_reference, adapter=ip_adapter.stamp,
+            notes=encoder_notes(clip_vision, ip_adapter) | {"parts": str(len(slots))},
         )
         # In a batch, equal pictures may come out different in the last bits.
         for slot, seen in enumerate(pixels[:-1]):
@@ -138,5 +139,8 @@ class EncodeImage(io.ComfyNode):
     def execute(cls, clip_vision, ip_adapter: ManagedIPAdapter, image: Tensor) -> io.NodeOutput:
         pictures = [on_white(picture) for picture in to_pil(image)]
         pixels = clip_pixel_values(pictures, clip_vision.image_size)
-        tokens, uncond = encode_pixels(clip_vision, ip_adapter, pixels)
-        return io.NodeOutput(Tokens(tokens, uncond, f"Encode IP+ Image with {ip_adapter.name}"))
+        tokens, uncond, features = encode_with_features(clip_vision, ip_adapter, pixels)
+        return io.NodeOutput(Tokens(
+            tokens, uncond, f"Encode IP+ Image with {ip_adapter.name}", ip_adapter.stamp,
+            encoder_notes(clip_vision, ip_adapter), features,
+        ))

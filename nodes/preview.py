@@ -55,7 +55,9 @@ class TrainingPreview:
                 noise=concept_noise(self.seed, count, self.parts.width).to(device), steps=PRIOR_STEPS,
                 guidance_scale=self.guidance,
             )
-            tokens = Tokens(values.cpu(), self.parts.uncond, "the IP-Prior in training")
+            tokens = Tokens(
+                values.cpu(), self.parts.uncond, "the IP-Prior in training", self.parts.adapter
+            )
             model = apply_tokens(self.model, self.ip_adapter, tokens)
             latent = comfy.sample.fix_empty_latent_channels(model, self.latent)
             noise = comfy.sample.prepare_noise(latent, self.seed)

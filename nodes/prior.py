@@ -183,4 +183,7 @@ class SamplePrior(io.ComfyNode):
             )
 
         values = in_batches(draw, concepts).to(comfy.model_management.intermediate_device())
-        return io.NodeOutput(Tokens(values, parts.uncond, f"IP-Prior Sample with {prior.name}"))
+        notes = {**parts.notes, "prior": prior.name, "seed": str(seed), "steps": str(steps),
+                 "guidance": f"{guidance:g}", "solver": solver}
+        source = f"IP-Prior Sample with {prior.name}"
+        return io.NodeOutput(Tokens(values, parts.uncond, source, parts.adapter, notes))

@@ -19,6 +19,8 @@ TokensType = io.Custom("PIT_TOKENS")
 """Carries `pit.tokens.Tokens`."""
 PartsType = io.Custom("PIT_PARTS")
 """Carries `pit.tokens.Parts`."""
+DirectionType = io.Custom("PIT_DIRECTION")
+"""Carries `pit.directions.Direction`."""
 CreatureType = io.Custom("PIT_CREATURE")
 """Carries `pit.demo.measure.trials.Trial`: a creature, and which of its parts are given."""
 
@@ -38,11 +40,13 @@ class ManagedIPAdapter:
         name: what error messages call it.
         resampler: patcher of a `pit.resampler.Resampler`.
         cross_attention: patcher of a `pit.adapter.ImageCrossAttention`.
+        stamp: tells it from other IP-Adapters, see `pit.resampler.weights_stamp`.
     """
 
     name: str
     resampler: ModelPatcher
     cross_attention: ModelPatcher
+    stamp: str = ""
 
     @property
     def token_dim(self) -> int:

@@ -17,6 +17,8 @@ _HOMES = {
     "velocity_loss": "flow",
     "clip_pixel_values": "images",
     "convert_lora": "lora",
+    "find_direction": "directions",
+    "apply_direction": "directions",
 }
 __all__ = list(_HOMES)
 

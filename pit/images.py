@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -100,6 +100,21 @@ def contact_sheet(pictures: Sequence[Image.Image | None], columns: int, pixels: 
     for index, picture in enumerate(pictures):
         if picture is not None:
             sheet.paste(picture, (index % columns * pixels, index // columns * pixels))
+    return sheet
+
+
+def labelled_sheet(pictures: Sequence[Image.Image], labels: Sequence[str], columns: int) -> Image.Image:
+    """Pictures in rows on white, all in the size of the largest, each below its label."""
+    width, height = (max(picture.size[side] for picture in pictures) for side in (0, 1))
+    title = max(20, width // 10)
+    font = ImageFont.load_default(max(12, round(title * 0.6)))
+    rows = -(-len(pictures) // columns)
+    sheet = Image.new("RGB", (columns * width, rows * (height + title)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for index, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
+        left, top = index % columns * width, index // columns * (height + title)
+        draw.text((left + width / 2, top + title / 2), label, "#333333", font, anchor="mm")
+        sheet.paste(ImageOps.pad(on_white(picture), (width, height), color="white"), (left, top + title))
     return sheet
 
 

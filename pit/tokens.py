@@ -2,8 +2,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -19,11 +19,17 @@ class Tokens:
         values: `[B, 16, D]`.
         uncond: tokens of an all-zero pixel tensor (a grey picture) `[1, 16, D]`, for SDXL's negative branch.
         source: where the tokens come from, in words for error messages.
+        adapter: stamp of their IP-Adapter, see `pit.resampler.weights_stamp`; "" = not known.
+        notes: what they were made of and how, for their file.
+        features: what the resampler made them from, `[B, N, E]`; None unless a picture was encoded.
     """
 
     values: Tensor
     uncond: Tensor
     source: str
+    adapter: str = ""
+    notes: Mapping[str, str] = field(default_factory=dict)
+    features: Tensor | None = None
 
     @property
     def width(self) -> int:
@@ -37,7 +43,7 @@ class Parts:
     Attributes:
         slots: tokens of each slot `[P, 16, D]`; a white slot holds the empty tokens.
         empty: tokens of the white picture `[1, 16, D]`.
-        uncond, source: as in `Tokens`.
+        uncond, source, adapter, notes: as in `Tokens`.
         negative: what guidance leads away from in each slot `[P, 16, D]`; None is empty tokens in all.
         reference: whether the first slot is that of a reference.
     """
@@ -48,6 +54,8 @@ class Parts:
     source: str
     negative: Tensor | None = None
     reference: bool = False
+    adapter: str = ""
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def width(self) -> int:
@@ -134,7 +142,57 @@ def picked(tokens: Tokens, numbers: Iterable[int]) -> Tokens:
         if not 1 <= number <= count:
             raise ValueError(f"Number {number} is asked for, but there are {count} concepts, counted from 1.")
         places.append(number - 1)
-    return replace(tokens, values=tokens.values[places])
+    features = None if tokens.features is None else tokens.features[places]
+    return replace(tokens, values=tokens.values[places], features=features)
+
+
+def joined(batches: Sequence[Tokens], source: str) -> Tokens:
+    """Several batches as one, in their order. Raises ValueError if they are not of one IP-Adapter."""
+    check_same_adapter(*batches)
+    return derived(batches, torch.cat([batch.values for batch in batches]), source)
+
+
+def difference_added(base: Tensor, plus: Tensor, minus: Tensor, amount: float) -> Tensor:
+    """`base + amount * (plus - minus)`: what makes one concept differ from another, given to a third.
+
+    Args:
+        base, plus, minus: `[B, 16, D]`; a batch of one goes with all of the others.
+    Raises:
+        ValueError: the batches are of different sizes, and not all of the smaller ones are one.
+    """
+    sizes = {len(each) for each in (base, plus, minus)} - {1}
+    if len(sizes) > 1:
+        raise ValueError(
+            f"Concepts are counted together one by one, but the inputs hold {len(base)}, {len(plus)} and "
+            f"{len(minus)}. Pick as many of each, or single ones."
+        )
+    return base + amount * (plus - minus)
+
+
+def average(tokens: Tensor, keep_length: bool) -> Tensor:
+    """The mean of all sets, `[B, 16, D]` -> `[1, 16, D]`; if asked, as long as they are on average."""
+    mean = tokens.mean(dim=0, keepdim=True)
+    if not keep_length:
+        return mean
+    return mean * (_lengths(tokens).mean() / _lengths(mean).clamp(min=1e-12))
+
+
+def derived(sources: Sequence[Tokens], values: Tensor, source: str) -> Tokens:
+    """Tokens made from others, which say what of; nothing is known of their features any more."""
+    adapter = next((each.adapter for each in sources if each.adapter), "")
+    notes = {"made by": source} | {f"from {i}": each.source for i, each in enumerate(sources, 1)}
+    return Tokens(values, sources[0].uncond, source, adapter, notes)
+
+
+def check_same_adapter(*batches: Tokens) -> None:
+    """Raise ValueError unless all are tokens of one width, and of one IP-Adapter as far as they know."""
+    first = batches[0]
+    for other in batches[1:]:
+        if other.width != first.width or (first.adapter and other.adapter and first.adapter != other.adapter):
+            raise ValueError(
+                f"The tokens from {first.source} (width {first.width}) and those from {other.source} (width "
+                f"{other.width}) belong to different IP-Adapters. Make all with the same one."
+            )
 
 
 def blend(first: Tensor, second: Tensor, amounts: Sequence[float], spherical: bool) -> Tensor:

@@ -5,7 +5,7 @@ import argparse
 from pathlib import Path
 
 TRAINING_SEED = 7
-STAGES = ("data", "reader", "encoder", "autoencoder", "unet", "prior", "export", "loras")
+STAGES = ("data", "reader", "encoder", "autoencoder", "unet", "prior", "export", "loras", "library")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

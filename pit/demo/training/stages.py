@@ -20,6 +20,7 @@ from .autoencoder import build_autoencoder, encode_pictures, train_autoencoder
 from .data import open_dataset
 from .encoder import ImageTokens, TaughtEncoder, encode_pixels, encode_views, train_encoder
 from .export import export
+from .library import write_library
 from .loras import train_loras
 from .prior import PriorData, train_prior, write_cache
 from .reader import train_reader
@@ -53,10 +54,14 @@ def run_stages(arguments: argparse.Namespace) -> int:
             arguments.weights or FOLDER, finished(run, "autoencoder"), taught.encoder,
             finished(run, "unet"), finished(run, "prior"), finished(run, "reader"), taught.reading.preview,
         )
-    if "loras" in wanted and arguments.weights in (None, FOLDER):
-        train_loras(run, FOLDER)
-    elif "loras" in wanted:
-        print(f"the IP-LoRAs are trained on the weights of the pack: put those of {arguments.weights} there")
+    on_shipped = {
+        "loras": lambda: train_loras(run, FOLDER), "library": lambda: write_library(FOLDER, run.seed),
+    }
+    for name in [name for name in on_shipped if name in wanted]:
+        if arguments.weights in (None, FOLDER):
+            on_shipped[name]()
+        else:
+            print(f"{name}: made with the weights of the pack; put those of {arguments.weights} there first")
     return 0
 
 

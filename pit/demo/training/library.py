@@ -1,0 +1,42 @@
+"""The directions and concepts that come with the pack, made with the shipped encoder."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ...checkpoints import read_ip_adapter
+from ...directions import TOKEN_SPACE, measured_direction
+from ...resampler import weights_stamp
+from ...token_files import save_direction, save_tokens
+from ...tokens import Tokens
+from ..chain import CreatureChain
+from ..creature import Creature, creature_from_seed
+from ..edits import EDITS, both_classes
+from ..library import CONCEPTS, library_file
+from ..measure.trials import whole_view
+from ..weights import IP_ADAPTER, weight_file
+
+PICTURES = 64  # of each kind
+
+
+def write_library(folder: Path, seed: int) -> None:
+    """Write a file for every edit and every concept."""
+    chain = CreatureChain()
+    stamp = weights_stamp(read_ip_adapter(weight_file(IP_ADAPTER)).resampler_state)
+
+    def tokens(creatures: list[Creature]) -> Tensor:
+        return chain.encode([whole_view(creature) for creature in creatures])
+
+    for name in EDITS:
+        classes = [tokens(creatures) for creatures in both_classes(name, PICTURES, seed)]
+        direction, _ = measured_direction(*classes, "shrinkage", TOKEN_SPACE, "drawn creatures", stamp)
+        save_direction(library_file("direction", name, folder), direction)
+    for name in CONCEPTS:
+        values = tokens([creature_from_seed(seed, 1.0, name)])
+        with torch.no_grad():
+            save_tokens(
+                library_file("tokens", name, folder),
+                Tokens(values, chain.uncond, "drawn creatures", stamp, {"species": name}),
+            )
