@@ -1,8 +1,8 @@
 """Make the graphs for people from their API twins, in the real page of a real ComfyUI.
 
-The page itself lays them out as `dev.layouts`, `dev.concept_layouts` and `dev.lora_layouts` say, and saves
-them; those for SDXL, which cannot run without its models, also get a picture of themselves. Run in the folder
-of the pack, inside dev.py's environment:
+The page itself lays them out as the modules of `dev` whose names end in `layouts` say, and saves them; those
+for SDXL, which cannot run without its models, also get a picture of themselves. Run in the folder of the
+pack, inside dev.py's environment:
 
     python -m dev.make_workflows
 """
@@ -21,6 +21,7 @@ from dev import LOGS, ROOT, Failure
 from dev.browser import ARGUMENTS, find_chromium, open_page
 from dev.comfyui import ensure_comfyui, make_base
 from dev.concept_layouts import LAYOUTS as CONCEPT_LAYOUTS
+from dev.direction_layouts import LAYOUTS as DIRECTION_LAYOUTS
 from dev.layouts import LAYOUTS as OTHER_LAYOUTS
 from dev.layouts import Layout, Note
 from dev.lora_layouts import LAYOUTS as LORA_LAYOUTS
@@ -29,7 +30,7 @@ from pit.demo.creature import creature_from_seed
 from pit.demo.render import draw_creature, draw_part
 
 WORKFLOWS = ROOT / "workflows"
-LAYOUTS = OTHER_LAYOUTS | CONCEPT_LAYOUTS | LORA_LAYOUTS
+LAYOUTS = OTHER_LAYOUTS | CONCEPT_LAYOUTS | LORA_LAYOUTS | DIRECTION_LAYOUTS
 PICTURED = (
     "blend_concepts_sdxl", "character_sheet_sdxl", "concept_in_a_scene_sdxl", "explore_concepts_sdxl",
     "generate_a_dataset", "piece_it_together_sdxl",

@@ -28,6 +28,9 @@ SHOWN = {
     "blend_concepts": ("Blends",),
     "concept_in_a_scene": ("Without IP-LoRA", "With IP-LoRA"),
     "character_sheet": ("Sheets",),
+    "find_a_direction": ("Find IP+ Direction", "Strip"),
+    "edit_by_direction": ("Strip",),
+    "token_library": ("Concepts",),
     "train_your_own_prior": ("Concepts", "Train IP-Prior"),
 }
 THUMBNAIL_WIDTH, COLUMNS, MANY_COLUMNS, BETWEEN = 640, 4, 8, 8

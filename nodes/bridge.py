@@ -11,7 +11,9 @@ import comfy.ops
 import comfy.utils
 import folder_paths
 import torch
+from comfy_api.latest import io, ui
 from PIL import Image
+from server import PromptServer
 from torch import Tensor, nn
 
 from ..pit.published import where_to_get
@@ -112,6 +114,23 @@ def prior_dtype(hidden_dim: int) -> torch.dtype:
     else:
         has_bf16 = comfy.model_management.should_use_bf16(device)
     return torch.bfloat16 if has_bf16 else torch.float32
+
+
+def as_lines(facts: Mapping[str, object]) -> str:
+    """Facts one below the other."""
+    return "\n".join(f"{name}: {value}" for name, value in facts.items())
+
+
+def say(node: type[io.ComfyNode], text: str) -> None:
+    """Show text in a node, whose schema must ask for its hidden id."""
+    if node.hidden and node.hidden.unique_id:
+        PromptServer.instance.send_progress_text(text, node.hidden.unique_id)
+
+
+def told(node: type[io.ComfyNode], text: str) -> ui.PreviewText:
+    """Text as the output of a node, and shown in it: the page by itself shows no such output."""
+    say(node, text)
+    return ui.PreviewText(text)
 
 
 def progress_bar() -> Callable[..., None]:

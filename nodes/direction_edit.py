@@ -1,12 +1,11 @@
 """Directions in IP+ space in use: edit concepts with them, combine them, keep them."""
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 
 import folder_paths
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..pit.demo.library import DIRECTION_FILES
 from ..pit.directions import (
@@ -21,7 +20,17 @@ from ..pit.directions import (
 from ..pit.number_lists import edit_amounts_in, numbers_in
 from ..pit.token_files import read_direction, save_direction
 from ..pit.tokens import Tokens, derived
-from .bridge import FOLDERS, file_stamp, model_files, model_path, own_file, resample, why_missing
+from .bridge import (
+    FOLDERS,
+    as_lines,
+    file_stamp,
+    model_files,
+    model_path,
+    own_file,
+    resample,
+    told,
+    why_missing,
+)
 from .directions import DIRECTIONS
 from .types import DirectionType, IPAdapterType, ManagedIPAdapter, TokensType
 
@@ -178,6 +187,7 @@ class LoadDirection(io.ComfyNode):
                 ),
             ],
             outputs=[DirectionType.Output(display_name="direction")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -195,7 +205,7 @@ class LoadDirection(io.ComfyNode):
         for name in ("deviation", "recommended"):
             if getattr(direction, name) is not None:
                 facts[name] = round(getattr(direction, name), 4)
-        return io.NodeOutput(direction, ui=ui.PreviewText(json.dumps(facts, indent=1)))
+        return io.NodeOutput(direction, ui=told(cls, as_lines(facts)))
 
 
 class SaveDirection(io.ComfyNode):
@@ -216,10 +226,11 @@ class SaveDirection(io.ComfyNode):
                 ),
             ],
             outputs=[],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(cls, direction: Direction, name: str) -> io.NodeOutput:
         path = own_file(folder_paths.get_folder_paths(FOLDERS["ip_direction"])[0], name)
         save_direction(path, direction)
-        return io.NodeOutput(ui=ui.PreviewText(f"written: {path.name}"))
+        return io.NodeOutput(ui=told(cls, f"written: {path.name}"))

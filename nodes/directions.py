@@ -27,6 +27,7 @@ from .bridge import (
     encoder_notes,
     file_stamp,
     progress_bar,
+    say,
     token_encoder,
 )
 from .parts import CLIP_VISION_TOOLTIP, IP_ADAPTER_TOOLTIP
@@ -34,6 +35,7 @@ from .types import CATEGORY, DirectionType, IPAdapterType, ManagedIPAdapter
 
 DIRECTIONS = f"{CATEGORY}/directions"
 BATCHES, FROM_FOLDERS = "batches", "folders"
+SPACES = {TOKEN_SPACE: "token space", CLIP_SPACE: "CLIP space"}
 NO_FOLDER = "no folder in input"
 DEEPEST = 3  # levels of folders below input that are offered
 
@@ -119,7 +121,7 @@ def found_directions(
 def describe(direction: Direction, separation: Separation) -> str:
     """What is to be known of a direction, in a line."""
     return (
-        f"{direction.space} space: {separation.accuracy:.0%} of {direction.notes['pictures']} pictures are "
+        f"{SPACES[direction.space]}: {separation.accuracy:.0%} of {direction.notes['pictures']} pictures are "
         f"on their side when left out; recommended amount {direction.recommended:.2f}; one standard "
         f"deviation is {direction.deviation:.2f}"
     )
@@ -144,10 +146,7 @@ class FindDirection(io.ComfyNode):
                 io.DynamicCombo.Input(
                     "pictures", tooltip="Where the pictures of the two kinds come from.",
                     options=[
-                        io.DynamicCombo.Option(BATCHES, [
-                            io.Image.Input("first", tooltip="Pictures of what it leads away from."),
-                            io.Image.Input("second", tooltip="Pictures of what it leads to."),
-                        ]),
+                        # First: the page cannot begin with an option that has sockets alone.
                         io.DynamicCombo.Option(FROM_FOLDERS, [
                             io.Combo.Input(
                                 "first_folder", options=folders,
@@ -157,6 +156,10 @@ class FindDirection(io.ComfyNode):
                                 "second_folder", options=folders,
                                 tooltip="Folder inside input with pictures of what it leads to.",
                             ),
+                        ]),
+                        io.DynamicCombo.Option(BATCHES, [
+                            io.Image.Input("first", tooltip="Pictures of what it leads away from."),
+                            io.Image.Input("second", tooltip="Pictures of what it leads to."),
                         ]),
                     ],
                 ),
@@ -170,6 +173,7 @@ class FindDirection(io.ComfyNode):
                 DirectionType.Output(display_name="clip_direction"),
                 io.Image.Output(display_name="chart"), io.String.Output(display_name="report"),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -187,6 +191,7 @@ class FindDirection(io.ComfyNode):
         classes, problems = class_pictures(pictures)
         found = found_directions(clip_vision, ip_adapter, classes, method)
         lines = [describe(*each) for each in found] + [f"left out: {each}" for each in problems]
-        chart = to_tensor([separation_chart({each.space: at for each, at in found})])
+        chart = to_tensor([separation_chart({SPACES[each.space]: at for each, at in found})])
         directions, report = [direction for direction, _ in found], "\n".join(lines)
+        say(cls, report)
         return io.NodeOutput(*directions, chart, report, ui=ui.PreviewImage(chart, cls=cls))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import comfy.lora
 import comfy.utils
 from comfy.model_patcher import ModelPatcher
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 from torch import nn
 
 from ..pit.adapter import AttentionLayer, attention_layers
@@ -19,7 +19,7 @@ from ..pit.known_files import first_of
 from ..pit.lora import BlockStrengths, Lora, State, modules, parse_block_strengths
 from ..pit.lora_prompts import CHARACTER_SHEET, scene_prompt
 from .adapter import with_adapter_lora
-from .bridge import file_stamp, model_files, model_path, why_missing
+from .bridge import file_stamp, model_files, model_path, told, why_missing
 from .types import CATEGORY
 
 PROBLEMS_SHOWN = 3
@@ -157,6 +157,7 @@ class ApplyIPLora(io.ComfyNode):
                 ),
             ],
             outputs=[io.Model.Output(display_name="model")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -176,7 +177,7 @@ class ApplyIPLora(io.ComfyNode):
         lora = read_lora(lora_path(file))
         patched, report = apply_ip_lora(model, lora, file, strength, parse_block_strengths(blocks))
         logging.info("Apply IP-LoRA: %s", report)
-        return io.NodeOutput(patched, ui=ui.PreviewText(report))
+        return io.NodeOutput(patched, ui=told(cls, report))
 
 
 class IPLoraPrompt(io.ComfyNode):

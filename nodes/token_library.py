@@ -1,15 +1,13 @@
 """Concepts as things that one can keep: tokens as files, counted with, and put together."""
 from __future__ import annotations
 
-import json
-
 import folder_paths
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..pit.demo.library import TOKEN_FILES
 from ..pit.token_files import read_tokens, save_tokens
 from ..pit.tokens import Tokens, average, check_same_adapter, derived, difference_added, joined
-from .bridge import FOLDERS, file_stamp, model_files, model_path, own_file, why_missing
+from .bridge import FOLDERS, as_lines, file_stamp, model_files, model_path, own_file, told, why_missing
 from .types import CATEGORY, TokensType
 
 LIBRARY = f"{CATEGORY}/tokens"
@@ -34,13 +32,14 @@ class SaveTokens(io.ComfyNode):
                 ),
             ],
             outputs=[],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(cls, tokens: Tokens, name: str) -> io.NodeOutput:
         path = own_file(folder_paths.get_folder_paths(FOLDERS["ip_tokens"])[0], name)
         save_tokens(path, tokens)
-        return io.NodeOutput(ui=ui.PreviewText(f"written: {path.name}, {len(tokens.values)} concepts"))
+        return io.NodeOutput(ui=told(cls, f"written: {path.name}, {len(tokens.values)} concepts"))
 
 
 def tokens_path(name: str) -> str:
@@ -64,6 +63,7 @@ class LoadTokens(io.ComfyNode):
                 ),
             ],
             outputs=[TokensType.Output(display_name="tokens")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -78,7 +78,7 @@ class LoadTokens(io.ComfyNode):
     def execute(cls, file: str) -> io.NodeOutput:
         tokens = read_tokens(tokens_path(file), file)
         facts = {"concepts": len(tokens.values), "width": tokens.width, **tokens.notes}
-        return io.NodeOutput(tokens, ui=ui.PreviewText(json.dumps(facts, indent=1)))
+        return io.NodeOutput(tokens, ui=told(cls, as_lines(facts)))
 
 
 class TokenArithmetic(io.ComfyNode):

@@ -24,7 +24,7 @@ from ..pit.training.encode import encode_dataset
 from ..pit.training.metrics import read_points
 from ..pit.training.prior_recipes import PRESETS, PriorRecipe, Sizes, Trained
 from ..pit.training.recipes import RunSettings
-from .bridge import FOLDERS, file_stamp, model_path, own_folder, progress_bar, token_encoder
+from .bridge import FOLDERS, file_stamp, model_path, own_folder, progress_bar, token_encoder, told
 from .datasets import TRAINING
 from .loading import load_prior
 from .parts import CLIP_VISION_TOOLTIP, IP_ADAPTER_TOOLTIP
@@ -84,6 +84,7 @@ class EncodeDataset(io.ComfyNode):
                 ),
             ],
             outputs=[TokenCacheType.Output(display_name="tokens"), io.String.Output(display_name="report")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -101,7 +102,7 @@ class EncodeDataset(io.ComfyNode):
         report = "\n".join(lines + describe_skipped(done.skipped, dataset.folder))
         if not done.added + done.kept:
             raise ValueError(f"No concept could be encoded. {report}")
-        return io.NodeOutput(folder, report, ui=ui.PreviewText(report))
+        return io.NodeOutput(folder, report, ui=told(cls, report))
 
 
 class TrainPrior(io.ComfyNode):

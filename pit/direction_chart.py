@@ -18,7 +18,7 @@ def separation_chart(found: Mapping[str, Separation]) -> Image.Image:
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(15)
     for number, (name, separation) in enumerate(found.items()):
         top = number * ROW
-        text = f"{name} space: {separation.accuracy:.0%} of the left-out pictures on their side"
+        text = f"{name}: {separation.accuracy:.0%} of the left-out pictures on their side"
         draw.text((MARGIN, top + 12), text, INK, font)
         widest = max(separation.first.abs().max().item(), separation.second.abs().max().item()) or 1.0
         draw.line((WIDTH / 2, top + 42, WIDTH / 2, top + ROW - 12), PALE, 2)

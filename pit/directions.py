@@ -119,16 +119,16 @@ def measured_direction(
         ValueError: a class has fewer than two pictures, both are the same, or their shapes differ.
     """
     _check_classes(a_tokens, b_tokens, 2)
-    if a_tokens.shape == b_tokens.shape and torch.equal(a_tokens, b_tokens):
+    difference = find_direction(a_tokens, b_tokens).double().square().sum().item()
+    if difference <= 1e-12 * _mean(a_tokens.float().square()).sum().item():  # in another order, all but zero
         raise ValueError("Both classes hold the same pictures: no direction leads from one to the other.")
     find = METHODS[method]
     values, found = find(a_tokens, b_tokens), separation(a_tokens, b_tokens, find)
-    difference = find_direction(a_tokens, b_tokens).double().square().sum().item()
     noise, _ = _noise(a_tokens, b_tokens, _within(a_tokens, b_tokens))
     way = max(difference - noise, 0.0) / found.gap if found.gap > 0 else 0.0
-    way = min(max(way, abs(found.gap)), FARTHEST * abs(found.gap))
     length = values.double().norm().item()
-    if method != "difference of means" and length:
+    way = min(max(way, abs(found.gap)), FARTHEST * abs(found.gap)) or length
+    if method != "difference of means":
         values, length = values * (way / length), way
     notes = {
         "method": method, "pictures": f"{len(a_tokens)} and {len(b_tokens)}",

@@ -30,7 +30,7 @@ def edit_amounts_in(text: str) -> list[float]:
         first, last, count = _edit_amount(steps[1], text), _edit_amount(steps[2], text), int(steps[3])
         if not 2 <= count <= MOST_AMOUNTS:
             raise ValueError(f"Even steps want a number from 2 to {MOST_AMOUNTS}, found {count} in {item!r}.")
-        amounts += [first + (last - first) * step / (count - 1) for step in range(count)]
+        amounts += [first + (last - first) * step / (count - 1) for step in range(count - 1)] + [last]
     if len(amounts) > MOST_AMOUNTS:
         raise ValueError(f"At most {MOST_AMOUNTS} amounts can be given at once, found {len(amounts)}.")
     return amounts

@@ -111,7 +111,10 @@ def read_tokens(path: StrPath, name: str) -> Tokens:
             f"{list(uncond.shape)}, expected [B, 16, D] and [1, 16, D]. Save the tokens again."
         )
     if features is not None and (features.ndim != 3 or len(features) != len(values)):
-        raise CheckpointError(f"{path} holds features of {len(features)} pictures for {len(values)} tokens.")
+        raise CheckpointError(
+            f"{path} holds features of the shape {list(features.shape)} for {len(values)} sets of tokens, "
+            f"expected [{len(values)}, N, E]. Save the tokens again."
+        )
     for key, value in state.items():
         _check_finite(path, key, value)
     return Tokens(
@@ -144,13 +147,15 @@ def _number(path: Path, name: str, facts: Mapping[str, str]) -> float | None:
 def _notes(path: Path, facts: Mapping[str, str]) -> dict[str, str]:
     try:
         notes = json.loads(facts.get("notes", "{}"))
-    except ValueError as error:
-        raise CheckpointError(f"The notes in {path} cannot be read: {error}. Save it again.") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} has notes that cannot be read: {error}. Save it again.") from error
     if not isinstance(notes, dict):
-        raise CheckpointError(f"The notes in {path} are a {type(notes).__name__}, expected named values.")
+        raise CheckpointError(f"{path} has a {type(notes).__name__} for notes, expected named values.")
     return {str(key): str(value) for key, value in notes.items()}
 
 
 def _check_finite(path: Path, key: str, values: Tensor) -> None:
-    if not values.is_floating_point() or not torch.isfinite(values).all():
+    if not values.is_floating_point():
+        raise CheckpointError(f"{path}: {key} is {values.dtype}, expected floating-point numbers.")
+    if not torch.isfinite(values.float()).all():  # float8 cannot tell by itself
         raise CheckpointError(f"{path}: {key} holds NaN or infinite values, expected numbers. Get it again.")

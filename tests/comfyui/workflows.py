@@ -8,8 +8,9 @@ from dev import ROOT
 WORKFLOWS = ROOT / "workflows"
 NAMES = [
     "blend_concepts", "blend_concepts_sdxl", "character_sheet", "character_sheet_sdxl", "concept_in_a_scene",
-    "concept_in_a_scene_sdxl", "creature_lab", "explore_concepts", "explore_concepts_sdxl",
-    "generate_a_dataset", "piece_it_together", "piece_it_together_sdxl", "train_your_own_prior",
+    "concept_in_a_scene_sdxl", "creature_lab", "edit_by_direction", "explore_concepts",
+    "explore_concepts_sdxl", "find_a_direction", "generate_a_dataset", "piece_it_together",
+    "piece_it_together_sdxl", "token_library", "train_your_own_prior",
 ]
 
 

@@ -60,7 +60,8 @@ def test_a_single_file_gives_the_renderer(inside, tmp_path, velocity):
         state["v_pred"] = torch.zeros(1)
     base, adapter = tmp_path / "model.safetensors", write_ip_adapter(tmp_path / "adapter.safetensors")
     save_file(state, base)
-    configs = write_configs(tmp_path / "configs", diffusers_twin(diffusers, inside, model.model.diffusion_model))
+    unet = diffusers_twin(diffusers, inside, model.model.diffusion_model)
+    configs = write_configs(tmp_path / "configs", unet)
     renderer, schedule = load_renderer(base, adapter, configs=configs)
     assert schedule.config.prediction_type == ("v_prediction" if velocity else "epsilon")
 
@@ -89,7 +90,8 @@ def test_a_single_file_gives_the_encoders(inside, tmp_path):
     state |= config.process_clip_state_dict_for_saving(clip.get_sd())
     base = tmp_path / "model.safetensors"
     save_file({key: value.detach().clone().contiguous() for key, value in state.items()}, base)
-    configs = write_configs(tmp_path / "configs", diffusers_twin(diffusers, inside, model.model.diffusion_model))
+    unet = diffusers_twin(diffusers, inside, model.model.diffusion_model)
+    configs = write_configs(tmp_path / "configs", unet)
     encoders = load_encoders(base, tiny_encoders().tokens, configs=configs)
 
     words, pictures = "a red bat-winged creature, in a snowy forest", torch.rand(1, 64, 64, 3)
