@@ -98,7 +98,7 @@ LIBRARY = Layout(
         Group("Load", 380, 0, (Stack(300, (("2", 160), ("3", 160), ("4", 160))),)),
         Group("Make", 760, 0, (Stack(300, (("5", 150), ("6", 110), ("7", 130), ("8", 90))),)),
         Group("Render", 1140, 0, render(9)),
-        Group("Strip", 0, 760, (Stack(980, (("16", 330), ("17", 330))), Stack(300, (LIBRARY_SIZE,)))),
+        Group("Strip", 0, 840, (Stack(980, (("16", 330), ("17", 330))), Stack(300, (LIBRARY_SIZE,)))),
     ),
     random_seeds=(),
 )

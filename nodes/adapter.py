@@ -210,9 +210,14 @@ def patch_model(model: ModelPatcher, ip_adapter: ManagedIPAdapter, layout: Token
     return patched
 
 
-def made_with(tokens: Tokens) -> str:
-    """The IP-Adapter of tokens by name, as far as it is known, and by stamp."""
-    return f"{tokens.notes.get('adapter', 'of unknown name')} ({tokens.adapter})"
+def check_adapter(tokens: Tokens, ip_adapter: ManagedIPAdapter) -> None:
+    """Raise ValueError if it is known that tokens were made with another IP-Adapter."""
+    if tokens.adapter and ip_adapter.stamp and tokens.adapter != ip_adapter.stamp:
+        maker = tokens.notes.get("adapter", "of unknown name")
+        raise ValueError(
+            f"The tokens from {tokens.source} were made with the IP-Adapter {maker} ({tokens.adapter}), but "
+            f"{ip_adapter.name} ({ip_adapter.stamp}) is connected. Connect the one that they were made with."
+        )
 
 
 def apply_tokens(
@@ -225,11 +230,7 @@ def apply_tokens(
             f"{ip_adapter.name} reads tokens of width {ip_adapter.token_dim}, but those from "
             f"{tokens.source} have width {tokens.width}. Use the IP-Adapter that they were made with."
         )
-    if tokens.adapter and ip_adapter.stamp and tokens.adapter != ip_adapter.stamp:
-        raise ValueError(
-            f"The tokens from {tokens.source} were made with the IP-Adapter {made_with(tokens)}, but "
-            f"{ip_adapter.name} ({ip_adapter.stamp}) is connected. Connect the one that they were made with."
-        )
+    check_adapter(tokens, ip_adapter)
     uncond = tokens.values if negative == SAME_TOKENS else tokens.uncond
     sigma = model.get_model_object("model_sampling").percent_to_sigma
     layout = TokenLayout(tokens.values, uncond, weight, sigma(start), sigma(end))

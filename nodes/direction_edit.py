@@ -20,6 +20,7 @@ from ..pit.directions import (
 from ..pit.number_lists import edit_amounts_in, numbers_in
 from ..pit.token_files import read_direction, save_direction
 from ..pit.tokens import Tokens, derived
+from .adapter import check_adapter
 from .bridge import (
     FOLDERS,
     as_lines,
@@ -73,6 +74,7 @@ def edited(
         )
     if ip_adapter is None:
         raise ValueError(f"{direction.source} lies in CLIP space: connect the ip_adapter to edit with it.")
+    check_adapter(tokens, ip_adapter)
     features = apply_amounts(tokens.features, direction.values, amounts)
     done = derived([tokens], resample(ip_adapter, features), "IP+ Direction Edit")
     return replace(done, features=features)
@@ -89,7 +91,7 @@ class DirectionEdit(io.ComfyNode):
             search_aliases=["slider", "edit tokens", "attribute edit"],
             inputs=[
                 TokensType.Input("tokens", tooltip="The concepts to edit, one or several."),
-                DirectionType.Input("direction", tooltip="Where to: from Find or Load IP+ Direction."),
+                DirectionType.Input("direction", tooltip="Where to; found, loaded or combined."),
                 io.String.Input(
                     "amounts", default="-1, -0.5, 0, 0.5, 1",
                     tooltip="How far, such as -1, 0, 1 or -1 to 1 in 5; each amount gives one picture for "
@@ -97,8 +99,8 @@ class DirectionEdit(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "unit", options=[RAW, DEVIATIONS, RECOMMENDED], default=RAW,
-                    tooltip="What an amount of 1 is: the direction itself as published, one standard "
-                            "deviation of the pictures of a kind, or what Find IP+ Direction recommends.",
+                    tooltip="What an amount of 1 is: the direction itself, one standard deviation "
+                            "of the pictures of a kind, or what Find IP+ Direction recommends.",
                 ),
                 io.String.Input(
                     "only_tokens", default="", optional=True, advanced=True,
@@ -182,8 +184,8 @@ class LoadDirection(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "file", options=[*model_files("ip_direction"), *DIRECTION_FILES],
-                    tooltip="The file from models/ip_directions, as .safetensors or .pt, or one of the "
-                            "creature models.",
+                    tooltip="The file from models/ip_directions, as .safetensors or .pt, or one that "
+                            "comes with the creature models.",
                 ),
             ],
             outputs=[DirectionType.Output(display_name="direction")],

@@ -101,6 +101,24 @@ def image_prompt_unet(
     return ImagePromptUNet(unet, image.to(dtype))
 
 
+def advanced_inputs() -> list[io.Input]:
+    """What few want to set."""
+    return [
+        io.Boolean.Input(
+            "on_adapter", default=False, optional=True, advanced=True,
+            tooltip="Train the IP-Adapter's own projections as well; only Apply IP-LoRA reads those.",
+        ),
+        io.Int.Input(
+            "batch", default=0, min=0, max=4096, optional=True, advanced=True,
+            tooltip="Samples at once; 0 as the preset.",
+        ),
+        io.Int.Input(
+            "accumulation", default=0, min=0, max=4096, optional=True, advanced=True,
+            tooltip="How many batches make one step; 0 as the preset.",
+        ),
+    ]
+
+
 class TrainIPLora(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -154,18 +172,7 @@ class TrainIPLora(io.ComfyNode):
                     "seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=False,
                     tooltip="Where the order, the noise and the first weights come from.",
                 ),
-                io.Boolean.Input(
-                    "on_adapter", default=False, optional=True, advanced=True,
-                    tooltip="Train the IP-Adapter's own projections as well; only Apply IP-LoRA reads those.",
-                ),
-                io.Int.Input(
-                    "batch", default=0, min=0, max=4096, optional=True, advanced=True,
-                    tooltip="Samples at once; 0 as the preset.",
-                ),
-                io.Int.Input(
-                    "accumulation", default=0, min=0, max=4096, optional=True, advanced=True,
-                    tooltip="How many batches make one step; 0 as the preset.",
-                ),
+                *advanced_inputs(),
             ],
             outputs=[io.Model.Output(display_name="model"), io.Image.Output(display_name="chart")],
         )

@@ -59,7 +59,7 @@ class LoadTokens(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "file", options=[*model_files("ip_tokens"), *TOKEN_FILES],
-                    tooltip="The file from models/ip_tokens, or one of the creature models.",
+                    tooltip="The file from models/ip_tokens, or one that comes with the creature models.",
                 ),
             ],
             outputs=[TokensType.Output(display_name="tokens")],

@@ -147,21 +147,20 @@ def separation(a_tokens: Tensor, b_tokens: Tensor, method: Method, folds: int = 
     _check_classes(a_tokens, b_tokens, 2)
     folds = min(folds, len(a_tokens), len(b_tokens))
     places: tuple[list[Tensor], list[Tensor]] = ([], [])
-    spreads = []
     for fold in range(folds):
         kept, held = zip(*(_split(tokens, fold, folds) for tokens in (a_tokens, b_tokens)), strict=True)
-        unit = method(*kept).flatten().double()
-        unit = (unit / unit.norm().clamp(min=1e-30)).float()
-        means = [(_mean(tokens).float().flatten() @ unit).item() for tokens in kept]
-        middle = sum(means) / 2
-        for side, (tokens, mean) in enumerate(zip(held, means, strict=True)):
-            along = (tokens.float().flatten(1) @ unit).double()
-            places[side].append(along - middle)
-            # Beside the spread of the pictures, the distance of one from the mean of the n others has 1 / n.
-            spreads.append((along - mean).square() / (1 + 1 / len(kept[side])))
-    first, second = torch.cat(places[0]), torch.cat(places[1])
-    gap = (second.mean() - first.mean()).item()
-    return Separation(first, second, gap, torch.cat(spreads).mean().sqrt().item())
+        unit = method(*kept).flatten()
+        unit = unit / unit.norm().clamp(min=1e-30)
+        middle = sum((_mean(tokens).float().flatten() @ unit).item() for tokens in kept) / 2
+        for side, tokens in zip(places, held, strict=True):
+            side.append((tokens.float().flatten(1) @ unit).double() - middle)
+    # The means of the pictures that chose the direction lie too far out, the more so the fewer they are.
+    first, second = (torch.cat(side) for side in places)
+    means = first.mean(), second.mean()
+    squares = sum((side - mean).square().sum() for side, mean in zip((first, second), means, strict=True))
+    deviation = (squares / max(1, len(first) + len(second) - 2)).sqrt().item()
+    middle = (means[0] + means[1]) / 2
+    return Separation(first - middle, second - middle, (means[1] - means[0]).item(), deviation)
 
 
 def apply_direction(tokens: Tensor, direction: Tensor, amount: float | Tensor) -> Tensor:
@@ -250,6 +249,11 @@ def _check_pair(first: Direction, second: Direction) -> None:
         described = (f"{each.source} lies in {each.space} space with the shape {list(each.values.shape)}"
                      for each in (first, second))
         raise ValueError(f"Only directions of one space can be combined, but {' and '.join(described)}.")
+    if first.adapter and second.adapter and first.adapter != second.adapter:
+        raise ValueError(
+            f"{first.source} and {second.source} were found with different IP-Adapters ({first.adapter} and "
+            f"{second.adapter}). Combine directions of one."
+        )
 
 
 def _check_classes(a_tokens: Tensor, b_tokens: Tensor, least: int) -> None:

@@ -14,6 +14,7 @@ KNOWN = (
     (r"^ip_adapter\..*_lora\.|^image_proj\.perceiver_resampler\.", "a FaceID IP-Adapter", PLUS_WANTED),
     (r"^image_proj\.proj\.\d", "an IP-Adapter with a two-layer projection, for faces", PLUS_WANTED),
     (r"^image_proj\.proj\.weight", "a basic IP-Adapter: 4 tokens from a linear projection", PLUS_WANTED),
+    (r"^uncond$", "tokens of Save IP+ Tokens", "It goes into models/ip_tokens, for Load IP+ Tokens."),
     (r"^ip_adapter\.", "an IP-Adapter", "It goes into models/ipadapter, for Load IP-Adapter+."),
     (r"[._]lora[._](up|down|A|B)\.|\.(hada|lokr)_w", "a LoRA", "It goes into models/loras."),
     (r"(^|\.)x_embedder\.weight", "an IP-Prior", "It goes into models/ip_prior, for Load IP-Prior."),

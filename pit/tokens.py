@@ -149,7 +149,10 @@ def picked(tokens: Tokens, numbers: Iterable[int]) -> Tokens:
 def joined(batches: Sequence[Tokens], source: str) -> Tokens:
     """Several batches as one, in their order. Raises ValueError if they are not of one IP-Adapter."""
     check_same_adapter(*batches)
-    return derived(batches, torch.cat([batch.values for batch in batches]), source)
+    done = derived(batches, torch.cat([batch.values for batch in batches]), source)
+    if any(batch.features is None for batch in batches):
+        return done
+    return replace(done, features=torch.cat([batch.features for batch in batches]))
 
 
 def difference_added(base: Tensor, plus: Tensor, minus: Tensor, amount: float) -> Tensor:
@@ -178,9 +181,14 @@ def average(tokens: Tensor, keep_length: bool) -> Tensor:
 
 
 def derived(sources: Sequence[Tokens], values: Tensor, source: str) -> Tokens:
-    """Tokens made from others, which say what of; nothing is known of their features any more."""
+    """Tokens made from others, which say what of; nothing is known of their features any more.
+
+    Of the notes, those stay in which all sources agree.
+    """
     adapter = next((each.adapter for each in sources if each.adapter), "")
-    notes = {"made by": source} | {f"from {i}": each.source for i, each in enumerate(sources, 1)}
+    shared = set.intersection(*(set(each.notes.items()) for each in sources))
+    notes = {name: value for name, value in sources[0].notes.items() if (name, value) in shared}
+    notes |= {"made by": source} | {f"from {i}": each.source for i, each in enumerate(sources, 1)}
     return Tokens(values, sources[0].uncond, source, adapter, notes)
 
 

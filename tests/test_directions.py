@@ -65,7 +65,8 @@ def test_an_empty_class_is_refused(method):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("other", [(16, 6), (8, 16)])
 def test_classes_of_different_shapes_are_refused(method, other):
-    with pytest.raises(ValueError, match=rf"encoded differently: to \[16, 8\] and \[{other[0]}, {other[1]}\]"):
+    shapes = rf"\[16, 8\] and \[{other[0]}, {other[1]}\]"
+    with pytest.raises(ValueError, match=f"encoded differently: to {shapes}"):
         METHODS[method](drawn(2, 1), drawn(2, 2, other))
 
 
@@ -118,7 +119,8 @@ def test_all_sets_at_one_amount_come_before_the_next_amount():
 
 @pytest.mark.parametrize("shape", [(16, 6), (257, 8)])
 def test_a_direction_of_another_shape_is_refused(shape):
-    with pytest.raises(ValueError, match=rf"shape \[{shape[0]}, {shape[1]}\], but .* has the shape \[16, 8\]"):
+    found = rf"\[{shape[0]}, {shape[1]}\]"
+    with pytest.raises(ValueError, match=rf"has the shape {found}, but .* has the shape \[16, 8\]"):
         apply_direction(drawn(2, 1), drawn(1, 2, shape)[0], 1.0)
 
 
@@ -197,6 +199,14 @@ def test_of_parallel_directions_nothing_is_left(factor):
     second = Direction(factor * first.values, TOKEN_SPACE, "its double")
     with pytest.raises(ValueError, match="number 1 and its double point the same way"):
         orthogonal(first, second)
+
+
+@pytest.mark.parametrize("combine", [orthogonal, lambda first, second: combined(first, second, 1.0, 1.0)])
+def test_directions_of_different_adapters_are_refused(combine):
+    first, second = (Direction(drawn(1, seed)[0], TOKEN_SPACE, name, adapter=name * 16)
+                     for seed, name in enumerate("ab"))
+    with pytest.raises(ValueError, match="a and b were found with different IP-Adapters"):
+        combine(first, second)
 
 
 @pytest.mark.parametrize("combine", [orthogonal, lambda first, second: combined(first, second, 1.0, 1.0)])

@@ -6,7 +6,15 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from pit.images import clip_pixel_values, on_white, resize_for_encoder, to_pil, to_tensor, white_image
+from pit.images import (
+    clip_pixel_values,
+    labelled_sheet,
+    on_white,
+    resize_for_encoder,
+    to_pil,
+    to_tensor,
+    white_image,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -142,3 +150,48 @@ def test_on_white_composites_transparency():
     assert on_white(half_red).getpixel((0, 0)) == (255, 127, 127)
     assert on_white(half_black).getpixel((0, 0)) == (127, 127, 127)
     assert on_white(Image.new("L", (2, 2), 9)).getpixel((1, 1)) == (9, 9, 9)
+
+
+LABEL = 20  # height of the label above a picture of this size or smaller
+
+
+def test_a_labelled_sheet_holds_every_picture_below_its_label():
+    pictures = [noise_image(60, 40), noise_image(60, 40).rotate(180), white_image(60).crop((0, 0, 60, 40))]
+    sheet = labelled_sheet(pictures, ["-1", "0", "1"], columns=2)
+    assert (sheet.mode, sheet.size) == ("RGB", (2 * 60, 2 * (40 + LABEL)))
+    for picture, (left, top) in zip(pictures, [(0, 0), (60, 0), (0, 60)], strict=True):
+        shown = sheet.crop((left, top + LABEL, left + 60, top + LABEL + 40))
+        assert shown.tobytes() == picture.tobytes()
+    assert sheet.crop((60, 60, 120, 120)).tobytes() == white_image(60).tobytes()
+
+
+def test_a_label_draws_its_words_and_nothing_else():
+    def heading(label: str) -> np.ndarray:
+        return np.asarray(labelled_sheet([white_image(80)], [label], columns=1))
+
+    none, one, other = (heading(label) for label in ("", "0.5", "-1"))
+    assert (none == 255).all()
+    assert (one[:LABEL] < 128).any() and (one[LABEL:] == 255).all()
+    assert not np.array_equal(one, other)
+
+
+def test_labels_grow_with_the_pictures():
+    small, large = (labelled_sheet([white_image(size)], ["1"], columns=1) for size in (100, 600))
+    assert (small.size, large.size) == ((100, 100 + LABEL), (600, 600 + 60))
+    inked = [(np.asarray(sheet) < 128).any(axis=(1, 2)).sum() for sheet in (small, large)]
+    assert inked[1] > 2 * inked[0]
+
+
+def test_a_picture_of_another_size_is_fitted_and_transparency_is_white():
+    red, clear = Image.new("RGB", (10, 20), "red"), Image.new("RGBA", (60, 40), (0, 0, 0, 0))
+    sheet = labelled_sheet([clear, red], ["a", "b"], columns=2)
+    assert sheet.size == (120, 40 + LABEL)
+    assert sheet.crop((0, LABEL, 60, 60)).tobytes() == Image.new("RGB", (60, 40), "white").tobytes()
+    fitted = np.asarray(sheet.crop((60, LABEL, 120, 60)))
+    assert (fitted[:, 20:40] == (255, 0, 0)).all()
+    assert (fitted[:, :20] == 255).all() and (fitted[:, 40:] == 255).all()
+
+
+def test_there_must_be_a_label_for_each_picture():
+    with pytest.raises(ValueError):
+        labelled_sheet([white_image(8), white_image(8)], ["one"], columns=2)

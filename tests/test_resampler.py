@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from pit.resampler import Resampler
+from pit.resampler import Resampler, weights_stamp
 from tests.golden import assert_equal, below, facts
 
 IO = below("pit_tiny_io", "resampler.")
@@ -94,3 +94,26 @@ def test_every_weight_is_made_by_the_given_operations(resampler):
     model.load_state_dict(resampler.state_dict())
     with torch.no_grad():
         assert_equal(model(IO["features"]), IO["tokens"])
+
+
+def test_a_stamp_is_the_same_in_any_precision_that_holds_the_weights():
+    half = {key: value.half() for key, value in below("pit_tiny_state", "image_proj.").items()}
+    stamp = weights_stamp(half)
+    assert len(stamp) == 16 and int(stamp, 16)
+    for wide in (torch.float32, torch.float64):
+        assert weights_stamp({key: value.to(wide) for key, value in half.items()}) == stamp
+    assert weights_stamp(below("pit_tiny_state", "image_proj.")) == stamp
+
+
+def test_a_stamp_is_that_of_a_module_and_of_its_file(resampler):
+    assert weights_stamp(resampler.state_dict()) == weights_stamp(below("pit_tiny_state", "image_proj."))
+
+
+@pytest.mark.parametrize("key", ["latents", "norm_out.weight"])
+def test_other_weights_have_another_stamp(key):
+    state = below("pit_tiny_state", "image_proj.")
+    changed = state[key].clone()
+    changed.view(-1)[0] += 0.01
+    assert weights_stamp(state | {key: changed}) != weights_stamp(state)
+    torch.manual_seed(1)
+    assert weights_stamp(Resampler(**SIZES).state_dict()) != weights_stamp(state)

@@ -203,6 +203,15 @@ def test_concepts_are_picked_in_the_order_of_their_numbers():
             picked(tokens, [1, number])
 
 
+def test_picked_concepts_keep_their_features():
+    features = torch.arange(4.0)[:, None, None].expand(-1, 9, 5)
+    tokens = Tokens(torch.ones(4, 16, 2), torch.ones(1, 16, 2), "a wall", "a" * 16, {"by": "me"}, features)
+    chosen = picked(tokens, [4, 1, 4])
+    assert chosen.features[:, 0, 0].tolist() == [3, 0, 3] and chosen.features.shape == (3, 9, 5)
+    assert (chosen.adapter, chosen.notes) == ("a" * 16, {"by": "me"})
+    assert picked(replace(tokens, features=None), [2]).features is None
+
+
 # Blends -------------------------------------------------------------------------------------------------
 
 

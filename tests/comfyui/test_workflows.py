@@ -19,6 +19,9 @@ OTHER_FRAMES = {
     "blend_concepts_sdxl": BLEND_FRAMES, "character_sheet": {"Concepts", "Prompt", "Sheets"},
     "character_sheet_sdxl": LORA_FRAMES, "concept_in_a_scene": {"Concepts", "Prompt", "Without", "With"},
     "concept_in_a_scene_sdxl": LORA_FRAMES,
+    "edit_by_direction": {"Concept", "Directions", "Render", "Strip"},
+    "find_a_direction": {"Kinds", "Direction", "Edit", "Render", "Strip"},
+    "token_library": {"Load", "Make", "Render", "Strip"},
 }
 A_SHORT_TRAINING = {
     "2": {"count": 60, "name": "few"}, "3": {"variants": 1, "name": "few"},
@@ -213,6 +216,53 @@ def test_sheets_are_drawn_in_the_page(comfyui, sheets, page):
     press_run(page)
     wait_for(page, "execution_success")
     assert images_of(page, "13") == sheets.outputs["13"]["images"]
+
+
+def cells(strip: Image.Image, count: int) -> list[Image.Image]:
+    """The pictures of a labelled strip of one row."""
+    width = strip.width // count
+    return [strip.crop((i * width, strip.height - 128, (i + 1) * width, strip.height)) for i in range(count)]
+
+
+@pytest.fixture(scope="module")
+def directed(comfyui):
+    """The graphs with directions and kept tokens after they have run: their strips, by name."""
+    strips = {"find_a_direction": "16", "edit_by_direction": "17", "token_library": "17"}
+    return {name: finished(comfyui, twin(name)).outputs[node]["images"] for name, node in strips.items()}
+
+
+@pytest.mark.parametrize("name, count, still", [("find_a_direction", 6, 2), ("edit_by_direction", 5, 2)])
+def test_an_edit_changes_more_the_further_it_goes(comfyui, directed, name, count, still):
+    """`still` is the place of amount 0, from which the others move away on both sides."""
+    strip, = pictures(comfyui, directed[name])
+    drawn = cells(strip, count)
+    away = [difference(drawn[still], each) for each in drawn[still:]]
+    assert away == sorted(away) and away[-1] > 8
+    assert difference(drawn[still - 1], drawn[still]) > 1
+
+
+def test_found_wings_come_where_there_were_none(comfyui, directed):
+    strip, = pictures(comfyui, directed["find_a_direction"])
+    original, _, without, _, with_wings, _ = cells(strip, 6)
+    sides = [each.crop((0, 30, 30, 90)) for each in (original, without, with_wings)]
+    assert difference(sides[0], sides[1]) < difference(sides[0], sides[2])
+
+
+def test_concepts_out_of_files_differ(comfyui, directed):
+    strip, = pictures(comfyui, directed["token_library"])
+    assert all(difference(a, b) > 10 for a, b in itertools.combinations(cells(strip, 5), 2))
+    assert (comfyui.base / "models" / "ip_tokens" / "my_concept.safetensors").is_file()
+
+
+@pytest.mark.parametrize("name, node", [
+    ("find_a_direction", "16"), ("edit_by_direction", "17"), ("token_library", "17"),
+])
+def test_directions_run_in_the_page(comfyui, directed, page, name, node):
+    load(page, name)
+    press_run(page)
+    wait_for(page, "execution_success")
+    shown, before = (pictures(comfyui, images)[0] for images in (images_of(page, node), directed[name]))
+    assert shown.tobytes() == before.tobytes()
 
 
 def test_an_own_prior_is_trained_and_draws_eight_concepts(comfyui, own_prior):

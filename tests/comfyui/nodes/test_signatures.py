@@ -5,14 +5,26 @@ from pathlib import Path
 
 SIGNATURES = Path(__file__).with_name("signatures.json")
 KEPT = ("default", "min", "max", "step", "options", "control_after_generate", "advanced", "prefix")
-LISTINGS = ("file", "folder", "start_from")  # their options are what lies in ComfyUI's folders
+# Their options are what lies in ComfyUI's folders.
+LISTINGS = ("file", "folder", "start_from", "first_folder", "second_folder")
 
 
 def described(name: str, group: str, kind: str, facts: dict) -> str:
     facts = facts | facts.get("template", {})
+    if kind == "COMFY_DYNAMICCOMBO_V3":
+        facts["options"] = [without_listings(option) for option in facts["options"]]
     known = [key for key in KEPT if key in facts and not (key == "options" and name in LISTINGS)]
     kept = [f"{key}={facts[key]}" for key in known]
     return " ".join([group, kind, *kept])
+
+
+def without_listings(option: dict) -> dict:
+    """A choice of a dynamic input, without what lies in ComfyUI's folders."""
+    groups = {
+        group: {name: (kind, {} if name in LISTINGS else facts) for name, (kind, facts) in inputs.items()}
+        for group, inputs in option["inputs"].items()
+    }
+    return {"key": option["key"], "inputs": groups}
 
 
 def signature(definition: dict) -> dict:

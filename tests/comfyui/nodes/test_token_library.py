@@ -66,7 +66,8 @@ def test_tokens_are_counted_with(inside, nodes):
     found = nodes.TokenArithmetic.execute(a, mode).args[0]
     torch.testing.assert_close(found.values, a.values + 0.5 * (b.values - c.values))
     assert found.notes["from 2"] == b.source
-    several = nodes.BatchConcepts.execute({"tokens0": a, "tokens1": b, "tokens2": inside.tokens(2, 4)}).args[0]
+    concepts = {"tokens0": a, "tokens1": b, "tokens2": inside.tokens(2, 4)}
+    several = nodes.BatchConcepts.execute(concepts).args[0]
     assert len(several.values) == 4 and torch.equal(several.values[1], b.values[0])
     mean = nodes.TokenArithmetic.execute(several, {"mode": "average", "keep_length": False}).args[0]
     torch.testing.assert_close(mean.values[0], several.values.mean(dim=0))
