@@ -1,6 +1,7 @@
 """Finding a direction in IP+ space from pictures of two kinds."""
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor
 from ..pit.direction_chart import separation_chart
 from ..pit.directions import (
     CLIP_SPACE,
+    FOLDS,
     METHODS,
     TOKEN_SPACE,
     Direction,
@@ -104,17 +106,20 @@ def found_directions(
             "better 16 or more."
         )
     encoder, everything = token_encoder(clip_vision, ip_adapter), [*classes[0], *classes[1]]
+    done, steps = progress_bar(), itertools.count(len(everything))
+    total = len(everything) + 2 * FOLDS
     tokens, features = encode_chunks(
-        encoder, pixel_chunks(everything, encoder.size), len(everything), progress_bar()
+        encoder, pixel_chunks(everything, encoder.size), total, done
     )
     source, notes = "Find IP+ Direction", encoder_notes(clip_vision, ip_adapter)
     found = []
     for space, values in ((TOKEN_SPACE, tokens), (CLIP_SPACE, features)):
         adapter = ip_adapter.stamp if space == TOKEN_SPACE else ""
         direction, separation = measured_direction(
-            *values.split(counts), method, space, source, adapter
+            *values.split(counts), method, space, source, adapter, lambda: done(next(steps), total)
         )
         found.append((replace(direction, notes={**direction.notes, **notes}), separation))
+    done(total, total)
     return found
 
 

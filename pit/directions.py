@@ -14,7 +14,6 @@ from torch import Tensor
 
 TOKEN_SPACE, CLIP_SPACE = "tokens", "clip"
 FOLDS = 5
-OVERSHOOT = 1.25  # of the way to the other class, so that those that start further back arrive as well
 FARTHEST = 3.0  # of the distance between the classes, however noisy the direction is
 
 Method = Callable[[Tensor, Tensor], Tensor]
@@ -29,7 +28,7 @@ class Direction:
         space: `TOKEN_SPACE` or `CLIP_SPACE`.
         source: where it comes from, in words for error messages.
         deviation: the amount that is one standard deviation of the pictures of a class; None = not known.
-        recommended: the amount that brings most pictures to the second class; None = not known.
+        recommended: the amount from the middle of one class to that of the other; None = not known.
         adapter: stamp of the IP-Adapter whose tokens it moves, see `pit.tokens.Tokens`; "" = not known.
         notes: what it was made of, for its file.
     """
@@ -80,7 +79,7 @@ def find_direction(a_tokens: Tensor, b_tokens: Tensor) -> Tensor:
 
 
 def shrunken_direction(a_tokens: Tensor, b_tokens: Tensor) -> Tensor:
-    """The difference of means without most of its chance: it needs about half the pictures.
+    """The difference of means without most of its chance; it needs fewer pictures.
 
     A difference of means is the true one and noise of covariance c S, where S is the covariance within the
     classes and c = 1 / A + 1 / B. With a prior of variance t in every dimension for the true one, what is to
@@ -107,6 +106,7 @@ METHODS: dict[str, Method] = {"shrinkage": shrunken_direction, "difference of me
 
 def measured_direction(
     a_tokens: Tensor, b_tokens: Tensor, method: str, space: str, source: str, adapter: str = "",
+    on_fold: Callable[[], None] = lambda: None,
 ) -> tuple[Direction, Separation]:
     """The direction from class a to class b with all that is known of it, and how well it separates them.
 
@@ -115,6 +115,7 @@ def measured_direction(
 
     Args:
         method: one of `METHODS`.
+        on_fold: is called for each of at most `FOLDS` folds; may raise to cancel.
     Raises:
         ValueError: a class has fewer than two pictures, both are the same, or their shapes differ.
     """
@@ -123,7 +124,7 @@ def measured_direction(
     if difference <= 1e-12 * _mean(a_tokens.float().square()).sum().item():  # in another order, all but zero
         raise ValueError("Both classes hold the same pictures: no direction leads from one to the other.")
     find = METHODS[method]
-    values, found = find(a_tokens, b_tokens), separation(a_tokens, b_tokens, find)
+    values, found = find(a_tokens, b_tokens), separation(a_tokens, b_tokens, find, on_fold=on_fold)
     noise, _ = _noise(a_tokens, b_tokens, _within(a_tokens, b_tokens))
     way = max(difference - noise, 0.0) / found.gap if found.gap > 0 else 0.0
     length = values.double().norm().item()
@@ -134,11 +135,14 @@ def measured_direction(
         "method": method, "pictures": f"{len(a_tokens)} and {len(b_tokens)}",
         "separation": f"{found.accuracy:.4f}",
     }
-    deviation, recommended = found.deviation / length, OVERSHOOT * way / length
+    deviation, recommended = found.deviation / length, way / length
     return Direction(values, space, source, deviation, recommended, adapter, notes), found
 
 
-def separation(a_tokens: Tensor, b_tokens: Tensor, method: Method, folds: int = FOLDS) -> Separation:
+def separation(
+    a_tokens: Tensor, b_tokens: Tensor, method: Method, folds: int = FOLDS,
+    on_fold: Callable[[], None] = lambda: None,
+) -> Separation:
     """Cross-validation: each picture is placed along the direction that is found from the others.
 
     Raises:
@@ -148,6 +152,7 @@ def separation(a_tokens: Tensor, b_tokens: Tensor, method: Method, folds: int = 
     folds = min(folds, len(a_tokens), len(b_tokens))
     places: tuple[list[Tensor], list[Tensor]] = ([], [])
     for fold in range(folds):
+        on_fold()
         kept, held = zip(*(_split(tokens, fold, folds) for tokens in (a_tokens, b_tokens)), strict=True)
         unit = method(*kept).flatten()
         unit = unit / unit.norm().clamp(min=1e-30)

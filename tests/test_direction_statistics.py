@@ -8,7 +8,6 @@ from torch import Tensor
 from pit.directions import (
     FARTHEST,
     METHODS,
-    OVERSHOOT,
     TOKEN_SPACE,
     find_direction,
     measured_direction,
@@ -191,7 +190,7 @@ def test_the_amounts_are_in_units_of_the_direction(method):
     found, separated = measured_direction(a, b, method, TOKEN_SPACE, "a test")
     length = found.values.double().norm().item()
     assert found.deviation * length == pytest.approx(separated.deviation, rel=1e-5)
-    way = found.recommended * length / OVERSHOOT
+    way = found.recommended * length
     assert separated.gap * (1 - 1e-5) <= way <= FARTHEST * separated.gap
     assert 0.5 < found.recommended < 3.0
 
@@ -210,7 +209,7 @@ def test_the_recommended_amount_brings_most_pictures_over(method):
 def test_a_direction_of_chance_goes_no_farther_than_the_pictures_lie_apart():
     found, separated = measured_direction(*classes(1, 8, way=0.0), "shrinkage", TOKEN_SPACE, "a test")
     assert found.values.norm().item() <= FARTHEST * abs(separated.gap) * (1 + 1e-5)
-    assert found.deviation > 0 and found.recommended == pytest.approx(OVERSHOOT)
+    assert found.deviation > 0 and found.recommended == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -272,4 +271,4 @@ def test_classes_that_share_a_picture_give_a_direction(method):
     found, separated = measured_direction(a[:2], a[[0, 2]], method, TOKEN_SPACE, "a test")
     assert separated.gap == 0
     assert found.values.norm() > 0 and found.values.isfinite().all()
-    assert found.recommended == pytest.approx(OVERSHOOT)
+    assert found.recommended == pytest.approx(1.0)
