@@ -246,6 +246,18 @@ def test_bad_files_are_refused(inside, tmp_path, state, message):
         checkpoints.read_lora(saved(tmp_path / "bad.safetensors", state))
 
 
+@pytest.mark.parametrize(("module", "message"), [
+    ("lora_unet_x", "0 of 1 modules matched; not lora_unet_x. It is for another kind of model"),
+    ("lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k",
+     "is for another model: .*attn2_to_k is made for a weight of 1280 x 2048, the model's is"),
+])
+def test_a_lora_for_another_model_is_refused(inside, model, tmp_path, module, message):
+    down, up = torch.ones(4, 2048), torch.ones(1280, 4)
+    state = {f"{module}.lora_down.weight": down, f"{module}.lora_up.weight": up}
+    with pytest.raises(ValueError, match=message):
+        applied(inside, model, saved(tmp_path / "other.safetensors", state))
+
+
 @pytest.mark.parametrize("settings", ["[", "[1]", '{"lora_alpha": "x"}', '{"alpha_pattern": {"a": []}}'])
 def test_damaged_settings_are_refused(inside, tmp_path, settings):
     checkpoints = inside.pack("pit.checkpoints")

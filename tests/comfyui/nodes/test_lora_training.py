@@ -1,5 +1,6 @@
 """Train IP-LoRA in a real ComfyUI, on the creature models: from pictures to a LoRA, and Cancel."""
 
+import json
 import random
 
 import pytest
@@ -94,6 +95,14 @@ def test_the_stock_loader_opens_what_was_trained(inside, shipped, train, caplog)
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
+def test_batch_and_accumulation_are_those_of_the_preset_unless_given(inside, train):
+    recipes = []
+    for name, changes in (("preset", {}), ("given", {"batch": 3, "accumulation": 1})):
+        train(name, steps=1, **changes)
+        recipes.append(json.loads((lora_file(inside, name).parent / "run.json").read_text())["recipe"])
+    assert [(each["batch"], each["accumulation"]) for each in recipes] == [(2, 8), (3, 1)]
+
+
 def test_the_trained_model_draws_as_the_trainer_does(inside, shipped, train):
     """The UNet of diffusers with the additions, and ComfyUI's with the file, predict the same."""
     model, _ = train("parity", learning_rate=1e-2, on_adapter=True)
@@ -159,8 +168,6 @@ def test_samples_are_shown_while_it_trains(inside, train, cancel_at):
 
 
 def test_sizes_of_sdxl_come_out_as_published(inside):
-    import json
-
     from pit.training.sdxl import CONFIGS
     from tests.comfyui.nodes.test_layer_map import SDXL
 
