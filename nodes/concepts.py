@@ -124,7 +124,7 @@ class LabelledStrip(io.ComfyNode):
     def execute(
         cls, images: Tensor, labels: str, columns: int, original: Tensor | None = None
     ) -> io.NodeOutput:
-        pictures, lines = to_pil(images), labels.strip("\n").split("\n") if labels.strip() else []
+        pictures, lines = to_pil(images), labels.rstrip("\n").split("\n") if labels.strip() else []
         if lines and len(lines) != len(pictures):
             raise ValueError(
                 f"Labelled Strip got {len(pictures)} pictures but {len(lines)} lines of labels. Give one "
