@@ -16,6 +16,7 @@ from PIL import Image
 from server import PromptServer
 from torch import Tensor, nn
 
+from ..pit.precision import cpu_has_bf16
 from ..pit.published import where_to_get
 from ..pit.training.encode import TokenEncoder
 from ..pit.training.make_parts import file_name
@@ -110,7 +111,7 @@ def prior_dtype(hidden_dim: int) -> torch.dtype:
         return torch.float32
     device = comfy.model_management.get_torch_device()
     if device.type == "cpu":
-        has_bf16 = getattr(torch.cpu, "get_capabilities", dict)().get("avx512_bf16", False)
+        has_bf16 = cpu_has_bf16()
     else:
         has_bf16 = comfy.model_management.should_use_bf16(device)
     return torch.bfloat16 if has_bf16 else torch.float32

@@ -231,15 +231,17 @@ def train(
     from ..pit.training.image_prompt import noise_schedule
     from ..pit.training.lora_samples import sample_latents
     from ..pit.training.lora_task import LoraTask
-    from ..pit.training.start import data_parallel
+    from ..pit.training.start import data_parallel, for_device
     from ..pit.training.trainer import Trainer
 
     cpu = comfy.model_management.get_torch_device().type == "cpu"
     velocity = model.model.model_type == comfy.model_base.ModelType.V_PREDICTION
     schedule = noise_schedule("v_prediction" if velocity else "epsilon")
+    accelerator = data_parallel(cpu)
+    recipe = for_device(recipe, accelerator.device)
     dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
     task = LoraTask(image_prompt_unet(model, ip_adapter, dtype), schedule, cache, recipe, settings)
-    trainer = Trainer(task, recipe, settings, data_parallel(cpu))
+    trainer = Trainer(task, recipe, settings, accelerator)
 
     def draw(renderer: nn.Module, device: torch.device) -> Image.Image:
         with trainer.autocast():

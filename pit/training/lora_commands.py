@@ -20,7 +20,7 @@ from .lora_dataset import MODES, describe_lora_dataset, read_lora_dataset
 from .lora_recipes import PRESETS
 from .lora_task import LoraTask
 from .recipes import CHOICES
-from .start import data_parallel
+from .start import data_parallel, for_device
 from .trainer import Trainer
 
 ENCODED = "encoded"
@@ -55,6 +55,7 @@ def begin_lora(args: argparse.Namespace) -> Trainer:
     """
     recipe, settings, accelerator = recipe_of(args, PRESETS), run_settings(args), data_parallel(args.cpu)
     recipe.check()
+    recipe = for_device(recipe, accelerator.device)
     cache = encoded(args, accelerator)
     if args.creatures:
         from ..demo.renderer import creature_renderer, creature_stamp

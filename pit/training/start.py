@@ -1,20 +1,25 @@
 """What a training starts from: an untrained prior, or the weights of a trained one."""
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from accelerate import Accelerator, DistributedType
 
 from ..checkpoints import PriorConfig, read_prior
+from ..precision import cpu_has_bf16
 from ..prior import IPPrior, feed_forward_width
 from .cache import TokenCache, open_cache
 from .files import sha256_of
 from .prior_recipes import PriorRecipe, Sizes, Trained
 from .prior_task import PriorTask
-from .recipes import RunSettings
+from .recipes import Recipe, RunSettings
 from .trainer import Trainer
+
+R = TypeVar("R", bound=Recipe)
 
 
 def begin(
@@ -40,7 +45,17 @@ def begin(
         settings = replace(settings, started_from=sha256_of(start.path))
     else:
         prior, config = new_prior(cache, start, settings.seed)
-    return Trainer(PriorTask(prior, config, cache, recipe, settings), recipe, settings, data_parallel(cpu))
+    accelerator = data_parallel(cpu)
+    recipe = for_device(recipe, accelerator.device)
+    return Trainer(PriorTask(prior, config, cache, recipe, settings), recipe, settings, accelerator)
+
+
+def for_device(recipe: R, device: torch.device) -> R:
+    """The recipe, in float32 where it asks for bfloat16 of a CPU that has none; the log says so."""
+    if recipe.precision != "bf16" or device.type != "cpu" or cpu_has_bf16():
+        return recipe
+    logging.warning("This processor has no bfloat16, which would take many times as long: training in fp32.")
+    return replace(recipe, precision="fp32")
 
 
 def data_parallel(cpu: bool) -> Accelerator:
