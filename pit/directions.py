@@ -129,7 +129,7 @@ def measured_direction(
     way = max(difference - noise, 0.0) / found.gap if found.gap > 0 else 0.0
     length = values.double().norm().item()
     way = min(max(way, abs(found.gap)), FARTHEST * abs(found.gap)) or length
-    if method != "difference of means":
+    if find is not find_direction:
         values, length = values * (way / length), way
     notes = {
         "method": method, "pictures": f"{len(a_tokens)} and {len(b_tokens)}",
