@@ -63,10 +63,12 @@ def main() -> None:
         child = context.Process(target=train, args=(kind, data, folder, told))
         child.start()
         begun.append(told.get())
-        time.sleep(rng.uniform(0.0, 0.15))
+        last = begun[-1]
+        for _ in range(rng.randrange(3 * SAVE_EVERY)):  # counted in steps: machines differ in pace
+            last = told.get()
+        time.sleep(rng.uniform(0.0, 0.05))
         child.kill()
         child.join()
-        last = begun[-1]
         while not told.empty():
             last = told.get()
         reached.append(last)

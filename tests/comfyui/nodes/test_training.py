@@ -250,7 +250,7 @@ def test_cancel_while_encoding_keeps_what_is_complete(inside, shipped, cancel_at
         ({"train__seed": 1}, "seed was 0 and is now 1"),
         ({"train__heads": 1}, "num_heads was 2 and is now 1"),
         ({"train__hidden_dim": 48}, "hidden_dim was 32 and is now 48"),
-        ({"train__preset": "published"}, "precision was 'bf16' and is now 'fp32'"),
+        ({"train__preset": "published"}, "schedule was 'cosine' and is now 'constant'"),
         ({"tokens__name": "two_kinds_more", "tokens__seed": 1}, "dataset was "),
     ],
 )
