@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from benchmarks.labelled import sheet
@@ -203,7 +204,7 @@ def mean_shares(shares: Sequence[Shares]) -> Shares:
     return Shares(*(mean([getattr(each, part) for each in shares]) for part in ("changed", "kept", "whole")))
 
 
-def strips(bench: Bench, on_row: Callable[[str], None] = print):
+def strips(bench: Bench) -> Image.Image:
     """An unseen creature for each edit shown, along its direction."""
     rows = {}
     for name in SHOWN:
@@ -215,7 +216,6 @@ def strips(bench: Bench, on_row: Callable[[str], None] = print):
         # The same noise for all, and a sampler step count at which small changes stay small.
         drawn = [bench.chain.draw(each[None], [CAPTION], seed=1) for each in moved]
         rows[name] = to_pil(torch.cat(drawn).permute(0, 2, 3, 1))
-        on_row(name)
     return sheet(rows, [f"{share:g}" for share in SHARES])
 
 
