@@ -21,15 +21,16 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.labelled import sheet
-from pit.demo.chain import CreatureChain
-from pit.demo.creature import ATTRIBUTES, Creature
-from pit.demo.edits import EDITS, Edit, both_classes
+from pit.demo.drawing.creature import ATTRIBUTES, Creature
+from pit.demo.drawing.edits import EDITS, Edit, both_classes
 from pit.demo.measure.markdown import markdown
 from pit.demo.measure.scores import HIDDEN, NAMES, is_whole, kept, targets_of, visible
 from pit.demo.measure.trials import whole_view
-from pit.demo.reader import load_reader
-from pit.demo.sizes import ENCODER_SIZE
-from pit.directions import (
+from pit.demo.models.chain import CreatureChain
+from pit.demo.models.reader import load_reader
+from pit.demo.models.sizes import ENCODER_SIZE
+from pit.images import clip_pixel_values, to_pil
+from pit.piece_it_together.directions import (
     CLIP_SPACE,
     METHODS,
     TOKEN_SPACE,
@@ -40,7 +41,6 @@ from pit.directions import (
     measured_direction,
     separation,
 )
-from pit.images import clip_pixel_values, to_pil
 
 PICTURES, FEWER = 32, (8, 16, 32)  # of each class
 COUNTS, DRAWS = (8, 12, 16, 20, 24, 28, 32, 40, 48, 64), 4

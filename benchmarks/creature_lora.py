@@ -18,17 +18,16 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.labelled import sheet
-from pit.checkpoints import read_lora
-from pit.demo.chain import CreatureChain
-from pit.demo.creature import ALL_SCENE_WORDS, TAUGHT_SCENE_WORDS
+from pit.demo.drawing.creature import ALL_SCENE_WORDS, TAUGHT_SCENE_WORDS
 from pit.demo.measure import suite
 from pit.demo.measure.backdrop import nearest_scenes
 from pit.demo.measure.scores import is_whole, kept
 from pit.demo.measure.trials import Trial, all_targets, draw_trials, scene_caption, true_pictures
-from pit.demo.reader import as_pictures, load_reader
-from pit.demo.weights import SCENES_LORA, weight_file
+from pit.demo.models.chain import CreatureChain
+from pit.demo.models.reader import as_pictures, load_reader
+from pit.demo.models.weights import SCENES_LORA, weight_file
+from pit.files.lora import merge_lora, read_lora
 from pit.images import to_pil
-from pit.lora import merge_lora
 
 NAMES = list(ALL_SCENE_WORDS)
 GROUPS = {

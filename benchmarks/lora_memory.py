@@ -19,14 +19,15 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 
 from benchmarks.peak_memory import LiveBytes, Memory, size_of
-from pit.adapter import ImageCrossAttention
-from pit.training.image_prompt import ImagePromptUNet, crossing_widths
-from pit.training.lora_recipes import PRESETS, LoraRecipe
-from pit.training.lora_task import add_lora
-from pit.training.sdxl import CONFIGS
+from pit.ip_adapter.attention import ImageCrossAttention
+from pit.ip_adapter.resampler import TOKENS_PER_PICTURE
+from pit.piece_it_together.ip_lora.image_prompt import ImagePromptUNet, crossing_widths
+from pit.piece_it_together.ip_lora.recipes import PRESETS, LoraRecipe
+from pit.piece_it_together.ip_lora.task import add_lora
+from pit.training.stable_diffusion import CONFIGS
 from pit.training.state import build_optimizer, trained
 
-TOKEN_DIM, TOKENS, TEXT, POOLED = 2048, 16, 77, 1280
+TOKEN_DIM, TEXT, POOLED = 2048, 77, 1280
 GB = 1e9
 
 
@@ -57,7 +58,10 @@ class LoraStep:
 
     def random_inputs(self) -> list[Tensor]:
         rows = self.recipe.batch
-        shapes = (4, self.side, self.side), (), (TEXT, TOKEN_DIM), (POOLED,), (6,), (TOKENS, TOKEN_DIM)
+        shapes = (
+            (4, self.side, self.side), (), (TEXT, TOKEN_DIM), (POOLED,), (6,),
+            (TOKENS_PER_PICTURE, TOKEN_DIM),
+        )
         return [torch.rand(rows, *shape, device=self.device) for shape in shapes]
 
 

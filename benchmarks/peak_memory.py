@@ -15,13 +15,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from pit.prior import IPPrior
-from pit.training.batches import Batch
-from pit.training.prior_recipes import PriorRecipe, Sizes
+from pit.ip_adapter.resampler import TOKENS_PER_PICTURE
+from pit.piece_it_together.prior import IPPrior
+from pit.piece_it_together.training.batches import PriorBatch
+from pit.piece_it_together.training.recipes import PriorRecipe, Sizes
+from pit.piece_it_together.training.validation import batch_loss
 from pit.training.state import build_optimizer
-from pit.training.validation import batch_loss
 
-TOKENS = 16
 BATCHES_ALIKE = 2  # of the batches that make an optimiser step, the third and later are as the second
 
 
@@ -108,13 +108,13 @@ class TrainingStep:
         self.averaged = new_prior().requires_grad_(False) if recipe.ema_decay else None
         self.optimizer = build_optimizer(self.prior, recipe, 1e-5, device)
 
-    def random_batch(self) -> Batch:
-        rows, given = self.recipe.batch, TOKENS * self.slots
-        clean, noise = torch.randn(2, rows, TOKENS, self.width, device=self.device)
+    def random_batch(self) -> PriorBatch:
+        rows, given = self.recipe.batch, TOKENS_PER_PICTURE * self.slots
+        clean, noise = torch.randn(2, rows, TOKENS_PER_PICTURE, self.width, device=self.device)
         parts = torch.randn(rows, given, self.width, device=self.device)
         masked = self.recipe.lengths == "sample"
         mask = torch.ones(rows, given, dtype=torch.bool, device=self.device) if masked else None
-        return Batch(clean, parts, mask, torch.rand(rows, device=self.device), noise)
+        return PriorBatch(clean, parts, mask, torch.rand(rows, device=self.device), noise)
 
     def run(self) -> None:
         for _ in range(min(BATCHES_ALIKE, self.recipe.accumulation)):

@@ -21,21 +21,21 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from tqdm import tqdm
 
-from pit.checkpoints import load_prior
-from pit.demo.chain import CreatureChain
 from pit.demo.measure import suite
 from pit.demo.measure.scores import is_whole, kept
 from pit.demo.measure.trials import Trial, all_targets, draw_trials
-from pit.demo.reader import load_reader
+from pit.demo.models.chain import CreatureChain
+from pit.demo.models.reader import load_reader
 from pit.demo.training.data import open_dataset
 from pit.demo.training.encoder import ImageTokens, encode_views
 from pit.demo.training.prior import RECIPE, SIZES, PriorData, write_cache
 from pit.images import to_pil
-from pit.training.cache import open_cache
+from pit.piece_it_together.prior_files import load_prior
+from pit.piece_it_together.training.cache import open_cache
+from pit.piece_it_together.training.recipes import PUBLISHED, RECOMMENDED, PriorRecipe
+from pit.piece_it_together.training.start import begin, new_prior
 from pit.training.metrics import read_points
-from pit.training.prior_recipes import PUBLISHED, RECOMMENDED, PriorRecipe
 from pit.training.recipes import RunSettings
-from pit.training.start import begin, new_prior
 
 RECIPES = {
     "published": PUBLISHED,

@@ -22,11 +22,13 @@ import torch
 from torch import Tensor
 
 from benchmarks.solver_errors import REFERENCE_STEPS, creature_domain
-from pit.flow import concept_noise, sample_prior
-from pit.prior import IPPrior, rope_table
-from pit.solvers import evaluation_times, time_steps
+from pit.flow.guidance import concept_noise
+from pit.flow.solvers import evaluation_times, time_steps
+from pit.ip_adapter.resampler import TOKENS_PER_PICTURE
+from pit.piece_it_together.prior import IPPrior, rope_table
+from pit.piece_it_together.sample import sample_prior
 
-WIDTH, HEADS, SLOTS, TOKENS = 2048, 32, 4, 16
+WIDTH, HEADS, SLOTS = 2048, 32, 4
 GUIDANCE, STEPS = 2.0, 25
 FAST = {"solver": "unipc", "schedule": "cosine", "steps": 12}
 GEMM_SIZE = 2048
@@ -75,7 +77,7 @@ def published_velocity(prior: IPPrior, x: Tensor, t: Tensor, parts: Tensor) -> T
 
 def published_sampler(prior: IPPrior, parts: Tensor, *, empty_tokens: Tensor, noise: Tensor) -> Tensor:
     """Two calls at every step, one after the other."""
-    nothing = empty_tokens.repeat(len(parts), parts.shape[1] // TOKENS, 1)
+    nothing = empty_tokens.repeat(len(parts), parts.shape[1] // TOKENS_PER_PICTURE, 1)
     x = noise
     for step in range(STEPS, 0, -1):
         t = torch.full((len(x),), step / STEPS, device=x.device)
@@ -106,8 +108,8 @@ def new_task(layers: int, batch: int, device: torch.device) -> Task:
     torch.manual_seed(0)
     prior = IPPrior(WIDTH, WIDTH, layers, HEADS, device=device).eval()
     priors = {torch.float32: prior, torch.bfloat16: copy.deepcopy(prior).bfloat16()}
-    parts = torch.randn(batch, TOKENS * SLOTS, WIDTH, device=device)
-    empty = torch.randn(1, TOKENS, WIDTH, device=device)
+    parts = torch.randn(batch, TOKENS_PER_PICTURE * SLOTS, WIDTH, device=device)
+    empty = torch.randn(1, TOKENS_PER_PICTURE, WIDTH, device=device)
     return Task(priors, parts, empty, concept_noise(0, batch, WIDTH).to(device))
 
 
@@ -134,8 +136,8 @@ def floors(layers: int, batch: int, device: torch.device, dtype: torch.dtype) ->
     By the speed of a large product and of a copy on this device, measured here.
     """
     block = 4 * WIDTH**2 + 3 * WIDTH * 5632
-    tokens = 2 * batch * TOKENS * ((layers - 1) * (1 + SLOTS) + 1)
-    flop = 2 * STEPS * (tokens * block + 2 * 2 * batch * TOKENS * WIDTH**2)
+    tokens = 2 * batch * TOKENS_PER_PICTURE * ((layers - 1) * (1 + SLOTS) + 1)
+    flop = 2 * STEPS * (tokens * block + 2 * 2 * batch * TOKENS_PER_PICTURE * WIDTH**2)
     a = torch.randn(GEMM_SIZE, GEMM_SIZE, device=device, dtype=dtype)
     weights = torch.empty(layers * block, device=device, dtype=dtype)
     product, copied = best_time(lambda: a @ a, device), best_time(lambda: weights.clone(), device)

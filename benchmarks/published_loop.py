@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from pit.demo.sizes import RESAMPLER
-from pit.demo.vision import CreatureVision
-from pit.flow import logit_normal_time, velocity_loss
-from pit.prior import IPPrior
-from pit.resampler import Resampler
+from pit.demo.models.sizes import RESAMPLER
+from pit.demo.models.vision import CreatureVision
+from pit.flow.path import logit_normal_time, velocity_loss
+from pit.ip_adapter.resampler import Resampler
+from pit.piece_it_together.prior import IPPrior
 
 Encoder = Callable[[Tensor], Tensor]
 VIT_H = CLIPVisionConfig(

@@ -24,14 +24,16 @@ from torch import nn
 
 from benchmarks.peak_memory import counted_memory, measured_memory
 from benchmarks.published_loop import Encoder, PublishedLoop, creature_encoder, vit_h_encoder
-from pit.demo.sizes import ENCODER_SIZE, PRIOR, TOKEN_DIM
-from pit.prior import IPPrior
-from pit.training.cache import TOKENS, Fingerprint, Sources, TokenCache, open_cache
-from pit.training.cache_writer import CacheWriter
-from pit.training.prior_recipes import PRESETS, RECOMMENDED, Sizes
-from pit.training.prior_task import PriorTask
+from pit.demo.models.sizes import ENCODER_SIZE, PRIOR, TOKEN_DIM
+from pit.files.records import Fingerprint
+from pit.ip_adapter.resampler import TOKENS_PER_PICTURE
+from pit.piece_it_together.prior import IPPrior
+from pit.piece_it_together.training.cache import Sources, TokenCache, open_cache
+from pit.piece_it_together.training.cache_writer import CacheWriter
+from pit.piece_it_together.training.recipes import PRESETS, RECOMMENDED, Sizes
+from pit.piece_it_together.training.start import new_prior
+from pit.piece_it_together.training.task import PriorTask
 from pit.training.recipes import RunSettings
-from pit.training.start import new_prior
 from pit.training.state import TrainingState
 from pit.training.trainer import Trainer
 
@@ -104,10 +106,10 @@ def random_cache(folder: Path, width: int) -> TokenCache:
     sources = [(str(part), str(part)) for part in range(PARTS)]
     with CacheWriter(
         folder, width=width, variants=1, augmentation={}, encoder=model, adapter=model,
-        empty=torch.randn(1, TOKENS, width), uncond=torch.randn(1, TOKENS, width),
+        empty=torch.randn(1, TOKENS_PER_PICTURE, width), uncond=torch.randn(1, TOKENS_PER_PICTURE, width),
     ) as writer:
         for number in range(CONCEPTS):
-            target, reference, *parts = torch.randn(2 + PARTS, 1, TOKENS, width)
+            target, reference, *parts = torch.randn(2 + PARTS, 1, TOKENS_PER_PICTURE, width)
             named = Sources(f"{number}", parts=tuple(sources), grids=("grid",))
             writer.add(named, target[0], parts, reference)
     return open_cache(folder)

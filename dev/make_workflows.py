@@ -26,8 +26,8 @@ from dev.layouts import LAYOUTS as OTHER_LAYOUTS
 from dev.layouts import Layout, Note
 from dev.lora_layouts import LAYOUTS as LORA_LAYOUTS
 from dev.server import ComfyServer
-from pit.demo.creature import creature_from_seed
-from pit.demo.render import draw_creature, draw_part
+from pit.demo.drawing.creature import creature_from_seed
+from pit.demo.drawing.draw import draw_creature, draw_part
 
 WORKFLOWS = ROOT / "workflows"
 LAYOUTS = OTHER_LAYOUTS | CONCEPT_LAYOUTS | LORA_LAYOUTS | DIRECTION_LAYOUTS

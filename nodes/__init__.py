@@ -3,22 +3,22 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from .adapter import ApplyTokens
-from .bridge import register_model_folders
-from .concepts import BlendConcepts, LabelledStrip, PartWeight, PickConcepts
-from .datasets import CreatureDataset, DatasetPrompts, LoadDataset, MakeParts
-from .demo import CreatureKinds, CreatureParts, LoadCreatureModels
-from .direction_edit import CombineDirections, DirectionEdit, LoadDirection, SaveDirection
-from .directions import FindDirection
-from .loading import LoadIPAdapter, LoadIPPrior
-from .lora import ApplyIPLora, IPLoraPrompt
-from .lora_training import TrainIPLora
-from .measure import MeasureCreatures
-from .parts import CutOutPart, EncodeImage, EncodeParts
-from .preview import MakeTrainingPreview
-from .prior import SamplePrior
-from .token_library import BatchConcepts, LoadTokens, SaveTokens, TokenArithmetic
-from .training import EncodeDataset, TrainPrior
+from .bridge.folders import register_model_folders
+from .creatures.measure import MeasureCreatures
+from .creatures.models import CreatureKinds, CreatureParts, LoadCreatureModels
+from .piece_it_together.apply_tokens import ApplyTokens
+from .piece_it_together.concepts import BlendConcepts, LabelledStrip, PartWeight, PickConcepts
+from .piece_it_together.datasets import CreatureDataset, DatasetPrompts, LoadDataset, MakeParts
+from .piece_it_together.directions import CombineDirections, DirectionEdit, LoadDirection, SaveDirection
+from .piece_it_together.find_direction import FindDirection
+from .piece_it_together.ip_lora import ApplyIPLora, IPLoraPrompt
+from .piece_it_together.loading import LoadIPAdapter, LoadIPPrior
+from .piece_it_together.parts import CutOutPart, EncodeImage, EncodeParts
+from .piece_it_together.prior import SamplePrior
+from .piece_it_together.tokens import BatchConcepts, LoadTokens, SaveTokens, TokenArithmetic
+from .piece_it_together.train_ip_lora import TrainIPLora
+from .piece_it_together.train_prior import EncodeDataset, TrainPrior
+from .piece_it_together.training_preview import MakeTrainingPreview
 
 
 class PieceItTogether(ComfyExtension):

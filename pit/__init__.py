@@ -7,18 +7,18 @@ from __future__ import annotations
 import importlib
 
 _HOMES = {
-    "IPPrior": "prior",
-    "Resampler": "resampler",
-    "IPAdapterPlus": "adapter",
-    "CheckpointError": "checkpoints",
-    "load_prior": "checkpoints",
-    "load_ip_adapter": "checkpoints",
-    "sample_prior": "flow",
-    "velocity_loss": "flow",
+    "IPPrior": "piece_it_together.prior",
+    "Resampler": "ip_adapter.resampler",
+    "IPAdapterPlus": "ip_adapter.attention",
+    "CheckpointError": "files.weights",
+    "load_prior": "piece_it_together.prior_files",
+    "load_ip_adapter": "ip_adapter.files",
+    "sample_prior": "piece_it_together.sample",
+    "velocity_loss": "flow.path",
     "clip_pixel_values": "images",
-    "convert_lora": "lora",
-    "find_direction": "directions",
-    "apply_direction": "directions",
+    "convert_lora": "files.lora",
+    "find_direction": "piece_it_together.directions",
+    "apply_direction": "piece_it_together.directions",
 }
 __all__ = list(_HOMES)
 

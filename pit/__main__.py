@@ -7,14 +7,14 @@ import sys
 
 # Where each command lives, as `add_arguments` and `run`, and what it does.
 COMMANDS = {
-    "download": (".download", "fetch the published files into a ComfyUI"),
-    "convert": (".convert", "save a weight file as safetensors"),
-    "make-parts": (".training.part_commands", "cut pictures into parts, as a dataset to train on"),
-    "encode-dataset": (".training.encode_commands", "encode a dataset into a token cache"),
-    "train-prior": (".training.prior_commands", "train an IP-Prior on a token cache"),
-    "train-ip-lora": (".training.lora_commands", "train an IP-LoRA on pictures, captions and references"),
-    "demo-train": (".demo.training", "train the creature models from nothing"),
-    "demo-measure": (".demo.measure", "measure how well the creature models keep parts"),
+    "download": (".commands.download", "fetch the published files into a ComfyUI"),
+    "convert": (".commands.convert", "save a weight file as safetensors"),
+    "make-parts": (".commands.make_parts", "cut pictures into parts, as a dataset to train on"),
+    "encode-dataset": (".commands.encode_dataset", "encode a dataset into a token cache"),
+    "train-prior": (".commands.train_prior", "train an IP-Prior on a token cache"),
+    "train-ip-lora": (".commands.train_ip_lora", "train an IP-LoRA on pictures, captions and references"),
+    "demo-train": (".commands.demo_train", "train the creature models from nothing"),
+    "demo-measure": (".commands.demo_measure", "measure how well the creature models keep parts"),
 }
 
 

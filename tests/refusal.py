@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pit.checkpoints import CheckpointError
+from pit.files.weights import CheckpointError
 
 
 def assert_refused(load: Callable, path: Path, *messages: str, **options) -> None:

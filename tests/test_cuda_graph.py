@@ -5,9 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from pit.cuda_graph import recordable, recorded
-from pit.flow import concept_noise, sample_prior
-from tests.test_prior import random_prior
+from pit.flow.cuda_graph import recordable, recorded
+from pit.flow.guidance import concept_noise
+from pit.piece_it_together.sample import sample_prior
+from tests.piece_it_together.test_prior import random_prior
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU with CUDA")
 SIZES = {"embedding_dim": 64, "hidden_dim": 64, "num_layers": 2, "num_heads": 4}

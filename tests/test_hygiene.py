@@ -28,7 +28,7 @@ TRIPWIRES = {
     "a fixed device": r"\.cuda\(|\.to\([\"']cuda",
     "a path of one machine": r"[\"'](/(home|root|tmp|opt|usr|mnt|work|Users)/|[A-Za-z]:[\\/])",
 }
-ALLOWED = {"pit/download.py": r"^\s*(import|from)\s+huggingface_hub\b"}
+ALLOWED = {"pit/commands/download.py": r"^\s*(import|from)\s+huggingface_hub\b"}
 
 COMFYUI = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "node_helpers"}
 COMFYUI_ONLY_THERE = COMFYUI | {"nodes", "server", "execution", "latent_preview"}

@@ -16,7 +16,7 @@ from pit.images import (
     white_image,
 )
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path("tests/golden")
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..weight_files import CheckpointError, read_state, write_state
-from .files import flush_file, flush_folder, sha256_of
+from ..files.weights import CheckpointError, read_state, write_state
+from ..files.whole import flush_file, flush_folder, sha256_of
 
 MANIFEST = "manifest.json"
 PARTIAL = ".tmp"

@@ -12,9 +12,9 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from .chart import training_chart
+from .launch import leave
 from .metrics import read_points
 from .recipes import Recipe, RunSettings
-from .start import leave
 from .trainer import Progress, Trainer, TrainingError
 
 CHART = "training.png"

@@ -27,7 +27,7 @@ class Point:
 
 
 class Metrics:
-    """Writes the figures of a run into its folder.
+    """Writes the figures of a run into its folder, from the first line on.
 
     Args:
         step: the step from which the run goes on; lines after it, of a run that was cut off, are dropped.
@@ -35,20 +35,27 @@ class Metrics:
     """
 
     def __init__(self, folder: Path, step: int, active: bool):
-        self.path, self.active = folder / FILE, active
-        if not active:
-            return
-        lines = [line for line in read_lines(self.path) if int(line["step"]) <= step]
+        self.path, self.step, self.active = folder / FILE, step, active
+        self.board: SummaryWriter | None = None
+        self.opened = False
+
+    def open(self) -> None:
+        """Begin the file, or go on with the lines of it that count."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lines = [line for line in read_lines(self.path) if int(line["step"]) <= self.step]
         with open(self.path, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, FIELDS)
             writer.writeheader()
             writer.writerows(lines)
-        self.board = open_tensorboard(folder / "tensorboard", step)
+        self.board = open_tensorboard(self.path.parent / "tensorboard", self.step)
+        self.opened = True
 
     def write(self, step: int, loss: float | None, validation: Validation | None, rate: float) -> None:
         """Add one line."""
         if not self.active:
             return
+        if not self.opened:
+            self.open()
         by_time = validation.by_time if validation else [""] * len(TIMES)
         line = [step, "" if loss is None else loss, rate, validation.loss if validation else "", *by_time]
         with open(self.path, "a", newline="", encoding="utf-8") as file:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from ..weight_files import CheckpointError
+from ..files.weights import CheckpointError
 from .checkpoint import Checkpoint
 from .recipes import Recipe
 

@@ -11,22 +11,26 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
 
+from ..files.records import differing_models, models_from_json
+from ..files.weights import CheckpointError
+from ..files.whole import write_whole
 from .attention import plain_attention
-from .batches import Batch, read_ahead
 from .checkpoint import newest_checkpoint, write_checkpoint
 from .metrics import Metrics
+from .order import Batch, read_ahead
 from .recipes import Recipe, RunSettings
 from .state import TrainingState
 from .validation import Validation
 
 LOG_EVERY = 20
+RUN = "run.json"
 
 
 class TrainingError(RuntimeError):
@@ -55,12 +59,14 @@ class Task(Protocol):
     Attributes:
         result: name of the file that it writes.
         others: names of files of other origin that must not lie in the folder of a new run.
+        thrifty_preset: name of the preset that takes the least memory.
         model: in fp32 what is trained; its parameters that require gradients are.
         rate: the peak learning rate.
     """
 
     result: str
     others: tuple[str, ...]
+    thrifty_preset: str
     model: nn.Module
     rate: float
 
@@ -73,8 +79,12 @@ class Task(Protocol):
     def validate(self, model: nn.Module, device: torch.device) -> Validation:
         """The same numbers for the same weights, whenever they are asked for."""
 
-    def identity(self) -> dict[str, object]:
-        """What must be the same for a run to go on; its sizes under `model`."""
+    def identity(self) -> dict[str, Any]:
+        """What must be the same for a run to go on, as JSON values.
+
+        Under `model` are its sizes, under `models` those that made what it is trained on, as
+        `pit.files.records.models_to_json` gives them.
+        """
 
     def write(self, path: Path, model: nn.Module, metadata: dict[str, str]) -> None:
         """Write the result."""
@@ -84,7 +94,7 @@ class Task(Protocol):
 
 
 class Trainer:
-    """One run.
+    """One run. It takes its folder with its first checkpoint, so that a failed start leaves nothing there.
 
     Args:
         task: what is trained.
@@ -98,7 +108,7 @@ class Trainer:
         recipe.check()
         self.task, self.recipe, self.settings = task, recipe, settings
         self.accelerator, self.device = accelerator, accelerator.device
-        check_run(settings.folder, self.identity(), (task.result, *task.others), accelerator)
+        check_run(settings.folder, self.identity(), (task.result, *task.others))
         model = task.model.to(self.device).train()
         self.state = TrainingState(model, recipe, task.rate)
         self.parallel = accelerator.prepare(model)
@@ -116,6 +126,8 @@ class Trainer:
             TrainingError: a loss that is not finite, or too little memory.
             CheckpointError: a checkpoint could not be written.
         """
+        if self.state.step:
+            self.metrics.open()
         with self.batches() as batches:
             while self.state.step < self.recipe.steps:
                 self.train_step(batches)
@@ -219,6 +231,7 @@ class Trainer:
             return
         state.loss_sum = self.accelerator.reduce(state.loss_sum, "mean")
         if self.accelerator.is_main_process:
+            write_run(self.settings.folder, self.identity())
             write_checkpoint(folder, state.step, state.tensors(), state.notes(), self.settings.keep)
         self.saved_step = state.step
 
@@ -252,7 +265,7 @@ class Trainer:
             self.task.write(path, model, dict(self.settings.notes) | {"training": training})
         return path
 
-    def identity(self) -> dict[str, object]:
+    def identity(self) -> dict[str, Any]:
         """What must be the same for a run to go on: all but the number of steps."""
         recipe = {key: value for key, value in asdict(self.recipe).items() if key != "steps"}
         return self.task.identity() | {
@@ -273,41 +286,56 @@ class Trainer:
         if not recipe.gradient_checkpointing:
             ways.append("or switch gradient_checkpointing on")
         return (
-            f"Out of memory at step {self.state.step}. Lower {' '.join(ways)}; the preset \"8 GB card\" does "
-            f"both. {self.last_good()}"
+            f"Out of memory at step {self.state.step}. Lower {' '.join(ways)}; the preset "
+            f'"{self.task.thrifty_preset}" does both. {self.last_good()}'
         )
 
 
-def check_run(
-    folder: Path, identity: dict[str, object], results: Iterable[str], accelerator: Accelerator
-) -> None:
-    """Write down what a run is, or compare it with what is there.
+def check_run(folder: Path, identity: dict[str, Any], results: Iterable[str]) -> None:
+    """Compare a run with the one that a folder holds, if it holds one; writes nothing.
 
-    Raises ValueError if they differ, or if one of the `results` lies there, which no run has made.
+    Raises:
+        ValueError: they differ, or one of the `results` lies there, which no run has made.
     """
-    path = folder / "run.json"
-    with accelerator.main_process_first():
-        if path.is_file():
-            found = json.loads(path.read_text(encoding="utf-8"))
-            if found != json.loads(json.dumps(identity)):
-                raise ValueError(
-                    f"{folder} holds a run with other settings: {', '.join(differences(found, identity))}. "
-                    "Give this run another name, or use the settings of the one that is there."
-                )
-        elif accelerator.is_main_process:
-            for name in results:
-                if (folder / name).exists():
-                    raise ValueError(
-                        f"{folder} holds a {name} that no run there has made. Give this one another name."
-                    )
-            folder.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(identity, indent=1), encoding="utf-8")
+    path = folder / RUN
+    if path.is_file():
+        different = differences(json.loads(path.read_text(encoding="utf-8")), identity)
+        if different:
+            raise ValueError(
+                f"{folder} holds a run with other settings: {', '.join(different)}. Give this run another "
+                "name, or use the settings of the one that is there."
+            )
+        return
+    for name in results:
+        if (folder / name).exists():
+            raise ValueError(
+                f"{folder} holds a {name} that no run there has made. Give this one another name."
+            )
 
 
-def differences(found: dict, wanted: dict) -> list[str]:
-    """Settings that differ, in words."""
-    flat_found, flat_wanted = ({**run, **run["recipe"], **run["model"]} for run in (found, wanted))
-    return [
-        f"{key} was {flat_found.get(key)!r} and is now {flat_wanted[key]!r}"
-        for key in flat_wanted if key not in ("recipe", "model") and flat_found.get(key) != flat_wanted[key]
-    ]
+def write_run(folder: Path, identity: dict[str, Any]) -> None:
+    """Write down what a run is.
+
+    Raises:
+        CheckpointError: the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / RUN, json.dumps(identity, indent=1).encode())
+    except OSError as error:
+        raise CheckpointError(f"{folder / RUN} could not be written: {error}") from error
+
+
+def differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """Settings in which a run that is there differs from one that is wanted, in words."""
+    wanted = json.loads(json.dumps(wanted))
+    models = wanted.pop("models", {})
+    earlier = found.pop("models", None)
+    if models and earlier is None:
+        # Up to version 0.5.0 the dataset was hashed with digits that change with the number of threads.
+        found, wanted = ({**run, "dataset": None} for run in (found, wanted))
+    changed = differing_models(models_from_json(earlier), models_from_json(models)) if earlier else []
+    before, now = ({**run, **run["recipe"], **run["model"]} for run in (found, wanted))
+    keys = [key for key in now if key not in ("recipe", "model") and before.get(key) != now[key]]
+    settings = [f"{key} was {before.get(key)!r} and is now {now[key]!r}" for key in keys]
+    return settings + [f"the {part} was another one" for part in changed]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pit.published import PUBLISHED_FILES
+from pit.files.published import PUBLISHED_FILES
 from tests.comfyui.workflows import NAMES, twin
 
 FILE_INPUTS = {"ckpt_name": "checkpoints", "clip_name": "clip_vision", "image": "input"}

@@ -15,14 +15,15 @@ from pathlib import Path
 
 import torch
 
-from pit.training.image_prompt import noise_schedule
-from pit.training.lora_cache import encode_lora_dataset
-from pit.training.lora_dataset import read_lora_dataset
-from pit.training.lora_recipes import PUBLISHED
-from pit.training.lora_task import LoraTask
-from pit.training.prior_recipes import RECOMMENDED, Sizes
+from pit.piece_it_together.ip_lora.cache import encode_lora_dataset
+from pit.piece_it_together.ip_lora.dataset import read_lora_dataset
+from pit.piece_it_together.ip_lora.recipes import PUBLISHED
+from pit.piece_it_together.ip_lora.task import LoraTask
+from pit.piece_it_together.training.recipes import RECOMMENDED, Sizes
+from pit.piece_it_together.training.start import begin
+from pit.training.denoising import noise_schedule
+from pit.training.launch import data_parallel
 from pit.training.recipes import RunSettings
-from pit.training.start import begin, data_parallel
 from pit.training.trainer import Trainer
 from tests.training.tiny_renderer import tiny_encoders, tiny_renderer
 

@@ -7,9 +7,9 @@ import json
 import pytest
 import torch
 
+from pit.files.weights import CheckpointError
 from pit.training import checkpoint
 from pit.training.checkpoint import newest_checkpoint, write_checkpoint
-from pit.weight_files import CheckpointError
 
 
 def write(folder, step, keep=3):

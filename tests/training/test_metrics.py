@@ -34,7 +34,7 @@ def test_lines_after_the_resumed_step_are_dropped(tmp_path):
         metrics.write(step, 1.0, None, 1e-4)
     with open(tmp_path / "metrics.csv", "a") as file:
         file.write("80,0.9")  # cut off by a kill
-    Metrics(tmp_path, 40, active=True)
+    Metrics(tmp_path, 40, active=True).open()
     assert [point.step for point in read_points(tmp_path)] == [20, 40]
 
 

@@ -11,21 +11,21 @@ import torch
 from accelerate import Accelerator
 from safetensors import safe_open
 
-from pit.checkpoints import load_prior, save_prior
-from pit.flow import velocity_loss
-from pit.prior import IPPrior
-from pit.training import prior_task, start
+from pit.files.weights import CheckpointError
+from pit.flow.path import velocity_loss
+from pit.piece_it_together.prior import IPPrior
+from pit.piece_it_together.prior_files import load_prior, save_prior
+from pit.piece_it_together.training import start, task
+from pit.piece_it_together.training.batches import draw_batch
+from pit.piece_it_together.training.recipes import PRESETS, PUBLISHED, RECOMMENDED, Sizes
+from pit.piece_it_together.training.start import new_prior, trained_prior
+from pit.piece_it_together.training.task import PriorTask
+from pit.piece_it_together.training.validation import batch_loss, validate, validation_set
 from pit.training import trainer as trainer_module
-from pit.training.batches import draw_batch
 from pit.training.checkpoint import checkpoint_folders
 from pit.training.metrics import read_points
-from pit.training.prior_recipes import PRESETS, PUBLISHED, RECOMMENDED, Sizes
-from pit.training.prior_task import PriorTask
 from pit.training.recipes import RunSettings
-from pit.training.start import new_prior, trained_prior
 from pit.training.trainer import Trainer, TrainingError
-from pit.training.validation import batch_loss, validate, validation_set
-from pit.weight_files import CheckpointError
 from tests.training.tiny import WIDTH, write_cache
 
 TINY = Sizes(32, 2, 2)
@@ -230,7 +230,7 @@ def test_too_little_memory_says_what_to_lower(tmp_path, cache, config, monkeypat
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return batch_loss(prior, batch)
 
-    monkeypatch.setattr(prior_task, "batch_loss", short_of_memory)
+    monkeypatch.setattr(task, "batch_loss", short_of_memory)
     with pytest.raises(TrainingError, match=r"step 9.*batch \(now 4\).*gradient_checkpointing.*step 8 in"):
         run(tmp_path, cache, config, SHORT["published"])
     assert checkpoint_folders(tmp_path / "checkpoints")[0].name == "step_00000008"
@@ -240,7 +240,7 @@ def test_another_error_is_not_taken_for_one_of_memory(tmp_path, cache, config, m
     def broken(prior, batch):
         raise RuntimeError("shapes do not fit")
 
-    monkeypatch.setattr(prior_task, "batch_loss", broken)
+    monkeypatch.setattr(task, "batch_loss", broken)
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         run(tmp_path, cache, config, SHORT["published"])
 

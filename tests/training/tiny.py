@@ -3,8 +3,9 @@ from __future__ import annotations
 
 import torch
 
-from pit.training.cache import Fingerprint, Sources, TokenCache, open_cache
-from pit.training.cache_writer import CacheWriter
+from pit.files.records import Fingerprint
+from pit.piece_it_together.training.cache import Sources, TokenCache, open_cache
+from pit.piece_it_together.training.cache_writer import CacheWriter
 
 WIDTH = 32
 

@@ -5,10 +5,10 @@ import torch
 from diffusers import UNet2DConditionModel
 from PIL import Image
 
-from pit.adapter import ImageCrossAttention
-from pit.training.encode import TokenEncoder
-from pit.training.image_prompt import ImagePromptUNet, crossing_widths
-from pit.training.lora_cache import RenderEncoders
+from pit.ip_adapter.attention import ImageCrossAttention
+from pit.ip_adapter.encoder import TokenEncoder
+from pit.piece_it_together.ip_lora.cache import RenderEncoders
+from pit.piece_it_together.ip_lora.image_prompt import ImagePromptUNet, crossing_widths
 
 TOKEN_DIM, CONTEXT, POOLED = 24, 40, 16
 
@@ -46,7 +46,7 @@ def tiny_encoders(version: str = "1") -> RenderEncoders:
         return features.repeat(1, 1, TOKEN_DIM // 3)
 
     return RenderEncoders(
-        (f"tiny models {version}",), latents, text, TokenEncoder("tiny", "tiny", 8, features, resample)
+        {"tiny models": version}, latents, text, TokenEncoder("tiny", "tiny", 8, features, resample)
     )
 
 

@@ -10,9 +10,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from pit.training.prior_recipes import RECOMMENDED, Sizes
+from pit.piece_it_together.training.recipes import RECOMMENDED, Sizes
+from pit.piece_it_together.training.start import begin
+from pit.training.launch import data_parallel, leave
 from pit.training.recipes import RunSettings
-from pit.training.start import begin, data_parallel, leave
 
 RECIPE = replace(RECOMMENDED, steps=9, batch=2)
 

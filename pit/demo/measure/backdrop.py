@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..reader import as_pictures
-from ..scenes import draw_scene
-from ..sizes import PICTURE_SIZE
+from ..drawing.scenes import draw_scene
+from ..models.reader import as_pictures
+from ..models.sizes import PICTURE_SIZE
 
 EDGE, CORNER = 10, 30
 

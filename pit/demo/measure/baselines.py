@@ -7,8 +7,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from ..render import draw_part
-from ..sizes import ENCODER_SIZE
+from ..drawing.draw import draw_part
+from ..models.sizes import ENCODER_SIZE
 from ..training import TRAINING_SEED
 from ..training.data import training_creature
 from .suite import PUBLISHED, UNGUIDED, Laboratory, Sampling

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from ..reader import Reading
+from ..models.reader import Reading
 from .baselines import rivals
 from .estimates import Estimate, mean, share
 from .scores import is_whole, joined, kept

@@ -8,8 +8,8 @@ from typing import NamedTuple
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ..creature import ATTRIBUTES, SCENES
-from ..reader import Reading
+from ..drawing.creature import ATTRIBUTES, SCENES
+from ..models.reader import Reading
 from .estimates import mean, percent
 from .scores import HIDDEN, NAMES, STYLE_OF, is_found, is_whole, kept, open_entropies
 from .trials import Trial

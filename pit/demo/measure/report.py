@@ -6,7 +6,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from ...images import contact_sheet
-from ..sizes import PICTURE_SIZE
+from ..models.sizes import PICTURE_SIZE
 from .estimates import percent
 from .experiment import PART_COUNTS, Comparison, Findings
 from .markdown import markdown

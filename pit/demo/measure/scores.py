@@ -6,8 +6,8 @@ import random
 import torch
 from torch import Tensor
 
-from ..creature import ATTRIBUTES, Creature, labels, sample_creature
-from ..reader import Reading
+from ..drawing.creature import ATTRIBUTES, Creature, labels, sample_creature
+from ..models.reader import Reading
 
 HIDDEN = -100
 NAMES = list(ATTRIBUTES)

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..chain import CreatureChain
-from ..creature import ATTRIBUTES, SCENES, Creature, sample_creature
-from ..flaws import draw_flawed
-from ..reader import CreatureReader, Reading, as_pictures
+from ..drawing.creature import ATTRIBUTES, SCENES, Creature, sample_creature
+from ..drawing.flaws import draw_flawed
+from ..models.chain import CreatureChain
+from ..models.reader import CreatureReader, Reading, as_pictures
 from .estimates import Estimate, mean, ratio, share
 from .scores import (
     HIDDEN,

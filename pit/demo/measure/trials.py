@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..creature import ALL_SCENE_WORDS, PARTS, SCENES, Creature, sample_creature
-from ..render import draw_creature, draw_part, draw_shape, encoder_view
-from ..sizes import PICTURE_SIZE
+from ..drawing.creature import ALL_SCENE_WORDS, PARTS, SCENES, Creature, sample_creature
+from ..drawing.draw import draw_creature, draw_part, draw_shape, encoder_view
+from ..models.sizes import PICTURE_SIZE
 from .scores import targets_of
 
 FREE, NATURAL = 0.0, 0.8

@@ -8,23 +8,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from ...images import CLIP_MEAN, CLIP_STD
-from ..sizes import AUTOENCODER_CHANNELS, LATENT_SCALE, PICTURE_SIZE
-from ..vision import CreatureVision
+from ..models.autoencoder import build_autoencoder
+from ..models.sizes import LATENT_SCALE, PICTURE_SIZE
+from ..models.vision import CreatureVision
 from .stage import Run, Stage, train_stage
 
 STAGE = Stage("autoencoder", steps=8000, batch=12, learning_rate=1.5e-3)
 CROP = 64
 KL_WEIGHT = 1e-4
 FEATURE_WEIGHT = 1.0
-
-
-def build_autoencoder() -> AutoencoderKL:
-    blocks = len(AUTOENCODER_CHANNELS)
-    return AutoencoderKL(
-        sample_size=PICTURE_SIZE, latent_channels=4, scaling_factor=LATENT_SCALE,
-        block_out_channels=AUTOENCODER_CHANNELS, layers_per_block=1, norm_num_groups=32,
-        down_block_types=["DownEncoderBlock2D"] * blocks, up_block_types=["UpDecoderBlock2D"] * blocks,
-    )
 
 
 def train_autoencoder(run: Run, data: dict[str, np.ndarray], vision: CreatureVision) -> AutoencoderKL:

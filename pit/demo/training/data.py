@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..creature import ATTRIBUTES, PARTS, SCENES, Creature, labels, sample_creature
-from ..render import draw_part, draw_scene, draw_shape, encoder_view
-from ..sizes import ENCODER_SIZE, PICTURE_SIZE
+from ..drawing.creature import ATTRIBUTES, PARTS, SCENES, Creature, labels, sample_creature
+from ..drawing.draw import draw_part, draw_shape, encoder_view
+from ..drawing.scenes import draw_scene
+from ..models.sizes import ENCODER_SIZE, PICTURE_SIZE
 
 PART_VIEWS = 5
 CHUNK = 500

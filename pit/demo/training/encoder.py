@@ -7,12 +7,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...images import CLIP_MEAN, CLIP_STD
-from ...resampler import Resampler
-from ..creature import ATTRIBUTES, PARTS
-from ..preview import TokenPreview
-from ..reader import CLASSES
-from ..sizes import PREVIEW_SIZE, RESAMPLER, TOKEN_COUNT, TOKEN_DIM, VISION
-from ..vision import CreatureVision
+from ...ip_adapter.resampler import Resampler
+from ..drawing.creature import ATTRIBUTES, PARTS
+from ..models.preview import TokenPreview
+from ..models.reader import CLASSES
+from ..models.sizes import PREVIEW_SIZE, RESAMPLER, TOKEN_DIM, TOKENS_PER_PICTURE, VISION
+from ..models.vision import CreatureVision
 from .stage import Run, Stage, train_stage
 
 STAGE = Stage("encoder", steps=1600, batch=80, learning_rate=2e-3)
@@ -42,7 +42,7 @@ class Reading(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        width = TOKEN_COUNT * TOKEN_DIM
+        width = TOKENS_PER_PICTURE * TOKEN_DIM
         self.attributes = nn.Linear(width, sum(CLASSES))
         self.kind = nn.Linear(width, len(PARTS) + 2)
         self.trunk_attributes = nn.Linear(VISION["positions"] * 8, sum(CLASSES))

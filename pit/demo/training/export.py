@@ -7,18 +7,19 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from ...adapter import IPAdapterPlus
-from ...checkpoints import PriorConfig, save_ip_adapter, save_prior
-from ...prior import IPPrior, feed_forward_width
-from ...weight_files import write_state
-from ..preview import TokenPreview
-from ..reader import CreatureReader
-from ..sizes import PRIOR
-from ..text import TextEncoders
-from ..weights import IP_ADAPTER, IP_PRIOR, PREVIEW, READER, RENDERER, VERSION, VISION
-from ..words import END, START, WORDS
+from ...files.weights import write_state
+from ...ip_adapter.attention import IPAdapterPlus
+from ...ip_adapter.files import save_ip_adapter
+from ...piece_it_together.prior import IPPrior, feed_forward_width
+from ...piece_it_together.prior_files import PriorConfig, save_prior
+from ..models.preview import TokenPreview
+from ..models.reader import CreatureReader
+from ..models.sizes import PRIOR
+from ..models.text import TextEncoders
+from ..models.unet import Renderer
+from ..models.weights import IP_ADAPTER, IP_PRIOR, PREVIEW, READER, RENDERER, VERSION, VISION
+from ..models.words import END, START, WORDS
 from .encoder import ImageTokens
-from .unet import Renderer
 
 METADATA = {"version": VERSION, "made_by": "python -m pit demo-train"}
 

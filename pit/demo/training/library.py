@@ -6,17 +6,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...checkpoints import read_ip_adapter
-from ...directions import TOKEN_SPACE, measured_direction
-from ...resampler import weights_stamp
-from ...token_files import save_direction, save_tokens
-from ...tokens import Tokens
-from ..chain import CreatureChain
-from ..creature import Creature, creature_from_seed
-from ..edits import EDITS, both_classes
-from ..library import CONCEPTS, library_file
+from ...files.records import weights_stamp
+from ...ip_adapter.files import read_ip_adapter
+from ...piece_it_together.directions import TOKEN_SPACE, measured_direction
+from ...piece_it_together.token_files import save_direction, save_tokens
+from ...piece_it_together.tokens import Tokens
+from ..drawing.creature import Creature, creature_from_seed
+from ..drawing.edits import EDITS, both_classes
 from ..measure.trials import whole_view
-from ..weights import IP_ADAPTER, weight_file
+from ..models.chain import CreatureChain
+from ..models.library import CONCEPTS, library_file
+from ..models.weights import IP_ADAPTER, weight_file
 
 PICTURES = 64  # of each kind
 
@@ -38,5 +38,7 @@ def write_library(folder: Path, seed: int) -> None:
         with torch.no_grad():
             save_tokens(
                 library_file("tokens", name, folder),
-                Tokens(values, chain.uncond, "drawn creatures", stamp, {"species": name}),
+                Tokens(
+                    values, chain.uncond, source="drawn creatures", adapter=stamp, notes={"species": name}
+                ),
             )

@@ -8,18 +8,18 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from ...training.lora_cache import LoraCache, encode_lora_dataset
-from ...training.lora_dataset import read_lora_dataset
-from ...training.lora_recipes import PUBLISHED, LoraRecipe
-from ...training.lora_task import LoraTask
+from ...files.weights import read_state, write_state
+from ...piece_it_together.ip_lora.cache import LoraCache, encode_lora_dataset
+from ...piece_it_together.ip_lora.dataset import read_lora_dataset
+from ...piece_it_together.ip_lora.recipes import PUBLISHED, LoraRecipe
+from ...piece_it_together.ip_lora.task import LoraTask
+from ...training.launch import data_parallel
 from ...training.recipes import RunSettings
-from ...training.start import data_parallel
 from ...training.trainer import Trainer
-from ...weight_files import read_state, write_state
-from ..lora_dataset import write_scene_dataset, write_sheet_dataset
-from ..renderer import creature_render_encoders, creature_renderer, creature_stamp
-from ..sizes import PICTURE_SIZE
-from ..weights import SCENES_LORA, SHEET_LORA
+from ..datasets import write_scene_dataset, write_sheet_dataset
+from ..models.renderer import creature_render_encoders, creature_renderer, creature_stamp
+from ..models.sizes import PICTURE_SIZE
+from ..models.weights import SCENES_LORA, SHEET_LORA
 from .export import METADATA, half
 from .stage import Run
 

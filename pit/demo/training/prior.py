@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ...checkpoints import load_prior
-from ...prior import IPPrior
-from ...training.cache import Sources
-from ...training.cache_writer import CacheWriter
-from ...training.encode import TokenEncoder, fingerprints
-from ...training.prior_recipes import RECOMMENDED, Sizes
+from ...ip_adapter.encoder import TokenEncoder, fingerprints
+from ...piece_it_together.prior import IPPrior
+from ...piece_it_together.prior_files import load_prior
+from ...piece_it_together.training.cache import Sources
+from ...piece_it_together.training.cache_writer import CacheWriter
+from ...piece_it_together.training.recipes import RECOMMENDED, Sizes
+from ...piece_it_together.training.start import begin
 from ...training.recipes import RunSettings
-from ...training.start import begin
 from ...training.trainer import Progress
-from ..sizes import ENCODER_SIZE, PRIOR
+from ..models.sizes import ENCODER_SIZE, PRIOR
 from .data import NO_PART, PART_VIEWS
 from .encoder import ImageTokens
 from .stage import Run

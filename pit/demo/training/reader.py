@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..creature import SCENES, sample_creature
-from ..flaws import draw_flawed
-from ..reader import CreatureReader, as_pictures
-from ..sizes import PICTURE_SIZE
+from ..drawing.creature import SCENES, sample_creature
+from ..drawing.flaws import draw_flawed
+from ..models.reader import CreatureReader, as_pictures
+from ..models.sizes import PICTURE_SIZE
 from .data import training_creature
 from .encoder import attribute_loss
 from .stage import Run, Stage, train_stage

@@ -11,12 +11,14 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ...prior import IPPrior
-from ..reader import CreatureReader
-from ..sizes import ENCODER_SIZE, PRIOR
-from ..weights import FOLDER
+from ...piece_it_together.prior import IPPrior
+from ..models.autoencoder import build_autoencoder
+from ..models.reader import CreatureReader
+from ..models.sizes import ENCODER_SIZE, PRIOR
+from ..models.unet import Renderer
+from ..models.weights import FOLDER
 from . import STAGES
-from .autoencoder import build_autoencoder, encode_pictures, train_autoencoder
+from .autoencoder import encode_pictures, train_autoencoder
 from .data import open_dataset
 from .encoder import ImageTokens, TaughtEncoder, encode_pixels, encode_views, train_encoder
 from .export import export
@@ -25,7 +27,7 @@ from .loras import train_loras
 from .prior import PriorData, train_prior, write_cache
 from .reader import train_reader
 from .stage import Run, save_tensors
-from .unet import Renderer, RenderingData, train_unet
+from .unet import RenderingData, train_unet
 
 
 def run_stages(arguments: argparse.Namespace) -> int:

@@ -30,7 +30,7 @@ def lab(comfyui_folder, tmp_path_factory) -> ComfyServer:
 def shipped(inside):
     """MODEL, CLIP, VAE, CLIP_VISION, PIT_IP_ADAPTER, PIT_PRIOR."""
     with torch.inference_mode():
-        return inside.pack("nodes.demo").LoadCreatureModels.execute().args
+        return inside.pack("nodes.creatures.models").LoadCreatureModels.execute().args
 
 
 @pytest.fixture

@@ -17,38 +17,46 @@ HERE = Path(__file__).parent
 
 
 class Inside:
-    """Modules by name, as in `inside.pack("nodes.adapter")`, and tiny models made of tiny files."""
+    """Modules by name, as in `inside.nodes("apply_tokens")`, and tiny models made of tiny files."""
 
     def __init__(self, comfyui: Path, base: Path):
         self.base = base
         import_comfyui(comfyui, base)
         load_package("piece_it_together", ROOT)
-        self.pack("nodes.bridge").register_model_folders()
+        self.pack("nodes.bridge.folders").register_model_folders()
         self.tiny = load_package("tiny", HERE / "tiny")
 
     def pack(self, name: str) -> ModuleType:
         return importlib.import_module(f"piece_it_together.{name}")
+
+    def nodes(self, name: str) -> ModuleType:
+        """A module of the nodes of Piece it Together."""
+        return self.pack(f"nodes.piece_it_together.{name}")
+
+    def engine(self, name: str) -> ModuleType:
+        """A module of the engine of Piece it Together."""
+        return self.pack(f"pit.piece_it_together.{name}")
 
     def comfy(self, name: str) -> ModuleType:
         return importlib.import_module(f"comfy.{name}")
 
     def ip_adapter(self, dtype=torch.float32):
         path = write_ip_adapter(self.base / "ip_adapter.safetensors", dtype=dtype)
-        return self.pack("nodes.loading").load_ip_adapter(str(path), path.name)
+        return self.nodes("loading").load_ip_adapter(str(path), path.name)
 
     def prior(self, **sizes):
         path = write_prior(self.base / "prior.ckpt", **sizes)
-        return self.pack("nodes.loading").load_prior(str(path), path.name)
+        return self.nodes("loading").load_prior(str(path), path.name)
 
     def tokens(self, count: int, seed: int = 0, width: int = TOKEN_DIM):
         """Random tokens, layer-normalised as the resampler's are."""
         values = torch.randn(count + 1, 16, width, generator=torch.Generator().manual_seed(seed))
         values = torch.nn.functional.layer_norm(values, (width,))
-        return self.pack("pit.tokens").Tokens(values[1:], values[:1], "the tokens of a test")
+        return self.engine("tokens").Tokens(values[1:], values[:1], source="the tokens of a test")
 
     def apply(self, model, ip_adapter, tokens, weight=1.0, start=0.0, end=1.0, negative="grey picture"):
         """The model that Apply IP+ Tokens makes."""
-        node = self.pack("nodes.adapter").ApplyTokens
+        node = self.nodes("apply_tokens").ApplyTokens
         return node.execute(model, ip_adapter, tokens, weight, start, end, negative).args[0]
 
     def predict(self, model, images: int = 1, branches: tuple[int, ...] = (0, 1), sigma: float = 1.0):

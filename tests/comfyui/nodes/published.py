@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from pit.prior import IPPrior
-from pit.resampler import Resampler
+from pit.ip_adapter.resampler import Resampler
+from pit.piece_it_together.prior import IPPrior
 
 TOKEN_DIM = 96
 FEATURE_DIM = 64

@@ -30,7 +30,7 @@ def concept_graph(**changes) -> dict:
 @pytest.fixture(scope="module")
 def nodes(inside):
     """The three nodes, and those before and after them."""
-    return inside.pack("nodes.concepts"), inside.pack("nodes.parts"), inside.pack("nodes.prior")
+    return inside.nodes("concepts"), inside.nodes("parts"), inside.nodes("prior")
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import random
 import pytest
 import torch
 
-from pit.demo.creature import SCENES, caption, sample_creature
-from pit.demo.sizes import ENCODER_SIZE, LATENT_SCALE, PICTURE_SIZE, TEXT_LENGTH
-from pit.demo.words import END, token_ids
+from pit.demo.drawing.creature import SCENES, caption, sample_creature
+from pit.demo.models.sizes import ENCODER_SIZE, LATENT_SCALE, PICTURE_SIZE, TEXT_LENGTH
+from pit.demo.models.words import END, token_ids
 
 pytest.importorskip("diffusers", reason="the creature models are trained with diffusers")
 CAPTION = "a green round creature with red ram horns and blue bat wings in the sky"
@@ -20,7 +20,7 @@ CLOSE = 1e-4
 @pytest.fixture(scope="module")
 def chain():
     """The models in the classes that they were trained in."""
-    from pit.demo.chain import CreatureChain
+    from pit.demo.models.chain import CreatureChain
 
     return CreatureChain()
 
@@ -78,7 +78,7 @@ def test_pixels_become_the_same_features_and_tokens(inside, shipped, chain):
     pixels = drawn(3, 3, ENCODER_SIZE, ENCODER_SIZE)
     features = chain.vision.features(pixels)
     assert_same(clip_vision.model(pixel_values=pixels, intermediate_output=-2)[1], features)
-    tokens, uncond = inside.pack("nodes.bridge").encode_pixels(clip_vision, ip_adapter, pixels)
+    tokens, uncond = inside.nodes("encoding").encode_pixels(clip_vision, ip_adapter, pixels)
     assert_same(tokens, chain.resampler(features))
     assert_same(uncond, chain.uncond)
 
@@ -109,7 +109,7 @@ def test_the_unet_predicts_the_same_v_from_text_and_tokens(inside, shipped, chai
 
 def sampled_by_hand(renderer, noise, tokens, uncond, steps=4, guidance=3.0):
     """Euler steps down the trained noise schedule on its own v-prediction, as in Karras et al. 2022."""
-    from pit.demo.training.unet import noise_schedule
+    from pit.training.denoising import noise_schedule
 
     times = torch.linspace(999, 0, steps).round().long()
     kept = noise_schedule().alphas_cumprod[times]

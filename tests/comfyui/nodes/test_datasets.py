@@ -31,14 +31,14 @@ def make_parts(inside):
     def run(name, images, masks=None, **changes):
         rules = {key: [value] for key, value in (PARTS | changes).items()}
         with torch.inference_mode():
-            return inside.pack("nodes.datasets").MakeParts.execute(images, [name], masks=masks, **rules).args
+            return inside.nodes("datasets").MakeParts.execute(images, [name], masks=masks, **rules).args
 
     return run
 
 
 @pytest.fixture
 def load_dataset(inside):
-    return inside.pack("nodes.datasets").LoadDataset
+    return inside.nodes("datasets").LoadDataset
 
 
 def sizes_of(dataset):
@@ -128,9 +128,9 @@ def test_load_dataset_notices_new_pictures(make_parts, load_dataset):
 
 
 def test_prompts_and_seeds_are_as_many_as_asked_for(inside):
-    prompts, seeds = inside.pack("nodes.datasets").DatasetPrompts.execute("products", 5, 3).args
+    prompts, seeds = inside.nodes("datasets").DatasetPrompts.execute("products", 5, 3).args
     assert len(set(prompts)) == len(set(seeds)) == 5
-    more, _ = inside.pack("nodes.datasets").DatasetPrompts.execute("products", 7, 3).args
+    more, _ = inside.nodes("datasets").DatasetPrompts.execute("products", 7, 3).args
     assert more[:5] == prompts and max(seeds) < 2**64
 
 

@@ -44,7 +44,7 @@ def finished(lab, graph):
 @pytest.fixture(scope="module")
 def found(inside, shipped):
     """The directions in token space and CLIP space that eight pictures of each kind give."""
-    first, second = inside.pack("nodes.demo").CreatureKinds.execute(KINDS, 8, 0).args
+    first, second = inside.pack("nodes.creatures.models").CreatureKinds.execute(KINDS, 8, 0).args
     pictures = {"pictures": "batches", "first": first, "second": second}
     return find(inside, shipped, pictures).args
 
@@ -52,19 +52,19 @@ def found(inside, shipped):
 @pytest.fixture(scope="module")
 def encoded(inside, shipped):
     """Tokens of two creatures without wings."""
-    creatures, _ = inside.pack("nodes.demo").CreatureKinds.execute(KINDS, 2, 50).args
+    creatures, _ = inside.pack("nodes.creatures.models").CreatureKinds.execute(KINDS, 2, 50).args
     with torch.inference_mode():
-        return inside.pack("nodes.parts").EncodeImage.execute(shipped[3], shipped[4], creatures).args[0]
+        return inside.nodes("parts").EncodeImage.execute(shipped[3], shipped[4], creatures).args[0]
 
 
 def find(inside, shipped, pictures, method="shrinkage"):
     with torch.inference_mode():
-        return inside.pack("nodes.directions").FindDirection.execute(shipped[3], shipped[4], pictures, method)
+        return inside.nodes("find_direction").FindDirection.execute(shipped[3], shipped[4], pictures, method)
 
 
 def edit(inside, *inputs, **more):
     with torch.inference_mode():
-        return inside.pack("nodes.direction_edit").DirectionEdit.execute(*inputs, **more).args
+        return inside.nodes("directions").DirectionEdit.execute(*inputs, **more).args
 
 
 def test_a_graph_finds_keeps_and_edits(lab):
@@ -96,7 +96,7 @@ def test_a_file_that_is_written_anew_is_read_anew(lab):
 
 
 def test_folders_give_what_their_pictures_give(inside, shipped, found):
-    first, second = inside.pack("nodes.demo").CreatureKinds.execute(KINDS, 8, 0).args
+    first, second = inside.pack("nodes.creatures.models").CreatureKinds.execute(KINDS, 8, 0).args
     root = inside.base / "input" / "kinds"
     for name, batch in (("without", first), ("with", second)):
         (root / name).mkdir(parents=True)
@@ -119,10 +119,10 @@ def test_the_directions_lie_in_both_spaces(found, shipped):
 
 
 def test_the_published_method_is_the_difference_of_means(inside, shipped):
-    first, second = inside.pack("nodes.demo").CreatureKinds.execute(KINDS, 4, 1).args
+    first, second = inside.pack("nodes.creatures.models").CreatureKinds.execute(KINDS, 4, 1).args
     pictures = {"pictures": "batches", "first": first, "second": second}
     direction = find(inside, shipped, pictures, "difference of means").args[0]
-    encode = inside.pack("nodes.parts").EncodeImage
+    encode = inside.nodes("parts").EncodeImage
     with torch.inference_mode():
         means = [encode.execute(shipped[3], shipped[4], each).args[0].values.mean(dim=0)
                  for each in (first, second)]
@@ -161,9 +161,9 @@ def test_a_direction_of_clip_space_is_applied_before_the_resampler(inside, shipp
 
 
 def test_directions_are_combined_and_freed_of_each_other(inside, found):
-    combine = inside.pack("nodes.direction_edit").CombineDirections.execute
+    combine = inside.nodes("directions").CombineDirections.execute
     first = found[0]
-    second = inside.pack("pit.directions").Direction(torch.randn(16, 64), "tokens", "chance")
+    second = inside.engine("directions").Direction(torch.randn(16, 64), "tokens", source="chance")
     weights = {"mode": "sum", "weight_first": 2.0, "weight_second": -1.0}
     both = combine(first, second, weights).args[0]
     torch.testing.assert_close(both.values, 2 * first.values - second.values)
@@ -172,7 +172,7 @@ def test_directions_are_combined_and_freed_of_each_other(inside, found):
 
 
 def test_a_strip_has_the_original_first(inside):
-    strip = inside.pack("nodes.concepts").LabelledStrip.execute
+    strip = inside.nodes("concepts").LabelledStrip.execute
     images, original = torch.zeros(2, 40, 40, 3), torch.ones(1, 20, 40, 3)
     picture = strip(images, "a\nb", 0, original).args[0][0]
     assert picture.shape[1] == 3 * 40 and picture[-20:, :40].mean() == 1 and picture[-40:, 40:].mean() == 0
@@ -186,7 +186,7 @@ def test_a_strip_has_the_original_first(inside):
 def test_too_few_pictures_are_refused(inside, shipped, counts):
     first, second = (torch.rand(count, 32, 32, 3) for count in counts)
     with pytest.raises(ValueError, match=f"got {counts[0]} and {counts[1]} pictures; it wants at least 2"):
-        inside.pack("nodes.directions").found_directions(
+        inside.nodes("find_direction").found_directions(
             shipped[3], shipped[4],
             [inside.pack("pit.images").to_pil(each) if len(each) else [] for each in (first, second)],
             "shrinkage",
@@ -229,7 +229,7 @@ def test_amounts_that_are_no_numbers_are_refused(inside, found, encoded, amounts
 
 
 def test_what_a_direction_does_not_know_is_named(inside, encoded):
-    bare = inside.pack("pit.directions").Direction(torch.ones(16, 64), "tokens", "scrawny.pt")
+    bare = inside.engine("directions").Direction(torch.ones(16, 64), "tokens", source="scrawny.pt")
     with pytest.raises(ValueError, match="scrawny.pt does not say how far"):
         edit(inside, encoded, bare, "1", "standard deviations")
     with pytest.raises(ValueError, match="scrawny.pt does not say which amount"):
@@ -237,16 +237,16 @@ def test_what_a_direction_does_not_know_is_named(inside, encoded):
 
 
 def test_a_direction_that_does_not_fit_is_refused(inside, shipped, found, encoded):
-    directions, tokens = inside.pack("pit.directions"), inside.pack("pit.tokens")
-    wide = directions.Direction(torch.ones(16, 2048), "tokens", "wide")
+    directions, tokens = inside.engine("directions"), inside.engine("tokens")
+    wide = directions.Direction(torch.ones(16, 2048), "tokens", source="wide")
     with pytest.raises(ValueError, match=r"shape \[16, 2048\]"):
         edit(inside, encoded, wide, "1", "raw")
-    other = directions.Direction(torch.ones(16, 64), "tokens", "other", adapter="another")
+    other = directions.Direction(torch.ones(16, 64), "tokens", source="other", adapter="another")
     with pytest.raises(ValueError, match="other was found with another IP-Adapter"):
         edit(inside, encoded, other, "1", "raw")
     with pytest.raises(ValueError, match="connect the ip_adapter"):
         edit(inside, encoded, found[1], "1", "raw")
-    concept = tokens.Tokens(encoded.values, encoded.uncond, "IP-Prior Sample")
+    concept = tokens.Tokens(encoded.values, encoded.uncond, source="IP-Prior Sample")
     with pytest.raises(ValueError, match="have no image features"):
         edit(inside, concept, found[1], "1", "raw", ip_adapter=shipped[4])
     with pytest.raises(ValueError, match="Token 17 is asked for"):
@@ -256,9 +256,9 @@ def test_a_direction_that_does_not_fit_is_refused(inside, shipped, found, encode
 @pytest.mark.parametrize("name", ["../out", "", "/etc/passwd", "a/b"])
 def test_a_name_that_leads_out_is_refused(inside, found, name):
     with pytest.raises(ValueError, match="Expected a plain name"):
-        inside.pack("nodes.direction_edit").SaveDirection.execute(found[0], name)
+        inside.nodes("directions").SaveDirection.execute(found[0], name)
 
 
 def test_labels_that_do_not_fit_are_refused(inside):
     with pytest.raises(ValueError, match="2 pictures but 3 lines"):
-        inside.pack("nodes.concepts").LabelledStrip.execute(torch.zeros(2, 8, 8, 3), "a\nb\nc", 0)
+        inside.nodes("concepts").LabelledStrip.execute(torch.zeros(2, 8, 8, 3), "a\nb\nc", 0)

@@ -27,7 +27,7 @@ def golden(name, prefix):
 def managed(inside, module, prefix, **sizes):
     """A module of the engine with golden weights, under ComfyUI's management."""
     build = partial(module, **sizes)
-    return inside.pack("nodes.bridge").managed(build, golden("pit_tiny_state.safetensors", prefix))
+    return inside.pack("nodes.bridge.memory").managed(build, golden("pit_tiny_state.safetensors", prefix))
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def encode_parts(inside, clip_vision, ip_adapter):
     """Runs Encode IP+ Parts; returns its PIT_PARTS and the pictures that it shows."""
     def run(*parts, placement="centred", seed=0, reference_slot=False, min_slots=3, reference=None):
         with torch.inference_mode():
-            output = inside.pack("nodes.parts").EncodeParts.execute(
+            output = inside.nodes("parts").EncodeParts.execute(
                 clip_vision, ip_adapter, {f"part{i}": part for i, part in enumerate(parts)}, placement, seed,
                 0.0, reference_slot, min_slots, reference,
             )
@@ -71,10 +71,10 @@ def test_encoding_equals_the_published_one(inside):
     vision = inside.comfy("clip_vision").ClipVisionModel(CLIP_VISION)
     vision.load_sd(clip)
     sizes = {"dim": 32, "depth": 2, "dim_head": 8, "heads": 4, "embedding_dim": 40, "output_dim": 48}
-    resampler = managed(inside, inside.pack("pit.resampler").Resampler, "image_proj.", **sizes)
-    adapter = inside.pack("nodes.types").ManagedIPAdapter("golden", resampler, resampler)
+    resampler = managed(inside, inside.pack("pit.ip_adapter.resampler").Resampler, "image_proj.", **sizes)
+    adapter = inside.nodes("types").ManagedIPAdapter("golden", resampler, resampler)
     with torch.inference_mode():
-        encode_pixels = inside.pack("nodes.bridge").encode_pixels
+        encode_pixels = inside.nodes("encoding").encode_pixels
         tokens, uncond = encode_pixels(vision, adapter, io["pixel_values"].float())
     torch.testing.assert_close(tokens, io["tokens"], rtol=1e-5, atol=2e-5)
     torch.testing.assert_close(uncond, io["uncond_tokens"], rtol=1e-5, atol=2e-5)
@@ -82,15 +82,15 @@ def test_encoding_equals_the_published_one(inside):
 
 def test_sampling_equals_the_published_one(inside):
     io = load_file(GOLDEN / "pit_tiny_io.safetensors")
-    config = inside.pack("pit.checkpoints").PriorConfig(48, 64, 2, 4, 256, False)
+    config = inside.engine("prior_files").PriorConfig(48, 64, 2, 4, 256, False)
     sizes = {"embedding_dim": 48, "hidden_dim": 64, "num_layers": 2, "num_heads": 4}
-    patcher = managed(inside, inside.pack("pit.prior").IPPrior, "prior.", **sizes)
+    patcher = managed(inside, inside.engine("prior").IPPrior, "prior.", **sizes)
     slots = io["sample.cond"][0].unflatten(0, (-1, 16))
     empty = io["sample.empty_tokens"]
-    parts = inside.pack("pit.tokens").Parts(slots, empty, empty, "golden")
-    prior = inside.pack("nodes.types").ManagedPrior("golden", patcher, config)
+    parts = inside.engine("tokens").Parts(slots, empty, empty, source="golden")
+    prior = inside.nodes("types").ManagedPrior("golden", patcher, config)
     with torch.inference_mode():
-        node = inside.pack("nodes.prior").SamplePrior
+        node = inside.nodes("prior").SamplePrior
         tokens = node.execute(prior, parts, 1234, 1, 25, 2.0, "euler", 0.6).args[0]
     expected = io["sample.out_cpu_seed1234_g2"]
     assert (tokens.values - expected).abs().max() < 1e-5 * expected.abs().max()
@@ -137,7 +137,7 @@ def test_the_seed_decides_the_random_places(encode_parts):
 
 
 def test_more_pictures_than_fit_at_once_are_the_same_as_one_by_one(inside, encode_parts):
-    count = inside.pack("nodes.bridge").PICTURES_AT_ONCE + 2
+    count = inside.nodes("encoding").PICTURES_AT_ONCE + 2
     colours = torch.rand(count, 1, 1, 3, generator=torch.Generator().manual_seed(4)).expand(-1, 5, 5, -1)
     together, _ = encode_parts(colours)
     for number in (0, count - 1):
@@ -146,7 +146,7 @@ def test_more_pictures_than_fit_at_once_are_the_same_as_one_by_one(inside, encod
 
 
 def test_each_picture_gives_one_set_of_tokens(inside, clip_vision, ip_adapter):
-    encode = partial(inside.pack("nodes.parts").EncodeImage.execute, clip_vision, ip_adapter)
+    encode = partial(inside.nodes("parts").EncodeImage.execute, clip_vision, ip_adapter)
     transparent = torch.cat([picture(1, 0, 0), torch.zeros(1, 8, 6, 1)], dim=-1)
     with torch.inference_mode():
         tokens = encode(torch.cat([picture(1, 0, 0), picture(1, 1, 1)])).args[0]
@@ -155,7 +155,7 @@ def test_each_picture_gives_one_set_of_tokens(inside, clip_vision, ip_adapter):
 
 
 def test_a_file_in_half_precision_stays_so_in_memory_and_computes_in_single(inside, clip_vision, ip_adapter):
-    encode, half = inside.pack("nodes.parts").EncodeImage.execute, inside.ip_adapter(torch.float16)
+    encode, half = inside.nodes("parts").EncodeImage.execute, inside.ip_adapter(torch.float16)
     weights = [*half.resampler.model.parameters(), *half.cross_attention.model.parameters()]
     assert {weight.dtype for weight in weights} == {torch.float16}
     with torch.inference_mode():
@@ -168,7 +168,7 @@ def test_a_file_in_half_precision_stays_so_in_memory_and_computes_in_single(insi
 def test_an_encoder_of_another_width_is_refused_with_both_widths(inside, ip_adapter):
     wide = inside.tiny.tiny_clip_vision(width=128)
     with pytest.raises(ValueError, match="width 64, .* clip_vision_model of width 128.*CLIP-ViT-H"):
-        inside.pack("nodes.parts").EncodeImage.execute(wide, ip_adapter, picture(0, 0, 0))
+        inside.nodes("parts").EncodeImage.execute(wide, ip_adapter, picture(0, 0, 0))
 
 
 @pytest.fixture
@@ -176,7 +176,7 @@ def sample(inside, prior, encode_parts):
     parts, _ = encode_parts(picture(1, 0, 0))
 
     def run(seed=0, concepts=1, steps=4, guidance=2.0, solver="euler", strength=0.6, start=None):
-        node = inside.pack("nodes.prior").SamplePrior
+        node = inside.nodes("prior").SamplePrior
         with torch.inference_mode():
             output = node.execute(prior, parts, seed, concepts, steps, guidance, solver, strength, start)
         return output.args[0]
@@ -212,7 +212,7 @@ def test_tokens_of_another_width_are_refused_with_both_widths_and_their_source(i
 
 def test_a_cancelled_run_ends_where_it_reports_progress(inside):
     management = inside.comfy("model_management")
-    done = inside.pack("nodes.bridge").progress_bar()
+    done = inside.pack("nodes.bridge.feedback").progress_bar()
     done(1, 3)
     management.interrupt_current_processing()
     with pytest.raises(management.InterruptProcessingException):

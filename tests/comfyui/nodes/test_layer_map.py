@@ -23,7 +23,7 @@ def test_the_walk_over_a_full_size_sdxl_gives_the_published_table(inside):
     operations = inside.comfy("ops").manual_cast
     unet = openai.UNetModel(**SDXL, device="meta", dtype=torch.float16, operations=operations)
     to_comfy = inside.comfy("utils").unet_to_diffusers(SDXL)
-    layers = inside.pack("pit.adapter").attention_layers(unet)
+    layers = inside.pack("pit.unet").attention_layers(unet)
     rows = json.loads(KEYS.read_text())["mapping"]
     assert len(layers) == 70
     for number, (layer, row) in enumerate(zip(layers, rows, strict=True)):
@@ -82,7 +82,7 @@ def test_the_patched_model_predicts_what_diffusers_predicts(inside):
             "text_embeds": pooled, "time_ids": sizes, "image_embeds": [features[:, None]],
         }).sample
         values = adapter.resampler.model(features)
-    tokens = inside.pack("pit.tokens").Tokens(values, values[:1], "a test")
+    tokens = inside.engine("tokens").Tokens(values, values[:1], source="a test")
     found = inside.predict(inside.apply(model, adapter, tokens, weight), images=2, branches=(0,))
     without = inside.predict(model, images=2, branches=(0,))
     scale = expected.abs().max()

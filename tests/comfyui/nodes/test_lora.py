@@ -81,8 +81,8 @@ def saved(path, state, alpha=None):
 
 
 def applied(inside, model, path, strength=1.0, blocks=""):
-    node = inside.pack("nodes.lora")
-    lora = inside.pack("pit.checkpoints").read_lora(path)
+    node = inside.nodes("ip_lora")
+    lora = inside.pack("pit.files.lora").read_lora(path)
     return node.apply_ip_lora(model, lora, path.name, strength, node.parse_block_strengths(blocks))
 
 
@@ -138,7 +138,7 @@ def rendering(inside, model, features):
     adapter = inside.ip_adapter()
     with torch.inference_mode():
         values = adapter.resampler.model(features)
-    tokens = inside.pack("pit.tokens").Tokens(values, values[:1], "a test")
+    tokens = inside.engine("tokens").Tokens(values, values[:1], source="a test")
     return inside.apply(model, adapter, tokens, WEIGHT)
 
 
@@ -241,7 +241,7 @@ def test_the_part_for_the_adapter_reaches_it_in_any_order(
     ({}, "holds no tensors"),
 ])
 def test_bad_files_are_refused(inside, tmp_path, state, message):
-    checkpoints = inside.pack("pit.checkpoints")
+    checkpoints = inside.pack("pit.files.lora")
     with pytest.raises(checkpoints.CheckpointError, match=message):
         checkpoints.read_lora(saved(tmp_path / "bad.safetensors", state))
 
@@ -260,7 +260,7 @@ def test_a_lora_for_another_model_is_refused(inside, model, tmp_path, module, me
 
 @pytest.mark.parametrize("settings", ["[", "[1]", '{"lora_alpha": "x"}', '{"alpha_pattern": {"a": []}}'])
 def test_damaged_settings_are_refused(inside, tmp_path, settings):
-    checkpoints = inside.pack("pit.checkpoints")
+    checkpoints = inside.pack("pit.files.lora")
     path = tmp_path / "adapter_model.safetensors"
     save_file({"unet.mid_block.x.lora_A.weight": torch.ones(4, 8)}, path)
     (tmp_path / "adapter_config.json").write_text(settings)
@@ -272,7 +272,7 @@ def test_damaged_settings_are_refused(inside, tmp_path, settings):
 
 
 def test_the_node_reads_from_the_lora_folders_alone(inside, model, reference, tmp_path, monkeypatch):
-    folder_paths = inside.pack("nodes.bridge").folder_paths
+    folder_paths = inside.pack("nodes.bridge.folders").folder_paths
     _, given, _, _ = reference
     (tmp_path / "loras").mkdir()
     saved(tmp_path / "loras" / "sheet.safetensors", kohya_layout(given))
@@ -280,7 +280,7 @@ def test_the_node_reads_from_the_lora_folders_alone(inside, model, reference, tm
     places = ([str(tmp_path / "loras")], folder_paths.supported_pt_extensions)
     monkeypatch.setitem(folder_paths.folder_names_and_paths, "loras", places)
     folder_paths.filename_list_cache.clear()
-    node = inside.pack("nodes.lora").ApplyIPLora
+    node = inside.nodes("ip_lora").ApplyIPLora
     assert node.validate_inputs("sheet.safetensors") is True
     assert "in=x" in node.validate_inputs("sheet.safetensors", "in=x")
     result = node.execute(model, "sheet.safetensors", 1.0)
@@ -293,7 +293,7 @@ def test_the_node_reads_from_the_lora_folders_alone(inside, model, reference, tm
 
 
 def test_the_prompt_node_writes_the_published_forms(inside):
-    node, prompts = inside.pack("nodes.lora").IPLoraPrompt, inside.pack("pit.lora_prompts")
+    node, prompts = inside.nodes("ip_lora").IPLoraPrompt, inside.engine("ip_lora.prompts")
     assert node.execute({"mode": "character sheet"}).args == (prompts.CHARACTER_SHEET, "")
     assert node.execute({"mode": "scene", "scene": "a cave", "style": "ink"}).args == (
         "ink an imaginary fantasy creature in cave", "")

@@ -6,8 +6,8 @@ import random
 import pytest
 import torch
 
-from pit.demo.lora_dataset import write_scene_dataset
-from pit.training.image_prompt import unet_of_sizes
+from pit.demo.datasets import write_scene_dataset
+from pit.piece_it_together.ip_lora.image_prompt import unet_of_sizes
 from tests.comfyui.nodes.graphs import node
 from tests.comfyui.nodes.test_training import executed, progress_of, run
 
@@ -26,7 +26,7 @@ def train(inside, shipped):
         model, clip, vae, clip_vision, ip_adapter, _ = shipped
         with torch.inference_mode():
             try:
-                return inside.pack("nodes.lora_training").TrainIPLora.execute(
+                return inside.nodes("train_ip_lora").TrainIPLora.execute(
                     model, clip, vae, clip_vision, ip_adapter, name=name, **SETTINGS | changes
                 ).args
             finally:
@@ -106,11 +106,11 @@ def test_batch_and_accumulation_are_those_of_the_preset_unless_given(inside, tra
 def test_the_trained_model_draws_as_the_trainer_does(inside, shipped, train):
     """The UNet of diffusers with the additions, and ComfyUI's with the file, predict the same."""
     model, _ = train("parity", learning_rate=1e-2, on_adapter=True)
-    lora_training, adapter = inside.pack("nodes.lora_training"), shipped[4]
-    lora = inside.pack("pit.checkpoints").read_lora(lora_file(inside, "parity"))
+    lora_training, adapter = inside.nodes("train_ip_lora"), shipped[4]
+    lora = inside.pack("pit.files.lora").read_lora(lora_file(inside, "parity"))
     twin = lora_training.image_prompt_unet(shipped[0], adapter, torch.float32)
-    names = inside.pack("pit.training.image_prompt").crossing_names(twin.unet)
-    inside.pack("pit.lora").merge_lora(twin.unet, lora)
+    names = inside.engine("ip_lora.image_prompt").crossing_names(twin.unet)
+    inside.pack("pit.files.lora").merge_lora(twin.unet, lora)
     for number, name in enumerate(names):
         for kind in "kv":
             module = f"lora_unet_{name.replace('.', '_')}_to_{kind}_ip"
@@ -120,7 +120,7 @@ def test_the_trained_model_draws_as_the_trainer_does(inside, shipped, train):
     latents, context = (torch.randn(2, *shape, generator=generator) for shape in ((4, 16, 16), (77, 64)))
     pooled, tokens = (torch.randn(2, *shape, generator=generator) for shape in ((32,), (16, 64)))
     time_ids = torch.tensor([[128.0, 128, 0, 0, 128, 128]]).expand(2, -1)
-    given = inside.pack("pit.tokens").Tokens(tokens, tokens[:1], "a test")
+    given = inside.engine("tokens").Tokens(tokens, tokens[:1], source="a test")
     patched = inside.apply(model, adapter, given)
     management = inside.comfy("model_management")
     management.load_models_gpu([patched, *patched.model_patches_models()])
@@ -168,7 +168,7 @@ def test_samples_are_shown_while_it_trains(inside, train, cancel_at):
 
 
 def test_sizes_of_sdxl_come_out_as_published(inside):
-    from pit.training.sdxl import CONFIGS
+    from pit.training.stable_diffusion import CONFIGS
     from tests.comfyui.nodes.test_layer_map import SDXL
 
     found = unet_of_sizes(SDXL).config
@@ -199,5 +199,5 @@ def test_a_folder_without_samples_says_what_was_expected(inside, train):
     folder = next(path.name for path in (inside.base / "input").iterdir() if path.name.startswith("empty"))
     with pytest.raises(ValueError, match="Expected targets/NAME.png"):
         train("nothing", folder=f"input/{folder}")
-    train_lora = inside.pack("nodes.lora_training").TrainIPLora
+    train_lora = inside.nodes("train_ip_lora").TrainIPLora
     assert "Train IP-LoRA is set to 'input/x'" in train_lora.validate_inputs("input/x")

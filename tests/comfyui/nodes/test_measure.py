@@ -8,11 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from pit.demo.creature import PARTS, SCENES
-from pit.demo.flaws import FLAWS, draw_flawed
+from pit.demo.drawing.creature import PARTS, SCENES
+from pit.demo.drawing.draw import draw_creature
+from pit.demo.drawing.flaws import FLAWS, draw_flawed
 from pit.demo.measure.picture_table import draw_table, measured_rows
-from pit.demo.reader import as_pictures, load_reader
-from pit.demo.render import draw_creature
+from pit.demo.models.reader import as_pictures, load_reader
 from pit.images import to_pil, to_tensor
 from tests.comfyui.nodes.graphs import node
 
@@ -25,7 +25,7 @@ def creature_parts(inside):
     """Runs Creature Parts; returns its PIT_CREATURE."""
     def run(seed=7, species="mixed", parts=GIVEN):
         wanted = {part: part in parts for part in PARTS}
-        return inside.pack("nodes.demo").CreatureParts.execute(seed, species, **wanted).args[1]
+        return inside.pack("nodes.creatures.models").CreatureParts.execute(seed, species, **wanted).args[1]
 
     return run
 
@@ -36,7 +36,7 @@ def measure(inside):
     def run(pictures, trial, scene="any"):
         images = to_tensor(pictures) if isinstance(pictures, list) else pictures
         with torch.inference_mode():
-            return inside.pack("nodes.measure").MeasureCreatures.execute(images, trial, scene)
+            return inside.pack("nodes.creatures.measure").MeasureCreatures.execute(images, trial, scene)
 
     return run
 

@@ -23,11 +23,11 @@ def test_each_step_loads_what_it_needs_and_freeing_unloads_it(inside, management
     model = inside.tiny.tiny_sdxl()
     assert loaded(management) == []
     with torch.inference_mode():
-        parts = inside.pack("nodes.parts").EncodeParts.execute(
+        parts = inside.nodes("parts").EncodeParts.execute(
             clip_vision, ip_adapter, {"part0": torch.rand(1, 8, 8, 3)}, "centred", 0, 0.0, False, 3).args[0]
         assert loaded(management) == ["CLIPVisionModelProjection", "Resampler"]
         management.unload_all_models()
-        node = inside.pack("nodes.prior").SamplePrior
+        node = inside.nodes("prior").SamplePrior
         tokens = node.execute(prior, parts, 0, 2, 2, 2.0, "euler", 0.6).args[0]
         assert loaded(management) == ["IPPrior"]
         management.unload_all_models()

@@ -14,7 +14,7 @@ HOSTILE = [
 @pytest.fixture
 def folders(inside, tmp_path, monkeypatch):
     """Two folders for IP-Adapters and one for priors, all still to be made."""
-    folder_paths = inside.pack("nodes.bridge").folder_paths
+    folder_paths = inside.pack("nodes.bridge.folders").folder_paths
     extensions = folder_paths.supported_pt_extensions
     paths = {"ipadapter": [tmp_path / "ipadapter", tmp_path / "extra"], "ip_prior": [tmp_path / "ip_prior"]}
     for name, places in paths.items():
@@ -27,12 +27,12 @@ def folders(inside, tmp_path, monkeypatch):
 
 @pytest.fixture
 def load_adapter(inside):
-    return inside.pack("nodes.loading").LoadIPAdapter
+    return inside.nodes("loading").LoadIPAdapter
 
 
 @pytest.fixture
 def load_prior(inside):
-    return inside.pack("nodes.loading").LoadIPPrior
+    return inside.nodes("loading").LoadIPPrior
 
 
 def options(node):
@@ -96,11 +96,11 @@ def test_no_name_leads_out_of_the_folders(folders, load_adapter, name, tmp_path)
 
 
 def test_extra_model_paths_stay_in_front_of_ours(inside, monkeypatch, tmp_path):
-    bridge = inside.pack("nodes.bridge")
+    folders = inside.pack("nodes.bridge.folders")
     table = {"ipadapter": ([str(tmp_path)], set())}
-    monkeypatch.setattr(bridge.folder_paths, "folder_names_and_paths", table)
-    bridge.register_model_folders()
-    models = bridge.folder_paths.models_dir
+    monkeypatch.setattr(folders.folder_paths, "folder_names_and_paths", table)
+    folders.register_model_folders()
+    models = folders.folder_paths.models_dir
     assert table["ipadapter"][0] == [str(tmp_path), f"{models}/ipadapter"]
     assert table["ip_prior"][0] == [f"{models}/ip_prior"]
-    assert table["ip_prior"][1] == table["ipadapter"][1] == bridge.folder_paths.supported_pt_extensions
+    assert table["ip_prior"][1] == table["ipadapter"][1] == folders.folder_paths.supported_pt_extensions

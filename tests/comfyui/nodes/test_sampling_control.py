@@ -19,13 +19,13 @@ def prior(inside):
 def parts(inside):
     slots = torch.cat([inside.tokens(3).values, inside.tokens(1, seed=1).values])
     empty = inside.tokens(1, seed=1).values
-    return inside.pack("pit.tokens").Parts(slots, empty, empty, "the parts of a test")
+    return inside.engine("tokens").Parts(slots, empty, empty, source="the parts of a test")
 
 
 @pytest.fixture
 def sample(inside, prior, parts):
     def run(concepts=4, seed=0, solver="euler", prior=prior, **settings):
-        node = inside.pack("nodes.prior").SamplePrior
+        node = inside.nodes("prior").SamplePrior
         with torch.inference_mode():
             return node.execute(prior, parts, seed, concepts, 4, 2.0, solver, 0.6, **settings).args[0].values
 
@@ -44,7 +44,7 @@ def test_shuffled_parts_depend_on_the_seed_of_the_concept_alone(sample):
 
 
 def test_a_batch_too_large_for_memory_is_halved_until_it_fits(inside, sample, monkeypatch):
-    whole, module, sizes = sample(5, start=inside.tokens(5)), inside.pack("nodes.prior"), []
+    whole, module, sizes = sample(5, start=inside.tokens(5)), inside.nodes("prior"), []
     sample_prior = module.sample_prior
 
     def short_of_memory(prior, parts, **settings):
@@ -63,7 +63,7 @@ def test_one_concept_too_large_for_memory_and_other_errors_are_told(inside, samp
         raise error
 
     for error in (torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("mat1 and mat2 do not fit")):
-        monkeypatch.setattr(inside.pack("nodes.prior"), "sample_prior", partial(fail, error))
+        monkeypatch.setattr(inside.nodes("prior"), "sample_prior", partial(fail, error))
         with pytest.raises(type(error), match=str(error)):
             sample(2)
 
@@ -78,7 +78,7 @@ def test_guidance_can_end_early_and_must_not_end_before_it_begins(sample):
 
 def test_a_negative_part_is_led_away_from(sample, inside, parts, prior):
     weighed = parts.weighed(0, -1.0)
-    node = inside.pack("nodes.prior").SamplePrior
+    node = inside.nodes("prior").SamplePrior
     with torch.inference_mode():
         away = node.execute(prior, weighed, 0, 4, 4, 2.0, "euler", 0.6).args[0].values
         without = node.execute(prior, parts.weighed(0, 0.0), 0, 4, 4, 2.0, "euler", 0.6).args[0].values
@@ -124,14 +124,14 @@ class Shown:
 
 
 def test_the_creature_models_show_what_the_concepts_come_to(inside):
-    outputs = inside.pack("nodes.demo").LoadCreatureModels.execute().args
+    outputs = inside.pack("nodes.creatures.models").LoadCreatureModels.execute().args
     prior, adapter, clip_vision = outputs[5], outputs[4], outputs[3]
     picture = torch.ones(1, 64, 64, 3)
     with torch.inference_mode():
-        parts = inside.pack("nodes.parts").EncodeParts.execute(
+        parts = inside.nodes("parts").EncodeParts.execute(
             clip_vision, adapter, {"part0": picture}, "centred", 0, 0.0, False, 3).args[0]
         with Shown(inside) as pictures:
-            inside.pack("nodes.prior").SamplePrior.execute(prior, parts, 0, 5, 8, 2.0, "euler", 0.6)
+            inside.nodes("prior").SamplePrior.execute(prior, parts, 0, 5, 8, 2.0, "euler", 0.6)
     value, total, wall = pictures[-1]
     assert (value, total, wall.size) == (8, 8, (3 * SIZE, 2 * SIZE))
     colours = wall.crop((0, 0, SIZE, SIZE)).getcolors(maxcolors=10**6)
@@ -152,11 +152,11 @@ def test_wide_priors_work_in_bfloat16_where_the_processor_does(
     inside, monkeypatch, hidden_dim, has_bf16, expected
 ):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has_bf16}, raising=False)
-    assert inside.pack("nodes.bridge").prior_dtype(hidden_dim) == expected
+    assert inside.nodes("loading").prior_dtype(hidden_dim) == expected
 
 
 def test_a_prior_in_bfloat16_samples_nearly_the_same(inside, sample, monkeypatch):
-    monkeypatch.setattr(inside.pack("nodes.loading"), "prior_dtype", lambda width: torch.bfloat16)
+    monkeypatch.setattr(inside.nodes("loading"), "prior_dtype", lambda width: torch.bfloat16)
     narrow = inside.prior()
     assert {weight.dtype for weight in narrow.patcher.model.parameters()} == {torch.bfloat16}
     found, expected = sample(prior=narrow), sample()

@@ -30,7 +30,7 @@ def filled_clip(inside, config):
 
 def write_configs(folder, unet):
     """The configuration files of an SDXL of these sizes."""
-    from pit.training.sdxl import CONFIGS
+    from pit.training.stable_diffusion import CONFIGS
 
     shutil.copytree(CONFIGS, folder)
     sizes = {
@@ -52,7 +52,7 @@ def unet_state(model):
 @pytest.mark.parametrize("velocity", [False, True])
 def test_a_single_file_gives_the_renderer(inside, tmp_path, velocity):
     diffusers = pytest.importorskip("diffusers")
-    from pit.training.sdxl import load_renderer
+    from pit.piece_it_together.ip_lora.base import load_renderer
 
     model = inside.tiny.tiny_sdxl()
     state = {key: value.contiguous() for key, value in unet_state(model).items()}
@@ -78,7 +78,7 @@ def test_a_single_file_gives_the_renderer(inside, tmp_path, velocity):
 def test_a_single_file_gives_the_encoders(inside, tmp_path):
     """Text encoders as OpenCLIP and transformers name their weights, and the VAE, all out of one file."""
     diffusers = pytest.importorskip("diffusers")
-    from pit.training.sdxl import load_encoders
+    from pit.piece_it_together.ip_lora.base import load_encoders
     from tests.training.tiny_renderer import tiny_encoders
 
     model = inside.tiny.tiny_sdxl()

@@ -14,12 +14,12 @@ def finished(lab, graph):
 
 @pytest.fixture(scope="module")
 def nodes(inside):
-    return inside.pack("nodes.token_library")
+    return inside.nodes("tokens")
 
 
 def loaded(inside, nodes, name):
     """What Load IP+ Tokens gives for a file that Save IP+ Tokens has written."""
-    inside.pack("nodes.bridge").folder_paths.filename_list_cache.clear()
+    inside.pack("nodes.bridge.folders").folder_paths.filename_list_cache.clear()
     return nodes.LoadTokens.execute(f"{name}.safetensors").args[0]
 
 
@@ -45,17 +45,19 @@ def test_a_file_gives_the_very_tokens(inside, nodes):
 def test_another_ip_adapter_is_named_where_tokens_are_used(inside, shipped, nodes):
     pictures = torch.rand(1, 32, 32, 3)
     with torch.inference_mode():
-        tokens = inside.pack("nodes.parts").EncodeImage.execute(shipped[3], shipped[4], pictures).args[0]
+        tokens = inside.nodes("parts").EncodeImage.execute(shipped[3], shipped[4], pictures).args[0]
     nodes.SaveTokens.execute(tokens, "creature")
     kept = loaded(inside, nodes, "creature")
     assert kept.adapter == shipped[4].stamp and torch.equal(kept.features, tokens.features)
     inside.apply(shipped[0], shipped[4], kept)
-    other = inside.pack("pit.tokens").Tokens(kept.values, kept.uncond, "a file", "0123", {"adapter": "old"})
+    other = inside.engine("tokens").Tokens(
+        kept.values, kept.uncond, source="a file", adapter="0123", notes={"adapter": "old"}
+    )
     with pytest.raises(ValueError, match=r"a file were made with the IP-Adapter old \(0123\), but"):
         inside.apply(shipped[0], shipped[4], other)
     with pytest.raises(ValueError, match="belong to different IP-Adapters"):
         nodes.BatchConcepts.execute({"tokens0": kept, "tokens1": other})
-    blend = inside.pack("nodes.concepts").BlendConcepts
+    blend = inside.nodes("concepts").BlendConcepts
     with pytest.raises(ValueError, match="belong to different IP-Adapters"):
         blend.execute(kept, other, "0.5", "linear")
 

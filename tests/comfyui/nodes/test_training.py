@@ -107,7 +107,7 @@ def train(inside, tokens):
     def run(name, steps=24, preset="recommended", start_from="nothing", cache=tokens, preview=None):
         with torch.inference_mode():
             try:
-                return inside.pack("nodes.training").TrainPrior.execute(
+                return inside.nodes("train_prior").TrainPrior.execute(
                     cache, name, preset, steps, batch=4, learning_rate=0.0, start_from=start_from,
                     save_every=8, seed=0, hidden_dim=32, layers=1, heads=2, preview=preview,
                 ).args
@@ -176,13 +176,13 @@ def test_the_other_presets_train(train, preset):
 
 def creatures(inside, count=30):
     with torch.inference_mode():
-        return inside.pack("nodes.datasets").CreatureDataset.execute(count, 0.3, 0, "creatures").args[0]
+        return inside.nodes("datasets").CreatureDataset.execute(count, 0.3, 0, "creatures").args[0]
 
 
 def encode(inside, shipped, dataset, name):
     """The folder of the cache, and the report."""
     with torch.inference_mode():
-        return inside.pack("nodes.training").EncodeDataset.execute(
+        return inside.nodes("train_prior").EncodeDataset.execute(
             shipped[3], shipped[4], dataset, name, 2, 0.0, 0, 0).args
 
 
@@ -193,10 +193,10 @@ def creature_tokens(inside, shipped):
 def training_preview(inside, shipped):
     model, clip, vae, clip_vision, ip_adapter, _ = shipped
     with torch.inference_mode():
-        parts = inside.pack("nodes.parts").EncodeParts.execute(
+        parts = inside.nodes("parts").EncodeParts.execute(
             clip_vision, ip_adapter, {"part0": torch.rand(1, 8, 8, 3)}, "centred", 0, 0.0, False, 3).args[0]
         words = clip.encode_from_tokens_scheduled(clip.tokenize("a creature"))
-        return inside.pack("nodes.preview").MakeTrainingPreview.execute(
+        return inside.nodes("training_preview").MakeTrainingPreview.execute(
             {"samples": torch.zeros(2, 4, 16, 16)}, model=model, vae=vae, ip_adapter=ip_adapter,
             positive=words, negative=words, parts=parts, seed=0, steps=2, cfg=2.0, guidance=2.0).args[0]
 
@@ -206,10 +206,10 @@ def to_picture(inside, image):
 
 
 def test_the_command_line_makes_the_same_cache(inside, shipped, tmp_path):
-    from pit.training.cache import open_cache
-    from pit.training.dataset import read_dataset
-    from pit.training.encode import encode_dataset
-    from pit.training.encoders import creature_encoder
+    from pit.demo.models.renderer import creature_encoder
+    from pit.piece_it_together.training.cache import open_cache
+    from pit.piece_it_together.training.dataset import read_dataset
+    from pit.piece_it_together.training.encode import encode_dataset
 
     dataset = creatures(inside)
     folder, _ = encode(inside, shipped, dataset, "compared")
@@ -226,7 +226,7 @@ def test_the_command_line_makes_the_same_cache(inside, shipped, tmp_path):
 
 
 def test_cancel_while_encoding_keeps_what_is_complete(inside, shipped, cancel_at):
-    from pit.training.cache import open_cache
+    from pit.piece_it_together.training.cache import open_cache
 
     dataset = creatures(inside)
     cancel_at(2)

@@ -1,0 +1,1 @@
+"""ComfyUI's side, shared by all systems: folders, memory, feedback."""

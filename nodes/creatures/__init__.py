@@ -1,0 +1,1 @@
+"""The creature domain: miniature models, drawings and measures."""

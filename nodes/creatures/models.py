@@ -1,0 +1,250 @@
+"""The creature domain: miniature models as native ComfyUI objects, and parts to play with."""
+from __future__ import annotations
+
+from dataclasses import replace
+
+import comfy.clip_vision
+import comfy.model_management
+import comfy.model_patcher
+import comfy.ops
+import comfy.sd
+import comfy.supported_models
+import comfy.utils
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ...pit.demo.drawing.creature import PARTS, SPECIES, creature_from_seed
+from ...pit.demo.drawing.edits import EDITS, both_classes
+from ...pit.demo.measure.trials import Trial, whole_view
+from ...pit.demo.models.preview import TokenPreview
+from ...pit.demo.models.sizes import (
+    AUTOENCODER_CHANNELS,
+    ENCODER_SIZE,
+    PICTURE_SIZE,
+    TEXT_G,
+    TEXT_L,
+    TIME_ID_DIM,
+    TIME_IDS,
+    UNET_CHANNELS,
+    UNET_DEPTHS,
+    UNET_HEAD_DIM,
+    VISION,
+)
+from ...pit.demo.models.vision import CreatureVision
+from ...pit.demo.models.weights import (
+    IP_ADAPTER,
+    IP_PRIOR,
+    PREVIEW,
+    RENDERER,
+    read_weights,
+    weight_file,
+    with_prefix,
+)
+from ...pit.demo.models.weights import VISION as VISION_FILE
+from ...pit.images import to_tensor
+from ..bridge.feedback import progress_bar
+from ..bridge.memory import managed
+from ..piece_it_together.loading import load_ip_adapter, load_prior
+from ..piece_it_together.types import CATEGORY, CreatureType, IPAdapterType, PriorType
+
+MIXED = "mixed"
+CHOSEN_FIRST = ("horns", "wings", "tail")
+
+
+class MiniatureSDXL(comfy.supported_models.SDXL):
+    """SDXL's structure at the creature models' widths."""
+
+    unet_config = {
+        "image_size": 32,
+        "in_channels": 4,
+        "out_channels": 4,
+        "model_channels": UNET_CHANNELS[0],
+        "channel_mult": [width // UNET_CHANNELS[0] for width in UNET_CHANNELS],
+        "num_res_blocks": [1, 1, 1],
+        "use_spatial_transformer": True,
+        "use_linear_in_transformer": True,
+        "transformer_depth": list(UNET_DEPTHS),
+        "transformer_depth_middle": UNET_DEPTHS[-1],
+        "transformer_depth_output": [depth for depth in UNET_DEPTHS for _ in range(2)],
+        "context_dim": TEXT_L["hidden_size"] + TEXT_G["hidden_size"],
+        "num_classes": "sequential",
+        "adm_in_channels": TEXT_G["hidden_size"] + TIME_IDS * TIME_ID_DIM,
+        "use_temporal_attention": False,
+        "use_temporal_resblock": False,
+        "legacy": False,
+    }
+    unet_extra_config = {"num_heads": -1, "num_head_channels": UNET_HEAD_DIM}
+
+
+class CreatureClipVision(comfy.clip_vision.ClipVisionModel):
+    """ComfyUI's CLIP_VISION with the miniature's convolutional trunk for a vision transformer."""
+
+    def __init__(self) -> None:
+        super().__init__({
+            "model_type": "clip_vision_model", "image_size": ENCODER_SIZE, "patch_size": ENCODER_SIZE,
+            "num_channels": 3, "hidden_size": VISION["channels"][-1], "hidden_act": "gelu",
+            "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 1,
+        })
+        offload = self.patcher.offload_device
+        self.model = CreatureVision(comfy.ops.manual_cast, dtype=self.dtype, device=offload).eval()
+        self.patcher = comfy.model_patcher.CoreModelPatcher(
+            self.model, load_device=self.load_device, offload_device=offload
+        )
+
+
+def load_unet(state: dict[str, Tensor]) -> comfy.model_patcher.ModelPatcher:
+    """The MODEL, from weights in diffusers' layout."""
+    config = MiniatureSDXL(MiniatureSDXL.unet_config)
+    names = comfy.utils.unet_to_diffusers(config.unet_config)
+    state = {names[key]: value for key, value in state.items()}
+    device = comfy.model_management.get_torch_device()
+    offload = comfy.model_management.unet_offload_device()
+    dtype = comfy.model_management.unet_dtype(model_params=comfy.utils.calculate_parameters(state))
+    cast = comfy.model_management.unet_manual_cast(dtype, device, config.supported_inference_dtypes)
+    config.set_inference_dtype(dtype, cast, device=device)
+    model = config.get_model({"v_pred": torch.tensor([])}, device=offload)
+    patcher = comfy.model_patcher.CoreModelPatcher(model, load_device=device, offload_device=offload)
+    model.load_model_weights(state, assign=patcher.is_dynamic())
+    return patcher
+
+
+def load_text_encoders(state: dict[str, Tensor]) -> comfy.sd.CLIP:
+    """The CLIP: two encoders, as SDXL's."""
+    state = {key: value for key, value in state.items() if key.startswith(("clip_l.", "clip_g."))}
+    target = MiniatureSDXL(MiniatureSDXL.unet_config).clip_target()
+    config_g = TEXT_G | {"projection_dim": TEXT_G["hidden_size"]}
+    options = {"clip_l_model_config": TEXT_L, "clip_g_model_config": config_g}
+    parameters = comfy.utils.calculate_parameters(state)
+    return comfy.sd.CLIP(target, parameters=parameters, state_dict=state, model_options=options)
+
+
+def load_autoencoder(state: dict[str, Tensor]) -> comfy.sd.VAE:
+    """The VAE."""
+    first = AUTOENCODER_CHANNELS[0]
+    layout = {
+        "double_z": True, "z_channels": 4, "resolution": PICTURE_SIZE, "in_channels": 3, "out_ch": 3,
+        "ch": first, "ch_mult": [width // first for width in AUTOENCODER_CHANNELS], "num_res_blocks": 1,
+        "attn_resolutions": [], "dropout": 0.0,
+    }
+    return comfy.sd.VAE(sd=state, config={"params": {"ddconfig": layout, "embed_dim": 4}})
+
+
+def load_clip_vision() -> CreatureClipVision:
+    """The CLIP_VISION."""
+    clip_vision = CreatureClipVision()
+    clip_vision.load_sd(read_weights(VISION_FILE))
+    return clip_vision
+
+
+def load_preview() -> comfy.model_patcher.ModelPatcher:
+    """What makes small pictures of the tokens while they are sampled."""
+    return managed(TokenPreview, read_weights(PREVIEW))
+
+
+class LoadCreatureModels(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PiT_LoadCreatureModels",
+            display_name="Load Creature Models",
+            category=CATEGORY,
+            description=(
+                "The miniature models that come with the pack: the whole chain, trained on drawn creatures."
+            ),
+            search_aliases=["demo models", "piece it together demo"],
+            inputs=[],
+            outputs=[
+                io.Model.Output(), io.Clip.Output(), io.Vae.Output(), io.ClipVision.Output(),
+                IPAdapterType.Output(display_name="ip_adapter"), PriorType.Output(display_name="prior"),
+            ],
+        )
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        state = read_weights(RENDERER)
+        return io.NodeOutput(
+            load_unet(with_prefix(state, "unet.")), load_text_encoders(state),
+            load_autoencoder(with_prefix(state, "vae.")), load_clip_vision(),
+            load_ip_adapter(weight_file(IP_ADAPTER), IP_ADAPTER),
+            replace(load_prior(weight_file(IP_PRIOR), IP_PRIOR), preview=load_preview()),
+        )
+
+
+class CreatureParts(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PiT_CreatureParts",
+            display_name="Creature Parts",
+            category=CATEGORY,
+            description=(
+                "Draws parts of a creature on white, one picture each, to try the creature models with."
+            ),
+            search_aliases=["demo parts"],
+            inputs=[
+                io.Int.Input(
+                    "seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True,
+                    tooltip="Which creature the parts are taken from.",
+                ),
+                io.Combo.Input(
+                    "species", options=[MIXED, *SPECIES], default=MIXED,
+                    tooltip="The species of the creature; mixed draws every part freely.",
+                ),
+                *(
+                    io.Boolean.Input(part, default=part in CHOSEN_FIRST, tooltip=f"Draw the {part}.")
+                    for part in PARTS
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="parts"), CreatureType.Output(display_name="creature"),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, seed: int, species: str, **wanted: bool) -> io.NodeOutput:
+        mixed = species == MIXED
+        creature = creature_from_seed(seed, 0.0 if mixed else 1.0, None if mixed else species)
+        chosen = [part for part in creature.parts if wanted[part]]
+        if not chosen:
+            asked = ", ".join(part for part in PARTS if wanted[part]) or "no part"
+            raise ValueError(
+                f"Creature Parts was asked for {asked}, but this creature has {', '.join(creature.parts)}. "
+                "Choose one of these, or another seed."
+            )
+        trial = Trial(creature, tuple(chosen))
+        return io.NodeOutput(to_tensor(trial.part_pictures()), trial)
+
+
+class CreatureKinds(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PiT_CreatureKinds",
+            display_name="Creature Kinds",
+            category=CATEGORY,
+            description="Draws creatures of two kinds that differ in one thing, to find a direction from.",
+            search_aliases=["demo classes", "direction pictures"],
+            inputs=[
+                io.Combo.Input(
+                    "difference", options=list(EDITS), default=next(iter(EDITS)),
+                    tooltip="What the first kind lacks and the second has.",
+                ),
+                io.Int.Input("count", default=32, min=1, max=1024, tooltip="Pictures of each kind."),
+                io.Int.Input(
+                    "seed", default=0, min=0, max=0xffffffffffffffff,
+                    control_after_generate=io.ControlAfterGenerate.fixed, tooltip="Which creatures.",
+                ),
+            ],
+            outputs=[io.Image.Output(display_name="first"), io.Image.Output(display_name="second")],
+        )
+
+    @classmethod
+    def execute(cls, difference: str, count: int, seed: int) -> io.NodeOutput:
+        done, kinds = progress_bar(), both_classes(difference, count, seed)
+        pictures: tuple[list, list] = ([], [])
+        for number, (kind, drawn) in enumerate(zip(kinds, pictures, strict=True)):
+            for index, creature in enumerate(kind):
+                drawn.append(whole_view(creature))
+                done(number * count + index + 1, 2 * count)
+        return io.NodeOutput(*map(to_tensor, pictures))

@@ -1,0 +1,1 @@
+"""Piece it Together as nodes."""

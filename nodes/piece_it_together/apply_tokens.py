@@ -1,0 +1,280 @@
+"""IP+ tokens into the cross-attention of a model, as a patch that lives beside those of other packs."""
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from comfy.ldm.modules.attention import optimized_attention
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import CallbacksMP, WrappersMP
+from comfy_api.latest import io
+from torch import Tensor
+
+from ...pit.ip_adapter.attention import attend_to_tokens, tokens_for_batch
+from ...pit.piece_it_together.tokens import Tokens
+from ...pit.unet import AttentionLayer, attention_layers
+from .types import CATEGORY, IPAdapterType, ManagedIPAdapter, TokensType
+
+PATCH_KEY = "piece_it_together"
+GREY_PICTURE = "grey picture"
+SAME_TOKENS = "same tokens"
+
+
+def is_active(sigmas: Tensor, start: float, end: float) -> Tensor:
+    """Whether a step lies between two sigmas, as a tensor: reading it back would stall the GPU."""
+    return (sigmas[0] <= start) & (sigmas[0] >= end)
+
+
+class TokenLayout:
+    """What the layers of one Apply IP+ Tokens share, laid out once in every call of the model.
+
+    It wraps that call, and so runs outside of what torch.compile sees: inside, the order of the branches
+    would be baked into the graph, since ComfyUI's own node compiles without guards on `transformer_options`.
+    What the layers need travels in these options, as tensors.
+    """
+
+    def __init__(self, tokens: Tensor, uncond: Tensor, weight: float, sigma_start: float, sigma_end: float):
+        self.given = tokens, uncond
+        self.tokens, self.uncond = self.given
+        self.weight = weight
+        self.sigmas = sigma_start, sigma_end
+
+    def __call__(
+        self, executor: Callable[..., Tensor], x: Tensor, t: Tensor, c_concat: Tensor | None,
+        c_crossattn: Tensor | None, control: dict | None, transformer_options: dict, **conditions,
+    ) -> Tensor:
+        """A wrapper of `BaseModel.apply_model`."""
+        branches, sigmas = transformer_options["cond_or_uncond"], transformer_options["sigmas"]
+        tokens = tokens_for_batch(self.tokens, self.uncond, branches, x.shape[0]).to(x.device)
+        scale = self.weight * is_active(sigmas, *self.sigmas)
+        earlier = transformer_options.get(PATCH_KEY, [])
+        transformer_options = {**transformer_options, PATCH_KEY: [*earlier, (tokens, scale)]}
+        return executor(x, t, c_concat, c_crossattn, control, transformer_options, **conditions)
+
+    def to(self, device_or_dtype: torch.device | torch.dtype) -> TokenLayout:
+        """ComfyUI calls this before sampling and when it frees the model, with a device and with a type."""
+        if isinstance(device_or_dtype, torch.device):
+            self.tokens, self.uncond = (tokens.to(device_or_dtype) for tokens in self.given)
+        return self
+
+
+class AdapterLoras:
+    """LoRAs on an IP-Adapter's own projections, one after the other; a model carries them as an attachment.
+
+    They reach the adapters of every Apply IP+ Tokens, before or after the LoRA; each adapter has one clone.
+    """
+
+    def __init__(self, changes: Sequence[Callable[[ModelPatcher], ModelPatcher]] = ()):
+        """A change makes a patched clone of a patcher of `pit.adapter.ImageCrossAttention`."""
+        self.changes = tuple(changes)
+        self.clones: dict[ModelPatcher, ModelPatcher] = {}
+
+    def applied(self, weights: ModelPatcher) -> ModelPatcher:
+        """The weights as all changes leave them."""
+        if weights not in self.clones:
+            changed = weights
+            for change in self.changes:
+                changed = change(changed)
+            self.clones[weights] = changed
+        return self.clones[weights]
+
+
+def adapter_loras(model: ModelPatcher) -> AdapterLoras:
+    """Those that were applied to a model."""
+    return model.get_attachment(PATCH_KEY) or AdapterLoras()
+
+
+class TokenAttention:
+    """Decoupled cross-attention of one layer, in the slot where ComfyUI lets a patch replace the attention.
+
+    The slot takes one patch, so this one calls the patch that it found there for the text half. Packs that
+    stack on a patch by its `add` (as IPAdapter_plus does) can do so here.
+    """
+
+    def __init__(
+        self, weights: ModelPatcher, loras: AdapterLoras, layer: int, layout: TokenLayout, place: int,
+        previous: Callable | None,
+    ):
+        """`place` is the number of Apply IP+ Tokens before this one, `previous` the patch in the slot."""
+        self.weights = weights
+        self.patcher = loras.applied(weights)
+        self.layer = weights.model[layer]
+        self.layout = layout
+        self.place = place
+        self.previous = previous
+        self.added: list[tuple[Callable, dict]] = []
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, extra_options: dict) -> Tensor:
+        heads, (tokens, scale) = extra_options["n_heads"], extra_options[PATCH_KEY][self.place]
+        attention = partial(optimized_attention, attn_precision=extra_options["attn_precision"],
+                            transformer_options=extra_options)
+        out = self.previous(q, k, v, extra_options) if self.previous else attention(q, k, v, heads)
+        out = out + attend_to_tokens(self.layer, q, tokens, scale, heads, attention)
+        for callback, options in self.added:
+            active = is_active(extra_options["sigmas"], options["sigma_start"], options["sigma_end"])
+            out = torch.where(active, out + callback(out, q, k, v, extra_options, **options), out)
+        return out.to(q.dtype)
+
+    def add(self, callback: Callable, **options) -> None:
+        """Let another pack add `callback(out, q, k, v, extra_options, **options)` between its sigmas."""
+        self.added.append((callback, options))
+
+    def copy(self) -> TokenAttention:
+        """The same patch with its own list of what others added."""
+        twin = copy.copy(self)
+        twin.added = list(self.added)
+        return twin
+
+    def with_loras(self, loras: AdapterLoras) -> TokenAttention:
+        """The same patch with other LoRAs on its adapter, and so with those of ours below it."""
+        twin = self.copy()
+        twin.patcher = loras.applied(self.weights)
+        if isinstance(twin.previous, TokenAttention):
+            twin.previous = twin.previous.with_loras(loras)
+        return twin
+
+    def models(self) -> list[ModelPatcher]:
+        """The managed weights that ComfyUI has to load together with the model."""
+        return [self.patcher, *(self.previous.models() if hasattr(self.previous, "models") else ())]
+
+    def to(self, device_or_dtype: torch.device | torch.dtype) -> TokenAttention:
+        """As `TokenLayout.to`."""
+        self.layout.to(device_or_dtype)
+        if hasattr(self.previous, "to"):
+            self.previous = self.previous.to(device_or_dtype)
+        return self
+
+    def cleanup(self) -> None:
+        """ComfyUI calls this after sampling, for what a patch has kept; the one in the slot may have."""
+        if hasattr(self.previous, "cleanup"):
+            self.previous.cleanup()
+
+
+def attention_patches(model: ModelPatcher) -> dict[tuple, Callable]:
+    """The patches in the cross-attention of a model, ours and others'."""
+    return model.model_options["transformer_options"].get("patches_replace", {}).get("attn2", {})
+
+
+def separate_patches(original: ModelPatcher, clone: ModelPatcher) -> None:
+    """Give a clone patches of its own: what a pack adds to them later must not reach the original."""
+    patches = attention_patches(clone)
+    for key, patch in patches.items():
+        if isinstance(patch, TokenAttention):
+            patches[key] = patch.copy()
+
+
+def with_adapter_lora(model: ModelPatcher, change: Callable[[ModelPatcher], ModelPatcher]) -> ModelPatcher:
+    """A clone of the model with one more LoRA on the adapters of all its Apply IP+ Tokens."""
+    changed = model.clone()
+    loras = AdapterLoras([*adapter_loras(model).changes, change])
+    changed.set_attachments(PATCH_KEY, loras)
+    patches = attention_patches(changed)
+    for key, patch in patches.items():
+        if isinstance(patch, TokenAttention):
+            patches[key] = patch.with_loras(loras)
+    return changed
+
+
+def matching_layers(model: ModelPatcher, ip_adapter: ManagedIPAdapter) -> list[AttentionLayer]:
+    """The model's cross-attention layers in the adapter's order. Raises ValueError if the two do not fit."""
+    unet = model.get_model_object("diffusion_model")
+    layers = attention_layers(unet) if hasattr(unet, "input_blocks") else []
+    wanted, found = ip_adapter.cross_attention.model.inner_dims, [layer.inner_dim for layer in layers]
+    if found != wanted:
+        raise ValueError(
+            f"{ip_adapter.name} has weights for {_describe(wanted)}, but the model has {_describe(found)}. "
+            "Use a model of the kind that the IP-Adapter was made for: SDXL for ip-adapter-plus_sdxl_vit-h."
+        )
+    return layers
+
+
+def _describe(widths: list[int]) -> str:
+    return f"{len(widths)} cross-attention layers of the widths {sorted(set(widths))}"
+
+
+def patch_model(model: ModelPatcher, ip_adapter: ManagedIPAdapter, layout: TokenLayout) -> ModelPatcher:
+    """A clone of the model whose cross-attention also attends to the tokens."""
+    layers = matching_layers(model, ip_adapter)
+    patched = model.clone()
+    place = len(patched.get_wrappers(WrappersMP.APPLY_MODEL, PATCH_KEY))
+    patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, PATCH_KEY, layout)
+    present, loras = attention_patches(patched), adapter_loras(patched)
+    for number, layer in enumerate(layers):
+        block = (layer.block, layer.number)
+        previous = present.get((*block, layer.index), present.get(block))
+        patch = TokenAttention(ip_adapter.cross_attention, loras, number, layout, place, previous)
+        patched.set_model_attn2_replace(patch, *block, layer.index)
+    patched.remove_callbacks_with_key(CallbacksMP.ON_CLONE, PATCH_KEY)
+    patched.add_callback_with_key(CallbacksMP.ON_CLONE, PATCH_KEY, separate_patches)
+    return patched
+
+
+def check_adapter(tokens: Tokens, ip_adapter: ManagedIPAdapter) -> None:
+    """Raise ValueError if it is known that tokens were made with another IP-Adapter."""
+    if tokens.adapter and ip_adapter.stamp and tokens.adapter != ip_adapter.stamp:
+        maker = tokens.notes.get("adapter", "of unknown name")
+        raise ValueError(
+            f"The tokens from {tokens.source} were made with the IP-Adapter {maker} ({tokens.adapter}), but "
+            f"{ip_adapter.name} ({ip_adapter.stamp}) is connected. Connect the one that they were made with."
+        )
+
+
+def apply_tokens(
+    model: ModelPatcher, ip_adapter: ManagedIPAdapter, tokens: Tokens, weight: float = 1.0,
+    start: float = 0.0, end: float = 1.0, negative: str = GREY_PICTURE,
+) -> ModelPatcher:
+    """A clone of the model that renders the tokens. Raises ValueError if the three do not fit together."""
+    if tokens.width != ip_adapter.token_dim:
+        raise ValueError(
+            f"{ip_adapter.name} reads tokens of width {ip_adapter.token_dim}, but those from "
+            f"{tokens.source} have width {tokens.width}. Use the IP-Adapter that they were made with."
+        )
+    check_adapter(tokens, ip_adapter)
+    uncond = tokens.values if negative == SAME_TOKENS else tokens.uncond
+    sigma = model.get_model_object("model_sampling").percent_to_sigma
+    layout = TokenLayout(tokens.values, uncond, weight, sigma(start), sigma(end))
+    return patch_model(model, ip_adapter, layout)
+
+
+class ApplyTokens(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PiT_ApplyTokens",
+            display_name="Apply IP+ Tokens",
+            category=CATEGORY,
+            description="Makes a model render IP+ tokens, each concept in its own image of the latent batch.",
+            search_aliases=["ipadapter apply", "ip adapter plus", "image prompt"],
+            inputs=[
+                io.Model.Input("model", tooltip="The SDXL model that renders the concepts."),
+                IPAdapterType.Input("ip_adapter", tooltip="The IP-Adapter that the tokens were made with."),
+                TokensType.Input("tokens", tooltip="One set for all images or one for each."),
+                io.Float.Input(
+                    "weight", default=1.0, min=-1.0, max=3.0, step=0.05,
+                    tooltip="How much the tokens count beside the text; 1 as published.",
+                ),
+                io.Float.Input(
+                    "start", default=0.0, min=0.0, max=1.0, step=0.01, advanced=True,
+                    tooltip="Share of the sampling after which the tokens begin to act.",
+                ),
+                io.Float.Input(
+                    "end", default=1.0, min=0.0, max=1.0, step=0.01, advanced=True,
+                    tooltip="Share of the sampling after which the tokens no longer act.",
+                ),
+                io.Combo.Input(
+                    "negative", options=[GREY_PICTURE, SAME_TOKENS], default=GREY_PICTURE,
+                    tooltip="What the negative branch sees: an encoded grey picture as published, or the "
+                            "same tokens, so that guidance acts on the text alone as for IP-LoRA.",
+                ),
+            ],
+            outputs=[io.Model.Output(display_name="model")],
+        )
+
+    @classmethod
+    def execute(
+        cls, model: ModelPatcher, ip_adapter: ManagedIPAdapter, tokens: Tokens, weight: float, start: float,
+        end: float, negative: str,
+    ) -> io.NodeOutput:
+        return io.NodeOutput(apply_tokens(model, ip_adapter, tokens, weight, start, end, negative))

@@ -1,0 +1,138 @@
+"""Steering concepts: the weight of a part, what lies between two, a choice out of many, a strip of all."""
+from __future__ import annotations
+
+from comfy_api.latest import io, ui
+from torch import Tensor
+
+from ...pit.images import labelled_sheet, to_pil, to_tensor
+from ...pit.number_lists import amounts_in, numbers_in
+from ...pit.piece_it_together.tokens import Parts, Tokens, blend, check_same_adapter, derived, picked
+from .types import CATEGORY, PartsType, TokensType
+
+
+class PartWeight(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PiT_PartWeight",
+            display_name="Part Weight",
+            category=CATEGORY,
+            description="More of one part, less of it, or anything but it. Chain several for several parts.",
+            search_aliases=["part strength", "negative part", "not like this"],
+            inputs=[
+                PartsType.Input("parts", tooltip="The parts of which one is to be weighed."),
+                io.Int.Input(
+                    "part", default=1, min=1, max=64,
+                    tooltip="Which part, counted from 1 as Encode IP+ Parts shows them, any reference too.",
+                ),
+                io.Float.Input(
+                    "weight", default=1.0, min=-2.0, max=2.0, step=0.05,
+                    display_mode=io.NumberDisplay.slider,
+                    tooltip="1 leaves the part as it is, 0 leaves it out, 2 overdoes it; below 0 leads the "
+                            "concepts away from it.",
+                ),
+            ],
+            outputs=[PartsType.Output(display_name="parts")],
+        )
+
+    @classmethod
+    def execute(cls, parts: Parts, part: int, weight: float) -> io.NodeOutput:
+        return io.NodeOutput(parts.weighed(part - 1, weight))
+
+
+class BlendConcepts(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PiT_BlendConcepts",
+            display_name="Blend Concepts",
+            category=CATEGORY,
+            description="Concepts that lie between two others, as near to either as you like.",
+            search_aliases=["interpolate", "mix tokens", "morph", "slerp"],
+            inputs=[
+                TokensType.Input("first", tooltip="One concept, or as many as in second."),
+                TokensType.Input("second", tooltip="One concept, or as many as in first."),
+                io.String.Input(
+                    "amounts", default="0.5",
+                    tooltip="How far to go from first (0) to second (1), such as 0, 0.25, 0.5, 0.75, 1; each "
+                            "number gives one concept for each pair.",
+                ),
+                io.Combo.Input(
+                    "mode", options=["linear", "spherical"], default="spherical",
+                    tooltip="spherical keeps blends as strong as their ends; linear weakens them half-way.",
+                ),
+            ],
+            outputs=[TokensType.Output(display_name="tokens")],
+        )
+
+    @classmethod
+    def execute(cls, first: Tokens, second: Tokens, amounts: str, mode: str) -> io.NodeOutput:
+        values = blend(first.values, second.values, amounts_in(amounts), mode == "spherical")
+        check_same_adapter(first, second)
+        return io.NodeOutput(derived([first, second], values, "Blend Concepts"))
+
+
+class PickConcepts(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PiT_PickConcepts",
+            display_name="Pick Concepts",
+            category=CATEGORY,
+            description="Chooses concepts out of many by number, without drawing them again.",
+            search_aliases=["select tokens", "choose", "tokens from batch"],
+            inputs=[
+                TokensType.Input("tokens", tooltip="The concepts to choose from."),
+                io.String.Input(
+                    "numbers", default="1",
+                    tooltip="Such as 1, 4, 7-9; counted from 1, row by row, as the pictures of a wall.",
+                ),
+            ],
+            outputs=[TokensType.Output(display_name="tokens")],
+        )
+
+    @classmethod
+    def execute(cls, tokens: Tokens, numbers: str) -> io.NodeOutput:
+        return io.NodeOutput(picked(tokens, numbers_in(numbers)))
+
+
+class LabelledStrip(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PiT_LabelledStrip",
+            display_name="Labelled Strip",
+            category=CATEGORY,
+            description="Puts pictures side by side with a label above each, the original first.",
+            search_aliases=["contact sheet", "comparison strip", "image grid"],
+            inputs=[
+                io.Image.Input("images", tooltip="The pictures, in their order."),
+                io.String.Input(
+                    "labels", multiline=True, default="",
+                    tooltip="A line for each picture, as IP+ Direction Edit gives them.",
+                ),
+                io.Int.Input(
+                    "columns", default=0, min=0, max=256,
+                    tooltip="How many lie side by side; 0 puts all into one row.",
+                ),
+                io.Image.Input("original", optional=True, tooltip="What comes first, unedited."),
+            ],
+            outputs=[io.Image.Output(display_name="strip")],
+        )
+
+    @classmethod
+    def execute(
+        cls, images: Tensor, labels: str, columns: int, original: Tensor | None = None
+    ) -> io.NodeOutput:
+        pictures, lines = to_pil(images), labels.rstrip("\n").split("\n") if labels.strip() else []
+        if lines and len(lines) != len(pictures):
+            raise ValueError(
+                f"Labelled Strip got {len(pictures)} pictures but {len(lines)} lines of labels. Give one "
+                "line for each picture, or none."
+            )
+        lines = lines or [""] * len(pictures)
+        if original is not None:
+            first = to_pil(original)
+            pictures, lines = [*first, *pictures], ["original"] * len(first) + lines
+        strip = to_tensor([labelled_sheet(pictures, lines, columns or len(pictures))])
+        return io.NodeOutput(strip, ui=ui.PreviewImage(strip, cls=cls))

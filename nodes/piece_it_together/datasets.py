@@ -1,0 +1,281 @@
+"""From pictures to a dataset to train on: cut parts, read folders, draw creatures, write prompts."""
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import folder_paths
+from comfy_api.latest import io, ui
+from PIL import Image
+from torch import Tensor
+
+from ...pit.demo.datasets import write_creature_dataset
+from ...pit.files.pictures import picture_name
+from ...pit.images import to_pil, to_tensor
+from ...pit.piece_it_together.training.dataset import Dataset, dataset_sheet, describe, read_dataset
+from ...pit.piece_it_together.training.make_parts import make_parts, save_concept
+from ...pit.piece_it_together.training.prompts import DOMAINS, dataset_prompts, picture_seeds
+from ...pit.piece_it_together.training.segments import UnevenGroundError
+from ..bridge.feedback import progress_bar
+from ..bridge.folders import own_folder
+from .types import CATEGORY, DatasetType
+
+TRAINING = f"{CATEGORY}/training"
+FOLDER = "ip_prior_datasets"
+NO_FOLDER = "no folder in input"
+PAIRING = (
+    "To cut several parts out of each picture, feed a list of single pictures, as Load Image (from Folder) "
+    "gives, through the segmenter, so that each comes with masks of its own."
+)
+NAME_TOOLTIP = f"Name of the dataset, which lies in output/{FOLDER}. Pictures are added to one that is there."
+
+
+def dataset_folder(name: str) -> Path:
+    """Where a dataset of this name lies."""
+    return own_folder(os.path.join(folder_paths.get_output_directory(), FOLDER), name)
+
+
+def dataset_folders() -> dict[str, Path]:
+    """What Load Dataset offers: the datasets that the nodes have written, and the folders in input."""
+    places = {
+        "output": Path(folder_paths.get_output_directory(), FOLDER),
+        "input": Path(folder_paths.get_input_directory()),
+    }
+    return {
+        f"{place}/{entry.name}": entry
+        for place, root in places.items() if root.is_dir()
+        for entry in sorted(root.iterdir()) if entry.is_dir() and not entry.name.startswith(".")
+    }
+
+
+def chosen_folder(
+    choice: str, node: str = "Load Dataset",
+    advice: str = "Put a folder of pictures with their parts into ComfyUI's input folder, or make one with "
+                  "Make Parts.",
+) -> Path:
+    """The folder of one of the choices. Raises FileNotFoundError, with advice, for anything else."""
+    folders = dataset_folders()
+    if choice not in folders:
+        found = ", ".join(folders) or "no folder"
+        raise FileNotFoundError(f"{node} is set to {choice!r}; found {found}. {advice}")
+    return folders[choice]
+
+
+def shown(dataset: Dataset, cls: type[io.ComfyNode], *more: str) -> io.NodeOutput:
+    """The outputs of a node that makes a dataset: it, its contact sheet, and its report."""
+    sheet = to_tensor([dataset_sheet(dataset)])
+    report = "\n".join([describe(dataset), *more])
+    return io.NodeOutput(dataset, sheet, report, ui=ui.PreviewImage(sheet, cls=cls))
+
+
+def dataset_outputs() -> list[io.Output]:
+    return [
+        DatasetType.Output(display_name="dataset"), io.Image.Output(display_name="sheet"),
+        io.String.Output(display_name="report"),
+    ]
+
+
+def masks_of_pictures(images: list[Tensor], masks: list[Tensor] | None) -> list[Tensor | None]:
+    """The masks `[N, H, W]` bool of every picture of a list of batches; None where none are given.
+
+    A list of masks pairs with a list of pictures; a batch of pictures takes one mask each. Raises ValueError
+    where it cannot be told which mask belongs to which picture.
+    """
+    if masks is None:
+        return [None] * sum(len(batch) for batch in images)
+    if len(masks) != len(images):
+        raise ValueError(f"Make Parts got {len(images)} pictures but {len(masks)} sets of masks. {PAIRING}")
+    paired = []
+    for batch, given in zip(images, masks, strict=True):
+        given = given.reshape(-1, *given.shape[-2:])
+        if len(batch) > 1 and len(given) != len(batch):
+            raise ValueError(
+                f"Make Parts got {len(given)} masks for a batch of {len(batch)} pictures. {PAIRING}"
+            )
+        found = given.cpu() > 0.5
+        paired += [found] if len(batch) == 1 else [mask[None] for mask in found]
+    return paired
+
+
+class MakeParts(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PiT_MakeParts",
+            display_name="Make Parts",
+            category=TRAINING,
+            description="Cuts pictures into parts and saves both as a dataset for an IP-Prior to learn.",
+            search_aliases=["segment parts", "dataset parts", "piece it together dataset"],
+            is_input_list=True,
+            is_output_node=True,
+            inputs=[
+                io.Image.Input("images", tooltip="Pictures of whole objects, as a list or a batch."),
+                io.Mask.Input(
+                    "masks", optional=True,
+                    tooltip="The parts of each picture, such as SAM3 Detect gives with individual masks. "
+                            "Without masks the parts are found by colour, which needs plain ground.",
+                ),
+                io.String.Input("name", default="my_parts", tooltip=NAME_TOOLTIP),
+                io.Float.Input(
+                    "smallest", default=0.015, min=0.0, max=1.0, step=0.005,
+                    tooltip="Smallest share of the picture that a part may cover; 0.015 as published.",
+                ),
+                io.Float.Input(
+                    "largest", default=0.3, min=0.0, max=1.0, step=0.05,
+                    tooltip="Largest share of the picture that a part may cover; 0.3 as published.",
+                ),
+                io.Int.Input("most", default=8, min=1, max=64, tooltip="The most parts of one picture."),
+                io.Boolean.Input(
+                    "drop_largest", default=False, advanced=True,
+                    tooltip="Leave the largest mask out: the whole object, if a segmenter finds everything.",
+                ),
+                io.Boolean.Input(
+                    "drop_border", default=False, advanced=True,
+                    tooltip="Leave out masks that touch the picture's border.",
+                ),
+            ],
+            outputs=dataset_outputs(),
+        )
+
+    @classmethod
+    def execute(
+        cls, images: list[Tensor], name: list[str], smallest: list[float], largest: list[float],
+        most: list[int], drop_largest: list[bool], drop_border: list[bool], masks: list[Tensor] | None = None,
+    ) -> io.NodeOutput:
+        folder = dataset_folder(name[0])
+        pictures = [picture for batch in images for picture in to_pil(batch)]
+        rules = {
+            "minimum": smallest[0], "maximum": largest[0], "limit": most[0],
+            "drop_largest": drop_largest[0], "drop_border": drop_border[0],
+        }
+        left_out, done = Counter(), progress_bar()
+        for number, (picture, found) in enumerate(
+            zip(pictures, masks_of_pictures(images, masks), strict=True)
+        ):
+            left_out[save_parts(folder, picture, found, rules)] += 1
+            done(number + 1, len(pictures))
+        reasons = [f"left out: {count}, {why}" for why, count in left_out.items() if why]
+        if not left_out[None]:
+            raise ValueError(
+                f"Make Parts found parts in none of the {len(pictures)} pictures ({'; '.join(reasons)}). "
+                "Connect the masks of a segmenter, or widen the range."
+            )
+        return shown(read_dataset(folder), cls, *reasons)
+
+
+def save_parts(folder: Path, picture: Image.Image, masks: Tensor | None, rules: dict) -> str | None:
+    """Add a picture and its parts to a dataset; returns why not, or None when it is there.
+
+    Raises ValueError for masks of another size and for rules that let nothing through.
+    """
+    try:
+        parts = make_parts(picture, None if masks is None else masks.numpy(), **rules)
+    except UnevenGroundError:
+        return "without masks and not on plain ground"
+    if not parts:
+        low, high = rules["minimum"], rules["maximum"]
+        return f"without a part that covers {low:g} to {high:g} of the picture"
+    save_concept(folder, picture_name(picture), picture, parts)
+    return None
+
+
+class LoadDataset(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PiT_LoadDataset",
+            display_name="Load Dataset",
+            category=TRAINING,
+            description="Reads a folder of targets and their parts, and shows what is in it.",
+            search_aliases=["dataset folder", "piece it together dataset"],
+            is_output_node=True,
+            inputs=[
+                io.Combo.Input(
+                    "folder", options=list(dataset_folders()) or [NO_FOLDER],
+                    tooltip="A folder inside input, or one that Make Parts has written: target/NAME.png with "
+                            "parts/NAME/*.png, or named as published.",
+                ),
+            ],
+            outputs=dataset_outputs(),
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, folder: str) -> object:
+        found = read_dataset(chosen_folder(folder))
+        files = [path for concept in found.concepts for path in (concept.target, *concept.parts)]
+        return [(str(path), path.stat().st_mtime_ns) for path in files]
+
+    @classmethod
+    def validate_inputs(cls, folder: str) -> bool | str:
+        try:
+            chosen_folder(folder)
+        except FileNotFoundError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(cls, folder: str) -> io.NodeOutput:
+        return shown(read_dataset(chosen_folder(folder)), cls)
+
+
+class CreatureDataset(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PiT_CreatureDataset",
+            display_name="Creature Dataset",
+            category=TRAINING,
+            description="Draws creatures and their parts as a dataset: an endless source without any model.",
+            search_aliases=["demo dataset", "synthetic dataset"],
+            is_output_node=True,
+            inputs=[
+                io.Int.Input("count", default=200, min=1, max=100_000, tooltip="How many creatures to draw."),
+                io.Float.Input(
+                    "coherence", default=0.3, min=0.0, max=1.0, step=0.05,
+                    tooltip="1 draws pure species, 0 draws every attribute freely.",
+                ),
+                io.Int.Input(
+                    "seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=False,
+                    tooltip="Which creatures are drawn.",
+                ),
+                io.String.Input("name", default="creatures", tooltip=NAME_TOOLTIP),
+            ],
+            outputs=dataset_outputs(),
+        )
+
+    @classmethod
+    def execute(cls, count: int, coherence: float, seed: int, name: str) -> io.NodeOutput:
+        folder = dataset_folder(name)
+        write_creature_dataset(folder, count, seed, coherence, progress_bar())
+        return shown(read_dataset(folder), cls)
+
+
+class DatasetPrompts(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PiT_DatasetPrompts",
+            display_name="Dataset Prompts",
+            category=TRAINING,
+            description="Writes prompts for a text-to-image model that draws a dataset, one picture each.",
+            search_aliases=["random prompts", "word lists", "generate dataset"],
+            inputs=[
+                io.Combo.Input(
+                    "domain", options=list(DOMAINS), default=DOMAINS[0], tooltip="What the pictures show.",
+                ),
+                io.Int.Input("count", default=16, min=1, max=10_000, tooltip="How many prompts to write."),
+                io.Int.Input(
+                    "seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True,
+                    tooltip="Prompt i and its own seed follow from this seed and i alone.",
+                ),
+            ],
+            outputs=[
+                io.String.Output(display_name="prompts", is_output_list=True),
+                io.Int.Output(display_name="seeds", is_output_list=True),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, domain: str, count: int, seed: int) -> io.NodeOutput:
+        return io.NodeOutput(dataset_prompts(domain, count, seed), picture_seeds(count, seed))

@@ -1,0 +1,230 @@
+"""Directions in IP+ space in use: edit concepts with them, combine them, keep them."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import folder_paths
+from comfy_api.latest import io
+
+from ...pit.demo.models.library import DIRECTION_FILES
+from ...pit.number_lists import edit_amounts_in, numbers_in
+from ...pit.piece_it_together.directions import (
+    TOKEN_SPACE,
+    Direction,
+    apply_amounts,
+    combined,
+    only_tokens,
+    orthogonal,
+    raw_amounts,
+)
+from ...pit.piece_it_together.token_files import read_direction, save_direction
+from ...pit.piece_it_together.tokens import Tokens, derived
+from ..bridge.feedback import as_lines, told
+from ..bridge.folders import FOLDERS, file_stamp, model_files, model_path, own_file, why_missing
+from .apply_tokens import check_adapter
+from .encoding import resample
+from .find_direction import DIRECTIONS
+from .types import DirectionType, IPAdapterType, ManagedIPAdapter, TokensType
+
+RAW, DEVIATIONS, RECOMMENDED = "raw", "standard deviations", "recommended"
+SUM, WITHOUT = "sum", "first without second"
+
+
+def edit_amounts(direction: Direction, amounts: str, unit: str) -> list[float]:
+    """Multiples of the direction. Raises ValueError where it does not know the unit."""
+    given = edit_amounts_in(amounts)
+    if unit == DEVIATIONS:
+        return raw_amounts(direction, given)
+    if unit == RAW:
+        return given
+    if direction.recommended is None:
+        raise ValueError(
+            f"{direction.source} does not say which amount is recommended. Set unit to {RAW}, or find the "
+            "direction with Find IP+ Direction."
+        )
+    return [amount * direction.recommended for amount in given]
+
+
+def edited(
+    tokens: Tokens, direction: Direction, amounts: Sequence[float], ip_adapter: ManagedIPAdapter | None
+) -> Tokens:
+    """The tokens at every amount. Raises ValueError if the direction does not fit them, or needs more."""
+    if tokens.of_another_adapter(direction):
+        raise ValueError(
+            f"{direction.source} was found with another IP-Adapter ({direction.adapter}) than that of the "
+            f"tokens from {tokens.source} ({tokens.adapter}). Use a direction of the same IP-Adapter."
+        )
+    if direction.space == TOKEN_SPACE:
+        values = apply_amounts(tokens.values, direction.values, amounts)
+        return derived([tokens], values, "IP+ Direction Edit")
+    if tokens.features is None:
+        raise ValueError(
+            f"{direction.source} lies in CLIP space, before the resampler, and the tokens from "
+            f"{tokens.source} have no image features. Connect Encode IP+ Image, or use a direction of token "
+            "space."
+        )
+    if ip_adapter is None:
+        raise ValueError(f"{direction.source} lies in CLIP space: connect the ip_adapter to edit with it.")
+    check_adapter(tokens, ip_adapter)
+    features = apply_amounts(tokens.features, direction.values, amounts)
+    done = derived([tokens], resample(ip_adapter, features), "IP+ Direction Edit")
+    return replace(done, features=features)
+
+
+class DirectionEdit(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PiT_DirectionEdit",
+            display_name="IP+ Direction Edit",
+            category=DIRECTIONS,
+            description="Moves concepts along a direction by one amount or several, for a strip of pictures.",
+            search_aliases=["slider", "edit tokens", "attribute edit"],
+            inputs=[
+                TokensType.Input("tokens", tooltip="The concepts to edit, one or several."),
+                DirectionType.Input("direction", tooltip="Where to; found, loaded or combined."),
+                io.String.Input(
+                    "amounts", default="-1, -0.5, 0, 0.5, 1",
+                    tooltip="How far, such as -1, 0, 1 or -1 to 1 in 5; each amount gives one picture for "
+                            "each concept.",
+                ),
+                io.Combo.Input(
+                    "unit", options=[RAW, DEVIATIONS, RECOMMENDED], default=RAW,
+                    tooltip="What an amount of 1 is: the direction itself, one standard deviation "
+                            "of the pictures of a kind, or what Find IP+ Direction recommends.",
+                ),
+                io.String.Input(
+                    "only_tokens", default="", optional=True, advanced=True,
+                    tooltip="Numbers of the tokens to edit, such as 1-8; empty edits all.",
+                ),
+                IPAdapterType.Input(
+                    "ip_adapter", optional=True,
+                    tooltip="Read for directions of CLIP space alone: makes tokens of edited image features.",
+                ),
+            ],
+            outputs=[TokensType.Output(display_name="tokens"), io.String.Output(display_name="labels")],
+        )
+
+    @classmethod
+    def execute(
+        cls, tokens: Tokens, direction: Direction, amounts: str, unit: str, only_tokens: str = "",
+        ip_adapter: ManagedIPAdapter | None = None,
+    ) -> io.NodeOutput:
+        if only_tokens.strip():
+            direction = chosen_tokens(direction, only_tokens)
+        done = edited(tokens, direction, edit_amounts(direction, amounts, unit), ip_adapter)
+        names = [f"{amount:g}" for amount in edit_amounts_in(amounts)]
+        labels = "\n".join(name for name in names for _ in range(len(tokens.values)))
+        return io.NodeOutput(done, labels)
+
+
+def chosen_tokens(direction: Direction, text: str) -> Direction:
+    """The direction at some tokens alone. Raises ValueError for text that is no list of numbers of tokens."""
+    return only_tokens(direction, numbers_in(text))
+
+
+class CombineDirections(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        def weight(name: str) -> io.Input:
+            return io.Float.Input(
+                name, default=1.0, min=-10.0, max=10.0, step=0.05, tooltip="How much of it.",
+            )
+
+        return io.Schema(
+            node_id="PiT_CombineDirections",
+            display_name="Combine IP+ Directions",
+            category=DIRECTIONS,
+            description="Two directions at once, or one freed of the other: muscular, of the same colour.",
+            search_aliases=["orthogonalise", "add directions", "mix sliders"],
+            inputs=[
+                DirectionType.Input("first", tooltip="The direction to begin with."),
+                DirectionType.Input("second", tooltip="The one to add, or to free the first of."),
+                io.DynamicCombo.Input(
+                    "mode", tooltip="The sum of both, or the first without any of the second.",
+                    options=[
+                        io.DynamicCombo.Option(SUM, [weight("weight_first"), weight("weight_second")]),
+                        io.DynamicCombo.Option(WITHOUT, []),
+                    ],
+                ),
+            ],
+            outputs=[DirectionType.Output(display_name="direction")],
+        )
+
+    @classmethod
+    def execute(cls, first: Direction, second: Direction, mode: dict) -> io.NodeOutput:
+        if mode["mode"] == WITHOUT:
+            return io.NodeOutput(orthogonal(first, second))
+        return io.NodeOutput(combined(first, second, mode["weight_first"], mode["weight_second"]))
+
+
+def direction_path(name: str) -> str:
+    """The path of a file that the node offers. Raises FileNotFoundError with the text of `why_missing`."""
+    return str(DIRECTION_FILES[name]) if name in DIRECTION_FILES else model_path("ip_direction", name)
+
+
+class LoadDirection(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PiT_LoadDirection",
+            display_name="Load IP+ Direction",
+            category=DIRECTIONS,
+            description="Loads a direction: one that was saved here, or a published .pt of either space.",
+            search_aliases=["load slider", "ip_direction", "clip_direction"],
+            inputs=[
+                io.Combo.Input(
+                    "file", options=[*model_files("ip_direction"), *DIRECTION_FILES],
+                    tooltip="The file from models/ip_directions, as .safetensors or .pt, or one that "
+                            "comes with the creature models.",
+                ),
+            ],
+            outputs=[DirectionType.Output(display_name="direction")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def validate_inputs(cls, file: str) -> bool | str:
+        return True if file in DIRECTION_FILES else why_missing("ip_direction", file) or True
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str) -> object:
+        return file_stamp(direction_path(file))
+
+    @classmethod
+    def execute(cls, file: str) -> io.NodeOutput:
+        direction = read_direction(direction_path(file), file)
+        facts = {"space": direction.space, "shape": list(direction.values.shape), **direction.notes}
+        for name in ("deviation", "recommended"):
+            if getattr(direction, name) is not None:
+                facts[name] = round(getattr(direction, name), 4)
+        return io.NodeOutput(direction, ui=told(cls, as_lines(facts)))
+
+
+class SaveDirection(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PiT_SaveDirection",
+            display_name="Save IP+ Direction",
+            category=DIRECTIONS,
+            description="Keeps a direction, with what it was made of, for Load IP+ Direction.",
+            search_aliases=["save slider"],
+            is_output_node=True,
+            inputs=[
+                DirectionType.Input("direction", tooltip="The direction to keep."),
+                io.String.Input(
+                    "name", default="my_direction",
+                    tooltip="It is written to models/ip_directions/NAME.safetensors, over one of this name.",
+                ),
+            ],
+            outputs=[],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, direction: Direction, name: str) -> io.NodeOutput:
+        path = own_file(folder_paths.get_folder_paths(FOLDERS["ip_direction"])[0], name)
+        save_direction(path, direction)
+        return io.NodeOutput(ui=told(cls, f"written: {path.name}"))

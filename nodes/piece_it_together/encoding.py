@@ -1,0 +1,136 @@
+"""From pictures to IP+ tokens by the models of the graph."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import comfy.model_management
+import torch
+from torch import Tensor
+
+from ...pit.files.published import where_to_get
+from ...pit.ip_adapter.encoder import TokenEncoder
+from ..bridge.feedback import progress_bar
+from .types import ManagedIPAdapter
+
+PICTURES_AT_ONCE = 16
+
+
+def check_encoder(clip_vision, ip_adapter: ManagedIPAdapter) -> None:
+    """Raise ValueError if the IP-Adapter was not made for this image encoder."""
+    found, width = clip_vision.model_type, clip_vision.config["hidden_size"]
+    if found != "clip_vision_model" or width != ip_adapter.feature_dim:
+        raise ValueError(
+            f"{ip_adapter.name} reads a clip_vision_model of width {ip_adapter.feature_dim}, but the "
+            f"connected CLIP_VISION is a {found} of width {width}. {where_to_get('clip_vision')}"
+        )
+
+
+def encoder_notes(clip_vision, ip_adapter: ManagedIPAdapter) -> dict[str, str]:
+    """What tokens were made with, for their file."""
+    return {"encoder": encoder_name(clip_vision), "adapter": ip_adapter.name}
+
+
+def encoder_name(clip_vision) -> str:
+    return f"{clip_vision.config['model_type']} of width {clip_vision.config['hidden_size']}"
+
+
+def token_encoder(clip_vision, ip_adapter: ManagedIPAdapter) -> TokenEncoder:
+    """From pixel values to features to IP+ tokens, by models that ComfyUI has loaded for it.
+
+    The network is ComfyUI's; its preprocessing is not used, since it rounds where the published one truncates
+    and has no way to all-zero pixels.
+
+    Raises:
+        ValueError: the encoder is not the one that the IP-Adapter was made for.
+    """
+    check_encoder(clip_vision, ip_adapter)
+    comfy.model_management.load_models_gpu([clip_vision.patcher, ip_adapter.resampler])
+
+    def features(pixels: Tensor) -> Tensor:
+        return clip_vision.model(pixel_values=pixels.to(clip_vision.load_device), intermediate_output=-2)[1]
+
+    def resample(features: Tensor) -> Tensor:
+        return ip_adapter.resampler.model(features.to(ip_adapter.resampler.load_device, torch.float32))
+
+    name, size = encoder_name(clip_vision), clip_vision.image_size
+    return TokenEncoder(name, ip_adapter.name, size, features, resample)
+
+
+def encode_pixels(clip_vision, ip_adapter: ManagedIPAdapter, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """IP+ tokens of pictures, and those of the all-zero pixels that SDXL's negative branch sees.
+
+    Args:
+        pixels: pixel values of the published processor `[B, 3, size, size]`, in the encoder's size.
+    Returns:
+        Tokens of the pictures `[B, 16, D]` and the unconditional tokens `[1, 16, D]`, float32, on ComfyUI's
+        intermediate device.
+    Raises:
+        ValueError: the encoder is not the one that the IP-Adapter was made for.
+        FloatingPointError: the tokens are not finite.
+    """
+    tokens, uncond, _ = encode_with_features(clip_vision, ip_adapter, pixels)
+    return tokens, uncond
+
+
+def encode_with_features(
+    clip_vision, ip_adapter: ManagedIPAdapter, pixels: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `encode_pixels`, with the penultimate features of the pictures `[B, N, E]`, in which CLIP-space
+    directions lie.
+    """
+    encoder = token_encoder(clip_vision, ip_adapter)
+    pixels = torch.cat([pixels, torch.zeros_like(pixels[:1])])
+    tokens, features = encode_chunks(encoder, pixels.split(PICTURES_AT_ONCE), len(pixels), progress_bar())
+    return tokens[:-1], tokens[-1:], features[:-1]
+
+
+def encode_chunks(
+    encoder: TokenEncoder, chunks: Iterable[Tensor], total: int, done: Callable[[int, int], None]
+) -> tuple[Tensor, Tensor]:
+    """Tokens `[B, 16, D]` and features `[B, N, E]` of pixel values in chunks, on the intermediate device.
+
+    Args:
+        total: pictures in all, for `done`, which is told how many are encoded.
+    Raises:
+        FloatingPointError: the tokens are not finite.
+    """
+    tokens, features, device = [], [], comfy.model_management.intermediate_device()
+    for chunk in chunks:
+        seen = encoder.features(chunk)
+        tokens += encoder.resample(seen).to(device)
+        features += seen.to(device, torch.float32)
+        done(len(tokens), total)
+    values = torch.stack(tokens)
+    check_finite(values, encoder.adapter)
+    return values, torch.stack(features)
+
+
+def resample(ip_adapter: ManagedIPAdapter, features: Tensor) -> Tensor:
+    """Tokens `[B, 16, D]` of penultimate features `[B, N, E]`, on the intermediate device.
+
+    Raises:
+        ValueError: the features are not of the width that the resampler reads.
+        FloatingPointError: the tokens are not finite.
+    """
+    if features.shape[-1] != ip_adapter.feature_dim:
+        raise ValueError(
+            f"{ip_adapter.name} reads image features of width {ip_adapter.feature_dim}, found "
+            f"{features.shape[-1]}. Use the IP-Adapter that the pictures were encoded with."
+        )
+    comfy.model_management.load_models_gpu([ip_adapter.resampler])
+    done, tokens = progress_bar(), []
+    for chunk in features.split(PICTURES_AT_ONCE):
+        tokens.append(ip_adapter.resampler.model(chunk.to(ip_adapter.resampler.load_device)))
+        done(len(tokens) * PICTURES_AT_ONCE, len(features))
+    values = torch.cat(tokens).to(comfy.model_management.intermediate_device())
+    check_finite(values, ip_adapter.name)
+    return values
+
+
+def check_finite(tokens: Tensor, name: str) -> None:
+    """Raise FloatingPointError for tokens that are not finite."""
+    if not tokens.isfinite().all():
+        raise FloatingPointError(
+            f"The tokens of {name} are not finite: its file or that of the CLIP vision model is damaged. "
+            "Fetch it again."
+        )

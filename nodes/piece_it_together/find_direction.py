@@ -1,0 +1,196 @@
+"""Finding a direction in IP+ space from pictures of two kinds."""
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import folder_paths
+from comfy_api.latest import io, ui
+from PIL import Image
+from torch import Tensor
+
+from ...pit.files.pictures import PictureError, list_pictures, open_picture
+from ...pit.images import clip_pixel_values, on_white, to_pil, to_tensor
+from ...pit.piece_it_together.direction_chart import separation_chart
+from ...pit.piece_it_together.directions import (
+    CLIP_SPACE,
+    FOLDS,
+    METHODS,
+    TOKEN_SPACE,
+    Direction,
+    Separation,
+    measured_direction,
+)
+from ..bridge.feedback import progress_bar, say
+from ..bridge.folders import file_stamp
+from .encoding import PICTURES_AT_ONCE, encode_chunks, encoder_notes, token_encoder
+from .parts import CLIP_VISION_TOOLTIP, IP_ADAPTER_TOOLTIP
+from .types import CATEGORY, DirectionType, IPAdapterType, ManagedIPAdapter
+
+DIRECTIONS = f"{CATEGORY}/directions"
+BATCHES, FROM_FOLDERS = "batches", "folders"
+SPACES = {TOKEN_SPACE: "token space", CLIP_SPACE: "CLIP space"}
+NO_FOLDER = "no folder in input"
+DEEPEST = 3  # levels of folders below input that are offered
+
+
+def input_folders() -> dict[str, Path]:
+    """The folders of pictures inside ComfyUI's input folder, by their path below it."""
+    root = Path(folder_paths.get_input_directory())
+    found = {}
+    for depth in range(1, DEEPEST + 1):
+        for folder in sorted(root.glob("/".join("*" * depth))):
+            name = folder.relative_to(root).as_posix()
+            if folder.is_dir() and not any(part.startswith(".") for part in Path(name).parts):
+                found[name] = folder
+    return found
+
+
+def input_folder(choice: str) -> Path:
+    """The folder of one of the choices; FileNotFoundError for anything else: no path leads outside."""
+    folders = input_folders()
+    if choice not in folders:
+        raise FileNotFoundError(
+            f"Find IP+ Direction is set to the folder {choice!r}; found {', '.join(folders) or 'no folder'} "
+            "inside ComfyUI's input folder. Put a folder with the pictures of each class there."
+        )
+    return folders[choice]
+
+
+def folder_pictures(folder: Path) -> tuple[list[Image.Image], list[str]]:
+    """The pictures of a folder, and what in it cannot be used."""
+    paths, skipped = list_pictures(folder)
+    pictures, problems = [], [f"{each.path.name}: {each.why}" for each in skipped]
+    for path in paths:
+        try:
+            pictures.append(open_picture(path))
+        except PictureError as error:
+            problems.append(str(error))
+    return pictures, problems
+
+
+def class_pictures(source: dict[str, object]) -> tuple[list[list[Image.Image]], list[str]]:
+    """The pictures of both classes, and what could not be used. Raises ValueError for one folder twice."""
+    if source["pictures"] == BATCHES:
+        return [[on_white(picture) for picture in to_pil(source[name])] for name in ("first", "second")], []
+    if source["first_folder"] == source["second_folder"]:
+        raise ValueError(
+            f"Both classes are set to the folder {source['first_folder']!r}. Choose one folder for each."
+        )
+    found = [folder_pictures(input_folder(source[name])) for name in ("first_folder", "second_folder")]
+    return [pictures for pictures, _ in found], [problem for _, problems in found for problem in problems]
+
+
+def pixel_chunks(pictures: Sequence[Image.Image], size: int) -> Iterator[Tensor]:
+    """Pixel values, a few pictures at a time."""
+    for start in range(0, len(pictures), PICTURES_AT_ONCE):
+        yield clip_pixel_values(pictures[start:start + PICTURES_AT_ONCE], size)
+
+
+def found_directions(
+    clip_vision, ip_adapter: ManagedIPAdapter, classes: list[list[Image.Image]], method: str
+) -> list[tuple[Direction, Separation]]:
+    """The directions in token space and in CLIP space. Raises ValueError for a class of fewer than two."""
+    counts = [len(pictures) for pictures in classes]
+    if min(counts) < 2:
+        raise ValueError(
+            f"Find IP+ Direction got {counts[0]} and {counts[1]} pictures; it wants at least 2 of each, "
+            "better 16 or more."
+        )
+    encoder, everything = token_encoder(clip_vision, ip_adapter), [*classes[0], *classes[1]]
+    done, steps = progress_bar(), itertools.count(len(everything))
+    total = len(everything) + 2 * FOLDS
+    tokens, features = encode_chunks(
+        encoder, pixel_chunks(everything, encoder.size), total, done
+    )
+    source, notes = "Find IP+ Direction", encoder_notes(clip_vision, ip_adapter)
+    found = []
+    for space, values in ((TOKEN_SPACE, tokens), (CLIP_SPACE, features)):
+        adapter = ip_adapter.stamp if space == TOKEN_SPACE else ""
+        direction, separation = measured_direction(
+            *values.split(counts), method, space, source, adapter, lambda: done(next(steps), total)
+        )
+        found.append((replace(direction, notes={**direction.notes, **notes}), separation))
+    done(total, total)
+    return found
+
+
+def describe(direction: Direction, separation: Separation) -> str:
+    """What is to be known of a direction, in a line."""
+    return (
+        f"{SPACES[direction.space]}: {separation.accuracy:.0%} of {direction.notes['pictures']} pictures are "
+        f"on their side when left out; recommended amount {direction.recommended:.2f}; one standard "
+        f"deviation is {direction.deviation:.2f}"
+    )
+
+
+class FindDirection(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        folders = list(input_folders()) or [NO_FOLDER]
+        return io.Schema(
+            node_id="PiT_FindDirection",
+            display_name="Find IP+ Direction",
+            category=DIRECTIONS,
+            description=(
+                "Finds what makes pictures of one kind differ from those of another, as a direction that "
+                "edits concepts, and shows how well it tells the two kinds apart."
+            ),
+            search_aliases=["slider", "edit direction", "concept slider", "attribute direction"],
+            inputs=[
+                io.ClipVision.Input("clip_vision", tooltip=CLIP_VISION_TOOLTIP),
+                IPAdapterType.Input("ip_adapter", tooltip=IP_ADAPTER_TOOLTIP),
+                io.DynamicCombo.Input(
+                    "pictures", tooltip="Where the pictures of the two kinds come from.",
+                    options=[
+                        # First: the page cannot begin with an option that has sockets alone.
+                        io.DynamicCombo.Option(FROM_FOLDERS, [
+                            io.Combo.Input(
+                                "first_folder", options=folders,
+                                tooltip="Folder inside input with pictures of what it leads away from.",
+                            ),
+                            io.Combo.Input(
+                                "second_folder", options=folders,
+                                tooltip="Folder inside input with pictures of what it leads to.",
+                            ),
+                        ]),
+                        io.DynamicCombo.Option(BATCHES, [
+                            io.Image.Input("first", tooltip="Pictures of what it leads away from."),
+                            io.Image.Input("second", tooltip="Pictures of what it leads to."),
+                        ]),
+                    ],
+                ),
+                io.Combo.Input(
+                    "method", options=list(METHODS), default=next(iter(METHODS)),
+                    tooltip="shrinkage needs fewer pictures; difference of means is the published one.",
+                ),
+            ],
+            outputs=[
+                DirectionType.Output(display_name="direction"),
+                DirectionType.Output(display_name="clip_direction"),
+                io.Image.Output(display_name="chart"), io.String.Output(display_name="report"),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, pictures: dict | None, **_: object) -> object:
+        if not pictures or pictures["pictures"] != FROM_FOLDERS:
+            return None
+        folders = [pictures[name] for name in ("first_folder", "second_folder")]
+        paths = [path for folder in folders for path in list_pictures(input_folder(folder))[0]]
+        return [(str(path), file_stamp(str(path))) for path in paths]
+
+    @classmethod
+    def execute(
+        cls, clip_vision, ip_adapter: ManagedIPAdapter, pictures: dict, method: str
+    ) -> io.NodeOutput:
+        classes, problems = class_pictures(pictures)
+        found = found_directions(clip_vision, ip_adapter, classes, method)
+        lines = [describe(*each) for each in found] + [f"left out: {each}" for each in problems]
+        chart = to_tensor([separation_chart({SPACES[each.space]: at for each, at in found})])
+        directions, report = [direction for direction, _ in found], "\n".join(lines)
+        say(cls, report)
+        return io.NodeOutput(*directions, chart, report, ui=ui.PreviewImage(chart, cls=cls))

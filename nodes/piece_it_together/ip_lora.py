@@ -1,0 +1,222 @@
+"""LoRA on the model that renders: the published IP-LoRA, and any other for a UNet."""
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import comfy.lora
+import comfy.utils
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io
+from torch import nn
+
+from ...pit.demo.models.weights import SCENES_LORA, SHEET_LORA, weight_file
+from ...pit.files.known import first_of
+from ...pit.files.lora import BlockStrengths, Lora, State, modules, parse_block_strengths, read_lora
+from ...pit.piece_it_together.ip_lora.prompts import CHARACTER_SHEET, scene_prompt
+from ...pit.unet import AttentionLayer, attention_layers
+from ..bridge.feedback import told
+from ..bridge.folders import file_stamp, model_files, model_path, why_missing
+from .apply_tokens import with_adapter_lora
+from .types import CATEGORY
+
+PROBLEMS_SHOWN = 3
+# Those of the creature models come with the pack; all others lie in models/loras.
+SHIPPED = {"creature models: scenes": SCENES_LORA, "creature models: character sheet": SHEET_LORA}
+SCENE, SHEET, FREE = "scene", "character sheet", "free"
+
+
+@dataclass(frozen=True)
+class Matched:
+    """How many modules of a LoRA found their weights, and the names of those that did not."""
+
+    found: int
+    missing: list[str]
+
+    def __str__(self) -> str:
+        missing = f"; not {first_of(self.missing, PROBLEMS_SHOWN)}" if self.missing else ""
+        return f"{self.found} of {self.found + len(self.missing)} modules matched{missing}"
+
+
+def lora_path(name: str) -> str:
+    """The path of a file that the node offers. Raises FileNotFoundError with the text of `why_missing`."""
+    return str(weight_file(SHIPPED[name])) if name in SHIPPED else model_path("ip_lora", name)
+
+
+def weight_names(model: ModelPatcher) -> dict[str, str]:
+    """The key of the model's weight for every name that a LoRA may give its module."""
+    return comfy.lora.model_lora_keys_unet(model.model, {})
+
+
+def adapter_weight_names(model: ModelPatcher) -> dict[str, str]:
+    """The same for `to_k_ip` and `to_v_ip`: keys of `pit.adapter.ImageCrossAttention`."""
+    keys = {
+        f"diffusion_model.{layer.module}.to_{kind}.weight": f"{number}.to_{kind}.weight"
+        for number, layer in enumerate(cross_attention(model)) for kind in "kv"
+    }
+    return {f"{name}_ip": keys[key] for name, key in weight_names(model).items() if key in keys}
+
+
+def cross_attention(model: ModelPatcher) -> list[AttentionLayer]:
+    """The cross-attention layers of a model, as an adapter numbers them; none of what is no such UNet."""
+    unet = model.get_model_object("diffusion_model")
+    return attention_layers(unet) if hasattr(unet, "input_blocks") else []
+
+
+def patches_for(
+    module: nn.Module, state: State, names: Mapping[str, str], title: str
+) -> tuple[dict[str, object], Matched]:
+    """ComfyUI's patches for the weights of a module, by its keys. Raises ValueError where shapes differ."""
+    found = [name for name in modules(state) if name in names]
+    for name in found:
+        up, down = state.get(f"{name}.lora_up.weight"), state.get(f"{name}.lora_down.weight")
+        if up is None or down is None:
+            continue
+        wanted = list(comfy.utils.get_attr(module, names[name]).shape[:2])
+        if [up.shape[0], down.shape[1]] != wanted:
+            raise ValueError(
+                f"{title} is for another model: its {name} is made for a weight of {up.shape[0]} x "
+                f"{down.shape[1]}, the model's is {wanted[0]} x {wanted[1]}."
+            )
+    patches = comfy.lora.load_lora(state, {name: names[name] for name in found}, log_missing=False)
+    return patches, Matched(len(found), [name for name in modules(state) if name not in names])
+
+
+def add_patches(model: ModelPatcher, patches: Mapping[str, object], strength: Callable[[str], float]) -> None:
+    """Add patches to a model, each with the strength of its key."""
+    by_strength: dict[float, dict[str, object]] = defaultdict(dict)
+    for key, patch in patches.items():
+        by_strength[strength(key)][key] = patch
+    for value, chosen in by_strength.items():
+        model.add_patches(chosen, value)
+
+
+def apply_ip_lora(
+    model: ModelPatcher, lora: Lora, title: str, strength: float, blocks: BlockStrengths
+) -> tuple[ModelPatcher, str]:
+    """A clone of the model with a LoRA, its adapters included, and what was matched, in words.
+
+    Raises:
+        ValueError: the LoRA matches no module of the model, or is for weights of other shapes.
+    """
+    patches, matched = patches_for(model.model, lora.unet, weight_names(model), title)
+    names = adapter_weight_names(model)
+    on_adapter = [name for name in modules(lora.adapter) if name in names]
+    if not matched.found and not on_adapter:
+        raise ValueError(
+            f"{title} matches none of this model's layers: {matched}. It is for another kind of model; "
+            "connect the kind that it was trained on, or choose another file."
+        )
+    layers = cross_attention(model)
+
+    def change(adapter: ModelPatcher) -> ModelPatcher:
+        patched = adapter.clone()
+        patches, _ = patches_for(adapter.model, lora.adapter, names, title)
+        add_patches(patched, patches, lambda key: strength * blocks.of(layers[int(key.split(".")[0])].module))
+        return patched
+
+    patched = with_adapter_lora(model, change) if on_adapter else model.clone()
+    add_patches(patched, patches, lambda key: strength * blocks.of(key))
+    report = f"{title}: {matched}"
+    if lora.adapter:
+        missing = [name for name in modules(lora.adapter) if name not in names]
+        report += f"\nof the IP-Adapter {Matched(len(on_adapter), missing)}"
+    if lora.elsewhere:
+        report += f"\nnot used here: {first_of(lora.elsewhere, PROBLEMS_SHOWN)}"
+    return patched, report
+
+
+class ApplyIPLora(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PiT_ApplyIPLora",
+            display_name="Apply IP-LoRA",
+            category=CATEGORY,
+            description=(
+                "Wins the words back at full weight of the image tokens. Reads the layouts of diffusers and "
+                "PEFT, of which ComfyUI's own loader takes nothing for SDXL, and kohya's."
+            ),
+            search_aliases=["ip lora", "lora loader", "character sheet", "prompt adherence"],
+            inputs=[
+                io.Model.Input("model", tooltip="The SDXL model, before or after Apply IP+ Tokens."),
+                io.Combo.Input(
+                    "file", options=[*model_files("ip_lora"), *SHIPPED],
+                    tooltip="The file from models/loras, or one of those that belong to the creature models.",
+                ),
+                io.Float.Input(
+                    "strength", default=1.0, min=-5.0, max=5.0, step=0.05,
+                    tooltip="How much it changes the model; 1 as published, 0 leaves it as it is.",
+                ),
+                io.String.Input(
+                    "blocks", default="", optional=True, advanced=True,
+                    tooltip="Shares of the strength for single blocks, such as in=0.5, mid=1, out0-2=0. "
+                            "Blocks that are not named have 1.",
+                ),
+            ],
+            outputs=[io.Model.Output(display_name="model")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def validate_inputs(cls, file: str, blocks: str = "") -> bool | str:
+        try:
+            parse_block_strengths(blocks)
+        except ValueError as error:
+            return f"Apply IP-LoRA: {error}"
+        return True if file in SHIPPED else why_missing("ip_lora", file) or True
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str, **_: object) -> object:
+        return file_stamp(lora_path(file))
+
+    @classmethod
+    def execute(cls, model: ModelPatcher, file: str, strength: float, blocks: str = "") -> io.NodeOutput:
+        lora = read_lora(lora_path(file))
+        patched, report = apply_ip_lora(model, lora, file, strength, parse_block_strengths(blocks))
+        logging.info("Apply IP-LoRA: %s", report)
+        return io.NodeOutput(patched, ui=told(cls, report))
+
+
+class IPLoraPrompt(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PiT_IPLoraPrompt",
+            display_name="IP-LoRA Prompt",
+            category=CATEGORY,
+            description="The texts in the form that an IP-LoRA was trained on.",
+            search_aliases=["character sheet", "creature in scene"],
+            inputs=[
+                io.DynamicCombo.Input(
+                    "mode", tooltip="What the connected IP-LoRA was trained to draw.",
+                    options=[
+                        io.DynamicCombo.Option(SCENE, [
+                            io.String.Input("scene", default="a snowy forest", tooltip="Where it is."),
+                            io.String.Input("style", default="studio photo", tooltip="What it is drawn as."),
+                        ]),
+                        io.DynamicCombo.Option(SHEET, []),
+                        io.DynamicCombo.Option(FREE, [
+                            io.String.Input(
+                                "positive", multiline=True, tooltip="Taken as it is.",
+                            ),
+                            io.String.Input(
+                                "negative", multiline=True, default="",
+                                tooltip="Taken as it is; the published scripts use none.",
+                            ),
+                        ]),
+                    ],
+                ),
+            ],
+            outputs=[io.String.Output(display_name="positive"), io.String.Output(display_name="negative")],
+        )
+
+    @classmethod
+    def execute(cls, mode: dict[str, str]) -> io.NodeOutput:
+        if mode["mode"] == SCENE:
+            return io.NodeOutput(scene_prompt(mode["scene"], mode["style"]), "")
+        if mode["mode"] == SHEET:
+            return io.NodeOutput(CHARACTER_SHEET, "")
+        return io.NodeOutput(mode["positive"], mode["negative"])

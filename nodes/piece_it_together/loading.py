@@ -1,0 +1,125 @@
+"""Loaders of the published files."""
+from __future__ import annotations
+
+import os
+from functools import partial
+
+import comfy.model_management
+import torch
+from comfy_api.latest import io
+
+from ...pit.files.records import weights_stamp
+from ...pit.flow.precision import cpu_has_bf16
+from ...pit.ip_adapter.attention import ImageCrossAttention
+from ...pit.ip_adapter.files import read_ip_adapter
+from ...pit.ip_adapter.resampler import Resampler
+from ...pit.piece_it_together.prior import IPPrior
+from ...pit.piece_it_together.prior_files import read_prior
+from ..bridge.folders import file_stamp, model_files, model_path, why_missing
+from ..bridge.memory import managed
+from .types import CATEGORY, IPAdapterType, ManagedIPAdapter, ManagedPrior, PriorType
+
+
+def load_ip_adapter(path: str, name: str) -> ManagedIPAdapter:
+    """An IP-Adapter-plus file under ComfyUI's memory management; CheckpointError for any other file."""
+    file = read_ip_adapter(path)
+    attention = partial(ImageCrossAttention, file.token_dim, file.inner_dims)
+    return ManagedIPAdapter(
+        name=name,
+        resampler=managed(partial(Resampler, **file.resampler), file.resampler_state),
+        cross_attention=managed(attention, file.cross_attention_state),
+        stamp=weights_stamp(file.resampler_state),
+    )
+
+
+def load_prior(path: str, name: str, num_heads: int | None = None) -> ManagedPrior:
+    """An IP-Prior file under ComfyUI's memory management; CheckpointError for any other file."""
+    config, state = read_prior(path, num_heads)
+    build = partial(
+        IPPrior, config.embedding_dim, config.hidden_dim, config.num_layers, config.num_heads,
+        feed_forward_dim=config.feed_forward_dim,
+    )
+    dtype = prior_dtype(config.hidden_dim)
+    return ManagedPrior(name, managed(build, state, dtype, dynamic=False), config, dtype)
+
+
+class LoadIPAdapter(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PiT_LoadIPAdapter",
+            display_name="Load IP-Adapter+",
+            category=CATEGORY,
+            description="Loads an IP-Adapter-plus file: what makes IP+ tokens of pictures and renders them.",
+            search_aliases=["ipadapter", "ip adapter plus", "IP+"],
+            inputs=[
+                io.Combo.Input(
+                    "file", options=model_files("ip_adapter"),
+                    tooltip="The file from models/ipadapter, as .safetensors or .bin.",
+                ),
+            ],
+            outputs=[IPAdapterType.Output(display_name="ip_adapter")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, file: str) -> bool | str:
+        return why_missing("ip_adapter", file) or True
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str) -> object:
+        return file_stamp(model_path("ip_adapter", file))
+
+    @classmethod
+    def execute(cls, file: str) -> io.NodeOutput:
+        return io.NodeOutput(load_ip_adapter(model_path("ip_adapter", file), file))
+
+
+class LoadIPPrior(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PiT_LoadIPPrior",
+            display_name="Load IP-Prior",
+            category=CATEGORY,
+            description="Loads an IP-Prior: the flow model that completes parts to concepts of its domain.",
+            search_aliases=["piece it together", "pit prior"],
+            inputs=[
+                io.Combo.Input(
+                    "file", options=model_files("ip_prior"),
+                    tooltip="The weights from models/ip_prior; a cfg.yaml beside them is read as well.",
+                ),
+                io.Int.Input(
+                    "num_heads", default=0, min=0, max=256, advanced=True,
+                    tooltip="Number of attention heads, which weights do not tell; 0 reads cfg.yaml.",
+                ),
+            ],
+            outputs=[PriorType.Output(display_name="prior")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, file: str) -> bool | str:
+        return why_missing("ip_prior", file) or True
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str, num_heads: int) -> object:
+        path = model_path("ip_prior", file)
+        return file_stamp(path), file_stamp(os.path.join(os.path.dirname(path), "cfg.yaml"))
+
+    @classmethod
+    def execute(cls, file: str, num_heads: int) -> io.NodeOutput:
+        return io.NodeOutput(load_prior(model_path("ip_prior", file), file, num_heads or None))
+
+
+WIDE = 1024
+
+
+def prior_dtype(hidden_dim: int) -> torch.dtype:
+    """What an IP-Prior computes in: bfloat16 where it is wide enough to gain by it and the device has it."""
+    if hidden_dim < WIDE:
+        return torch.float32
+    device = comfy.model_management.get_torch_device()
+    if device.type == "cpu":
+        has_bf16 = cpu_has_bf16()
+    else:
+        has_bf16 = comfy.model_management.should_use_bf16(device)
+    return torch.bfloat16 if has_bf16 else torch.float32

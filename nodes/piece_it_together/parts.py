@@ -1,0 +1,146 @@
+"""From pictures to IP+ tokens: cutting parts out, laying them out in slots, encoding."""
+from __future__ import annotations
+
+from comfy_api.latest import io, ui
+from torch import Tensor
+
+from ...pit.images import clip_pixel_values, on_white, to_pil, to_tensor, white_image
+from ...pit.piece_it_together.parts import cut_out_part, encoder_pictures
+from ...pit.piece_it_together.tokens import Parts, Tokens
+from .encoding import encode_pixels, encode_with_features, encoder_notes
+from .types import CATEGORY, IPAdapterType, ManagedIPAdapter, PartsType, TokensType
+
+CLIP_VISION_TOOLTIP = "The image encoder that the IP-Adapter was made for: CLIP ViT-H."
+IP_ADAPTER_TOOLTIP = "The IP-Adapter whose resampler makes the tokens."
+
+
+class CutOutPart(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PiT_CutOutPart",
+            display_name="Cut Out Part",
+            category=CATEGORY,
+            description="Puts what lies under a mask on white and crops to it, as IP-Priors know parts.",
+            search_aliases=["crop by mask", "cutout", "segment part"],
+            inputs=[
+                io.Image.Input("image", tooltip="One picture that shows the part."),
+                io.Mask.Input("mask", tooltip="One mask of the picture's size, white where the part is."),
+            ],
+            outputs=[io.Image.Output(display_name="part")],
+        )
+
+    @classmethod
+    def execute(cls, image: Tensor, mask: Tensor) -> io.NodeOutput:
+        pictures, masks = to_pil(image), to_pil(mask.reshape(-1, *mask.shape[-2:], 1))
+        if len(pictures) != 1 or len(masks) != 1:
+            raise ValueError(
+                f"Cut Out Part takes one picture and one mask, since cut-outs differ in size; found "
+                f"{len(pictures)} pictures and {len(masks)} masks. Use one node per part."
+            )
+        return io.NodeOutput(to_tensor([cut_out_part(pictures[0], masks[0])]))
+
+
+class EncodeParts(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        part = io.Image.Input("part", tooltip="A part on white or transparency; a batch holds several.")
+        return io.Schema(
+            node_id="PiT_EncodeParts",
+            display_name="Encode IP+ Parts",
+            category=CATEGORY,
+            description="Places parts on white and encodes them; shows exactly what the encoder sees.",
+            search_aliases=["piece it together parts", "part images"],
+            has_intermediate_output=True,
+            inputs=[
+                io.ClipVision.Input("clip_vision", tooltip=CLIP_VISION_TOOLTIP),
+                IPAdapterType.Input("ip_adapter", tooltip=IP_ADAPTER_TOOLTIP),
+                io.Autogrow.Input(
+                    "parts", template=io.Autogrow.TemplatePrefix(part, prefix="part", min=1, max=16),
+                    tooltip="The parts, in the order of their slots.",
+                ),
+                io.Image.Input(
+                    "reference_images", optional=True,
+                    tooltip="One ready grid, or two to four whole objects of the wanted kind, for slot one.",
+                ),
+                io.Combo.Input(
+                    "placement", options=["random", "centred"], default="random",
+                    tooltip="Where a part lies on its white canvas; the published priors know random places.",
+                ),
+                io.Int.Input(
+                    "seed", default=0, min=0, max=0xffffffffffffffff,
+                    control_after_generate=io.ControlAfterGenerate.fixed,
+                    tooltip="Decides the random places and the sketches.",
+                ),
+                io.Float.Input(
+                    "sketch", default=0.0, min=0.0, max=1.0, step=0.05,
+                    tooltip="Chance that a picture turns into a line sketch, so that its outline counts.",
+                ),
+                io.Boolean.Input(
+                    "reference_slot", default=False, advanced=True,
+                    tooltip="Leave slot one to a reference even without any; the published characters prior "
+                            "was trained with one.",
+                ),
+                io.Int.Input(
+                    "min_slots", default=3, min=1, max=64, advanced=True,
+                    tooltip="White slots fill up to this number; 3 as published.",
+                ),
+            ],
+            outputs=[PartsType.Output(display_name="parts")],
+        )
+
+    @classmethod
+    def execute(
+        cls, clip_vision, ip_adapter: ManagedIPAdapter, parts: dict[str, Tensor], placement: str, seed: int,
+        sketch: float, reference_slot: bool, min_slots: int, reference_images: Tensor | None = None,
+    ) -> io.NodeOutput:
+        reference = None if reference_images is None else to_pil(reference_images)
+        has_reference = reference_slot or reference is not None
+        size = clip_vision.image_size
+        slots = encoder_pictures(
+            [picture for part in parts.values() for picture in to_pil(part)],
+            reference=reference, reference_slot=has_reference, placement=placement, seed=seed,
+            sketch_probability=sketch, min_slots=min_slots, size=size,
+        )
+        pixels = clip_pixel_values([*slots, white_image(size)], size)
+        tokens, uncond = encode_pixels(clip_vision, ip_adapter, pixels)
+        encoded = Parts(
+            tokens[:-1], tokens[-1:], uncond, source=f"Encode IP+ Parts with {ip_adapter.name}",
+            reference=has_reference, adapter=ip_adapter.stamp,
+            notes=encoder_notes(clip_vision, ip_adapter) | {"parts": str(len(slots))},
+        )
+        # In a batch, equal pictures may come out different in the last bits.
+        for slot, seen in enumerate(pixels[:-1]):
+            if seen.equal(pixels[-1]):
+                encoded = encoded.weighed(slot, 0.0)
+        return io.NodeOutput(encoded, ui=ui.PreviewImage(to_tensor(slots), cls=cls))
+
+
+class EncodeImage(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PiT_EncodeImage",
+            display_name="Encode IP+ Image",
+            category=CATEGORY,
+            description="Encodes whole pictures as IP+ tokens, to vary them or to render them.",
+            search_aliases=["ipadapter encode", "image to tokens"],
+            inputs=[
+                io.ClipVision.Input("clip_vision", tooltip=CLIP_VISION_TOOLTIP),
+                IPAdapterType.Input("ip_adapter", tooltip=IP_ADAPTER_TOOLTIP),
+                io.Image.Input(
+                    "image", tooltip="Each picture gives one set of tokens; its centre square is seen.",
+                ),
+            ],
+            outputs=[TokensType.Output(display_name="tokens")],
+        )
+
+    @classmethod
+    def execute(cls, clip_vision, ip_adapter: ManagedIPAdapter, image: Tensor) -> io.NodeOutput:
+        pictures = [on_white(picture) for picture in to_pil(image)]
+        pixels = clip_pixel_values(pictures, clip_vision.image_size)
+        tokens, uncond, features = encode_with_features(clip_vision, ip_adapter, pixels)
+        return io.NodeOutput(Tokens(
+            tokens, uncond, features, source=f"Encode IP+ Image with {ip_adapter.name}",
+            adapter=ip_adapter.stamp, notes=encoder_notes(clip_vision, ip_adapter),
+        ))

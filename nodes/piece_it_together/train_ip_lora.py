@@ -1,0 +1,255 @@
+"""Training an IP-LoRA inside ComfyUI, on the models of the graph."""
+from __future__ import annotations
+
+import gc
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import comfy.model_base
+import comfy.model_management
+import comfy.utils
+import folder_paths
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import CLIP, VAE
+from comfy_api.latest import io, ui
+from PIL import Image
+from torch import Tensor, nn
+
+from ...pit.files.lora import parse_block_strengths, read_lora
+from ...pit.files.pictures import describe_skipped
+from ...pit.files.records import state_stamp
+from ...pit.images import contact_sheet, to_pil, to_tensor
+from ...pit.ip_adapter.attention import ImageCrossAttention
+from ...pit.piece_it_together.ip_lora.cache import LoraCache, RenderEncoders, encode_lora_dataset
+from ...pit.piece_it_together.ip_lora.dataset import EXPECTED, MODES, describe_lora_dataset, read_lora_dataset
+from ...pit.piece_it_together.ip_lora.recipes import PRESETS, LoraRecipe
+from ...pit.training.recipes import RunSettings
+from ..bridge.feedback import progress_bar
+from ..bridge.folders import FOLDERS, own_folder
+from .datasets import TRAINING, chosen_folder, dataset_folders
+from .encoding import token_encoder
+from .ip_lora import apply_ip_lora
+from .parts import CLIP_VISION_TOOLTIP, IP_ADAPTER_TOOLTIP
+from .train_prior import chart_of, listener
+from .types import IPAdapterType, ManagedIPAdapter
+
+if TYPE_CHECKING:
+    from ...pit.piece_it_together.ip_lora.image_prompt import ImagePromptUNet
+
+SAMPLES = "ip_lora_samples"
+SHOWN_PIXELS = 256
+
+
+def pictures_folder(choice: str) -> Path:
+    """The folder of one of the choices; FileNotFoundError for anything else."""
+    return chosen_folder(
+        choice, "Train IP-LoRA", f"Put a folder with {EXPECTED} into ComfyUI's input folder."
+    )
+
+
+def render_encoders(
+    model: ModelPatcher, clip: CLIP, vae: VAE, clip_vision, ip_adapter: ManagedIPAdapter
+) -> RenderEncoders:
+    """VAE, text encoders and image tokens of the graph, for the renderer `model`."""
+    def latents(pixels: Tensor) -> Tensor:
+        encoded = vae.encode((pixels.movedim(1, -1) + 1) / 2)
+        # ComfyUI's VAE gives the mean of its distribution; the spread is a few thousandths of it.
+        scaled = model.model.process_latent_in(encoded).float().cpu()
+        return torch.cat([scaled, torch.zeros_like(scaled)], dim=1)
+
+    def text(captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        found = [clip.encode_from_tokens(clip.tokenize(each), return_pooled=True) for each in captions]
+        context, pooled = (torch.cat(each).float().cpu() for each in zip(*found, strict=True))
+        # As published, zeros and not the encoding of "" stand for no words.
+        said = torch.tensor([bool(caption) for caption in captions])
+        return context * said[:, None, None], pooled * said[:, None]
+
+    stamps = {"VAE": weights_of(vae.patcher), "text encoders": weights_of(clip.patcher)}
+    return RenderEncoders(stamps, latents, text, token_encoder(clip_vision, ip_adapter))
+
+
+def weights_of(patcher: ModelPatcher) -> str:
+    """The stamp of a model of the graph."""
+    return state_stamp(patcher.model_state_dict())
+
+
+def image_prompt_unet(
+    model: ModelPatcher, ip_adapter: ManagedIPAdapter, dtype: torch.dtype
+) -> ImagePromptUNet:
+    """The renderer of the graph for the trainer, with weights of its own.
+
+    Raises:
+        ValueError: the model is not of SDXL's kind, or the adapter is for another one.
+    """
+    from ...pit.piece_it_together.ip_lora.image_prompt import (  # diffusers takes seconds
+        ImagePromptUNet,
+        unet_of_sizes,
+    )
+
+    config = model.model.model_config.unet_config
+    unet = unet_of_sizes(config)
+    names, weights = comfy.utils.unet_to_diffusers(config), model.model_state_dict("diffusion_model.")
+    state = {name: weights[f"diffusion_model.{names[name]}"] for name in unet.state_dict()}
+    state = {name: value.to("cpu", dtype, copy=True) for name, value in state.items()}
+    unet.load_state_dict(state, assign=True)
+    image = ImageCrossAttention(ip_adapter.token_dim, ip_adapter.cross_attention.model.inner_dims)
+    image.load_state_dict(ip_adapter.cross_attention.model_state_dict())
+    return ImagePromptUNet(unet, image.to(dtype))
+
+
+def advanced_inputs() -> list[io.Input]:
+    """What few want to set."""
+    return [
+        io.Boolean.Input(
+            "on_adapter", default=False, optional=True, advanced=True,
+            tooltip="Train the IP-Adapter's own projections as well; only Apply IP-LoRA reads those.",
+        ),
+        io.Int.Input(
+            "batch", default=0, min=0, max=4096, optional=True, advanced=True,
+            tooltip="Samples at once; 0 as the preset.",
+        ),
+        io.Int.Input(
+            "accumulation", default=0, min=0, max=4096, optional=True, advanced=True,
+            tooltip="How many batches make one step; 0 as the preset.",
+        ),
+    ]
+
+
+class TrainIPLora(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PiT_TrainIPLora",
+            display_name="Train IP-LoRA",
+            category=TRAINING,
+            description=(
+                "Trains an IP-LoRA on pictures, captions and references. Cancel keeps a checkpoint, from "
+                "which the same node goes on when it is queued again."
+            ),
+            search_aliases=["train lora", "ip lora training"],
+            is_output_node=True,
+            inputs=[
+                io.Model.Input("model", tooltip="The SDXL to train on, as Load Checkpoint gives it."),
+                io.Clip.Input("clip", tooltip="Its text encoders."),
+                io.Vae.Input("vae", tooltip="Its VAE."),
+                io.ClipVision.Input("clip_vision", tooltip=CLIP_VISION_TOOLTIP),
+                IPAdapterType.Input("ip_adapter", tooltip=IP_ADAPTER_TOOLTIP),
+                io.Combo.Input(
+                    "folder", options=list(dataset_folders()) or ["no folder in input"],
+                    tooltip="Folder with targets/NAME.png, targets/NAME.txt and refs/NAME_ref.png.",
+                ),
+                io.Combo.Input(
+                    "captions", options=list(MODES), default=next(iter(MODES)),
+                    tooltip="What is learnt of the captions: the published forms, or as they are.",
+                ),
+                io.String.Input(
+                    "name", default="my_ip_lora",
+                    tooltip="Name of the LoRA; it is written to models/loras/NAME/ip_lora.safetensors.",
+                ),
+                io.Combo.Input(
+                    "preset", options=list(PRESETS), default=next(iter(PRESETS)),
+                    tooltip="All that the other inputs do not set.",
+                ),
+                io.Int.Input("steps", default=500, min=1, max=10_000_000, tooltip="Steps in all."),
+                io.Int.Input("rank", default=64, min=1, max=1024, tooltip="Of the LoRA; 64 as published."),
+                io.Float.Input(
+                    "learning_rate", default=1e-4, min=0.0, max=1.0, step=1e-6, round=1e-9,
+                    tooltip="Highest learning rate; 0.0001 as published.",
+                ),
+                io.Int.Input(
+                    "size", default=1024, min=64, max=2048, step=64,
+                    tooltip="Pictures are scaled and cropped to squares of this size.",
+                ),
+                io.Int.Input(
+                    "save_every", default=50, min=1, max=1_000_000,
+                    tooltip="Steps between checkpoints; each time it also validates.",
+                ),
+                io.Int.Input(
+                    "seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=False,
+                    tooltip="Where the order, the noise and the first weights come from.",
+                ),
+                *advanced_inputs(),
+            ],
+            outputs=[io.Model.Output(display_name="model"), io.Image.Output(display_name="chart")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, folder: str) -> bool | str:
+        try:
+            pictures_folder(folder)
+        except FileNotFoundError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(
+        cls, model: ModelPatcher, clip: CLIP, vae: VAE, clip_vision, ip_adapter: ManagedIPAdapter,
+        folder: str, captions: str, name: str, preset: str, steps: int, rank: int, learning_rate: float,
+        size: int, save_every: int, seed: int, on_adapter: bool = False, batch: int = 0,
+        accumulation: int = 0,
+    ) -> io.NodeOutput:
+        run_folder = own_folder(folder_paths.get_folder_paths(FOLDERS["ip_lora"])[0], name)
+        chosen = PRESETS[preset]
+        recipe = replace(
+            chosen, steps=steps, rank=rank, on_adapter=on_adapter, batch=batch or chosen.batch,
+            accumulation=accumulation or chosen.accumulation,
+            learning_rate=learning_rate or chosen.learning_rate,
+        )
+        dataset = read_lora_dataset(pictures_folder(folder), captions)
+        samples = own_folder(os.path.join(folder_paths.get_output_directory(), SAMPLES), name)
+        encoders = render_encoders(model, clip, vae, clip_vision, ip_adapter)
+        cache, skipped = encode_lora_dataset(dataset.samples, samples, encoders, size, progress_bar())
+        report = [describe_lora_dataset(dataset), *describe_skipped(skipped, dataset.folder)]
+        logging.info("Train IP-LoRA: %s", "\n".join(report))
+        comfy.model_management.unload_all_models()
+        settings = RunSettings(
+            run_folder, seed, save_every, save_every,
+            started_from=weights_of(model) + weights_of(ip_adapter.cross_attention),
+        )
+        try:
+            # ComfyUI runs nodes in inference mode, in which weights get no gradients, without a word.
+            with torch.inference_mode(False):
+                path = train(model, vae, ip_adapter, cache, recipe, settings)
+        finally:
+            gc.collect()
+            comfy.model_management.soft_empty_cache()
+        title = f"{run_folder.name}/{path.name}"
+        patched, _ = apply_ip_lora(model, read_lora(path), title, 1.0, parse_block_strengths(""))
+        chart = to_tensor([chart_of(run_folder)])
+        return io.NodeOutput(patched, chart, ui=ui.PreviewImage(chart, cls=cls))
+
+
+def train(
+    model: ModelPatcher, vae: VAE, ip_adapter: ManagedIPAdapter, cache: LoraCache, recipe: LoraRecipe,
+    settings: RunSettings,
+) -> Path:
+    """Train, or go on; returns the file of the LoRA. Cancel leaves a checkpoint."""
+    from ...pit.piece_it_together.ip_lora.samples import sample_latents
+    from ...pit.piece_it_together.ip_lora.task import LoraTask
+    from ...pit.training.denoising import noise_schedule
+    from ...pit.training.launch import data_parallel, for_device
+    from ...pit.training.trainer import Trainer
+
+    cpu = comfy.model_management.get_torch_device().type == "cpu"
+    velocity = model.model.model_type == comfy.model_base.ModelType.V_PREDICTION
+    schedule = noise_schedule("v_prediction" if velocity else "epsilon")
+    accelerator = data_parallel(cpu)
+    recipe = for_device(recipe, accelerator.device)
+    dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
+    task = LoraTask(image_prompt_unet(model, ip_adapter, dtype), schedule, cache, recipe, settings)
+    trainer = Trainer(task, recipe, settings, accelerator)
+
+    def draw(renderer: nn.Module, device: torch.device) -> Image.Image:
+        with trainer.autocast():
+            latents = sample_latents(task, renderer, device)
+        with torch.inference_mode():
+            pictures = to_pil(vae.decode(model.model.process_latent_out(latents)))
+        pixels = min(SHOWN_PIXELS, pictures[0].width)
+        return contact_sheet([each.resize((pixels, pixels)) for each in pictures], len(pictures), pixels)
+
+    return trainer.run(listener(trainer, draw))

@@ -1,0 +1,260 @@
+"""Encoding a dataset once, and training an IP-Prior on it, inside ComfyUI."""
+from __future__ import annotations
+
+import gc
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import comfy.model_management
+import folder_paths
+import torch
+from comfy_api.latest import io, ui
+from PIL import Image
+from torch import nn
+
+from ...pit.files.pictures import describe_skipped
+from ...pit.images import to_tensor
+from ...pit.piece_it_together.training.augment import Augmentation
+from ...pit.piece_it_together.training.dataset import Dataset
+from ...pit.piece_it_together.training.encode import encode_dataset
+from ...pit.piece_it_together.training.recipes import PRESETS, PriorRecipe, Sizes, Trained
+from ...pit.training.chart import training_chart
+from ...pit.training.metrics import read_points
+from ...pit.training.recipes import RunSettings
+from ..bridge.feedback import progress_bar, told
+from ..bridge.folders import FOLDERS, file_stamp, model_path, own_folder
+from .datasets import TRAINING
+from .encoding import token_encoder
+from .loading import load_prior
+from .parts import CLIP_VISION_TOOLTIP, IP_ADAPTER_TOOLTIP
+from .training_preview import TrainingPreview
+from .types import (
+    DatasetType,
+    IPAdapterType,
+    ManagedIPAdapter,
+    ManagedPrior,
+    PreviewType,
+    PriorType,
+    TokenCacheType,
+)
+
+if TYPE_CHECKING:
+    from ...pit.training.trainer import Progress, Trainer
+
+CACHES = "ip_prior_tokens"
+NOTHING = "nothing"
+SECONDS_BETWEEN_CHARTS = 2.0
+
+
+class EncodeDataset(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PiT_EncodeDataset",
+            display_name="Encode Dataset",
+            category=TRAINING,
+            description="Encodes every picture of a dataset once, instead of at each step of a training.",
+            search_aliases=["token cache", "cache embeddings"],
+            is_output_node=True,
+            inputs=[
+                io.ClipVision.Input("clip_vision", tooltip=CLIP_VISION_TOOLTIP),
+                IPAdapterType.Input("ip_adapter", tooltip=IP_ADAPTER_TOOLTIP),
+                DatasetType.Input("dataset", tooltip="Targets and their parts."),
+                io.String.Input(
+                    "name", default="my_tokens",
+                    tooltip=f"Name of the cache; it lies in output/{CACHES}. New pictures are added to it.",
+                ),
+                io.Int.Input(
+                    "variants", default=4, min=1, max=64,
+                    tooltip="Versions of each part: cropped, turned, scaled, placed by chance, as published.",
+                ),
+                io.Float.Input(
+                    "sketch_probability", default=0.0, min=0.0, max=1.0, step=0.05,
+                    tooltip="Share of the versions that become line sketches, to work from sketches later.",
+                ),
+                io.Int.Input(
+                    "references", default=0, min=0, max=16, advanced=True,
+                    tooltip="Grids of four other targets of the same sub-folder for each, as some published "
+                            "priors know them; 0 for none.",
+                ),
+                io.Int.Input(
+                    "seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=False,
+                    advanced=True, tooltip="Where the chance of the versions comes from.",
+                ),
+            ],
+            outputs=[TokenCacheType.Output(display_name="tokens"), io.String.Output(display_name="report")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls, clip_vision, ip_adapter: ManagedIPAdapter, dataset: Dataset, name: str, variants: int,
+        sketch_probability: float, references: int, seed: int,
+    ) -> io.NodeOutput:
+        folder = own_folder(os.path.join(folder_paths.get_output_directory(), CACHES), name)
+        done = encode_dataset(
+            dataset, folder, token_encoder(clip_vision, ip_adapter), variants=variants, references=references,
+            augmentation=Augmentation(sketch_probability=sketch_probability), seed=seed,
+            on_progress=progress_bar(),
+        )
+        lines = [f"{folder}: {done.added} concepts encoded, {done.kept} were there already"]
+        report = "\n".join(lines + describe_skipped(done.skipped, dataset.folder))
+        if not done.added + done.kept:
+            raise ValueError(f"No concept could be encoded. {report}")
+        return io.NodeOutput(folder, report, ui=told(cls, report))
+
+
+class TrainPrior(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PiT_TrainPrior",
+            display_name="Train IP-Prior",
+            category=TRAINING,
+            description=(
+                "Trains an IP-Prior on a token cache. Cancel keeps a checkpoint, from which the same node "
+                "goes on when it is queued again."
+            ),
+            search_aliases=["train prior", "fine-tune prior", "piece it together training"],
+            is_output_node=True,
+            inputs=[
+                TokenCacheType.Input("tokens", tooltip="The token cache of the dataset."),
+                io.String.Input(
+                    "name", default="my_prior",
+                    tooltip="Name of the prior; it is written to models/ip_prior/NAME/prior.safetensors.",
+                ),
+                io.Combo.Input(
+                    "preset", options=list(PRESETS), default=next(iter(PRESETS)),
+                    tooltip="All that the other inputs do not set; recommended learns far faster than "
+                            "published.",
+                ),
+                io.Int.Input("steps", default=2000, min=1, max=10_000_000, tooltip="Steps in all."),
+                io.Int.Input(
+                    "batch", default=0, min=0, max=4096, tooltip="Samples at once; 0 as the preset.",
+                ),
+                io.Float.Input(
+                    "learning_rate", default=0.0, min=0.0, max=1.0, step=1e-6, round=1e-9,
+                    tooltip="Highest learning rate; 0 as the preset, which goes by the width of the prior.",
+                ),
+                io.Combo.Input(
+                    "start_from", options=[NOTHING, *prior_files()], default=NOTHING,
+                    tooltip="A prior to go on training from; nothing begins with an untrained one.",
+                ),
+                io.Int.Input(
+                    "save_every", default=250, min=1, max=1_000_000,
+                    tooltip="Steps between checkpoints; each time it also validates, and draws samples.",
+                ),
+                io.Int.Input(
+                    "seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=False,
+                    tooltip="Where the order, the noise and the first weights come from.",
+                ),
+                io.Int.Input(
+                    "hidden_dim", default=2048, min=16, max=8192, step=16, advanced=True,
+                    tooltip="Width of a new prior; 2048 as published, 192 for the creature models.",
+                ),
+                io.Int.Input(
+                    "layers", default=4, min=1, max=64, advanced=True,
+                    tooltip="Layers of a new prior; 4 or 8 as published.",
+                ),
+                io.Int.Input(
+                    "heads", default=32, min=1, max=256, advanced=True,
+                    tooltip="Attention heads of a new prior; 32 as published.",
+                ),
+                PreviewType.Input(
+                    "preview", optional=True, tooltip="Shows samples beside the loss while it trains.",
+                ),
+            ],
+            outputs=[PriorType.Output(display_name="prior"), io.Image.Output(display_name="chart")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, start_from: str) -> bool | str:
+        if start_from in (NOTHING, *prior_files()):
+            return True
+        found = ", ".join(prior_files()) or "no file"
+        return f"Train IP-Prior is set to start from {start_from!r}; found {found} in models/ip_prior."
+
+    @classmethod
+    def fingerprint_inputs(cls, start_from: str, **_: object) -> object:
+        return None if start_from == NOTHING else file_stamp(model_path("ip_prior", start_from))
+
+    @classmethod
+    def execute(
+        cls, tokens: Path, name: str, preset: str, steps: int, batch: int, learning_rate: float,
+        start_from: str, save_every: int, seed: int, hidden_dim: int, layers: int, heads: int,
+        preview: TrainingPreview | None = None,
+    ) -> io.NodeOutput:
+        folder = own_folder(folder_paths.get_folder_paths(FOLDERS["ip_prior"])[0], name)
+        settings = RunSettings(folder, seed, save_every, save_every)
+        recipe = replace(
+            PRESETS[preset], steps=steps, batch=batch or PRESETS[preset].batch,
+            learning_rate=learning_rate or PRESETS[preset].learning_rate,
+        )
+        start: Sizes | Trained = Sizes(hidden_dim, layers, heads)
+        if start_from != NOTHING:
+            start = Trained(Path(model_path("ip_prior", start_from)))
+        comfy.model_management.unload_all_models()
+        try:
+            # ComfyUI runs nodes in inference mode, in which weights get no gradients, without a word.
+            with torch.inference_mode(False):
+                path = train(tokens, start, recipe, settings, preview)
+        finally:
+            gc.collect()
+            comfy.model_management.soft_empty_cache()
+        prior = load_prior(str(path), f"{folder.name}/{path.name}")
+        chart = to_tensor([chart_of(folder, None if preview is None else samples_of(prior, preview))])
+        return io.NodeOutput(prior, chart, ui=ui.PreviewImage(chart, cls=cls))
+
+
+def prior_files() -> list[str]:
+    """What a training may start from."""
+    return folder_paths.get_filename_list(FOLDERS["ip_prior"])
+
+
+def train(
+    tokens: Path, start: Sizes | Trained, recipe: PriorRecipe, settings: RunSettings,
+    preview: TrainingPreview | None,
+) -> Path:
+    """Train, or go on; returns the file of the prior. Cancel leaves a checkpoint."""
+    from ...pit.piece_it_together.training.start import begin  # accelerate takes seconds to import
+
+    cpu = comfy.model_management.get_torch_device().type == "cpu"
+    trainer = begin(tokens, start, recipe, settings, cpu=cpu)
+    if preview is not None:
+        preview.check(trainer.task.config.embedding_dim)
+    return trainer.run(listener(trainer, None if preview is None else preview.draw))
+
+
+def listener(
+    trainer: Trainer, draw: Callable[[nn.Module, torch.device], Image.Image] | None
+) -> Callable[[Progress], None]:
+    """Moves the progress bar, and shows the loss in the node and, if something draws them, samples."""
+    done, shown, samples = progress_bar(), 0.0, None
+
+    def on_step(progress: Progress) -> None:
+        nonlocal shown, samples
+        drawn = progress.validation is not None and draw is not None and progress.step < progress.steps
+        if drawn:
+            with trainer.state.weights_to_use() as model:
+                samples = draw(model, trainer.device)
+        picture, now = None, time.monotonic()
+        if drawn or (progress.loss is not None and now - shown > SECONDS_BETWEEN_CHARTS):
+            shown, picture = now, chart_of(trainer.settings.folder, samples)
+        done(progress.step, progress.steps, picture)
+
+    return on_step
+
+
+def samples_of(prior: ManagedPrior, preview: TrainingPreview) -> Image.Image:
+    """What the preview shows of a prior that is trained."""
+    comfy.model_management.load_models_gpu([prior.patcher])
+    return preview.draw(prior.patcher.model, prior.patcher.load_device)
+
+
+def chart_of(folder: Path, samples: Image.Image | None = None) -> Image.Image:
+    """The loss curve of the run in a folder, and samples below it."""
+    return training_chart(read_points(folder), samples)

@@ -1,0 +1,109 @@
+"""Sample pictures while an IP-Prior trains, rendered by the models of the graph."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import comfy.sample
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import VAE
+from comfy_api.latest import io
+from PIL import Image
+from torch import Tensor
+
+from ...pit.flow.guidance import concept_noise
+from ...pit.images import contact_sheet, to_pil
+from ...pit.piece_it_together.prior import IPPrior
+from ...pit.piece_it_together.sample import sample_prior
+from ...pit.piece_it_together.tokens import Parts, Tokens
+from .apply_tokens import apply_tokens
+from .datasets import TRAINING
+from .types import IPAdapterType, ManagedIPAdapter, PartsType, PreviewType
+
+PRIOR_STEPS = 10
+
+
+@dataclass(frozen=True)
+class TrainingPreview:
+    """What turns an IP-Prior in training into pictures. `latent [B, C, H, W]` gives their number and size."""
+
+    model: ModelPatcher
+    vae: VAE
+    ip_adapter: ManagedIPAdapter
+    positive: list
+    negative: list
+    parts: Parts
+    latent: Tensor
+    seed: int
+    steps: int
+    cfg: float
+    guidance: float
+
+    def check(self, width: int) -> None:
+        """Raise ValueError unless the parts are tokens of this width, that of the token cache."""
+        if self.parts.width != width:
+            raise ValueError(
+                f"The dataset was encoded to tokens of width {width}, but the parts of the Training Preview, "
+                f"from {self.parts.source}, have width {self.parts.width}. Encode both by the same models."
+            )
+
+    def draw(self, prior: IPPrior, device: torch.device) -> Image.Image:
+        """One concept for each latent, completed by a prior that lies on `device`, as a contact sheet."""
+        count = len(self.latent)
+        with torch.inference_mode():
+            values = sample_prior(
+                prior, self.parts.sequence(count).to(device), empty_tokens=self.parts.empty.to(device),
+                noise=concept_noise(self.seed, count, self.parts.width).to(device), steps=PRIOR_STEPS,
+                guidance_scale=self.guidance,
+            )
+            tokens = Tokens(
+                values.cpu(), self.parts.uncond, source="the IP-Prior in training",
+                adapter=self.parts.adapter,
+            )
+            model = apply_tokens(self.model, self.ip_adapter, tokens)
+            latent = comfy.sample.fix_empty_latent_channels(model, self.latent)
+            noise = comfy.sample.prepare_noise(latent, self.seed)
+            latent = comfy.sample.sample(
+                model, noise, self.steps, self.cfg, "euler", "normal", self.positive, self.negative, latent,
+                disable_pbar=True, seed=self.seed,
+            )
+            pictures = to_pil(self.vae.decode(latent))
+        return contact_sheet(pictures, min(4, count), pictures[0].width)
+
+
+class MakeTrainingPreview(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PiT_TrainingPreview",
+            display_name="Training Preview",
+            category=TRAINING,
+            description="Lets Train IP-Prior show what its prior completes the same parts to, as it learns.",
+            search_aliases=["sample while training", "validation pictures"],
+            inputs=[
+                io.Model.Input("model", tooltip="The SDXL model that renders the samples."),
+                io.Vae.Input("vae", tooltip="Its VAE."),
+                IPAdapterType.Input("ip_adapter", tooltip="The IP-Adapter of the tokens."),
+                io.Conditioning.Input("positive", tooltip="What the samples are asked for in words."),
+                io.Conditioning.Input("negative", tooltip="What they should not be."),
+                io.Latent.Input("latent", tooltip="Empty latents: how many samples, and how large."),
+                PartsType.Input("parts", tooltip="The parts that every sample completes."),
+                io.Int.Input(
+                    "seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=False,
+                    tooltip="Of all samples, so that only the training changes them.",
+                ),
+                io.Int.Input("steps", default=12, min=1, max=1000, tooltip="Steps of the rendering."),
+                io.Float.Input(
+                    "cfg", default=5.0, min=0.0, max=30.0, step=0.5, tooltip="Guidance of the words.",
+                ),
+                io.Float.Input(
+                    "guidance", default=2.0, min=0.0, max=20.0, step=0.1,
+                    tooltip="How closely the concepts follow the parts.",
+                ),
+            ],
+            outputs=[PreviewType.Output(display_name="preview")],
+        )
+
+    @classmethod
+    def execute(cls, latent: dict, **parts: object) -> io.NodeOutput:
+        return io.NodeOutput(TrainingPreview(latent=latent["samples"], **parts))

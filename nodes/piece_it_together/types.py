@@ -1,0 +1,76 @@
+"""The socket types of the pack and what travels through them."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io
+
+from ...pit.piece_it_together.prior_files import PriorConfig
+
+CATEGORY = "Piece it Together"
+
+IPAdapterType = io.Custom("PIT_IP_ADAPTER")
+"""Carries a `ManagedIPAdapter`."""
+PriorType = io.Custom("PIT_PRIOR")
+"""Carries a `ManagedPrior`."""
+TokensType = io.Custom("PIT_TOKENS")
+"""Carries `pit.tokens.Tokens`."""
+PartsType = io.Custom("PIT_PARTS")
+"""Carries `pit.tokens.Parts`."""
+DirectionType = io.Custom("PIT_DIRECTION")
+"""Carries `pit.directions.Direction`."""
+CreatureType = io.Custom("PIT_CREATURE")
+"""Carries `pit.demo.measure.trials.Trial`: a creature, and which of its parts are given."""
+
+DatasetType = io.Custom("PIT_DATASET")
+"""Carries `pit.training.dataset.Dataset`: pictures of targets and parts in a folder."""
+TokenCacheType = io.Custom("PIT_TOKEN_CACHE")
+"""Carries the `Path` of a token cache."""
+PreviewType = io.Custom("PIT_TRAINING_PREVIEW")
+"""Carries a `nodes.preview.TrainingPreview`."""
+
+
+@dataclass(frozen=True)
+class ManagedIPAdapter:
+    """An IP-Adapter in two patchers, so that the sampler loads the attention weights without the resampler.
+
+    Attributes:
+        name: what error messages call it.
+        resampler: patcher of a `pit.resampler.Resampler`.
+        cross_attention: patcher of a `pit.adapter.ImageCrossAttention`.
+        stamp: tells it from other IP-Adapters, see `pit.resampler.weights_stamp`.
+    """
+
+    name: str
+    resampler: ModelPatcher
+    cross_attention: ModelPatcher
+    stamp: str = ""
+
+    @property
+    def token_dim(self) -> int:
+        return self.cross_attention.model.token_dim
+
+    @property
+    def feature_dim(self) -> int:
+        """Width of the image features that the resampler reads."""
+        return self.resampler.model.proj_in.in_features
+
+
+@dataclass(frozen=True)
+class ManagedPrior:
+    """An IP-Prior under ComfyUI's memory management.
+
+    Attributes:
+        name: what error messages call it.
+        patcher: of a `pit.prior.IPPrior`.
+        dtype: what it computes in.
+        preview: patcher of what makes small pictures of its tokens, with a method `pictures(tokens)`.
+    """
+
+    name: str
+    patcher: ModelPatcher
+    config: PriorConfig
+    dtype: torch.dtype = torch.float32
+    preview: ModelPatcher | None = None

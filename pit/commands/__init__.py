@@ -1,0 +1,1 @@
+"""The commands of `python -m pit`, a file for each."""

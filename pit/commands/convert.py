@@ -1,0 +1,46 @@
+"""`python -m pit convert`: a weight file of any kind, saved as safetensors."""
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from ..files.checked import without_module
+from ..files.weights import CheckpointError, read_state, write_state
+from ..piece_it_together.prior_files import PRIOR_SIGNS, _prior_sizes, prior_notes
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags: from where, to where."""
+    parser.add_argument("source", type=Path, help="weight file: .ckpt, .pt, .pth, .bin or .safetensors")
+    parser.add_argument("target", type=Path, help="the .safetensors file to write")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert; returns the exit code."""
+    try:
+        convert_to_safetensors(args.source, args.target)
+    except CheckpointError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"written: {args.target}")
+    return 0
+
+
+def convert_to_safetensors(source: Path, target: Path) -> None:
+    """Save a weight file of any kind as safetensors; the metadata of an IP-Prior takes up its `cfg.yaml`.
+
+    Raises:
+        CheckpointError: the source cannot be read, or the target exists or has another ending.
+    """
+    if target.suffix != ".safetensors":
+        raise CheckpointError(f"{target} must end in .safetensors.")
+    if target.exists():
+        raise CheckpointError(f"{target} exists already; move it away, or choose another name.")
+    state, metadata = read_state(source)
+    prior = without_module(state)
+    if all(key in prior for key in PRIOR_SIGNS):
+        state, notes = prior, prior_notes(source, metadata, _prior_sizes(source, prior))
+        names = {"num_heads": notes.get("num_attention_heads"), "use_ref": notes.get("use_ref")}
+        metadata |= {key: str(value).lower() for key, value in names.items() if value is not None}
+    write_state(target, state, metadata)

@@ -1,0 +1,68 @@
+"""`python -m pit demo-measure`: measure how well the creature models keep parts."""
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's flags."""
+    add = parser.add_argument
+    add("--quick", action="store_true", help="fewer samples, wider intervals: minutes on two CPU cores")
+    add("--json", type=Path, metavar="FILE", help="also write every number to this file")
+    add("--against", type=Path, metavar="FILE", help="also print what changed since the run that wrote this")
+    add("--picture", type=Path, metavar="FILE", default=Path("demo-measure.png"),
+        help="the sheet of parts and concepts (default: %(default)s)")
+    add("--seed", type=int, default=0, help="which creatures are asked for (default: %(default)s)")
+    add("--threads", type=int, default=None, help="CPU threads (default: torch's own)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Take the measures, print the tables; returns the exit code."""
+    import torch
+    from tqdm import tqdm
+
+    from ..demo.measure.changes import changes_table, read_numbers
+    from ..demo.measure.experiment import FULL, QUICK, run_measures
+    from ..demo.measure.report import as_json, concept_sheet, tables
+    from ..demo.measure.suite import Laboratory
+    from ..demo.measure.trials import check_seed
+    from ..demo.models.chain import CreatureChain
+    from ..demo.models.reader import load_reader
+    from ..files.weights import CheckpointError
+
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    plan = QUICK if arguments.quick else FULL
+    try:
+        check_seed(arguments.seed)
+        check_folders(arguments.picture, arguments.json)
+        earlier = read_numbers(arguments.against) if arguments.against else None
+        chain, reader = CreatureChain(), load_reader()
+    except (CheckpointError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    with tqdm(total=plan.pictures, desc="pictures", mininterval=5) as bar:
+        lab = Laboratory(chain, reader, arguments.seed, bar.update)
+        findings = run_measures(lab, plan)
+    print(tables(findings) + "\n")
+    if earlier:
+        print(changes_table(as_json(findings), earlier) + "\n")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(as_json(findings), indent=2) + "\n", encoding="utf-8")
+        print(f"numbers: {arguments.json}")
+    concept_sheet(Laboratory(chain, reader, arguments.seed)).save(arguments.picture)
+    print(f"picture: {arguments.picture}")
+    return 0
+
+
+def check_folders(*files: Path | None) -> None:
+    """
+    Raises:
+        ValueError: the folder of a file that is to be written does not exist.
+    """
+    for file in filter(None, files):
+        if not file.parent.is_dir():
+            raise ValueError(f"cannot write {file}: there is no folder {file.parent}; make it first")

@@ -1,0 +1,114 @@
+"""Creatures as a dataset folder: an endless source of targets and parts that needs no model."""
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import Image, ImageOps
+
+from ..images import contact_sheet, on_white
+from ..piece_it_together.training.make_parts import save_concept
+from .drawing.creature import ALL_SCENE_WORDS, PARTS, Creature, sample_creature
+from .drawing.draw import draw_creature, draw_parts, draw_shape
+from .models.sizes import PICTURE_SIZE
+
+PNG_END = b"IEND\xaeB`\x82"
+
+
+def write_creature_dataset(
+    folder: Path, count: int, seed: int, coherence: float, on_progress: Callable[[int, int], None]
+) -> None:
+    """Draw `count` creatures on white and their parts into `folder/target` and `folder/parts`.
+
+    Creature i depends on (seed, coherence, i) alone and carries them in its name, so a larger count extends
+    the folder, and other seeds may share it. Whole concepts that are there already are not drawn again.
+
+    Args:
+        coherence: as in `sample_creature`; low values mix the species.
+        on_progress: called with (concepts there, `count`) after each; may raise to stop, nothing is lost.
+    Raises:
+        ValueError: a count below 1, or a coherence outside 0..1.
+        OSError: the folder cannot be written.
+    """
+    if count < 1:
+        raise ValueError(f"Expected at least one creature to draw, found a count of {count}.")
+    for index in range(count):
+        creature = sample_creature(random.Random(f"{seed}/{index}"), coherence)
+        name = f"creature-{seed}-{float(coherence)}-{index:05d}"
+        if not _is_whole(folder, name, len(creature.parts)):
+            parts = [draw_part_crop(creature, part) for part in creature.parts]
+            save_concept(folder, name, draw_creature(creature, PICTURE_SIZE), parts)
+        on_progress(index + 1, count)
+
+
+def draw_part_crop(creature: Creature, part: str) -> Image.Image:
+    """One part as large as in the picture of the whole, on white, cropped to its bounding box (RGB).
+
+    Published parts are cut out so too; these are not hidden by what lies before them.
+    """
+    shape = draw_shape(creature, PICTURE_SIZE, 2, only=part)
+    return on_white(shape.crop(shape.getbbox()))
+
+
+def _is_whole(folder: Path, name: str, parts: int) -> bool:
+    """The target is written last: if its file is complete, so are those of the parts."""
+    target = folder / "target" / f"{name}.png"
+    there = all((folder / "parts" / name / f"{number}.png").is_file() for number in range(parts))
+    return there and target.is_file() and target.read_bytes().endswith(PNG_END)
+
+
+SHEET_CAPTION = "a creature and the creature"  # of words that the miniature text encoders know
+# Four views of a creature, by the parts that each shows: from the front, from behind, its limbs, its head.
+VIEWS = (
+    set(PARTS), set(PARTS) - {"eyes", "mouth"}, {"wings", "tail", "arms", "legs"},
+    {"ears", "horns", "eyes", "mouth"},
+)
+
+
+def write_scene_dataset(
+    folder: Path, count: int, seed: int, on_progress: Callable[[int, int], None] = lambda done, total: None
+) -> None:
+    """`count` creatures in all scenes, those included that the shipped models do not know.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    for index in range(count):
+        rng = random.Random(f"scenes/{seed}/{index}")
+        scene = rng.choice(list(ALL_SCENE_WORDS))
+        creature = sample_creature(rng, 0.0, scene=scene)
+        caption = f"a creature{ALL_SCENE_WORDS[scene]}"
+        save_sample(folder, f"{seed}-{index:05d}", draw_creature(creature, PICTURE_SIZE), creature, caption)
+        on_progress(index + 1, count)
+
+
+def write_sheet_dataset(
+    folder: Path, count: int, seed: int, on_progress: Callable[[int, int], None] = lambda done, total: None
+) -> None:
+    """`count` character sheets of 256 x 256.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    for index in range(count):
+        creature = sample_creature(random.Random(f"sheets/{seed}/{index}"), 0.0)
+        save_sample(folder, f"{seed}-{index:05d}", draw_sheet(creature), creature, SHEET_CAPTION)
+        on_progress(index + 1, count)
+
+
+def draw_sheet(creature: Creature) -> Image.Image:
+    """A character sheet (RGB) on white: four views, two by two, of which that from behind is mirrored."""
+    views = [draw_parts(creature, parts, PICTURE_SIZE) for parts in VIEWS]
+    views[1] = ImageOps.mirror(views[1])
+    return contact_sheet([on_white(view) for view in views], 2, PICTURE_SIZE)
+
+
+def save_sample(folder: Path, name: str, target: Image.Image, creature: Creature, caption: str) -> None:
+    """Target, caption, and the creature on white as the reference."""
+    for place in ("targets", "refs"):
+        (folder / place).mkdir(parents=True, exist_ok=True)
+    shape = draw_shape(creature, PICTURE_SIZE, 2)
+    on_white(shape).save(folder / "refs" / f"{name}_ref.png")
+    (folder / "targets" / f"{name}.txt").write_text(caption, encoding="utf-8")
+    target.save(folder / "targets" / f"{name}.png")

@@ -1,0 +1,1 @@
+"""Creatures as drawings: every attribute exact."""

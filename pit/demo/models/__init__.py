@@ -1,0 +1,1 @@
+"""The miniature models of the creature domain."""

@@ -1,0 +1,19 @@
+"""Directions and concepts of the creature models that come with the pack."""
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..drawing.edits import EDITS
+from .weights import FOLDER
+
+CONCEPTS = ("ember", "tide", "bloom", "storm")  # species, of which each is one pure member
+
+
+def library_file(kind: str, name: str, folder: Path = FOLDER) -> Path:
+    """Where the direction of an edit, or the tokens of a concept, lie; `kind` is "direction" or "tokens"."""
+    slug = name.replace("'", "").replace(" ", "_")
+    return folder / f"creature_{kind}_{slug}.safetensors"
+
+
+DIRECTION_FILES = {f"creature models: {name}": library_file("direction", name) for name in EDITS}
+TOKEN_FILES = {f"creature models: {name}": library_file("tokens", name) for name in CONCEPTS}

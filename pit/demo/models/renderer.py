@@ -1,0 +1,83 @@
+"""The creatures' renderer as an IP-LoRA is trained on it: the shipped weights, and what encodes for them."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from diffusers import DDPMScheduler
+from torch import Tensor
+
+from ...files.whole import sha256_of
+from ...ip_adapter.encoder import TokenEncoder
+from ...ip_adapter.files import load_ip_adapter
+from ...piece_it_together.ip_lora.cache import RenderEncoders
+from ...piece_it_together.ip_lora.image_prompt import ImagePromptUNet
+from ...training.denoising import noise_schedule
+from .autoencoder import build_autoencoder
+from .sizes import ENCODER_SIZE, LATENT_SCALE
+from .text import TextEncoders
+from .unet import PREDICTION, build_unet
+from .vision import CreatureVision
+from .weights import IP_ADAPTER, RENDERER, VISION, read_weights, weight_file, with_prefix
+
+
+def creature_renderer() -> tuple[ImagePromptUNet, DDPMScheduler]:
+    """UNet with image cross-attention, and noise schedule, in fp32.
+
+    Raises:
+        CheckpointError: a file is missing, damaged or of another version.
+    """
+    unet = build_unet()
+    unet.load_state_dict(with_prefix(renderer_state(), "unet."))
+    image = load_ip_adapter(weight_file(IP_ADAPTER)).cross_attention.float()
+    return ImagePromptUNet(unet.eval(), image), noise_schedule(PREDICTION)
+
+
+def creature_render_encoders() -> RenderEncoders:
+    """Autoencoder, text encoders and image tokens; errors as in `creature_renderer`."""
+    state = renderer_state()
+    autoencoder, text = build_autoencoder(), TextEncoders()
+    autoencoder.load_state_dict(with_prefix(state, "vae."))
+    text.load_comfyui_state(state)
+    for model in (autoencoder, text):
+        model.eval().requires_grad_(False)
+
+    def latents(pixels: Tensor) -> Tensor:
+        found = autoencoder.encode(pixels).latent_dist
+        return torch.cat([found.mean, found.std], dim=1) * LATENT_SCALE
+
+    def words(captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        try:
+            return text(list(captions))
+        except KeyError as error:
+            raise ValueError(
+                f"The miniature text encoders do not know the word {error} of a caption; they know those in "
+                "pit/demo/words.py."
+            ) from error
+
+    return RenderEncoders({"creature models": creature_stamp()}, latents, words, creature_encoder())
+
+
+def creature_stamp() -> str:
+    """Tells one version of the miniature models from another."""
+    return "".join(sha256_of(weight_file(name)) for name in (RENDERER, IP_ADAPTER, VISION))
+
+
+def renderer_state() -> dict[str, Tensor]:
+    """The shipped weights of the renderer, in fp32."""
+    return {key: value.float() for key, value in read_weights(RENDERER).items()}
+
+
+def creature_encoder(device: torch.device | str = "cpu") -> TokenEncoder:
+    """The encoder of the miniature creature models that come with the pack, in float32.
+
+    Raises:
+        CheckpointError: a file is missing, damaged or of another version.
+    """
+    vision, resampler = CreatureVision(), load_ip_adapter(weight_file(IP_ADAPTER)).resampler
+    vision.load_state_dict(read_weights(VISION))
+    for module in (vision, resampler):
+        module.to(device).float().eval().requires_grad_(False)
+    return TokenEncoder(
+        VISION, IP_ADAPTER, ENCODER_SIZE, lambda pixels: vision.features(pixels.to(device)), resampler
+    )

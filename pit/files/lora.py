@@ -1,0 +1,246 @@
+"""Low-rank additions to a UNet (LoRA, arXiv 2106.09685): one key layout out of the many in use.
+
+ComfyUI's own loader reads kohya's, `lora_unet_{path}.lora_down.weight`, `.lora_up.weight` and `.alpha`, but
+of what diffusers and PEFT write for SDXL it matches nothing, the published IP-LoRA included.
+"""
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .checked import StrPath, another_file
+from .known import first_of
+from .weights import CheckpointError, read_state
+
+State = dict[str, Tensor]
+
+# A key is a module, a word that says LoRA, which of the factors, perhaps PEFT's name of the adapter.
+FACTOR = re.compile(
+    r"(?P<module>.+?)(?:\.lora_|[._]lora\.|\.lora_linear_layer\.)"
+    r"(?P<factor>down|up|mid|A|B)(?:\.\w+)?\.weight"
+)
+ALPHA = re.compile(r"(?P<module>.+)\.alpha")
+NAMES = {"A": "lora_down", "B": "lora_up"}
+WRAPPERS = ("unet.", "base_model.model.", "model.")
+UNET = re.compile(
+    r"((down|up|mid|input|middle|output)_blocks?|conv_in|conv_out|time_embedding|add_embedding)\."
+)
+UNET_PREFIX = "lora_unet_"
+TEXT_ENCODER = re.compile(r"lora_te\d?_|text_encoder|te\d?_")
+IMAGE_PROJECTION = re.compile(r"_to_[kv]_ip$")
+BLOCK = re.compile(r"(?:diffusion_model\.)?(?:(input|output)_blocks\.(\d+)|(middle)_block)\.")
+BLOCK_NAME = re.compile(r"(in|out|mid)(?:(\d+)(?:-(\d+))?)?")
+
+
+@dataclass(frozen=True)
+class Lora:
+    """What a LoRA file holds, in kohya's layout.
+
+    Attributes:
+        unet: of the layers of the UNet.
+        adapter: of an IP-Adapter's own projections, whose modules end in `to_k_ip` and `to_v_ip`.
+        elsewhere: modules of text encoders and of what is not known.
+    """
+
+    unet: State
+    adapter: State
+    elsewhere: tuple[str, ...]
+
+
+def convert_lora(state: Mapping[str, Tensor]) -> State:
+    """A LoRA in the layout that ComfyUI's stock loader reads.
+
+    Reads the layouts of diffusers (`lora.down`), PEFT (`lora_A`), the attention processors of diffusers in
+    2023 (`processor.to_q_lora.down`) and kohya, which stays as it is, as do keys of other kinds.
+    """
+    converted = {}
+    for key, tensor in state.items():
+        factor, alpha = FACTOR.fullmatch(key), ALPHA.fullmatch(key)
+        if factor:
+            name = NAMES.get(factor["factor"], f"lora_{factor['factor']}")
+            key = f"{module_name(factor['module'])}.{name}.weight"
+        elif alpha:
+            key = f"{module_name(alpha['module'])}.alpha"
+        converted[key] = tensor
+    return converted
+
+
+def module_name(path: str) -> str:
+    """kohya's name of a module of the UNet; any other path as it is."""
+    name = path
+    while name.startswith(WRAPPERS):
+        name = name.removeprefix(next(wrapper for wrapper in WRAPPERS if name.startswith(wrapper)))
+    if not UNET.match(name):
+        return name if name.startswith("diffusion_model.") else path
+    name = name.replace(".processor.", ".")
+    if name.endswith(".to_out"):
+        name += ".0"
+    return UNET_PREFIX + name.replace(".", "_")
+
+
+def with_alphas(state: Mapping[str, Tensor], settings: Mapping[str, object]) -> State:
+    """A converted LoRA with the scales of PEFT's settings, which that layout keeps outside of the tensors.
+
+    The addition is alpha / rank * up @ down, without an alpha simply up @ down.
+
+    Args:
+        settings: of PEFT's `LoraConfig`: `lora_alpha`, `alpha_pattern`, `use_rslora`.
+    """
+    alphas = {}
+    patterns = dict(settings.get("alpha_pattern") or {})
+    for module in modules(state):
+        if f"{module}.lora_down.weight" not in state or f"{module}.alpha" in state:
+            continue
+        alpha = settings.get("lora_alpha")
+        for path, own in patterns.items():
+            if module.endswith(f"_{path.replace('.', '_')}"):
+                alpha = own
+        rank = state[f"{module}.lora_down.weight"].shape[0]
+        if alpha is not None and settings.get("use_rslora"):
+            alpha *= math.sqrt(rank)
+        if alpha is not None and alpha != rank:
+            alphas[f"{module}.alpha"] = torch.tensor(float(alpha))
+    return dict(state) | alphas
+
+
+def modules(state: Mapping[str, Tensor]) -> list[str]:
+    """The modules of a converted LoRA, in the order of the file."""
+    return list(dict.fromkeys(module_of(key) for key in state))
+
+
+def module_of(key: str) -> str:
+    return re.sub(r"\.(lora_\w+\.weight|alpha)$", "", key)
+
+
+def split_lora(state: Mapping[str, Tensor]) -> Lora:
+    """A converted LoRA by what its modules belong to."""
+    unet, adapter, elsewhere = {}, {}, {}
+    for key, tensor in state.items():
+        module = module_of(key)
+        if module == key or TEXT_ENCODER.match(module):
+            elsewhere[module] = None
+        elif IMAGE_PROJECTION.search(module):
+            adapter[key] = tensor
+        else:
+            unet[key] = tensor
+    return Lora(unet, adapter, tuple(elsewhere))
+
+
+def unsound(state: Mapping[str, Tensor]) -> Iterator[str]:
+    """What is wrong with the factors of a converted LoRA, a phrase for each of them."""
+    for module in modules(state):
+        down, up = (state.get(f"{module}.lora_{half}.weight") for half in ("down", "up"))
+        if down is None and up is None:
+            continue
+        if down is None or up is None:
+            yield f"{module} has only its {'up' if down is None else 'down'} factor"
+        elif down.ndim < 2 or up.ndim < 2:
+            yield f"{module} has factors of the shapes {list(down.shape)} and {list(up.shape)}"
+        elif down.shape[0] != up.shape[1]:
+            yield f"{module} has rank {down.shape[0]} in its down factor and {up.shape[1]} in its up factor"
+        elif not all(bool(factor.isfinite().all()) for factor in (down, up)):
+            yield f"{module} holds NaN or infinite values"
+
+
+def merge_lora(unet: nn.Module, lora: Lora, strength: float = 1.0) -> None:
+    """Work a LoRA into the linear layers of a UNet of diffusers, for use without ComfyUI.
+
+    Raises:
+        ValueError: a module of the LoRA is not there.
+    """
+    layers = {UNET_PREFIX + name.replace(".", "_"): layer for name, layer in unet.named_modules()}
+    for name in modules(lora.unet):
+        if name not in layers:
+            raise ValueError(f"The LoRA is for another model: there is no {name}.")
+        down, up = (lora.unet[f"{name}.lora_{half}.weight"] for half in ("down", "up"))
+        scale = strength * float(lora.unet.get(f"{name}.alpha", len(down))) / len(down)
+        layers[name].weight.data += (scale * up @ down).to(layers[name].weight)
+
+
+@dataclass(frozen=True)
+class BlockStrengths:
+    """Strengths of the blocks of a UNet by `in4`, `mid`, `out0`; `in` and `out` are for all their blocks."""
+
+    values: Mapping[str, float]
+
+    def of(self, path: str) -> float:
+        """The strength of a module of the UNet in the original layout; 1 for what is not named."""
+        match = BLOCK.match(path)
+        if not match:
+            return 1.0
+        kind = "mid" if match[3] else {"input": "in", "output": "out"}[match[1]]
+        return self.values.get(f"{kind}{match[2] or ''}", self.values.get(kind, 1.0))
+
+
+def parse_block_strengths(text: str) -> BlockStrengths:
+    """Strengths from a text such as `in=0.5, mid=1, out0-2=0`.
+
+    Raises:
+        ValueError: something else than names of blocks with numbers.
+    """
+    values: dict[str, float] = {}
+    for entry in filter(None, (entry.strip() for entry in re.split(r"[,;\n]", text))):
+        name, _, number = (word.strip() for word in entry.partition("="))
+        match = BLOCK_NAME.fullmatch(name)
+        try:
+            strength = float(number)
+        except ValueError:
+            strength = math.nan
+        if not match or not math.isfinite(strength) or (match[1] == "mid" and match[2]):
+            raise ValueError(
+                f"{entry!r} is no strength of a block. Write entries such as in=0.5, in4=1, mid=0 or "
+                "out0-2=0.8, with commas between them."
+            )
+        first, last = match[2], match[3] or match[2]
+        numbers = [""] if first is None else range(int(first), int(last) + 1)
+        values |= {f"{match[1]}{number}": strength for number in numbers}
+    return BlockStrengths(values)
+
+
+def peft_settings(path: Path, metadata: Mapping[str, str]) -> dict[str, object]:
+    """PEFT's settings of a LoRA: from the metadata that diffusers writes, else from the file beside it."""
+    beside = path.with_name("adapter_config.json")
+    try:
+        if "lora_adapter_metadata" in metadata:
+            settings = json.loads(metadata["lora_adapter_metadata"])
+        elif path.stem == "adapter_model" and beside.is_file():
+            settings = json.loads(beside.read_text(encoding="utf-8"))
+        else:
+            return {}
+        settings = {key.removeprefix("unet."): value for key, value in settings.items()}
+        scales = [settings.get("lora_alpha"), *dict(settings.get("alpha_pattern") or {}).values()]
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"The settings of the LoRA {path} cannot be read: {error}") from error
+    for scale in scales:
+        if not isinstance(scale, int | float | None):
+            raise CheckpointError(f"The settings of the LoRA {path} hold {scale!r} as an alpha.")
+    return settings
+
+
+def read_lora(path: StrPath) -> Lora:
+    """A LoRA file for a UNet, of any common layout, in kohya's, with its scales.
+
+    These are `.alpha` tensors, what diffusers writes into the metadata (`lora_adapter_metadata`), or PEFT's
+    `adapter_config.json` beside the file.
+
+    Raises:
+        CheckpointError: no LoRA, one for text encoders only, or one whose factors do not fit together.
+    """
+    path = Path(path)
+    state, metadata = read_state(path)
+    lora = split_lora(with_alphas(convert_lora(state), peft_settings(path, metadata)))
+    wrong = list(unsound(lora.unet | lora.adapter))
+    if wrong:
+        raise CheckpointError(f"{path}: {first_of(wrong)}. The file is damaged; fetch it again.")
+    if not any(key.endswith(".lora_down.weight") for key in lora.unet | lora.adapter):
+        if any(TEXT_ENCODER.match(module) for module in lora.elsewhere):
+            raise CheckpointError(f"{path} is a LoRA for text encoders only; use ComfyUI's Load LoRA for it.")
+        raise another_file(path, state, "a LoRA for a UNet")
+    return lora

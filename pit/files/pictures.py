@@ -1,0 +1,134 @@
+"""Pictures in folders: which can be used, how they are opened, and how files are named."""
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageOps
+
+from ..images import on_white
+
+PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
+_MOST_PIXELS = 80_000_000  # Pillow itself warns a little above
+
+
+class PictureError(ValueError):
+    """A picture cannot be used; the message names the file."""
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file or folder that is not used."""
+
+    path: Path
+    why: str
+
+
+def describe_skipped(skipped: Iterable[Skipped], folder: Path) -> list[str]:
+    """One line per reason: how many were skipped for it, and the first three by their path below `folder`."""
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for each in skipped:
+        by_reason[each.why].append(each.path.relative_to(folder).as_posix())
+    lines = []
+    for why, names in sorted(by_reason.items()):
+        more = ", ..." if len(names) > 3 else ""
+        lines.append(f"skipped: {len(names)}, {why} ({', '.join(names[:3])}{more})")
+    return lines
+
+
+def open_picture(path: Path) -> Image.Image:
+    """The picture as RGB on white, fully decoded and upright.
+
+    Raises PictureError if it is missing, corrupt, truncated or larger than 80 megapixels.
+    """
+    return on_white(decode_picture(path))
+
+
+def decode_picture(path: Path) -> Image.Image:
+    """The picture in its own mode, fully decoded and turned upright; errors as in `open_picture`."""
+    try:
+        with Image.open(path) as image:
+            too_large = image.width * image.height > _MOST_PIXELS
+            if not too_large:
+                return ImageOps.exif_transpose(_eight_bits(image))
+            size = f"{image.width}x{image.height}"
+    except Exception as error:  # decoders meet corrupt files with errors of every kind
+        raise PictureError(
+            f"Expected a picture, found that {path} cannot be read ({error}). Replace or remove it."
+        ) from error
+    raise PictureError(f"Expected at most 80 megapixels, found {size} in {path}. Make it smaller.")
+
+
+def list_pictures(folder: Path) -> tuple[list[Path], list[Skipped]]:
+    """The pictures of one folder, each name once, 2 before 10; and what else lies there, but hidden files."""
+    pictures, skipped, seen = [], [], {}
+    for path in listing(folder):
+        if path.is_dir():
+            skipped.append(Skipped(path, "a folder too deep"))
+        elif path.suffix.lower() not in PICTURE_ENDINGS:
+            skipped.append(Skipped(path, f"not one of {', '.join(PICTURE_ENDINGS)}"))
+        elif seen.setdefault(same_name(path.stem), path) is not path:
+            skipped.append(Skipped(path, "the same name as another"))
+        else:
+            pictures.append(path)
+    return pictures, skipped
+
+
+def same_name(name: str) -> str:
+    """Equal for names that differ in case or Unicode form alone: some file systems cannot tell them apart."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def listing(folder: Path) -> list[Path]:
+    """What lies in a folder but hidden files, in the order that people count in: 2 before 10."""
+    visible = (path for path in folder.iterdir() if not path.name.startswith("."))
+    return sorted(visible, key=lambda path: (_counting_order(path.stem), path.name))
+
+
+def _counting_order(name: str) -> list[tuple[int, str]]:
+    return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in re.split(r"([0-9]+)", name)]
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey pictures of 16 bits brought to 8, which Pillow's own conversion would burn out to white."""
+    if image.mode.startswith("I"):  # "I" in older Pillow, "I;16" in newer
+        return image.point(lambda value: value / 256).convert("L")
+    image.load()
+    return image
+
+
+_MOST_BYTES = 100  # of a file name without its ending; file systems take 143 or more
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # Windows' devices
+_NOT_IN_NAMES = re.compile(r'[\x00-\x1f\x7f<>:"|?*]|^[. ]+|[. ]+$')
+
+
+def picture_name(image: Image.Image) -> str:
+    """A name for a picture that has none: the same for the same pixels."""
+    return hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()[:12]
+
+
+def file_name(name: str) -> str:
+    """`name` as a file name (without ending) that Linux, macOS and Windows take, at most 100 bytes long.
+
+    A name that has to be changed ends in eight digits of its SHA-256, so that different names stay different.
+    Raises ValueError for names that mean another folder: empty, "." and "..", slashes, drives.
+    """
+    if name.strip() in ("", ".", "..") or re.search(r"[/\\]|^[A-Za-z]:", name):
+        raise ValueError(
+            f'Expected a plain name, found "{name}", which leads to another folder. Use a name without '
+            "slashes and drive letters."
+        )
+    plain = unicodedata.normalize("NFC", name)
+    safe = _NOT_IN_NAMES.sub("_", plain.encode("utf-8", "replace").decode("utf-8"))
+    if _RESERVED.fullmatch(safe):
+        safe = f"_{safe}"
+    if safe == plain and len(safe.encode()) <= _MOST_BYTES:
+        return safe
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    cut = safe.encode()[: _MOST_BYTES - 9].decode("utf-8", "ignore")
+    return f"{cut}-{digest}"

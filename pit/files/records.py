@@ -1,0 +1,157 @@
+"""What our own files say of themselves: what made them, and what tells one model from another."""
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .weights import CheckpointError
+
+KIND, VERSION = "piece_it_together", "version"
+WRITTEN_VERSION = "1"
+SAME_MODEL = 2e-2  # how far, relative to it, an answer in fp16 or of another device may lie
+STAMP_DIGITS = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """A base for what travels between nodes and into files: it says what made it.
+
+    Attributes:
+        source: where it comes from, in words for error messages.
+        adapter: stamp of the IP-Adapter whose tokens it is about, see `weights_stamp`; "" = not known.
+        notes: what it was made of and how, for its file.
+    """
+
+    source: str
+    adapter: str = ""
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+    def of_another_adapter(self, other: Made) -> bool:
+        """Whether both know their IP-Adapter and it is not the same one."""
+        return bool(self.adapter and other.adapter and self.adapter != other.adapter)
+
+    def metadata(self, kind: str) -> dict[str, str]:
+        """For the file of such a thing; the inverse of `made_by`."""
+        return {
+            KIND: kind, VERSION: WRITTEN_VERSION, "source": self.source, "adapter": self.adapter,
+            "notes": json.dumps(dict(self.notes)),
+        }
+
+
+def made_by(path: Path, facts: Mapping[str, str], name: str) -> dict[str, Any]:
+    """The arguments of `Made` from the metadata of a file that messages call `name`.
+
+    Raises:
+        CheckpointError: damaged notes.
+    """
+    source = f"{name}, {facts.get('source', '')}".removesuffix(", ")
+    return {"source": source, "adapter": facts.get("adapter", ""), "notes": _notes(path, facts)}
+
+
+def _notes(path: Path, facts: Mapping[str, str]) -> dict[str, str]:
+    try:
+        notes = json.loads(facts.get("notes", "{}"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} has notes that cannot be read: {error}. Save it again.") from error
+    if not isinstance(notes, dict):
+        raise CheckpointError(f"{path} has a {type(notes).__name__} for notes, expected named values.")
+    return {str(key): str(value) for key, value in notes.items()}
+
+
+def number(path: Path, name: str, facts: Mapping[str, str]) -> float | None:
+    """A number of the metadata, None where there is none. Raises CheckpointError for anything else."""
+    if name not in facts:
+        return None
+    try:
+        value = float(facts[name])
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise CheckpointError(f"{path} says that its {name} is {facts[name]!r}, expected a number.")
+    return value
+
+
+def check_finite(path: Path, key: str, values: Tensor) -> None:
+    """Raise CheckpointError unless all values are floating-point numbers."""
+    if not values.is_floating_point():
+        raise CheckpointError(f"{path}: {key} is {values.dtype}, expected floating-point numbers.")
+    if not torch.isfinite(values.float()).all():  # float8 cannot tell by itself
+        raise CheckpointError(f"{path}: {key} holds NaN or infinite values, expected numbers. Get it again.")
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """How a model answers a fixed picture: tells models apart, whatever file they come from.
+
+    Attributes:
+        name: what to call the model in messages; not compared.
+        numbers: the answer, projected to a few numbers.
+    """
+
+    name: str
+    numbers: tuple[float, ...]
+
+    def matches(self, other: Fingerprint) -> bool:
+        """Whether both are the same weights, be it in fp16, on another device or in another file format."""
+        if len(self.numbers) != len(other.numbers):
+            return False
+        return math.dist(self.numbers, other.numbers) <= SAME_MODEL * math.hypot(*self.numbers)
+
+
+Models = Mapping[str, "Fingerprint | str"]
+"""Models by their part in the work, each as a fingerprint or as a stamp that changes with any weight."""
+
+
+def differing_models(found: Models, wanted: Models) -> list[str]:
+    """The parts in which two sets of models are not the same."""
+    def same(first: Fingerprint | str | None, second: Fingerprint | str | None) -> bool:
+        if isinstance(first, Fingerprint) and isinstance(second, Fingerprint):
+            return first.matches(second)
+        return first == second
+
+    return [part for part in {**found, **wanted} if not same(found.get(part), wanted.get(part))]
+
+
+def models_to_json(models: Models) -> dict[str, Any]:
+    """Plain values; the inverse of `models_from_json`."""
+    return {part: each if isinstance(each, str) else asdict(each) for part, each in models.items()}
+
+
+def models_from_json(content: Mapping[str, Any]) -> dict[str, Fingerprint | str]:
+    """Models from plain values. Raises KeyError, TypeError or ValueError for anything else."""
+    return {
+        part: each if isinstance(each, str) else fingerprint_from_json(each)
+        for part, each in content.items()
+    }
+
+
+def fingerprint_from_json(content: Mapping[str, Any]) -> Fingerprint:
+    """A fingerprint from plain values; errors as in `models_from_json`."""
+    return Fingerprint(str(content["name"]), tuple(map(float, content["numbers"])))
+
+
+def weights_stamp(state: Mapping[str, Tensor]) -> str:
+    """Tells the resampler of one IP-Adapter from that of another, whatever file or precision it comes in.
+
+    Of two tensors in fp16, in which the published file is, so that one that was widened has the same stamp.
+    """
+    digest = hashlib.sha256()
+    for key in ("latents", "norm_out.weight"):
+        digest.update(state[key].detach().cpu().half().numpy().tobytes())
+    return digest.hexdigest()[:STAMP_DIGITS]
+
+
+def state_stamp(state: Mapping[str, Tensor]) -> str:
+    """Tells one set of weights from another exactly, by a few numbers of each tensor."""
+    digest = hashlib.sha256()
+    for key, value in state.items():
+        digest.update(f"{key} {list(value.shape)} {value.flatten()[:4].tolist()}".encode())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Flow matching: path, solvers, guidance, and how steps are made fast."""

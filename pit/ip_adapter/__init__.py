@@ -1,0 +1,1 @@
+"""IP-Adapter-plus: image tokens and the attention that reads them."""

@@ -1,0 +1,97 @@
+"""From pictures to IP+ tokens: a frozen image encoder with its resampler, and its fingerprint."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..files.records import Fingerprint
+from ..files.weights import CheckpointError
+from ..images import clip_pixel_values
+from ..training.clip_vision import load_clip_vision
+from .files import load_ip_adapter
+
+FINGERPRINT_NUMBERS = 32
+
+
+@dataclass(frozen=True)
+class TokenEncoder:
+    """A frozen image encoder with its resampler.
+
+    Attributes:
+        name: the image encoder's file, for messages.
+        adapter: the IP-Adapter's file, for messages.
+        size: of its pictures, in pixels.
+        features: pixel values `[B, 3, size, size]` float32 on the CPU -> penultimate features `[B, N, E]`.
+        resample: features -> IP+ tokens `[B, 16, D]`.
+    """
+
+    name: str
+    adapter: str
+    size: int
+    features: Callable[[Tensor], Tensor]
+    resample: Callable[[Tensor], Tensor]
+
+    @torch.no_grad()
+    def tokens(self, pixel_values: Tensor) -> Tensor:
+        """`[B, 3, size, size]` -> `[B, 16, D]` float32 on the CPU."""
+        return self.resample(self.features(pixel_values)).float().cpu()
+
+
+@torch.no_grad()
+def fingerprints(encoder: TokenEncoder) -> tuple[Fingerprint, Fingerprint]:
+    """Of the image encoder (its features) and of the adapter (its tokens), from one synthetic picture."""
+    features = encoder.features(clip_pixel_values([_probe_picture(encoder.size)], encoder.size))
+    tokens = encoder.resample(features)
+    return Fingerprint(encoder.name, _projected(features)), Fingerprint(encoder.adapter, _projected(tokens))
+
+
+def _probe_picture(size: int) -> Image.Image:
+    """Waves of three directions: something to see in every place and colour."""
+    y, x = np.mgrid[0:size, 0:size] / size
+    waves = [np.sin(9 * x + 4 * y * y), np.cos(17 * x * y + 2 * x), np.sin(23 * y - 5 * x)]
+    pixels = np.rint(127.5 + 127.5 * np.stack(waves, axis=-1))
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+def _projected(values: Tensor) -> tuple[float, ...]:
+    flat = values.float().cpu().flatten().double().numpy()
+    # The legacy generator: numpy promises that its stream never changes.
+    directions = np.random.RandomState(0).standard_normal((FINGERPRINT_NUMBERS, len(flat)))
+    return tuple((directions @ flat / len(flat) ** 0.5).tolist())
+
+
+def load_encoder(
+    vision: Path, adapter: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> TokenEncoder:
+    """IP-Adapter-plus: penultimate features of CLIP (no post layernorm), then the resampler.
+
+    Args:
+        vision: a folder with `config.json` and the weights, or one weight file in transformers' keys, as
+            in ComfyUI's `models/clip_vision`. Of a single file without a `config.json` beside it the sizes
+            are read off the weights: ViT-L, ViT-H and ViT-bigG.
+        adapter: an IP-Adapter-plus file.
+        dtype: in which both run.
+
+    Raises:
+        CheckpointError: a file is missing, damaged or of another kind, or the two do not fit each other.
+    """
+    model = load_clip_vision(vision)
+    resampler = load_ip_adapter(adapter).resampler
+    width, wanted = model.config.hidden_size, resampler.proj_in.in_features
+    if width != wanted:
+        raise CheckpointError(
+            f"{adapter} reads image features of width {wanted}, but {vision} gives {width}. Take the CLIP "
+            "vision model that the IP-Adapter was made for (ViT-H, of width 1280, for the published one)."
+        )
+    model, resampler = (module.to(device, dtype).requires_grad_(False) for module in (model, resampler))
+
+    def features(pixel_values: Tensor) -> Tensor:
+        return model(pixel_values.to(device, dtype), output_hidden_states=True).hidden_states[-2]
+
+    return TokenEncoder(vision.name, adapter.name, model.config.image_size, features, resampler)

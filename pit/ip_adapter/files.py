@@ -1,0 +1,142 @@
+"""IP-Adapter-plus files as published, `.bin` and `.safetensors` (github.com/tencent-ailab/IP-Adapter)."""
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..files.checked import (
+    State,
+    StrPath,
+    another_file,
+    count_layers,
+    filled,
+    matrix_shape,
+    shapes,
+    sound,
+    whole_number,
+)
+from ..files.known import first_of
+from ..files.weights import CheckpointError, read_state, write_state
+from .attention import ImageCrossAttention, IPAdapterPlus
+from .resampler import Resampler
+
+DEFAULT_DIM_HEAD = 64
+
+
+@dataclass(frozen=True)
+class AdapterFile:
+    """What an IP-Adapter-plus file holds.
+
+    Attributes:
+        resampler: keyword arguments of `Resampler`.
+        resampler_state: its weights.
+        token_dim, inner_dims: arguments of `ImageCrossAttention`.
+        cross_attention_state: its weights, `{i}.to_k.weight` and `{i}.to_v.weight` for layer i = 0, 1, ...
+    """
+
+    resampler: dict[str, int]
+    resampler_state: State
+    token_dim: int
+    inner_dims: list[int]
+    cross_attention_state: State
+
+
+def read_ip_adapter(path: StrPath) -> AdapterFile:
+    """Sizes and weights of an IP-Adapter-plus file, whole and finite, from the nested or the flat layout.
+
+    The width of a resampler head is `resampler_dim_head` of the file's metadata, else 64 as published.
+    Weights keep their type, but float64 becomes float32.
+
+    Raises:
+        CheckpointError: another IP-Adapter, no IP-Adapter, or a damaged one.
+    """
+    path = Path(path)
+    state, metadata = read_state(path)
+    matches = (re.fullmatch(r"ip_adapter\.(\d{1,9})\.to_k_ip\.weight", key) for key in state)
+    numbers = sorted(int(match[1]) for match in matches if match)
+    if "image_proj.latents" not in state or not numbers:
+        raise another_file(path, state, "an IP-Adapter-plus")
+    if numbers != list(range(1, 2 * len(numbers), 2)):
+        raise CheckpointError(
+            f"{path} has weights for the attention layers {first_of([str(n) for n in numbers], 8)}, expected "
+            "1, 3, 5 and so on without a gap. Fetch the published file again."
+        )
+    sizes = _resampler_sizes(path, state, metadata)
+    expected = shapes(Resampler(**sizes, device="meta"), "image_proj.")
+    inner_dims = [matrix_shape(path, state, f"ip_adapter.{number}.to_k_ip.weight")[0] for number in numbers]
+    for number, dim in zip(numbers, inner_dims, strict=True):
+        for kind in "kv":
+            expected[f"ip_adapter.{number}.to_{kind}_ip.weight"] = torch.Size((dim, sizes["output_dim"]))
+    state = sound(path, state, expected)
+    return AdapterFile(
+        resampler=sizes,
+        resampler_state={
+            key.removeprefix("image_proj."): tensor
+            for key, tensor in state.items() if key.startswith("image_proj.")
+        },
+        token_dim=sizes["output_dim"],
+        inner_dims=inner_dims,
+        cross_attention_state={
+            f"{layer}.to_{kind}.weight": state[f"ip_adapter.{number}.to_{kind}_ip.weight"]
+            for layer, number in enumerate(numbers) for kind in "kv"
+        },
+    )
+
+
+def load_ip_adapter(path: StrPath) -> IPAdapterPlus:
+    """The IP-Adapter-plus of a file, on the CPU, for inference.
+
+    Type as in `load_prior`, errors as in `read_ip_adapter`.
+    """
+    file = read_ip_adapter(path)
+    resampler = filled(Resampler(**file.resampler, device="meta"), file.resampler_state)
+    attention = ImageCrossAttention(file.token_dim, file.inner_dims, device="meta")
+    return IPAdapterPlus(resampler, filled(attention, file.cross_attention_state)).eval()
+
+
+def save_ip_adapter(path: StrPath, adapter: IPAdapterPlus, metadata: Mapping[str, str] | None = None) -> None:
+    """Write an IP-Adapter-plus in the published flat layout, with `resampler_dim_head` in its metadata."""
+    state = {f"image_proj.{key}": tensor for key, tensor in adapter.resampler.state_dict().items()}
+    for layer, pair in enumerate(adapter.cross_attention):
+        state[f"ip_adapter.{2 * layer + 1}.to_k_ip.weight"] = pair.to_k.weight
+        state[f"ip_adapter.{2 * layer + 1}.to_v_ip.weight"] = pair.to_v.weight
+    attention = adapter.resampler.layers[0][0]
+    dim_head = attention.to_q.weight.shape[0] // attention.heads
+    write_state(path, state, dict(metadata or {}) | {"resampler_dim_head": str(dim_head)})
+
+
+def _resampler_sizes(path: Path, state: State, metadata: Mapping[str, str]) -> dict[str, int]:
+    """Keyword arguments of the `Resampler` whose weights lie under `image_proj.`."""
+    def shape(key: str) -> tuple[int, int]:
+        return matrix_shape(path, state, f"image_proj.{key}.weight")
+
+    latents = state["image_proj.latents"].shape
+    if len(latents) != 3 or 0 in latents:
+        raise CheckpointError(
+            f"{path}: image_proj.latents has shape {list(latents)}, expected [1, tokens, width]. "
+            "Fetch the file again."
+        )
+    dim, embedding_dim = shape("proj_in")
+    inner_dim = shape("layers.0.0.to_q")[0]
+    dim_head = DEFAULT_DIM_HEAD
+    if "resampler_dim_head" in metadata:
+        dim_head = whole_number(path, "resampler_dim_head", metadata)
+    if inner_dim % dim_head:
+        raise CheckpointError(
+            f"{path}: image_proj.layers.0.0.to_q.weight has {inner_dim} rows, which cannot be split into "
+            f"heads of {dim_head}. Write the right resampler_dim_head into the metadata of the file."
+        )
+    return {
+        "dim": dim,
+        "depth": count_layers(state, "image_proj."),
+        "dim_head": dim_head,
+        "heads": inner_dim // dim_head,
+        "num_queries": latents[1],
+        "embedding_dim": embedding_dim,
+        "output_dim": shape("proj_out")[0],
+        "ff_mult": shape("layers.0.1.1")[0] // dim,
+    }

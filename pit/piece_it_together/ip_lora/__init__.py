@@ -1,0 +1,1 @@
+"""IP-LoRA: words that count beside image tokens, trained and used."""

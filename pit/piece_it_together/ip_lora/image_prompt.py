@@ -1,0 +1,121 @@
+"""diffusers' UNet of SDXL's kind with the image cross-attention of an IP-Adapter, as it is trained.
+
+ComfyUI's own model renders; the weights are the same. IP-Adapter (arXiv 2308.06721), section 3.2.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+
+from ...ip_adapter.attention import ImageCrossAttention, ImageKeyValue, attend_to_tokens
+from ...unet import multi_head_attention
+
+
+class DecoupledAttention:
+    """An attention processor for diffusers: text attention and, where there is a `layer`, image attention."""
+
+    def __init__(self, layer: ImageKeyValue | None):
+        self.layer = layer
+
+    def __call__(
+        self, attn: nn.Module, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None,
+        attention_mask: None = None, image_tokens: Tensor | None = None, image_weight: float = 1.0,
+    ) -> Tensor:
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        q = attn.to_q(hidden_states)
+        out = multi_head_attention(q, attn.to_k(context), attn.to_v(context), attn.heads)
+        if self.layer is not None:
+            out = out + attend_to_tokens(self.layer, q, image_tokens, image_weight, attn.heads)
+        return attn.to_out[0](out)
+
+
+def crossing_names(unet: UNet2DConditionModel) -> list[str]:
+    """The cross-attention layers in the order of IP-Adapter files: down, up, middle."""
+    return [name.removesuffix(".processor") for name in unet.attn_processors if ".attn2." in name]
+
+
+def crossing_widths(unet: UNet2DConditionModel) -> list[int]:
+    """Their widths."""
+    return [unet.get_submodule(name).to_q.out_features for name in crossing_names(unet)]
+
+
+def attend_to_images(unet: UNet2DConditionModel, image: ImageCrossAttention) -> None:
+    """Let every cross-attention of a UNet attend to image tokens too, by the weights of an adapter.
+
+    Raises:
+        ValueError: the adapter is for a UNet of other layers.
+    """
+    names, widths = crossing_names(unet), crossing_widths(unet)
+    if widths != image.inner_dims:
+        raise ValueError(
+            f"The IP-Adapter has weights for {len(image.inner_dims)} cross-attention layers of the widths "
+            f"{sorted(set(image.inner_dims))}, the model has {len(widths)} of {sorted(set(widths))}. Take a "
+            "model of the kind that it was made for."
+        )
+    layers = dict(zip(names, image, strict=True))
+    unet.set_attn_processor({
+        name: DecoupledAttention(layers.get(name.removesuffix(".processor"))) for name in unet.attn_processors
+    })
+
+
+class ImagePromptUNet(nn.Module):
+    """A UNet with the image half of its cross-attention."""
+
+    def __init__(self, unet: UNet2DConditionModel, image: ImageCrossAttention):
+        super().__init__()
+        self.unet, self.image = unet, image
+        attend_to_images(unet, image)
+
+    def forward(
+        self, latents: Tensor, timesteps: Tensor, context: Tensor, pooled: Tensor, time_ids: Tensor,
+        tokens: Tensor, image_weight: float = 1.0,
+    ) -> Tensor:
+        """What the UNet predicts of noisy latents, in their shape.
+
+        Args:
+            latents: `[B, 4, h, w]`; timesteps: `[B]`.
+            context: text `[B, N, C]`; pooled: `[B, P]`.
+            time_ids: height and width before and after cropping, as SDXL reads them, `[B, 6]`.
+            tokens: IP+ tokens `[B, 16, D]`.
+        """
+        return self.unet(
+            latents, timesteps, context,
+            added_cond_kwargs={"text_embeds": pooled, "time_ids": time_ids},
+            cross_attention_kwargs={"image_tokens": tokens, "image_weight": image_weight},
+        ).sample
+
+
+def unet_of_sizes(config: Mapping[str, object]) -> UNet2DConditionModel:
+    """diffusers' UNet with the sizes of one in the original layout, on the meta device: it has no weights.
+
+    Args:
+        config: keyword arguments of the original `UNetModel`, as ComfyUI keeps them.
+
+    Raises:
+        ValueError: it is not of SDXL's kind.
+    """
+    first: int = config["model_channels"]
+    repeats: Sequence[int] = config["num_res_blocks"]
+    depths = [config["transformer_depth"][sum(repeats[:level])] for level in range(len(repeats))]
+    like_sdxl = (
+        len(set(repeats)) == 1 and config.get("num_head_channels", -1) > 0 and config.get("adm_in_channels")
+        and config.get("transformer_depth_middle") == depths[-1]
+    )
+    if not like_sdxl:
+        raise ValueError("The model is not of SDXL's kind, which IP-Adapter-plus for SDXL is made for.")
+    widths = tuple(first * factor for factor in config["channel_mult"])
+    with torch.device("meta"):
+        return UNet2DConditionModel(
+            in_channels=config["in_channels"], out_channels=config["out_channels"], block_out_channels=widths,
+            layers_per_block=repeats[0],
+            down_block_types=tuple("CrossAttnDownBlock2D" if depth else "DownBlock2D" for depth in depths),
+            up_block_types=tuple("CrossAttnUpBlock2D" if depth else "UpBlock2D" for depth in depths[::-1]),
+            transformer_layers_per_block=tuple(max(1, depth) for depth in depths),
+            attention_head_dim=tuple(width // config["num_head_channels"] for width in widths),
+            use_linear_projection=config.get("use_linear_in_transformer", False),
+            cross_attention_dim=config["context_dim"], addition_embed_type="text_time",
+            addition_time_embed_dim=256, projection_class_embeddings_input_dim=config["adm_in_channels"],
+        )

@@ -1,0 +1,140 @@
+"""IP-Prior files: `prior.ckpt` with `cfg.yaml` as published (github.com/eladrich/PiT), and ours."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from torch import Tensor
+
+from ..files.checked import (
+    State,
+    StrPath,
+    another_file,
+    count_layers,
+    filled,
+    matrix_shape,
+    shapes,
+    sound,
+    whole_number,
+    without_module,
+)
+from ..files.weights import CheckpointError, read_state, write_state
+from .prior import IPPrior
+
+DEFAULT_NUM_HEADS = 32
+PRIOR_SIGNS = ("x_embedder.weight", "layers.0.feed_forward.w1.weight", "final_layer.linear.weight")
+
+
+@dataclass(frozen=True)
+class PriorConfig:
+    """Sizes of an IP-Prior; `use_ref`: whether its first slot holds a reference, None where no file says."""
+
+    embedding_dim: int
+    hidden_dim: int
+    num_layers: int
+    num_heads: int
+    feed_forward_dim: int
+    use_ref: bool | None = None
+
+
+def read_prior(path: StrPath, num_heads: int | None = None) -> tuple[PriorConfig, State]:
+    """Sizes and weights of an IP-Prior file, whole and finite, with or without `module.` before the keys.
+
+    Layers and widths are read off the tensors. The head count, which weights do not tell, is `num_heads` if
+    given, else that of `cfg.yaml` beside the file, else that of the file's metadata, else 32. Weights keep
+    their type, but float64 becomes float32.
+
+    Raises:
+        CheckpointError: no IP-Prior, a damaged one, a `cfg.yaml` that is damaged or of another prior, or a
+            head count that does not divide the width.
+    """
+    path = Path(path)
+    state, metadata = read_state(path)
+    state = without_module(state)
+    if not any(key in state for key in PRIOR_SIGNS):
+        raise another_file(path, state, "an IP-Prior")
+    sizes = _prior_sizes(path, state)
+    notes = prior_notes(path, metadata, sizes)
+    heads = num_heads if num_heads is not None else notes.get("num_attention_heads", DEFAULT_NUM_HEADS)
+    if heads < 1 or sizes["hidden_dim"] % (2 * heads):
+        raise CheckpointError(
+            f"{path} is {sizes['hidden_dim']} wide and cannot be split into {heads} heads of even width. "
+            "Give the right num_heads, or put the prior's cfg.yaml beside it."
+        )
+    config = PriorConfig(**sizes, num_heads=heads, use_ref=notes.get("use_ref"))
+    return config, sound(path, state, shapes(empty_prior(config)))
+
+
+def load_prior(path: StrPath, num_heads: int | None = None) -> IPPrior:
+    """The IP-Prior of a file, on the CPU, for inference; head count and errors as in `read_prior`.
+
+    Its type is that of the file; a file of mixed types gives a float32 module, so that it runs.
+    """
+    config, state = read_prior(path, num_heads)
+    return filled(empty_prior(config), state)
+
+
+def save_prior(path: StrPath, state: Mapping[str, Tensor], config: PriorConfig,
+               metadata: Mapping[str, str] | None = None) -> None:
+    """Write an IP-Prior as safetensors, with its head count and use of a reference in the metadata."""
+    facts = {"num_heads": str(config.num_heads)}
+    if config.use_ref is not None:
+        facts["use_ref"] = str(config.use_ref).lower()
+    write_state(path, state, dict(metadata or {}) | facts)
+
+
+def _prior_sizes(path: Path, state: State) -> dict[str, int]:
+    hidden_dim, embedding_dim = matrix_shape(path, state, "x_embedder.weight")
+    feed_forward_dim, _ = matrix_shape(path, state, "layers.0.feed_forward.w1.weight")
+    return {
+        "embedding_dim": embedding_dim,
+        "hidden_dim": hidden_dim,
+        "num_layers": count_layers(state),
+        "feed_forward_dim": feed_forward_dim,
+    }
+
+
+def empty_prior(config: PriorConfig) -> IPPrior:
+    return IPPrior(config.embedding_dim, config.hidden_dim, config.num_layers, config.num_heads,
+                   feed_forward_dim=config.feed_forward_dim, device="meta")
+
+
+# Of all that the published training writes into cfg.yaml, what a reader of the weights needs.
+NOTES = {"num_attention_heads": int, "hidden_dim": int, "num_layers": int, "use_ref": bool}
+
+
+def prior_notes(path: Path, metadata: Mapping[str, str], sizes: Mapping[str, int]) -> dict[str, int | bool]:
+    """What `cfg.yaml` beside a prior says, else the file's metadata, under the names of `cfg.yaml`."""
+    notes: dict[str, int | bool] = {}
+    if "num_heads" in metadata:
+        notes["num_attention_heads"] = whole_number(path, "num_heads", metadata)
+    if metadata.get("use_ref", "").lower() in ("true", "false"):
+        notes["use_ref"] = metadata["use_ref"].lower() == "true"
+    notes |= _cfg_yaml(path.with_name("cfg.yaml"))
+    for name in ("hidden_dim", "num_layers"):
+        if notes.get(name, sizes[name]) != sizes[name]:
+            raise CheckpointError(
+                f"{path} has a {name} of {sizes[name]}, but the cfg.yaml beside it says {notes[name]} and so "
+                "belongs to another prior. Keep each prior with its own cfg.yaml in a folder of its own."
+            )
+    return notes
+
+
+def _cfg_yaml(path: Path) -> dict[str, int | bool]:
+    if not path.is_file():
+        return {}
+    advice = "Repair it, or move it away and give num_heads."
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise CheckpointError(f"{path} cannot be read ({' '.join(str(error).split())}). {advice}") from error
+    if not isinstance(content, dict):
+        found = type(content).__name__
+        raise CheckpointError(f"{path} holds a {found}, expected lines of the form `name: value`. {advice}")
+    notes = {name: content[name] for name in NOTES if content.get(name) is not None}
+    for name, value in notes.items():
+        if type(value) is not NOTES[name]:
+            raise CheckpointError(f"{path}: {name} is {value!r}, expected {NOTES[name].__name__}. {advice}")
+    return notes

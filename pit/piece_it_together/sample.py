@@ -1,0 +1,140 @@
+"""Sampling the tokens of whole concepts from those of parts, with guidance."""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from ..flow.guidance import Guidance, rescaled
+from ..flow.path import Prior
+from ..flow.solvers import SOLVERS, Velocity, evaluation_times, time_steps
+
+OnProgress = Callable[[int, int, Tensor], None]
+
+
+def prepared(prior: Prior, parts: Tensor, times: Sequence[float]) -> Velocity:
+    """The velocity under fixed parts; an `IPPrior` works out beforehand what its steps share."""
+    if hasattr(prior, "prepared"):
+        return prior.prepared(parts, times)
+
+    def velocity(x: Tensor, t: float) -> Tensor:
+        x = x.repeat(len(parts) // len(x), 1, 1)
+        return prior(x, torch.full((len(x),), t, device=x.device), parts)
+
+    return velocity
+
+
+def guided_velocity(
+    prior: Prior, parts: Tensor, negative_parts: Tensor, guidance: Guidance, times: Sequence[float]
+) -> Velocity:
+    """The velocity with guidance, in one batched call.
+
+    Args:
+        parts, negative_parts: `[B, 16 P, D]`; the second is what to lead away from, by default empty
+            tokens in every slot.
+        times: all that it will be asked for.
+    """
+    with_guidance = [t for t in times if guidance.applies(t)]
+    without = [t for t in times if not guidance.applies(t)]
+    both = prepared(prior, torch.cat([parts, negative_parts]), with_guidance) if with_guidance else None
+    alone = prepared(prior, parts, without) if without else None
+
+    def velocity(x: Tensor, t: float) -> Tensor:
+        if not guidance.applies(t):
+            return alone(x, t)
+        given, negative = both(x, t).chunk(2)
+        guided = torch.lerp(negative, given, guidance.scale)
+        return rescaled(guided, given, guidance.rescale) if guidance.rescale else guided
+
+    return velocity
+
+
+def sample_prior(
+    prior: Prior, parts: Tensor, *, empty_tokens: Tensor, noise: Tensor, steps: int = 25,
+    guidance_scale: float = 2.0, solver: str = "euler", init_tokens: Tensor | None = None,
+    strength: float = 1.0, callback: OnProgress | None = None, schedule: str = "uniform",
+    guidance_interval: tuple[float, float] = (0.0, 1.0), guidance_rescale: float = 0.0,
+    negative_parts: Tensor | None = None,
+) -> Tensor:
+    """Draw the tokens of whole concepts from the tokens of parts. With `euler` this is the published sampler.
+
+    The prior computes in the type of the parts, the solver in that of the noise.
+
+    Args:
+        parts: tokens of the parts `[B, 16 P, D]`, slot after slot.
+        empty_tokens: tokens of the white picture `[1, 16, D]`; fill every slot of the unconditional branch.
+        noise: starting noise `[B, 16, D]`.
+        init_tokens: concepts to start from `[B, 16, D]`; mixed as strength * noise + (1 - strength) * init.
+        strength: 0 (keep init_tokens) to 1 (start from noise), in ceil(steps * strength) steps.
+        callback: called once a step with (step, total, estimate of the clean tokens); raise to cancel.
+        schedule: one of `pit.solvers.SCHEDULES`.
+        guidance_interval, guidance_rescale: see `Guidance`.
+        negative_parts: `[B, 16 P, D]`, in place of the empty tokens of the unconditional branch.
+    Returns:
+        `[B, 16, D]` in the type of `noise`.
+    Raises:
+        ValueError: unknown solver or schedule, steps < 1, a guidance or strength that is no number in range,
+            a strength below 1 without init_tokens, or shapes that do not fit together.
+        FloatingPointError: a result that is not finite, with the step at which it arose.
+    """
+    guidance = Guidance(guidance_scale, guidance_interval, guidance_rescale)
+    guidance.check()
+    if solver not in SOLVERS:
+        raise ValueError(f"unknown solver {solver!r}; there are {', '.join(SOLVERS)}")
+    check_shapes(parts, empty_tokens, noise)
+    if negative_parts is None:
+        slots = parts.shape[1] // empty_tokens.shape[1]
+        negative_parts = empty_tokens.to(parts.dtype).repeat(len(parts), slots, 1)
+    if negative_parts.shape != parts.shape:
+        raise ValueError(f"negative_parts are {list(negative_parts.shape)}, parts {list(parts.shape)}")
+    x = start(noise, init_tokens, strength)
+    times = time_steps(steps, strength, schedule)
+    total = len(times) - 1
+    velocity = guided_velocity(prior, parts, negative_parts, guidance, evaluation_times(solver, times))
+    finite = torch.ones(total + 1, dtype=torch.bool, device=x.device)
+
+    def on_step(step: int, clean_estimate: Tensor) -> None:
+        finite[step] = clean_estimate.isfinite().all()
+        if callback is not None:
+            callback(step + 1, total, clean_estimate)
+
+    x = SOLVERS[solver](velocity, x, times, on_step)
+    finite[total] = x.isfinite().all()
+    check_finite(finite)
+    return x
+
+
+def start(noise: Tensor, init_tokens: Tensor | None, strength: float) -> Tensor:
+    """Where the path is entered, `[B, 16, D]`. Raises ValueError if strength and tokens do not fit."""
+    if init_tokens is None:
+        if strength != 1.0:
+            raise ValueError(f"a strength of {strength} needs init_tokens to start from")
+        return noise
+    if init_tokens.shape != noise.shape:
+        raise ValueError(f"init_tokens are {list(init_tokens.shape)}, noise is {list(noise.shape)}")
+    return strength * noise + (1 - strength) * init_tokens
+
+
+def check_finite(finite: Tensor) -> None:
+    """Raise FloatingPointError at the first step whose flag in `finite [steps + 1]` is False."""
+    flags = finite.tolist()
+    if not all(flags):
+        steps = len(flags) - 1
+        raise FloatingPointError(
+            f"The IP-Prior produced values that are not finite at step "
+            f"{min(flags.index(False) + 1, steps)} of {steps}; its weights or the tokens of the parts are "
+            "damaged, or the guidance scale is far too high."
+        )
+
+
+def check_shapes(parts: Tensor, empty_tokens: Tensor, noise: Tensor) -> None:
+    """Raise ValueError where the inputs of `sample_prior` do not fit together."""
+    slot = empty_tokens.shape[1]
+    if parts.shape[1] == 0 or parts.shape[1] % slot:
+        raise ValueError(f"parts must hold one or more slots of {slot} tokens, got {parts.shape[1]} tokens")
+    if not parts.shape[-1] == empty_tokens.shape[-1] == noise.shape[-1]:
+        raise ValueError(f"parts are {parts.shape[-1]} wide, empty tokens {empty_tokens.shape[-1]}, "
+                         f"noise {noise.shape[-1]}; all must be as wide as the prior")
+    if parts.shape[0] != noise.shape[0]:
+        raise ValueError(f"parts are given for {parts.shape[0]} concepts, noise for {noise.shape[0]}")

@@ -1,0 +1,242 @@
+"""What travels between the nodes: IP+ tokens, and the reference encodings of the same encoder."""
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..files.records import Made
+
+STRONGEST = 2.0
+
+
+@dataclass(frozen=True)
+class Tokens(Made):
+    """A batch of IP+ tokens, one set per picture or concept.
+
+    Attributes:
+        values: `[B, 16, D]`.
+        uncond: tokens of an all-zero pixel tensor (a grey picture) `[1, 16, D]`, for SDXL's negative branch.
+        features: what the resampler made them from, `[B, N, E]`; None unless a picture was encoded.
+    """
+
+    values: Tensor
+    uncond: Tensor
+    features: Tensor | None = None
+
+    @property
+    def width(self) -> int:
+        return self.values.shape[-1]
+
+
+@dataclass(frozen=True)
+class Parts(Made):
+    """An ordered set of part slots for the IP-Prior.
+
+    Attributes:
+        slots: tokens of each slot `[P, 16, D]`; a white slot holds the empty tokens.
+        empty: tokens of the white picture `[1, 16, D]`.
+        uncond: as in `Tokens`.
+        negative: what guidance leads away from in each slot `[P, 16, D]`; None is empty tokens in all.
+        reference: whether the first slot is that of a reference.
+    """
+
+    slots: Tensor
+    empty: Tensor
+    uncond: Tensor
+    negative: Tensor | None = None
+    reference: bool = False
+
+    @property
+    def width(self) -> int:
+        return self.slots.shape[-1]
+
+    def sequence(self, count: int, order_seeds: Sequence[int] | None = None) -> Tensor:
+        """The prior's condition for `count` concepts: `[count, 16 P, D]`.
+
+        With `order_seeds`, concept i sees the slots in the order that its seed alone decides: see
+        `slot_order`. Raises ValueError unless there is one seed for each concept.
+        """
+        return self._sequence_of(self.slots, count, order_seeds)
+
+    def negative_sequence(self, count: int, order_seeds: Sequence[int] | None = None) -> Tensor:
+        """What guidance leads away from, as `sequence` and in the same order: `[count, 16 P, D]`."""
+        return self._sequence_of(self._negative_slots(), count, order_seeds)
+
+    def slot_order(self, seed: int) -> list[int]:
+        """The slots, counted from 0, in a random order.
+
+        As the published inference lays them out: a reference stays first, and the white slots that fill up
+        stay last. Those are the empty ones at the end, unless guidance leads away from something there.
+        """
+        first, end = int(self.reference), len(self.slots)
+        while end > first and self._is_empty(end - 1):
+            end -= 1
+        order = list(range(first, end))
+        random.Random(seed).shuffle(order)
+        return [*range(first), *order, *range(end, len(self.slots))]
+
+    def weighed(self, slot: int, weight: float) -> Parts:
+        """The same parts with another weight for the part in one slot, which is counted from 0.
+
+        From 0 to 2 the slot lies on the line from the empty tokens through the part: at 0 it is empty, at 1
+        it is the part, at 2 it has gone as far again. Below 0 it is empty, and guidance leads away from the
+        part, weighed likewise: "not like this".
+
+        A second weight acts on what the first left in the slot: two positive ones multiply, and a part that
+        is led away from stays so under a positive one, but is gone after another negative one.
+
+        Raises:
+            ValueError: there is no such slot, or the weight is not a number from -2 to 2.
+        """
+        if not -STRONGEST <= weight <= STRONGEST:
+            raise ValueError(f"The weight of a part must lie between -2 and 2, found {weight}.")
+        if not 0 <= slot < len(self.slots):
+            raise ValueError(
+                f"Part {slot + 1} is asked for, but there are {len(self.slots)} slots. They are counted from "
+                "1, and a reference, if there is one, is the first."
+            )
+        weighed = torch.lerp(self.empty[0], self.slots[slot], abs(weight))
+        if weight >= 0:
+            return replace(self, slots=_with_slot(self.slots, slot, weighed))
+        negative = _with_slot(self._negative_slots(), slot, weighed)
+        return replace(self, slots=_with_slot(self.slots, slot, self.empty[0]), negative=negative)
+
+    def _negative_slots(self) -> Tensor:
+        return self.empty.expand_as(self.slots) if self.negative is None else self.negative
+
+    def _is_empty(self, slot: int) -> bool:
+        return all(torch.equal(each[slot], self.empty[0]) for each in (self.slots, self._negative_slots()))
+
+    def _sequence_of(self, slots: Tensor, count: int, order_seeds: Sequence[int] | None) -> Tensor:
+        if order_seeds is None:
+            return slots.flatten(0, 1).expand(count, -1, -1)
+        if len(order_seeds) != count:
+            raise ValueError(f"Expected one seed for each of {count} concepts, found {len(order_seeds)}.")
+        return torch.stack([slots[self.slot_order(seed)].flatten(0, 1) for seed in order_seeds])
+
+
+def _with_slot(slots: Tensor, slot: int, tokens: Tensor) -> Tensor:
+    changed = slots.clone()
+    changed[slot] = tokens
+    return changed
+
+
+def picked(tokens: Tokens, numbers: Iterable[int]) -> Tokens:
+    """The sets of tokens with these numbers, counted from 1, in their order; one may come several times.
+
+    Raises ValueError at the first number that there is no set for.
+    """
+    count, places = len(tokens.values), []
+    for number in numbers:
+        if not 1 <= number <= count:
+            raise ValueError(f"Number {number} is asked for, but there are {count} concepts, counted from 1.")
+        places.append(number - 1)
+    features = None if tokens.features is None else tokens.features[places]
+    return replace(tokens, values=tokens.values[places], features=features)
+
+
+def joined(batches: Sequence[Tokens], source: str) -> Tokens:
+    """Several batches as one, in their order. Raises ValueError if they are not of one IP-Adapter."""
+    check_same_adapter(*batches)
+    done = derived(batches, torch.cat([batch.values for batch in batches]), source)
+    if any(batch.features is None for batch in batches):
+        return done
+    return replace(done, features=torch.cat([batch.features for batch in batches]))
+
+
+def difference_added(base: Tensor, plus: Tensor, minus: Tensor, amount: float) -> Tensor:
+    """`base + amount * (plus - minus)`: what makes one concept differ from another, given to a third.
+
+    Args:
+        base, plus, minus: `[B, 16, D]`; a batch of one goes with all of the others.
+    Raises:
+        ValueError: the batches are of different sizes, and not all of the smaller ones are one.
+    """
+    sizes = {len(each) for each in (base, plus, minus)} - {1}
+    if len(sizes) > 1:
+        raise ValueError(
+            f"Concepts are counted together one by one, but the inputs hold {len(base)}, {len(plus)} and "
+            f"{len(minus)}. Pick as many of each, or single ones."
+        )
+    return base + amount * (plus - minus)
+
+
+def average(tokens: Tensor, keep_length: bool) -> Tensor:
+    """The mean of all sets, `[B, 16, D]` -> `[1, 16, D]`; if asked, as long as they are on average."""
+    mean = tokens.mean(dim=0, keepdim=True)
+    if not keep_length:
+        return mean
+    return mean * (_lengths(tokens).mean() / _lengths(mean).clamp(min=1e-12))
+
+
+def derived(sources: Sequence[Tokens], values: Tensor, source: str) -> Tokens:
+    """Tokens made from others, which say what of; nothing is known of their features any more.
+
+    Of the notes, those stay in which all sources agree.
+    """
+    adapter = next((each.adapter for each in sources if each.adapter), "")
+    shared = set.intersection(*(set(each.notes.items()) for each in sources))
+    notes = {name: value for name, value in sources[0].notes.items() if (name, value) in shared}
+    notes |= {"made by": source} | {f"from {i}": each.source for i, each in enumerate(sources, 1)}
+    return Tokens(values, sources[0].uncond, source=source, adapter=adapter, notes=notes)
+
+
+def check_same_adapter(*batches: Tokens) -> None:
+    """Raise ValueError unless all are tokens of one width, and of one IP-Adapter as far as they know."""
+    first = batches[0]
+    for other in batches[1:]:
+        if other.width != first.width or first.of_another_adapter(other):
+            raise ValueError(
+                f"The tokens from {first.source} (width {first.width}) and those from {other.source} (width "
+                f"{other.width}) belong to different IP-Adapters. Make all with the same one."
+            )
+
+
+def blend(first: Tensor, second: Tensor, amounts: Sequence[float], spherical: bool) -> Tensor:
+    """Sets of tokens between those of `first` and `second`: 0 is the first, 1 the second.
+
+    Args:
+        first, second: `[B, 16, D]`, paired one by one; a batch of one is paired with all of the other.
+        amounts: each gives one set for each pair.
+        spherical: along the arc between the two instead of the straight line; see `slerp`.
+    Returns:
+        `[len(amounts) * B, 16, D]`: all pairs at the first amount, then all at the second, and so on.
+    Raises:
+        ValueError: the widths differ, or the batches are of different sizes and neither is one.
+    """
+    if first.shape[1:] != second.shape[1:]:
+        raise ValueError(
+            f"Only tokens of one width can be blended, but those of first have width {first.shape[-1]} and "
+            f"those of second {second.shape[-1]}. Take both from the same IP-Adapter or IP-Prior."
+        )
+    if len(first) != len(second) and 1 not in (len(first), len(second)):
+        raise ValueError(
+            f"Concepts are blended in pairs, but first holds {len(first)} and second {len(second)}. Pick as "
+            "many of one as there are of the other, or a single one."
+        )
+    first, second = torch.broadcast_tensors(first, second)
+    between = slerp if spherical else torch.lerp
+    return torch.cat([between(first, second, amount) for amount in amounts])
+
+
+def slerp(first: Tensor, second: Tensor, amount: float) -> Tensor:
+    """Spherical linear interpolation (Shoemake 1985) of each set as one vector: `[B, 16, D]` from two such.
+
+    The direction turns at an even pace, and the length changes evenly.
+    """
+    length_a, length_b = _lengths(first), _lengths(second)
+    a, b = first / length_a, second / length_b
+    angle = 2 * torch.atan2(_lengths(a - b), _lengths(a + b))
+    length, sine = torch.lerp(length_a, length_b, amount), angle.sin()
+    share_a, share_b = ((1 - amount) * angle).sin() / sine, (amount * angle).sin() / sine
+    turned = length / length_a * share_a * first + length / length_b * share_b * second
+    # Parallel vectors leave nothing to turn, opposite ones no way of turning, and zero ones no direction.
+    return torch.where(sine > 1e-4, turned, torch.lerp(first, second, amount))
+
+
+def _lengths(sets: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(sets, dim=(1, 2), keepdim=True)

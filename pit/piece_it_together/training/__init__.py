@@ -1,0 +1,1 @@
+"""Training an IP-Prior: datasets, parts, token caches, and the task."""

@@ -1,0 +1,84 @@
+"""What the trainer does to make an IP-Prior: rectified flow on cached IP+ tokens.
+
+Source: Piece it Together (arXiv 2503.10365), section 3, and its trainer (github.com/eladrich/PiT).
+"""
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ...flow.path import min_snr_weight
+from ...training.recipes import RunSettings
+from ...training.validation import Validation
+from ..prior import IPPrior
+from ..prior_files import PriorConfig, save_prior
+from .batches import PriorBatch, draw_batch, split_concepts
+from .cache import TokenCache
+from .low_rank import add_lora, merged
+from .recipes import PriorRecipe
+from .validation import batch_loss, validate, validation_set
+
+RESULT = "prior.safetensors"
+
+
+class PriorTask:
+    """An IP-Prior in training, for `Trainer`.
+
+    Attributes:
+        model: fp32, with LoRA if the recipe has a rank; its parameters that require gradients are trained.
+        rate: the peak learning rate.
+    """
+
+    result = RESULT
+    others = ("cfg.yaml",)
+    thrifty_preset = "8 GB card"
+
+    def __init__(
+        self, prior: IPPrior, config: PriorConfig, cache: TokenCache, recipe: PriorRecipe,
+        settings: RunSettings,
+    ):
+        """`prior` holds the weights to start from."""
+        self.config, self.cache, self.recipe, self.seed = config, cache, recipe, settings.seed
+        prior.gradient_checkpointing = recipe.gradient_checkpointing
+        self.model: nn.Module = add_lora(prior, recipe.lora_rank, self.seed) if recipe.lora_rank else prior
+        self.rate = recipe.peak_rate(config.hidden_dim, settings.fine_tuning)
+        self.split = split_concepts(cache)
+        held_out = self.split.held_out if len(self.split.held_out) else self.split.training
+        self.validation = validation_set(cache, held_out, recipe.max_parts)
+
+    def draw(self, step: int, rows: range, total: int) -> PriorBatch:
+        """The samples number `rows` out of the `total` of a step."""
+        return draw_batch(self.cache, self.split.training, self.recipe, self.seed, step, rows, total)
+
+    def losses(self, model: nn.Module, batch: PriorBatch) -> Tensor:
+        """The loss of each sample, `[B]`."""
+        losses = batch_loss(model, batch)
+        if self.recipe.min_snr_gamma:
+            losses = losses * min_snr_weight(batch.t, self.recipe.min_snr_gamma)
+        return losses
+
+    def validate(self, model: nn.Module, device: torch.device) -> Validation:
+        return validate(model, self.validation, device)
+
+    def identity(self) -> dict[str, object]:
+        """What must be the same for a run to go on, beside what the trainer looks at."""
+        return {"model": asdict(self.config), "dataset": self.cache.fingerprint}
+
+    def write(self, path: Path, model: nn.Module, metadata: dict[str, str]) -> None:
+        """Write the trained prior with what it was made of, for Load IP-Prior."""
+        made_of = {
+            "dataset": self.cache.fingerprint,
+            "image_encoder": self.cache.encoder.name,
+            "ip_adapter": self.cache.adapter.name,
+        }
+        model = merged(model) if self.recipe.lora_rank else model
+        save_prior(path, model.state_dict(), self.config, made_of | metadata)
+
+    def about(self) -> str:
+        """What it is trained on, in words."""
+        held_out = len(self.split.held_out)
+        against = f"{held_out} held out" if held_out else "too few to hold any out, validated on themselves"
+        return f"{len(self.split.training)} concepts to train on, {against}"

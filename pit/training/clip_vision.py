@@ -1,0 +1,114 @@
+"""Image encoders for the command line: CLIP vision models by transformers, and the creatures' own.
+
+Inside ComfyUI a CLIP_VISION takes their place, with the same tokens.
+"""
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from ..files.weights import CheckpointError, read_state
+
+WEIGHT_FILES = ("model.safetensors", "model.fp16.safetensors", "pytorch_model.bin")
+# What weights do not tell, by their width: attention heads and activation of the CLIP models that a
+# single file is recognised as. ViT-H is the encoder of IP-Adapter-plus for SDXL.
+KNOWN_WIDTHS = {1024: (16, "quick_gelu"), 1280: (16, "gelu"), 1664: (16, "gelu")}
+EMBEDDINGS = "vision_model.embeddings."
+LAYER = "vision_model.encoder.layers."
+
+
+def load_clip_vision(path: Path) -> CLIPVisionModelWithProjection:
+    """A CLIP vision model from a folder or a single file, on the CPU; see `load_encoder`.
+
+    Raises:
+        CheckpointError: missing, damaged, another model, or of sizes that neither file nor config tell.
+    """
+    file = _weight_file(path) if path.is_dir() else path
+    state, _ = read_state(file)
+    # A whole CLIP model holds text weights too; old files list the positions, which are no weights.
+    state = {
+        key: tensor for key, tensor in state.items()
+        if key.startswith(("vision_model.", "visual_projection.")) and not key.endswith("position_ids")
+    }
+    if f"{EMBEDDINGS}patch_embedding.weight" not in state:
+        raise CheckpointError(
+            f"{file} is no CLIP vision model in transformers' keys: expected {EMBEDDINGS}patch_embedding."
+            "weight and the like. Take a file from ComfyUI's models/clip_vision, or the folder image_encoder "
+            "of the published IP-Adapter."
+        )
+    config_file = file.with_name("config.json")
+    config = _read_config(config_file) if config_file.is_file() else _config_of(file, state)
+    with torch.device("meta"):
+        model = CLIPVisionModelWithProjection(config)
+    _require_same_shapes(file, state, model)
+    model.load_state_dict(state, assign=True)
+    embeddings = model.vision_model.embeddings
+    embeddings.position_ids = torch.arange(embeddings.num_positions)[None]  # in no file, so still on "meta"
+    return model.eval()
+
+
+def _weight_file(folder: Path) -> Path:
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{folder} holds no config.json, expected one beside the weights.")
+    for name in WEIGHT_FILES:
+        if (folder / name).is_file():
+            return folder / name
+    raise CheckpointError(f"{folder} holds no weights, expected one of {', '.join(WEIGHT_FILES)}.")
+
+
+def _read_config(path: Path) -> CLIPVisionConfig:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content = content.get("vision_config", content)
+        if content.get("model_type", "clip_vision_model") != "clip_vision_model":
+            raise ValueError(f"the model type is {content['model_type']}")
+        return CLIPVisionConfig.from_dict(content)
+    except Exception as error:  # transformers raises errors of its own kinds, which change with its version
+        reason = " ".join(str(error).split())
+        raise CheckpointError(
+            f"{path} is no config of a CLIP vision model ({reason}). Fetch it again, or take it away to have "
+            "the sizes read off the weights."
+        ) from error
+
+
+def _config_of(path: Path, state: dict[str, Tensor]) -> CLIPVisionConfig:
+    """Sizes of a single file, from its shapes."""
+    def shape(key: str) -> list[int]:
+        if key not in state:
+            raise CheckpointError(f"{path}: {key} is missing. It is incomplete or of another model.")
+        return list(state[key].shape)
+
+    patches = shape(f"{EMBEDDINGS}patch_embedding.weight")
+    if len(patches) != 4 or patches[0] not in KNOWN_WIDTHS:
+        raise CheckpointError(
+            f"{path}: the patch embedding has the shape {patches}. Expected ViT-L, ViT-H or ViT-bigG, of "
+            f"width {', '.join(map(str, KNOWN_WIDTHS))}; for any other put its config.json beside it."
+        )
+    heads, activation = KNOWN_WIDTHS[patches[0]]
+    numbers = (re.match(rf"{re.escape(LAYER)}(\d+)\.", key) for key in state)
+    side = round((shape(f"{EMBEDDINGS}position_embedding.weight")[0] - 1) ** 0.5)
+    return CLIPVisionConfig(
+        hidden_size=patches[0], num_channels=patches[1], patch_size=patches[2], image_size=side * patches[2],
+        num_attention_heads=heads, hidden_act=activation,
+        num_hidden_layers=1 + max((int(number[1]) for number in numbers if number), default=0),
+        intermediate_size=shape(f"{LAYER}0.mlp.fc1.weight")[0],
+        projection_dim=shape("visual_projection.weight")[0],
+    )
+
+
+def _require_same_shapes(path: Path, state: dict[str, Tensor], model: nn.Module) -> None:
+    found: dict[str, Any] = {key: list(tensor.shape) for key, tensor in state.items()}
+    expected = {key: list(tensor.shape) for key, tensor in model.state_dict().items()}
+    wrong = sorted(key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key))
+    if wrong:
+        key = wrong[0]
+        raise CheckpointError(
+            f"{path} does not fit its sizes in {len(wrong)} tensors: {key} is {found.get(key, 'missing')}, "
+            f"expected {expected.get(key, 'no such tensor')}. It is damaged or of another model."
+        )

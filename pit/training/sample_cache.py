@@ -1,0 +1,73 @@
+"""Samples that are encoded once: a file for each, in a folder for each set of models that encoded them.
+
+A file is named by a hash of what the sample is made of, so that nothing stale is ever read, more samples only
+add files, and an interrupted run resumes. Models are compared by what they hold or answer: a hash of their
+file's name, or of the digits of an answer, would change with a renamed file or another number of threads.
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import count
+from pathlib import Path
+
+from torch import Tensor
+
+from ..files.records import Models, differing_models, models_from_json, models_to_json
+from ..files.weights import CheckpointError, read_state, write_state
+from ..files.whole import write_whole
+
+MODELS = "models.json"
+
+
+def models_folder(root: Path, models: Models) -> Path:
+    """The folder in `root` whose samples these models have encoded; a new one if there is none.
+
+    Raises:
+        CheckpointError: the folder cannot be written.
+    """
+    for path in sorted(root.glob(f"*/{MODELS}")):
+        found = _read_models(path)
+        if found is not None and not differing_models(found, models):
+            return path.parent
+    folder = next(folder for number in count(1) if not (folder := root / f"models-{number}").exists())
+    try:
+        folder.mkdir(parents=True)
+        write_whole(folder / MODELS, json.dumps(models_to_json(models), indent=1).encode())
+    except OSError as error:
+        raise CheckpointError(f"{folder} could not be written: {error}") from error
+    return folder
+
+
+def _read_models(path: Path) -> Models | None:
+    """None for a damaged file: its samples are then encoded again elsewhere."""
+    try:
+        return models_from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def digest(parts: Sequence[str]) -> str:
+    """A name for a file that depends on all of these."""
+    return hashlib.sha256(json.dumps(list(parts)).encode()).hexdigest()[:32]
+
+
+def write_sample(path: Path, sample: Mapping[str, Tensor], half: Iterable[str] = ()) -> None:
+    """Write the tensors of a sample in fp32, but those named in `half` in fp16.
+
+    Raises:
+        CheckpointError: the file cannot be written.
+    """
+    kept = set(half)
+    state = {name: (value.half() if name in kept else value.float()).cpu() for name, value in sample.items()}
+    write_state(path, state, {})
+
+
+def read_sample(path: Path, names: Iterable[str]) -> dict[str, Tensor]:
+    """The tensors of a sample, in fp32. Raises CheckpointError if one is missing or the file is damaged."""
+    state, _ = read_state(path)
+    missing = sorted(set(names) - state.keys())
+    if missing:
+        raise CheckpointError(f"{path} is not an encoded sample: it has no {', '.join(missing)}. Remove it.")
+    return {name: state[name].float() for name in names}

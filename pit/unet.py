@@ -1,0 +1,49 @@
+"""UNets in the original layout: their attention, and which layers attend to the context."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+Attention = Callable[[Tensor, Tensor, Tensor, int], Tensor]
+
+
+def multi_head_attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """Attention on `[B, N, heads * head_dim]`; ComfyUI's `optimized_attention` has the same signature."""
+    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
+    return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(-2)
+
+
+class AttentionLayer(NamedTuple):
+    """One cross-attention of a UNet in the original (non-diffusers) layout."""
+
+    module: str
+    block: str
+    number: int
+    index: int
+    inner_dim: int
+
+
+def attention_layers(unet: nn.Module) -> list[AttentionLayer]:
+    """The cross-attention layers in the order in which IP-Adapter files number them.
+
+    diffusers lists the down blocks, then the up blocks, then the middle block; layer i here has the weights
+    `{2 i + 1}.to_k_ip`. `block`, `number` and `index` are the key under which ComfyUI looks for a patch; for
+    the middle block that number is 0, whatever the place of the transformer inside it.
+
+    Args:
+        unet: a model with `input_blocks`, `middle_block` and `output_blocks`.
+    """
+    def walk(block: str, number: int, path: str, modules: nn.Module) -> Iterator[AttentionLayer]:
+        for place, module in enumerate(modules):
+            for index, transformer in enumerate(getattr(module, "transformer_blocks", ())):
+                name = f"{path}.{place}.transformer_blocks.{index}.attn2"
+                yield AttentionLayer(name, block, number, index, transformer.attn2.to_q.weight.shape[0])
+
+    layers = []
+    for block in ("input", "output"):
+        for number, modules in enumerate(getattr(unet, f"{block}_blocks")):
+            layers += walk(block, number, f"{block}_blocks.{number}", modules)
+    return layers + list(walk("middle", 0, "middle_block", unet.middle_block))

@@ -1,0 +1,127 @@
+"""The creature renderer: deterministic, complete, and in words that the tokenizer table knows."""
+
+import random
+
+import numpy as np
+import pytest
+
+from pit.demo.drawing.creature import (
+    ATTRIBUTES,
+    JITTERS,
+    PARTS,
+    SCENES,
+    SPECIES,
+    STYLES,
+    Creature,
+    caption,
+    creature_from_seed,
+    labels,
+    sample_creature,
+    typical_attributes,
+)
+from pit.demo.drawing.draw import draw_creature, draw_part, draw_shape
+from pit.demo.models.words import END, START, token_ids
+from pit.images import contact_sheet
+
+
+def test_the_same_seed_draws_the_same_picture():
+    first, second = (np.asarray(draw_creature(creature_from_seed(5, 0.0))) for _ in range(2))
+    assert np.array_equal(first, second)
+    assert not np.array_equal(first, np.asarray(draw_creature(creature_from_seed(6, 0.0))))
+
+
+def test_coherence_one_is_the_pure_species():
+    for species in SPECIES:
+        assert creature_from_seed(1, 1.0, species).attributes == typical_attributes(species)
+
+
+def test_coherence_zero_draws_every_value_of_every_attribute():
+    rng = random.Random(0)
+    creatures = [sample_creature(rng, 0.0) for _ in range(600)]
+    for name, options in ATTRIBUTES.items():
+        assert {creature.attributes[name] for creature in creatures} == set(options)
+
+
+@pytest.mark.parametrize("species", SPECIES)
+def test_every_part_is_drawn_inside_its_square(species):
+    creature = creature_from_seed(2, 1.0, species)
+    for part in creature.parts:
+        pixels = np.asarray(draw_part(creature, part, 64, share=0.8))
+        assert pixels.shape == (64, 64, 3)
+        assert (pixels[0] == 255).all() and (pixels[:, -1] == 255).all()
+        assert (pixels != 255).any()
+
+
+def test_every_style_of_every_part_changes_the_picture():
+    base = creature_from_seed(3, 1.0, "ember")
+    for part in PARTS:
+        pictures = set()
+        for style in ATTRIBUTES[part]:
+            base.attributes[part] = style
+            pictures.add(draw_creature(base).tobytes())
+        assert len(pictures) == len(ATTRIBUTES[part])
+
+
+def test_every_style_of_every_part_is_drawn_alone_and_unlike_the_others():
+    for part in PARTS:
+        base, pictures = creature_from_seed(3, 1.0, "ember"), set()
+        styles = [style for style in STYLES[part] if style != "none"]
+        for style in styles:
+            base.attributes[part] = style
+            pictures.add(draw_part(base, part).tobytes())
+        assert len(pictures) == len(styles)
+
+
+@pytest.mark.parametrize("jitter", [-1.0, 1.0])
+@pytest.mark.parametrize("body", STYLES["body"])
+def test_no_style_is_cut_off_at_the_edge_of_the_picture(body, jitter):
+    """A cut line is opaque there; one that ends at the edge covers half a pixel at most."""
+    jitters = dict.fromkeys(JITTERS, jitter)
+    for slot in STYLES.keys() - {"body"}:
+        for style in STYLES[slot]:
+            attributes = typical_attributes("ember") | {"body": body, slot: style}
+            opaque = np.asarray(draw_shape(Creature("ember", attributes, jitters), 128, 2))[..., 3]
+            edges = np.concatenate([opaque[0], opaque[-1], opaque[:, 0], opaque[:, -1]])
+            assert edges.max() <= 128, f"{style} {slot}"
+
+
+def test_scenes_differ():
+    pictures = {draw_creature(creature_from_seed(3, 0.0, scene=scene)).tobytes() for scene in SCENES}
+    assert len(pictures) == len(SCENES)
+
+
+def test_labels_hide_what_a_part_does_not_show():
+    creature = creature_from_seed(4, 1.0, "ember")
+    of_wings = dict(zip(ATTRIBUTES, labels(creature, "wings"), strict=True))
+    assert [name for name, value in of_wings.items() if value != -100] == ["wings", "wings_color"]
+    of_all = dict(zip(ATTRIBUTES, labels(creature), strict=True))
+    assert [name for name, value in of_all.items() if value == -100] == ["ears_color"]  # it has no ears
+
+
+def test_captions_use_known_words_and_fit():
+    for seed in range(500):
+        creature = creature_from_seed(seed, 0.0, scene=SCENES[seed % len(SCENES)])
+        ids = token_ids(caption(creature, random.Random(seed)), 77, END)
+        assert len(ids) == 77 and ids[0] == START and END in ids
+
+
+@pytest.mark.parametrize(("call", "message"), [
+    (lambda: creature_from_seed(-1), "seed must lie between"),
+    (lambda: creature_from_seed(2**64), "seed must lie between"),
+    (lambda: creature_from_seed(0, species="unicornfish"), "unknown species 'unicornfish'"),
+    (lambda: creature_from_seed(0, scene="desert"), "unknown scene 'desert'"),
+    (lambda: creature_from_seed(0, 1.5), "coherence must lie between"),
+    (lambda: draw_part(creature_from_seed(0), "trunk"), "unknown part 'trunk'"),
+    (lambda: draw_part(creature_from_seed(1, 1.0, "tide"), "wings"), "this creature has no wings"),
+    (lambda: token_ids("a " * 80, 77, 0), "at most 77 fit"),
+])
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_contact_sheet_leaves_gaps_white():
+    picture = draw_creature(creature_from_seed(0), 32)
+    sheet = np.asarray(contact_sheet([picture, None, picture], 2, 32))
+    assert sheet.shape == (64, 64, 3)
+    assert (sheet[:32, 32:] == 255).all() and np.array_equal(sheet[32:, :32], np.asarray(picture))

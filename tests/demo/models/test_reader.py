@@ -1,0 +1,114 @@
+"""The attribute reader: it reads what the renderer draws, and its weights come whole or not at all."""
+
+import random
+
+import pytest
+import torch
+
+from pit.demo.drawing.creature import ATTRIBUTES, SCENES, sample_creature
+from pit.demo.drawing.draw import draw_creature
+from pit.demo.drawing.flaws import draw_flawed
+from pit.demo.measure.scores import HIDDEN, is_whole, targets_of
+from pit.demo.models import weights
+from pit.demo.models.reader import CreatureReader, as_pictures, load_reader
+from pit.demo.models.sizes import READER
+from pit.demo.models.weights import VERSION
+from pit.files.weights import CheckpointError, write_state
+
+FRESH = 200
+
+
+def random_reader(seed=0):
+    torch.manual_seed(seed)
+    return CreatureReader().eval()
+
+
+def noise(count):
+    return torch.rand(count, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+
+
+def save(reader, folder, version=VERSION):
+    write_state(folder / weights.READER, reader.state_dict(), {"version": version})
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The folder of the shipped weights, empty."""
+    monkeypatch.setattr(weights, "FOLDER", tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def fresh():
+    """Creatures that no training saw, and what the shipped reader reads in them and in flawed ones."""
+    rng = random.Random("fresh creatures")
+    creatures = [sample_creature(rng, 0.0, scene=rng.choice(SCENES)) for _ in range(FRESH)]
+    reader = load_reader()
+    reading = reader.read(as_pictures([draw_creature(creature) for creature in creatures]))
+    return creatures, reading, reader.read(as_pictures([draw_flawed(each, rng) for each in creatures]))
+
+
+def test_a_reading_answers_every_question_for_every_picture():
+    reading = random_reader().read(noise(5))
+    assert reading.attributes.shape == (5, len(ATTRIBUTES)) and reading.attributes.dtype == torch.int64
+    options = torch.tensor([len(values) for values in ATTRIBUTES.values()])
+    assert (reading.attributes >= 0).all() and (reading.attributes < options).all()
+    assert reading.scenes.shape == (5,) and (reading.scenes < len(SCENES)).all()
+    assert reading.whole.shape == (5,) and ((0 <= reading.whole) & (reading.whole <= 1)).all()
+    assert reading.features.shape == (5, READER["features"])
+
+
+def test_pictures_are_read_alike_in_any_batch():
+    reader, pictures = random_reader(), noise(5)
+    apart, together = reader.read(pictures, batch=2), reader.read(pictures)
+    assert torch.allclose(apart.features, together.features, atol=1e-5)
+    assert torch.equal(apart.attributes, together.attributes)
+
+
+def test_saved_weights_read_the_same(folder):
+    reader, pictures = random_reader(), noise(3)
+    save(reader, folder)
+    assert torch.equal(load_reader().read(pictures).features, reader.read(pictures).features)
+    assert not torch.allclose(random_reader(1).read(pictures).features, reader.read(pictures).features)
+
+
+def test_missing_weights_say_what_to_do(folder):
+    with pytest.raises(CheckpointError, match=f"{weights.READER} .* is not there. Install the pack"):
+        load_reader()
+
+
+def test_weights_of_another_version_are_refused(folder):
+    save(random_reader(), folder, version="0")
+    with pytest.raises(CheckpointError, match=f"is version 0 .* needs version {VERSION}"):
+        load_reader()
+
+
+def test_weights_that_were_cut_off_are_refused(folder):
+    save(random_reader(), folder)
+    path = folder / weights.READER
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(CheckpointError, match=weights.READER):
+        load_reader()
+
+
+def test_the_shipped_reader_reads_fresh_creatures(fresh):
+    creatures, reading, _ = fresh
+    targets = torch.stack([targets_of(creature) for creature in creatures])
+    right, shown = reading.attributes == targets, targets != HIDDEN
+    accuracies = (right & shown).sum(dim=0) / shown.sum(dim=0)
+    assert accuracies.mean() >= 0.97, dict(zip(ATTRIBUTES, accuracies.tolist(), strict=True))
+    assert accuracies.min() >= 0.9
+    scenes = torch.tensor([SCENES.index(creature.scene) for creature in creatures])
+    assert (reading.scenes == scenes).float().mean() >= 0.97
+
+
+def test_the_shipped_reader_tells_complete_creatures_from_flawed_ones(fresh):
+    _, reading, flawed = fresh
+    assert is_whole(reading).float().mean() >= 0.9
+    assert (~is_whole(flawed)).float().mean() >= 0.9
+
+
+def test_every_other_file_of_another_version_is_refused(folder):
+    write_state(folder / weights.IP_PRIOR, {"x": torch.zeros(1)}, {"version": "1"})
+    with pytest.raises(CheckpointError, match="creature_ip_prior.safetensors is version 1"):
+        weights.weight_file(weights.IP_PRIOR)

@@ -1,0 +1,142 @@
+"""LoRA key layouts, their scales, what is wrong with a file, and strengths of blocks."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from pit.files.lora import convert_lora, modules, parse_block_strengths, split_lora, unsound, with_alphas
+from tests.golden import facts
+
+KEYS = facts("ip_lora_full_keys")
+PATH = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_out.0"
+NAME = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_out_0"
+DOWN, UP = torch.randn(4, 8), torch.randn(16, 4)
+
+
+def published() -> dict[str, Tensor]:
+    """All keys of the published file, with tensors that take no memory."""
+    shapes = KEYS["keys"] | KEYS["extra_keys_with_lora_on_ip_adapter"]
+    return {key: torch.zeros(()).expand(shape) for key, shape in shapes.items()}
+
+
+def test_the_published_file_becomes_the_layout_of_the_stock_loader():
+    converted = convert_lora(published())
+    assert len(converted) == KEYS["num_tensors"] + len(KEYS["extra_keys_with_lora_on_ip_adapter"])
+    assert all(key.startswith("lora_unet_") and key.endswith((".lora_down.weight", ".lora_up.weight"))
+               for key in converted)
+    lora = split_lora(converted)
+    assert len(modules(lora.unet)) == 560
+    assert len(modules(lora.adapter)) == 140
+    assert not lora.elsewhere
+
+
+LAYOUTS = {
+    "diffusers": (f"unet.{PATH}.lora.down.weight", f"unet.{PATH}.lora.up.weight"),
+    "diffusers without unet": (f"{PATH}.lora.down.weight", f"{PATH}.lora.up.weight"),
+    "PEFT": (f"base_model.model.{PATH}.lora_A.weight", f"base_model.model.{PATH}.lora_B.weight"),
+    "PEFT in diffusers": (f"unet.{PATH}.lora_A.weight", f"unet.{PATH}.lora_B.weight"),
+    "PEFT with its adapter's name": (
+        f"unet.base_model.model.{PATH}.lora_A.default.weight",
+        f"unet.base_model.model.{PATH}.lora_B.default.weight",
+    ),
+    "linear layers": (
+        f"unet.{PATH}.lora_linear_layer.down.weight", f"unet.{PATH}.lora_linear_layer.up.weight",
+    ),
+    "processors of 2023": tuple(
+        "unet." + PATH.replace("to_out.0", f"processor.to_out_lora.{half}.weight") for half in ("down", "up")
+    ),
+    "kohya": (f"{NAME}.lora_down.weight", f"{NAME}.lora_up.weight"),
+    "kohya with PEFT's factors": (f"{NAME}.lora_A.weight", f"{NAME}.lora_B.weight"),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_becomes_the_same(layout):
+    down, up = LAYOUTS[layout]
+    converted = convert_lora({down: DOWN, up: UP})
+    assert converted.keys() == {f"{NAME}.lora_down.weight", f"{NAME}.lora_up.weight"}
+    assert converted[f"{NAME}.lora_down.weight"] is DOWN
+    assert convert_lora(converted) == converted
+
+
+def test_names_of_the_original_layout_and_keys_of_other_kinds_stay():
+    module = "diffusion_model.input_blocks.4.1.transformer_blocks.0.attn1.to_q"
+    assert convert_lora({f"{module}.lora_A.weight": DOWN}).keys() == {f"{module}.lora_down.weight"}
+    assert convert_lora({f"model.{module}.lora_A.weight": DOWN}).keys() == {f"{module}.lora_down.weight"}
+    for key in ("transformer.single_blocks.0.attn.to_q.lora_A.weight", "text_encoder.x.lora_A.weight"):
+        assert convert_lora({key: DOWN}).keys() == {key.replace("lora_A", "lora_down")}
+    assert convert_lora({"lora_unet_x.hada_w1_a": DOWN}).keys() == {"lora_unet_x.hada_w1_a"}
+
+
+def test_alpha_goes_with_its_module():
+    converted = convert_lora({f"unet.{PATH}.alpha": torch.tensor(2.0)})
+    assert converted == {f"{NAME}.alpha": torch.tensor(2.0)}
+
+
+def scales(settings: dict, rank: int = 4) -> dict[str, float]:
+    state = {f"{NAME}.lora_down.weight": torch.zeros(rank, 8), f"{NAME}.lora_up.weight": torch.zeros(8, rank)}
+    return {key: value.item() for key, value in with_alphas(state, settings).items() if value.ndim == 0}
+
+
+def test_scales_come_from_the_settings_of_peft():
+    assert scales({"lora_alpha": 8}) == {f"{NAME}.alpha": 8.0}
+    assert scales({"lora_alpha": 4}) == {}
+    assert scales({"lora_alpha": 8, "alpha_pattern": {"attn1.to_out.0": 2}}) == {f"{NAME}.alpha": 2.0}
+    assert scales({"lora_alpha": 8, "alpha_pattern": {"attn2.to_out.0": 2}}) == {f"{NAME}.alpha": 8.0}
+    assert scales({"lora_alpha": 8, "use_rslora": True}) == {f"{NAME}.alpha": pytest.approx(16.0)}
+    assert scales({}) == {}
+
+
+def test_an_alpha_of_the_file_outweighs_the_settings():
+    state = {f"{NAME}.lora_down.weight": DOWN, f"{NAME}.alpha": torch.tensor(1.0)}
+    assert with_alphas(state, {"lora_alpha": 8})[f"{NAME}.alpha"] == 1.0
+
+
+def test_text_encoders_and_the_unknown_are_set_apart():
+    lora = split_lora({
+        f"{NAME}.lora_down.weight": DOWN, f"{NAME}.lora_up.weight": UP,
+        "lora_te1_text_model_x.lora_down.weight": DOWN, "text_encoder_2.y.lora_up.weight": UP,
+        "lora_unet_z.hada_w1_a": DOWN,
+    })
+    assert modules(lora.unet) == [NAME]
+    assert lora.elsewhere == ("lora_te1_text_model_x", "text_encoder_2.y", "lora_unet_z.hada_w1_a")
+
+
+@pytest.mark.parametrize(("down", "up", "phrase"), [
+    (DOWN, None, "only its down factor"),
+    (None, UP, "only its up factor"),
+    (DOWN, torch.randn(16, 3), "rank 4 in its down factor and 3 in its up factor"),
+    (torch.randn(4), UP, "factors of the shapes"),
+    (DOWN * math.nan, UP, "NaN"),
+])
+def test_unsound_factors_are_named(down, up, phrase):
+    halves = {"down": down, "up": up}
+    state = {f"{NAME}.lora_{half}.weight": tensor for half, tensor in halves.items() if tensor is not None}
+    (found,) = unsound(state)
+    assert found.startswith(NAME)
+    assert phrase in found
+
+
+def test_sound_factors_are_not_complained_of():
+    convolution = {"x.lora_down.weight": torch.randn(4, 8, 3, 3), "x.lora_up.weight": torch.randn(8, 4, 1, 1)}
+    assert not list(unsound(convert_lora(published()) | convolution))
+
+
+def test_strengths_of_blocks():
+    strengths = parse_block_strengths("in=0.5, in4 = 0.25; mid=0\nout0-2=2")
+    path = "diffusion_model.{}.1.transformer_blocks.0.attn1.to_q.weight"
+    expected = {
+        "input_blocks.4": 0.25, "input_blocks.5": 0.5, "middle_block": 0.0, "output_blocks.0": 2.0,
+        "output_blocks.2": 2.0, "output_blocks.3": 1.0,
+    }
+    assert {block: strengths.of(path.format(block)) for block in expected} == expected
+    assert strengths.of("diffusion_model.time_embed.0.weight") == 1.0
+    assert parse_block_strengths("").of(path.format("middle_block")) == 1.0
+
+
+@pytest.mark.parametrize("text", ["in", "in4", "block=1", "mid1=1", "in=nan", "in=1e999", "in4=a", "in-3=1"])
+def test_what_is_no_strength_of_a_block_is_refused(text):
+    with pytest.raises(ValueError, match=f"{text}.* is no strength of a block"):
+        parse_block_strengths(text)

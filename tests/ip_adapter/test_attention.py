@@ -1,0 +1,161 @@
+"""TODO"""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pit.ip_adapter.attention import ImageCrossAttention, ImageKeyValue, attend_to_tokens, tokens_for_batch
+from pit.unet import attention_layers, multi_head_attention
+from tests.golden import assert_equal, below, facts
+
+IO = below("pit_tiny_io", "ipattn.")
+WEIGHTS = below("pit_tiny_state", "attn2.")
+SIZES = facts("pit_tiny_config")["attn"]
+HEADS = SIZES["heads"]
+
+
+@pytest.fixture(scope="module")
+def layer() -> ImageKeyValue:
+    model = ImageKeyValue(SIZES["cross_attention_dim"], HEADS * SIZES["dim_head"])
+    model.load_state_dict({f"to_{kind}.weight": WEIGHTS[f"processor.to_{kind}_ip.weight"] for kind in "kv"})
+    return model.requires_grad_(False)
+
+
+def cross_attention(layer: ImageKeyValue, scale: Tensor | float) -> Tensor:
+    """The published attention: the text half and, by our function, the image half; then the projection."""
+    q = IO["hidden"] @ WEIGHTS["to_q.weight"].T
+    k, v = (IO["text"] @ WEIGHTS[f"to_{kind}.weight"].T for kind in "kv")
+    attended = multi_head_attention(q, k, v, HEADS) + attend_to_tokens(layer, q, IO["ip"], scale, HEADS)
+    return attended @ WEIGHTS["to_out.0.weight"].T + WEIGHTS["to_out.0.bias"]
+
+
+@pytest.mark.parametrize("scale, expected", [
+    (1.0, "out_scale1"), (0.6, "out_scale0.6"), (0.6, "out_scale0.6_v1processor"), (0.0, "out_scale0"),
+])
+def test_attention_equals_the_published_one(layer, scale, expected):
+    assert_equal(cross_attention(layer, scale), IO[expected])
+
+
+def test_a_scale_per_picture_acts_on_each(layer):
+    output = cross_attention(layer, torch.tensor([1.0, 0.6]).reshape(2, 1, 1))
+    assert_equal(output[:1], IO["out_scale1"][:1])
+    assert_equal(output[1:], IO["out_scale0.6"][1:])
+
+
+def test_the_result_takes_the_type_of_the_queries(layer):
+    q = torch.randn(2, 10, 32)
+    half = ImageKeyValue(48, 32, dtype=torch.bfloat16).requires_grad_(False)
+    half.load_state_dict(layer.state_dict())
+    expected = attend_to_tokens(layer, q, IO["ip"], 0.5, HEADS)
+    scale = torch.tensor(0.5, dtype=torch.float32)
+    output = attend_to_tokens(half, q.bfloat16(), IO["ip"], scale.expand(2, 1, 1), HEADS)
+    assert output.dtype == torch.bfloat16
+    assert (output.float() - expected).norm() < 0.03 * expected.norm()
+
+
+def test_another_attention_function_is_used(layer):
+    calls = []
+
+    def recorded(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+        calls.append((q.shape, k.shape, v.shape, heads))
+        return multi_head_attention(q, k, v, heads)
+
+    q = torch.randn(2, 10, 32)
+    output = attend_to_tokens(layer, q, IO["ip"], 1.0, HEADS, recorded)
+    assert torch.equal(output, attend_to_tokens(layer, q, IO["ip"], 1.0, HEADS))
+    assert calls == [((2, 10, 32), (2, 16, 32), (2, 16, 32), 4)]
+
+
+def test_key_and_value_shapes_are_the_published_ones():
+    published = facts("ip_adapter_plus_sdxl_keys")
+    dims = [row["to_k_ip_shape"][0] for row in published["mapping"]]
+    attention = ImageCrossAttention(2048, dims, device="meta")
+    ours = {}
+    for name, value in attention.state_dict().items():
+        index, kind, _ = name.split(".")
+        ours[f"{2 * int(index) + 1}.{kind}_ip.weight"] = list(value.shape)
+    assert ours == published["ip_adapter"]
+    assert sum(value.numel() for value in attention.parameters()) == published["ip_adapter_params"]
+
+
+def labelled(*values: float) -> Tensor:
+    """One set of tokens per value, filled with it."""
+    return torch.tensor(values).reshape(-1, 1, 1).expand(-1, 16, 8)
+
+
+@pytest.mark.parametrize("tokens, uncond, branches, batch, expected", [
+    ([1.0], [-1.0], [0, 1], 2, [1, -1]),
+    ([1.0], [-1.0], [1, 0], 4, [-1, -1, 1, 1]),
+    ([1.0, 2.0, 3.0], [-1.0], [0, 1], 6, [1, 2, 3, -1, -1, -1]),
+    ([1.0, 2.0], [-1.0], [1, 0], 8, [-1, -1, -1, -1, 1, 2, 1, 2]),
+    ([1.0, 2.0], [-1.0, -2.0], [0, 1], 4, [1, 2, -1, -2]),
+    ([1.0, 2.0], [-1.0, -2.0], [0, 1], 8, [1, 2, 1, 2, -1, -2, -1, -2]),
+    ([1.0, 2.0], [-1.0], [0], 4, [1, 2, 1, 2]),
+    ([1.0, 2.0], [-1.0], [1], 2, [-1, -1]),
+    ([1.0, 2.0], [-1.0], [0, 0, 1], 6, [1, 2, 1, 2, -1, -1]),
+])
+def test_tokens_go_to_the_matching_images(tokens, uncond, branches, batch, expected):
+    laid_out = tokens_for_batch(labelled(*tokens), labelled(*uncond), branches, batch)
+    assert laid_out.shape == (batch, 16, 8)
+    assert laid_out[:, 0, 0].tolist() == expected and laid_out[:, -1, -1].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    "count, branches, batch, images", [(3, [0, 1], 4, 2), (2, [0, 1], 2, 1), (2, [0], 5, 5)]
+)
+def test_a_batch_that_does_not_match_is_refused(count, branches, batch, images):
+    message = f"got {count} concepts, but the latent batch holds {images} images. .* latent to {count} "
+    with pytest.raises(ValueError, match=message):
+        tokens_for_batch(labelled(*range(count)), labelled(-1.0), branches, batch)
+
+
+class Block(nn.Module):
+    def __init__(self, width: int):
+        super().__init__()
+        self.attn1, self.attn2 = nn.Module(), nn.Module()
+        self.attn1.to_q, self.attn2.to_q = nn.Linear(width, width), nn.Linear(width, width)
+
+
+class Transformer(nn.Module):
+    def __init__(self, width: int, depth: int):
+        super().__init__()
+        self.transformer_blocks = nn.ModuleList(Block(width) for _ in range(depth))
+
+
+class TinyUNet(nn.Module):
+    """Blocks placed as in SDXL's original layout: each transformer comes behind a residual block."""
+
+    def __init__(self):
+        super().__init__()
+        self.input_blocks = self.blocks([], [Transformer(4, 2)], [], [Transformer(8, 1)])
+        self.middle_block = nn.ModuleList([nn.Identity(), Transformer(8, 2), nn.Identity()])
+        self.output_blocks = self.blocks([Transformer(8, 1), nn.Identity()], [], [Transformer(4, 1)])
+
+    @staticmethod
+    def blocks(*parts: list[nn.Module]) -> nn.ModuleList:
+        return nn.ModuleList(nn.ModuleList([nn.Identity(), *modules]) for modules in parts)
+
+
+def test_layers_are_numbered_down_up_middle():
+    layers = attention_layers(TinyUNet())
+    assert [tuple(layer) for layer in layers] == [
+        ("input_blocks.1.1.transformer_blocks.0.attn2", "input", 1, 0, 4),
+        ("input_blocks.1.1.transformer_blocks.1.attn2", "input", 1, 1, 4),
+        ("input_blocks.3.1.transformer_blocks.0.attn2", "input", 3, 0, 8),
+        ("output_blocks.0.1.transformer_blocks.0.attn2", "output", 0, 0, 8),
+        ("output_blocks.2.1.transformer_blocks.0.attn2", "output", 2, 0, 4),
+        ("middle_block.1.transformer_blocks.0.attn2", "middle", 0, 0, 8),
+        ("middle_block.1.transformer_blocks.1.attn2", "middle", 0, 1, 8),
+    ]
+
+
+def test_every_layer_names_its_module():
+    unet = TinyUNet()
+    for layer in attention_layers(unet):
+        assert unet.get_submodule(layer.module).to_q.weight.shape == (layer.inner_dim, layer.inner_dim)
+
+
+def test_a_model_without_cross_attention_has_no_layers():
+    unet = TinyUNet()
+    unet.input_blocks = unet.output_blocks = unet.middle_block = nn.ModuleList()
+    assert attention_layers(unet) == []

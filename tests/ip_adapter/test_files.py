@@ -1,0 +1,204 @@
+"""TODO"""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pit.__main__ import main
+from pit.commands.convert import convert_to_safetensors
+from pit.files.weights import CheckpointError, read_state
+from pit.ip_adapter.attention import IPAdapterPlus
+from pit.ip_adapter.files import load_ip_adapter, read_ip_adapter, save_ip_adapter
+from pit.ip_adapter.resampler import Resampler
+from pit.piece_it_together.prior_files import load_prior, read_prior
+from tests.golden import assert_equal, below, facts, tensors
+from tests.refusal import assert_refused
+
+PRIOR = below("pit_tiny_state", "prior.")
+PROJECTION = below("pit_tiny_state", "image_proj.")
+INNER_DIMS = [8, 12, 12]
+
+
+def pairs(inner_dims: list[int] = INNER_DIMS, token_dim: int = 48) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        f"{2 * layer + 1}.to_{kind}_ip.weight": torch.randn(dim, token_dim, generator=generator)
+        for layer, dim in enumerate(inner_dims) for kind in "kv"
+    }
+
+
+def flat_adapter() -> dict[str, Tensor]:
+    state = {f"image_proj.{key}": value for key, value in PROJECTION.items()}
+    return state | {f"ip_adapter.{key}": value for key, value in pairs().items()}
+
+
+def write_adapter(folder: Path, state: dict[str, Tensor], dim_head: str | None = "8") -> Path:
+    path = folder / "ip-adapter-plus.safetensors"
+    save_file(state, path, None if dim_head is None else {"resampler_dim_head": dim_head})
+    return path
+
+
+def assert_is_the_golden_adapter(adapter: IPAdapterPlus) -> None:
+    io = tensors("pit_tiny_io")
+    with torch.no_grad():
+        assert_equal(adapter.resampler(io["resampler.features"]), io["resampler.tokens"])
+    for name, value in pairs().items():
+        layer, kind = int(name.partition(".")[0]) // 2, name.split(".")[1].removesuffix("_ip")
+        assert torch.equal(getattr(adapter.cross_attention[layer], kind).weight, value)
+    assert adapter.cross_attention.inner_dims == INNER_DIMS and not adapter.training
+
+
+def test_an_adapter_loads_from_the_flat_layout(tmp_path):
+    path = write_adapter(tmp_path, flat_adapter())
+    file = read_ip_adapter(path)
+    assert file.resampler == {**facts("pit_tiny_config")["res"]}
+    assert (file.token_dim, file.inner_dims) == (48, INNER_DIMS)
+    assert file.resampler_state.keys() == PROJECTION.keys()
+    assert set(file.cross_attention_state) == {f"{i}.to_{kind}.weight" for i in range(3) for kind in "kv"}
+    assert_is_the_golden_adapter(load_ip_adapter(path))
+
+
+def test_an_adapter_loads_from_the_nested_layout(tmp_path):
+    resampler = Resampler(dim=32, depth=1, heads=2, embedding_dim=40, output_dim=48)
+    path = tmp_path / "ip-adapter-plus.bin"
+    torch.save({"image_proj": resampler.state_dict(), "ip_adapter": pairs()}, path)
+    adapter = load_ip_adapter(path)
+    features = torch.randn(2, 17, 40)
+    assert torch.equal(adapter.resampler(features), resampler(features))
+    assert torch.equal(adapter.cross_attention[2].to_v.weight, pairs()["5.to_v_ip.weight"])
+
+
+def test_an_adapter_is_saved_in_the_published_layout(tmp_path):
+    adapter = load_ip_adapter(write_adapter(tmp_path, flat_adapter()))
+    save_ip_adapter(tmp_path / "again.safetensors", adapter, {"made_by": "a test"})
+    state, metadata = read_state(tmp_path / "again.safetensors")
+    assert state.keys() == flat_adapter().keys()
+    assert metadata == {"format": "pt", "resampler_dim_head": "8", "made_by": "a test"}
+    assert_is_the_golden_adapter(load_ip_adapter(tmp_path / "again.safetensors"))
+
+
+def test_priors_and_adapters_are_not_mixed_up(tmp_path):
+    path = tmp_path / "prior.ckpt"
+    torch.save({f"module.{key}": value for key, value in PRIOR.items()}, path)
+    assert_refused(load_ip_adapter, path, "is an IP-Prior; expected an IP-Adapter-plus", "models/ip_prior")
+    path = write_adapter(tmp_path, flat_adapter())
+    assert_refused(load_prior, path, "is an IP-Adapter; expected an IP-Prior", "models/ipadapter")
+
+
+def changed(**changes: Tensor | None) -> dict[str, Tensor]:
+    """The flat adapter with other tensors in it, or without those that are None; __ stands for a dot."""
+    state = flat_adapter() | {key.replace("__", "."): value for key, value in changes.items()}
+    return {key: value for key, value in state.items() if value is not None}
+
+
+def renumbered(*numbers: int) -> dict[str, Tensor]:
+    """The flat adapter with other numbers for its three layers."""
+    new = {f"ip_adapter.{2 * layer + 1}.": f"ip_adapter.{number}." for layer, number in enumerate(numbers)}
+    state = {}
+    for key, value in flat_adapter().items():
+        old = next((prefix for prefix in new if key.startswith(prefix)), None)
+        state[key if old is None else key.replace(old, new[old])] = value
+    return state
+
+
+INFINITE = torch.full((8, 48), float("inf"))
+
+
+@pytest.mark.parametrize("state, messages", [
+    (renumbered(1, 3, 7), ["attention layers 1, 3, 7, expected 1, 3, 5"]),
+    (renumbered(0, 2, 4), ["attention layers 0, 2, 4, expected 1, 3, 5"]),
+    (renumbered(3, 5, 7), ["attention layers 3, 5, 7, expected 1, 3, 5"]),
+    (changed(ip_adapter__3__to_v_ip__weight=None), ["1 missing: ip_adapter.3.to_v_ip.weight"]),
+    (changed(ip_adapter__3__to_v_ip__bias=torch.ones(12)), ["1 unknown: ip_adapter.3.to_v_ip.bias"]),
+    (changed(image_proj__pos_emb__weight=torch.ones(4, 4)), ["1 unknown: image_proj.pos_emb.weight"]),
+    (changed(epoch=torch.ones(1)), ["1 unknown: epoch"]),
+    (changed(image_proj__proj_in__weight=None), ["has no image_proj.proj_in.weight"]),
+    (changed(image_proj__norm_out__bias=None), ["1 missing: image_proj.norm_out.bias"]),
+    (changed(image_proj__latents=torch.ones(16, 32)), ["image_proj.latents has shape [16, 32]"]),
+    (changed(ip_adapter__5__to_k_ip__weight=torch.ones(12, 40)),
+     ["ip_adapter.5.to_k_ip.weight has shape [12, 40], expected [12, 48]"]),
+    (changed(ip_adapter__5__to_v_ip__weight=torch.ones(10, 48)),
+     ["ip_adapter.5.to_v_ip.weight has shape [10, 48], expected [12, 48]"]),
+    (changed(ip_adapter__5__to_k_ip__weight=torch.ones(12)), ["ip_adapter.5.to_k_ip.weight has shape [12]"]),
+    (changed(ip_adapter__1__to_k_ip__weight=INFINITE), ["ip_adapter.1.to_k_ip.weight holds NaN or infinite"]),
+    (changed(image_proj__proj_in__bias=INFINITE[0, :32]), ["image_proj.proj_in.bias holds NaN or infinite"]),
+    (changed(image_proj__proj_in__bias=torch.ones(32, dtype=torch.uint8)), ["is torch.uint8"]),
+])
+def test_an_adapter_that_is_not_whole_is_refused_by_key(tmp_path, state, messages):
+    path = write_adapter(tmp_path, state)
+    assert_refused(read_ip_adapter, path, *messages)
+    assert_refused(load_ip_adapter, path)
+
+
+@pytest.mark.parametrize("dim_head, message", [
+    (None, "has 32 rows, which cannot be split into heads of 64"),
+    ("7", "has 32 rows, which cannot be split into heads of 7"),
+    ("0", "resampler_dim_head in its metadata is '0'"),
+    ("wide", "resampler_dim_head in its metadata is 'wide'"),
+])
+def test_a_head_width_that_does_not_fit_is_refused(tmp_path, dim_head, message):
+    assert_refused(read_ip_adapter, write_adapter(tmp_path, flat_adapter(), dim_head), message)
+
+
+@pytest.mark.parametrize("cfg, heads, use_ref", [
+    ("num_attention_heads: 4\nuse_ref: true\n", 4, True), (None, 32, None),
+])
+def test_a_converted_prior_is_the_same_and_needs_no_cfg_yaml(tmp_path, cfg, heads, use_ref):
+    source, target = tmp_path / "prior.ckpt", tmp_path / "out" / "prior.safetensors"
+    target.parent.mkdir()
+    torch.save({f"module.{key}": value for key, value in PRIOR.items()}, source)
+    if cfg is not None:
+        source.with_name("cfg.yaml").write_text(cfg)
+    convert_to_safetensors(source, target)
+    config, state = read_prior(target)
+    assert (config.num_heads, config.use_ref) == (heads, use_ref)
+    assert all(torch.equal(state[key], value) for key, value in PRIOR.items())
+    assert ("num_heads" in read_state(target)[1]) == (cfg is not None)  # the default is no knowledge
+
+
+def test_a_prior_beside_the_cfg_yaml_of_another_is_not_converted(tmp_path):
+    torch.save(PRIOR, tmp_path / "prior.ckpt")
+    (tmp_path / "cfg.yaml").write_text("num_layers: 8\n")
+    target = tmp_path / "prior.safetensors"
+    with pytest.raises(CheckpointError, match="another prior"):
+        convert_to_safetensors(tmp_path / "prior.ckpt", target)
+    assert not target.exists()
+
+
+def test_a_converted_adapter_is_flat(tmp_path):
+    content = {"image_proj": PROJECTION, "ip_adapter": pairs()}
+    torch.save(content, tmp_path / "a.bin")
+    convert_to_safetensors(tmp_path / "a.bin", tmp_path / "a.safetensors")
+    state, _ = read_state(tmp_path / "a.safetensors")
+    assert state.keys() == flat_adapter().keys()
+    assert all(torch.equal(state[key], value) for key, value in flat_adapter().items())
+
+
+def test_any_other_tensors_are_converted_with_shared_ones(tmp_path):
+    shared = torch.randn(3, 3)
+    torch.save({"net": {"a": shared, "b": shared}, "half": shared.half().T, "step": 9}, tmp_path / "x.pth")
+    convert_to_safetensors(tmp_path / "x.pth", tmp_path / "x.safetensors")
+    state, metadata = read_state(tmp_path / "x.safetensors")
+    assert torch.equal(state["net.a"], shared) and torch.equal(state["net.b"], shared)
+    assert torch.equal(state["half"], shared.half().T) and metadata["step"] == "9"
+
+
+def test_a_conversion_overwrites_nothing(tmp_path):
+    torch.save(PRIOR, tmp_path / "prior.ckpt")
+    (tmp_path / "taken.safetensors").write_bytes(b"mine")
+    with pytest.raises(CheckpointError, match="exists already"):
+        convert_to_safetensors(tmp_path / "prior.ckpt", tmp_path / "taken.safetensors")
+    with pytest.raises(CheckpointError, match="must end in .safetensors"):
+        convert_to_safetensors(tmp_path / "prior.ckpt", tmp_path / "new.ckpt")
+    assert (tmp_path / "taken.safetensors").read_bytes() == b"mine" and not (tmp_path / "new.ckpt").exists()
+
+
+def test_the_command_converts_and_tells_errors(tmp_path, capsys):
+    torch.save(PRIOR, tmp_path / "prior.ckpt")
+    paths = [str(tmp_path / name) for name in ("prior.ckpt", "prior.safetensors")]
+    assert main(["convert", *paths]) == 0
+    assert main(["convert", *paths]) == 1
+    assert "exists already" in capsys.readouterr().err

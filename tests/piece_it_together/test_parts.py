@@ -1,0 +1,178 @@
+"""TODO"""
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file
+
+from pit.images import resize_for_encoder, white_image
+from pit.piece_it_together.parts import cut_out_part, encoder_pictures, place_part, reference_grid
+
+GOLDEN = Path("tests/golden")
+GEOMETRY = json.loads((GOLDEN / "pit_paste_geometry.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def golden() -> dict[str, np.ndarray]:
+    return load_file(GOLDEN / "pit_image_ops.safetensors")
+
+
+def black_box(image: Image.Image) -> list[int]:
+    """x, y, width, height of what is dark."""
+    rows, columns = np.nonzero(np.asarray(image.convert("L")) < 128)
+    left, top = columns.min(), rows.min()
+    return [left, top, columns.max() - left + 1, rows.max() - top + 1]
+
+
+def blob(size: int = 200, colour: str = "black") -> Image.Image:
+    image = Image.new("RGB", (size, size), "white")
+    image.paste(Image.new("RGB", (size // 2, size // 2), colour), (size // 4, size // 4))
+    return image
+
+
+def encode(parts: list[Image.Image], **options) -> list[Image.Image]:
+    defaults = {"reference": None, "reference_slot": False, "placement": "random", "seed": 0}
+    return encoder_pictures(parts, **{**defaults, **options})
+
+
+def raw(images: list[Image.Image]) -> list[bytes]:
+    return [image.tobytes() for image in images]
+
+
+@pytest.mark.parametrize("case", GEOMETRY, ids=lambda case: f"{case['seed']}-{case['scale_arg']}")
+def test_parts_are_placed_as_published(case):
+    part = Image.new("RGB", case["image_wh"], "black")
+    placed = place_part(part, scale=case["scale_arg"], rng=random.Random(case["seed"]))
+    assert placed.size == (1024, 1024) and placed.mode == "RGB"
+    assert black_box(placed) == case["pasted_xywh"]
+
+
+def test_pasted_pixels_equal_the_published_ones(golden):
+    placed = place_part(Image.fromarray(golden["paste.part"]), canvas=160, rng=random.Random(177))
+    assert np.array_equal(np.asarray(placed), golden["paste.result_bg160_scale0.92"])
+
+
+def test_centred_parts_leave_equal_margins_and_draw_nothing():
+    rng = random.Random(3)
+    placed = place_part(Image.new("RGB", (300, 100)), canvas=200, scale=0.5, placement="centred", rng=rng)
+    assert black_box(placed) == [50, 83, 100, 33]
+    assert rng.random() == random.Random(3).random()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (1024, 1024)])
+def test_parts_of_any_size_find_a_place(size):
+    left, top, width, height = black_box(place_part(Image.new("L", size), rng=random.Random(0)))
+    assert max(width, height) == 942 and min(width, height) == (942 if size[0] == size[1] else 1)
+    assert left + width <= 1024 and top + height <= 1024
+
+
+def test_transparent_parts_are_placed_on_white():
+    part = Image.new("RGBA", (10, 10), (0, 0, 0, 0))
+    part.paste((0, 0, 255, 255), (0, 0, 5, 10))
+    placed = place_part(part, canvas=20, scale=1.0, placement="centred", rng=random.Random(0))
+    assert placed.getpixel((3, 10)) == (0, 0, 255) and placed.getpixel((16, 10)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("scale", [0, -1, 1.01, float("nan")])
+def test_impossible_scales_are_refused(scale):
+    with pytest.raises(ValueError, match="scale above 0 and at most 1"):
+        place_part(blob(), scale=scale, rng=random.Random(0))
+
+
+def test_unknown_placements_are_refused():
+    with pytest.raises(ValueError, match='found "left"'):
+        place_part(blob(), placement="left", rng=random.Random(0))
+
+
+def test_reference_grid_fills_row_by_row():
+    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+    images = [Image.new("RGB", (30, 10 + i), colour) for i, colour in enumerate(colours)]
+    grid = reference_grid(images, size=64)
+    cells = [grid.getpixel(place) for place in ((16, 16), (48, 16), (16, 48), (48, 48))]
+    assert grid.size == (64, 64) and cells == [*colours, (255, 255, 255)]
+
+
+@pytest.mark.parametrize("count", [0, 5])
+def test_reference_grid_holds_one_to_four(count):
+    with pytest.raises(ValueError, match=f"one to four reference pictures, found {count}"):
+        reference_grid([blob()] * count)
+
+
+def test_cut_out_equals_the_published_one(golden):
+    mask = Image.fromarray(golden["maskcrop.mask"] * 255)
+    cut = cut_out_part(Image.fromarray(golden["sketch.input"]), mask)
+    assert np.array_equal(np.asarray(cut), golden["maskcrop.result"])
+
+
+def test_soft_masks_fade_to_white():
+    mask = Image.new("L", (8, 8))
+    mask.paste(128, (2, 3, 4, 4))
+    cut = cut_out_part(Image.new("RGB", (8, 8)), mask)
+    assert cut.size == (2, 1) and cut.getpixel((0, 0)) == (127, 127, 127)
+
+
+def test_cut_out_refuses_other_sizes_and_empty_masks():
+    with pytest.raises(ValueError, match="size 200x200, found 100x50"):
+        cut_out_part(blob(), Image.new("L", (100, 50), 255))
+    with pytest.raises(ValueError, match="empty"):
+        cut_out_part(blob(), Image.new("L", (200, 200)))
+    with pytest.raises(ValueError, match="empty"):  # what LoadImage gives where nothing is painted
+        cut_out_part(blob(), Image.new("L", (64, 64)))
+
+
+def test_slots_are_padded_with_white_behind_the_parts():
+    seen = encode([blob()])
+    assert [(image.size, image.mode) for image in seen] == [((224, 224), "RGB")] * 3
+    assert raw(seen[1:]) == raw([white_image(224)] * 2) and raw(seen[:1]) != raw(seen[1:2])
+
+
+def test_the_reference_counts_among_the_slots_and_comes_first():
+    parts = [blob(), blob(colour="red")]
+    seen = encode(parts, reference_slot=True)
+    assert raw(seen) == raw([white_image(224), *encode(parts)[:2]])
+    assert len(encode(parts * 2, reference_slot=True)) == 5
+
+
+def test_one_reference_is_a_ready_grid_and_more_become_one():
+    reds, blues = Image.new("RGB", (40, 80), "red"), Image.new("RGB", (9, 9), "blue")
+    one = encode([blob()], reference=[reds], reference_slot=True)[0]
+    two = encode([blob()], reference=[reds, blues], reference_slot=True)[0]
+    assert one.getcolors() == [(224 * 224, (255, 0, 0))]
+    assert [two.getpixel(place) for place in ((50, 50), (170, 50), (100, 170))] == [
+        (255, 0, 0),
+        (0, 0, 255),
+        (255, 255, 255),
+    ]
+
+
+def test_parts_are_placed_one_after_the_other_from_one_seed():
+    parts = [blob(100), blob(150, "green")]
+    rng = random.Random(9)
+    expected = [resize_for_encoder(place_part(part, rng=rng), 112) for part in parts]
+    assert raw(encode(parts, seed=9, size=112, min_slots=0)) == raw(expected)
+    assert raw(encode(parts, seed=10, size=112, min_slots=0)) != raw(expected)
+
+
+def test_sketches_replace_given_pictures_only():
+    seen = encode([blob(), blob(colour="red")], reference_slot=True, sketch_probability=1.0, min_slots=5)
+    for part in seen[1:3]:
+        pixels = np.asarray(part)
+        assert np.ptp(pixels, axis=2).max() == 0 and 0.001 < (pixels[..., 0] < 250).mean() < 0.1
+    assert raw([seen[0], *seen[3:]]) == raw([white_image(224)] * 3)
+
+
+def test_sketches_come_with_their_probability():
+    seen = encode([blob(colour="red")] * 16, sketch_probability=0.5)
+    sketched = [np.ptp(np.asarray(image), axis=2).max() == 0 for image in seen]
+    assert 4 <= sum(sketched) <= 12
+
+
+def test_no_parts_and_homeless_references_are_refused():
+    with pytest.raises(ValueError, match="at least one part"):
+        encode([])
+    with pytest.raises(ValueError, match="2 reference pictures, but this layout has no reference slot"):
+        encode([blob()], reference=[blob()] * 2)

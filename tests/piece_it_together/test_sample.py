@@ -1,0 +1,260 @@
+"""TODO"""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from pit.flow.guidance import Guidance, concept_noise
+from pit.flow.path import interpolate, logit_normal_time, velocity_loss
+from pit.flow.solvers import SOLVERS
+from pit.piece_it_together.prior import IPPrior
+from pit.piece_it_together.sample import guided_velocity, sample_prior
+from tests.golden import assert_equal, below, facts
+
+SAMPLE = below("pit_tiny_io", "sample.")
+TRAIN = below("pit_tiny_io", "train.")
+PARTS, EMPTY, NOISE = SAMPLE["cond"], SAMPLE["empty_tokens"], SAMPLE["noise"]
+INIT = SAMPLE["init_latents"]
+
+
+def tiny_prior() -> IPPrior:
+    sizes = facts("pit_tiny_config")["dit"]
+    model = IPPrior(sizes["embedding_dim"], sizes["hidden_dim"], sizes["n_layers"], sizes["n_heads"])
+    model.load_state_dict(below("pit_tiny_state", "prior."))
+    return model
+
+
+@pytest.fixture(scope="module")
+def prior() -> IPPrior:
+    return tiny_prior().eval().requires_grad_(False)
+
+
+class CountingPrior:
+    """A linear field in place of a network, which remembers the batch sizes and times it was asked for."""
+
+    def __init__(self, last_value: float = 0.0):
+        self.batches: list[int] = []
+        self.times: list[float] = []
+        self.last_value = last_value
+
+    def __call__(self, x: Tensor, t: Tensor, parts: Tensor) -> Tensor:
+        assert x.shape[0] == t.shape[0] == parts.shape[0] and t.unique().numel() == 1
+        self.batches.append(len(x))
+        self.times.append(t[0].item())
+        return x + parts.mean(dim=1, keepdim=True) + self.last_value
+
+
+@pytest.mark.parametrize("scale, steps, expected", [
+    (1.0, 25, "out_g1"), (2.0, 25, "out_g2"), (4.0, 25, "out_g4"), (2.0, 10, "out_g2_steps10"),
+])
+def test_samples_equal_the_published_ones(prior, scale, steps, expected):
+    tokens = sample_prior(prior, PARTS, empty_tokens=EMPTY, noise=NOISE, steps=steps, guidance_scale=scale)
+    assert_equal(tokens, SAMPLE[expected])
+
+
+@pytest.mark.parametrize("strength, scale, expected", [
+    (0.4, 1.0, "out_init_strength0.4_g1"), (0.4, 2.0, "out_init_strength0.4_g2"),
+    (0.3, 2.0, "out_init_strength0.3_g2"),
+])
+def test_variations_equal_the_published_ones(prior, strength, scale, expected):
+    options = {"guidance_scale": scale, "init_tokens": INIT, "strength": strength}
+    assert_equal(sample_prior(prior, PARTS, empty_tokens=EMPTY, noise=NOISE, **options), SAMPLE[expected])
+
+
+def test_a_seed_gives_the_published_noise_and_tokens(prior):
+    noise = concept_noise(1234, 1, NOISE.shape[-1])
+    assert torch.equal(noise, SAMPLE["cpu_noise_seed1234"])
+    tokens = sample_prior(prior, PARTS[:1], empty_tokens=EMPTY, noise=noise)
+    assert_equal(tokens, SAMPLE["out_cpu_seed1234_g2"])
+
+
+def test_no_golden_sample_is_left_out():
+    results = {key for key in SAMPLE if key.startswith("out_")}
+    assert results == {
+        "out_g1", "out_g2", "out_g4", "out_g2_steps10", "out_init_strength0.4_g1", "out_init_strength0.4_g2",
+        "out_init_strength0.3_g2", "out_cpu_seed1234_g2",
+    }
+
+
+def test_loss_equals_the_published_one(prior):
+    t = torch.sigmoid(TRAIN["nt"])
+    assert_equal(t, TRAIN["t"])
+    assert_equal(interpolate(TRAIN["x"], TRAIN["z"], t), TRAIN["noisy"])
+    assert_equal(prior(TRAIN["noisy"], t, TRAIN["cond"]), TRAIN["pred"])
+    loss = velocity_loss(prior, TRAIN["x"], TRAIN["cond"], t, TRAIN["z"])
+    assert_equal(loss, TRAIN["loss_per_sample"])
+    assert_equal(loss.mean()[None], TRAIN["loss"])
+
+
+def test_a_training_step_equals_the_published_one():
+    model = tiny_prior()
+    velocity_loss(model, TRAIN["x"], TRAIN["cond"], TRAIN["t"], TRAIN["z"]).mean().backward()
+    gradients = {f"grad.{name}": weight.grad for name, weight in model.named_parameters()}
+    golden = {key: value for key, value in TRAIN.items() if key.startswith("grad.")}
+    assert golden and golden.keys() <= gradients.keys()
+    for key, gradient in golden.items():
+        assert_equal(gradients[key], gradient)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, weight_decay=0.0)
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    assert_equal(norm[None], TRAIN["grad_norm"].reshape(1))
+    before = model.final_layer.linear.weight.detach().clone()
+    optimizer.step()
+    weight = model.final_layer.linear.weight.detach()
+    expected = TRAIN["after_adamw.final_layer.linear.weight"]
+    assert_equal(weight, expected)
+    # The step is 1e-5 long, as the tolerance is: only the difference tells whether it was taken at all.
+    torch.testing.assert_close(weight - before, expected - before, rtol=0.02, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["heun", "midpoint", "ab2", "dpm++ 2m", "unipc"])
+def test_second_order_solvers_need_fewer_steps(prior, name):
+    def sample(solver: str, steps: int) -> Tensor:
+        return sample_prior(
+            prior, PARTS, empty_tokens=EMPTY, noise=NOISE, steps=steps, solver=solver, guidance_scale=1.0
+        )
+
+    exact = sample("midpoint", 60)
+    assert (sample(name, 15) - exact).norm() < 0.5 * (sample("euler", 15) - exact).norm()
+
+
+def test_solvers_start_alike():
+    ends = [
+        sample_prior(CountingPrior(), PARTS, empty_tokens=EMPTY, noise=NOISE, steps=1, solver=name)
+        for name in ("euler", "ab2")
+    ]
+    assert torch.equal(*ends)
+
+
+@pytest.mark.parametrize("scale", [1.5, 2.0, 7.0])
+def test_batched_guidance_equals_two_passes(prior, scale):
+    x, empty = NOISE, EMPTY.repeat(2, 3, 1)
+    t = torch.full((2,), 0.64)
+    given, nothing = prior(x, t, PARTS), prior(x, t, empty)
+    both = guided_velocity(prior, PARTS, empty, Guidance(scale), [0.64])(x, 0.64)
+    assert_equal(both, nothing + scale * (given - nothing))
+
+
+@pytest.mark.parametrize("scale, batch", [(2.0, 4), (1.001, 4), (1.0, 2), (0.0, 2), (-3.0, 2)])
+def test_guidance_is_one_call_a_step_and_off_up_to_one(scale, batch):
+    field = CountingPrior()
+    sample_prior(field, PARTS, empty_tokens=EMPTY, noise=NOISE, steps=5, guidance_scale=scale)
+    assert field.batches == [batch] * 5
+    assert field.times == pytest.approx([1.0, 0.8, 0.6, 0.4, 0.2])
+
+
+def test_without_guidance_the_scale_does_not_matter(prior):
+    ends = [
+        sample_prior(prior, PARTS, empty_tokens=EMPTY, noise=NOISE, steps=3, guidance_scale=scale)
+        for scale in (1.0, 0.3)
+    ]
+    assert torch.equal(*ends)
+
+
+@pytest.mark.parametrize(
+    "strength, first, calls", [(1.0, 1.0, 25), (0.3, 0.32, 8), (0.4, 0.4, 10), (0.01, 0.04, 1)]
+)
+def test_the_start_is_rounded_up_to_a_step(strength, first, calls):
+    field = CountingPrior()
+    sample_prior(
+        field, PARTS, empty_tokens=EMPTY, noise=NOISE, init_tokens=INIT, strength=strength, guidance_scale=1.0
+    )
+    assert len(field.times) == calls and field.times[0] == pytest.approx(first)
+
+
+def test_a_strength_of_zero_keeps_the_tokens():
+    field = CountingPrior()
+    kept = sample_prior(field, PARTS, empty_tokens=EMPTY, noise=NOISE, init_tokens=INIT, strength=0.0)
+    assert torch.equal(kept, INIT) and field.times == []
+
+
+def test_full_strength_forgets_the_tokens(prior):
+    options = {"empty_tokens": EMPTY, "noise": NOISE, "steps": 4}
+    fresh = sample_prior(prior, PARTS, **options)
+    assert torch.equal(sample_prior(prior, PARTS, init_tokens=INIT, **options), fresh)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_the_callback_sees_every_step_and_an_estimate_of_the_end(name):
+    seen = []
+
+    def straight(x: Tensor, t: Tensor, parts: Tensor) -> Tensor:
+        return torch.full_like(x, 0.25)
+
+    end = sample_prior(
+        straight, PARTS, empty_tokens=EMPTY, noise=NOISE, steps=6, solver=name,
+        callback=lambda step, total, estimate: seen.append((step, total, estimate)),
+    )
+    assert [(step, total) for step, total, _ in seen] == [(step, 6) for step in range(1, 7)]
+    for _, _, estimate in seen:
+        torch.testing.assert_close(estimate, end)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_a_raising_callback_cancels_at_once(name):
+    class Cancelled(Exception):
+        pass
+
+    def cancel(step: int, total: int, estimate: Tensor) -> None:
+        if step == 3:
+            raise Cancelled
+
+    field = CountingPrior()
+    with pytest.raises(Cancelled):
+        sample_prior(field, PARTS, empty_tokens=EMPTY, noise=NOISE, steps=25, solver=name, callback=cancel)
+    assert len(field.times) == {"midpoint": 5, "heun": 5}.get(name, 3)
+
+
+def test_sampling_writes_into_none_of_its_inputs(prior):
+    inputs = {"empty_tokens": EMPTY, "noise": NOISE, "init_tokens": INIT}
+    before = {name: value.clone() for name, value in inputs.items()}
+    sample_prior(prior, PARTS, steps=2, strength=0.9, **inputs)
+    assert all(torch.equal(inputs[name], value) for name, value in before.items())
+
+
+def test_each_concept_draws_its_own_noise():
+    batch = concept_noise(7, 3, 48)
+    assert batch.shape == (3, 16, 48) and batch.dtype == torch.float32
+    for index, row in enumerate(batch):
+        assert torch.equal(row, concept_noise(7 + index, 1, 48)[0])
+    assert torch.equal(concept_noise(2**64 - 1, 2, 8)[1], concept_noise(0, 1, 8)[0])
+
+
+def test_training_times_are_logit_normal():
+    t = logit_normal_time(20000, torch.Generator().manual_seed(0))
+    normal = torch.logit(t.double())
+    assert abs(normal.mean()) < 0.03 and abs(normal.std() - 1) < 0.02 and 0 < t.min() < t.max() < 1
+    assert torch.equal(t, logit_normal_time(20000, torch.Generator().manual_seed(0)))
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"solver": "rk4"}, "unknown solver 'rk4'; there are euler, heun, midpoint, ab2"),
+    ({"steps": 0}, "steps must be at least 1, got 0"),
+    ({"steps": -4}, "steps must be at least 1, got -4"),
+    ({"guidance_scale": math.nan}, "guidance_scale must be a finite number, got nan"),
+    ({"guidance_scale": math.inf}, "guidance_scale must be a finite number, got inf"),
+    ({"strength": 0.5}, "a strength of 0.5 needs init_tokens"),
+    ({"strength": 1.5, "init_tokens": INIT}, "strength must lie between 0 and 1, got 1.5"),
+    ({"strength": -0.1, "init_tokens": INIT}, "strength must lie between 0 and 1, got -0.1"),
+    ({"strength": math.nan, "init_tokens": INIT}, "strength must lie between 0 and 1, got nan"),
+    ({"init_tokens": INIT[:1]}, r"init_tokens are \[1, 16, 48\], noise is \[2, 16, 48\]"),
+    ({"parts": PARTS[:, :0]}, "one or more slots of 16 tokens, got 0"),
+    ({"parts": PARTS[:, :40]}, "one or more slots of 16 tokens, got 40"),
+    ({"parts": PARTS[..., :32]}, "parts are 32 wide, empty tokens 48, noise 48"),
+    ({"empty_tokens": EMPTY[..., :40]}, "parts are 48 wide, empty tokens 40, noise 48"),
+    ({"noise": NOISE[..., :24]}, "parts are 48 wide, empty tokens 48, noise 24"),
+    ({"parts": PARTS[:1]}, "parts are given for 1 concepts, noise for 2"),
+])
+def test_inputs_that_do_not_fit_are_refused_before_the_first_step(changes, message):
+    options = {"parts": PARTS, "empty_tokens": EMPTY, "noise": NOISE} | changes
+    field = CountingPrior()
+    with pytest.raises(ValueError, match=message):
+        sample_prior(field, options.pop("parts"), **options)
+    assert field.times == []
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_result_that_is_not_finite_is_an_error(value):
+    with pytest.raises(FloatingPointError, match="values that are not finite"):
+        sample_prior(CountingPrior(value), PARTS, empty_tokens=EMPTY, noise=NOISE, steps=2)

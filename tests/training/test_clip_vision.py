@@ -1,0 +1,154 @@
+"""CLIP vision models from folders and single files give the published tokens; what does not fit is named."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from pit.demo.models.chain import CreatureChain
+from pit.demo.models.renderer import creature_encoder
+from pit.files.weights import CheckpointError
+from pit.images import clip_pixel_values
+from pit.ip_adapter.attention import ImageCrossAttention, IPAdapterPlus
+from pit.ip_adapter.encoder import fingerprints, load_encoder
+from pit.ip_adapter.files import save_ip_adapter
+from pit.ip_adapter.resampler import Resampler
+from pit.training.clip_vision import load_clip_vision
+from tests.golden import assert_equal, below, facts
+
+IO = below("pit_tiny_clip", "io.")
+SIZES = facts("pit_tiny_config")
+H_LIKE = {
+    "hidden_size": 1280, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 16,
+    "patch_size": 14, "image_size": 28, "projection_dim": 8, "hidden_act": "gelu",
+}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Path:
+    """The golden models: `folder/` as save_pretrained writes it, and `adapter.safetensors`."""
+    base = tmp_path_factory.mktemp("encoders")
+    model = CLIPVisionModelWithProjection(CLIPVisionConfig(**SIZES["clip"]))
+    model.load_state_dict(below("pit_tiny_clip", "clip."), strict=False)
+    model.save_pretrained(base / "folder")
+    resampler = Resampler(**SIZES["res"])
+    resampler.load_state_dict(below("pit_tiny_state", "image_proj."))
+    save_adapter(base / "adapter.safetensors", resampler)
+    return base
+
+
+def save_adapter(path: Path, resampler: Resampler) -> None:
+    width = resampler.norm_out.normalized_shape[0]
+    save_ip_adapter(path, IPAdapterPlus(resampler, ImageCrossAttention(width, [8])))
+
+
+def single_file(files: Path, folder: Path, config: bool = True) -> Path:
+    """A file as in ComfyUI's models/clip_vision."""
+    path = folder / "clip_vision_tiny.safetensors"
+    path.write_bytes((files / "folder" / "model.safetensors").read_bytes())
+    if config:
+        (folder / "config.json").write_bytes((files / "folder" / "config.json").read_bytes())
+    return path
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_features_and_tokens_are_the_published_ones(files, tmp_path, kind):
+    vision = files / "folder" if kind == "folder" else single_file(files, tmp_path)
+    encoder = load_encoder(vision, files / "adapter.safetensors")
+    assert (encoder.name, encoder.adapter, encoder.size) == (vision.name, "adapter.safetensors", 224)
+    pixels = IO["pixel_values"].float()
+    assert_equal(encoder.features(pixels), IO["features"])
+    assert_equal(encoder.tokens(pixels), IO["tokens"])
+    assert_equal(encoder.tokens(torch.zeros_like(pixels[:1])), IO["uncond_tokens"])
+
+
+def test_fingerprints_match_over_file_formats_and_precisions(files, tmp_path):
+    mine = fingerprints(load_encoder(files / "folder", files / "adapter.safetensors"))
+    path = single_file(files, tmp_path)
+    save_file({key: value.half() for key, value in load_file(path).items()}, path)
+    its = fingerprints(load_encoder(path, files / "adapter.safetensors", dtype=torch.bfloat16))
+    assert mine[0].name != its[0].name
+    assert all(one.matches(other) for one, other in zip(mine, its, strict=True))
+
+
+def test_weights_of_text_and_positions_are_left_aside(files, tmp_path):
+    path = single_file(files, tmp_path)
+    extra = {
+        "logit_scale": torch.ones(1), "text_model.final_layer_norm.weight": torch.ones(4),
+        "vision_model.embeddings.position_ids": torch.arange(17)[None],
+    }
+    save_file(load_file(path) | extra, path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "clip", "vision_config": config}))
+    encoder = load_encoder(path, files / "adapter.safetensors")
+    assert_equal(encoder.tokens(IO["pixel_values"].float()), IO["tokens"])
+
+
+def test_the_sizes_of_a_single_file_are_read_off_its_weights(tmp_path):
+    torch.manual_seed(0)
+    model = CLIPVisionModelWithProjection(CLIPVisionConfig(**H_LIKE)).eval()
+    path = tmp_path / "CLIP-ViT-H.safetensors"
+    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, path)
+    loaded = load_clip_vision(path)
+    assert {name: getattr(loaded.config, name) for name in H_LIKE} == H_LIKE
+    pixels = torch.randn(2, 3, 28, 28)
+    with torch.no_grad():
+        states = [each(pixels, output_hidden_states=True).hidden_states[-2] for each in (model, loaded)]
+    assert_equal(states[1], states[0])
+
+
+def break_key(state: dict) -> dict:
+    del state["vision_model.post_layernorm.bias"]
+    return state
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda state: {"visual.conv1.weight": torch.zeros(4, 3, 2, 2)}, "no CLIP vision model in transformers"),
+    (break_key, "1 tensors: vision_model.post_layernorm.bias is missing"),
+    (lambda state: state | {"visual_projection.weight": torch.zeros(2, 4)}, r"\[2, 4\], expected \[24, 40\]"),
+    (lambda state: state | {"vision_model.more": torch.zeros(1)}, "expected no such tensor"),
+])
+def test_a_file_that_is_not_what_its_config_says_is_refused(files, tmp_path, change, message):
+    path = single_file(files, tmp_path)
+    save_file(change(load_file(path)), path)
+    with pytest.raises(CheckpointError, match=message):
+        load_clip_vision(path)
+
+
+def test_a_single_file_of_unknown_width_asks_for_its_config(files, tmp_path):
+    with pytest.raises(CheckpointError, match=r"\[40, 3, 56, 56\].*1280.*config.json beside it"):
+        load_clip_vision(single_file(files, tmp_path, config=False))
+
+
+@pytest.mark.parametrize(
+    "config", ["{", "[]", '{"model_type": "siglip_vision_model"}', '{"hidden_size": "wide"}'],
+)
+def test_a_damaged_or_foreign_config_is_named(files, tmp_path, config):
+    path = single_file(files, tmp_path)
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(CheckpointError, match="config.json is no config of a CLIP vision model"):
+        load_clip_vision(path)
+
+
+def test_folders_without_config_or_weights_are_named(tmp_path):
+    with pytest.raises(CheckpointError, match="holds no config.json"):
+        load_clip_vision(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="holds no weights, expected one of model.safetensors"):
+        load_clip_vision(tmp_path)
+
+
+def test_an_adapter_for_another_encoder_is_refused(files, tmp_path):
+    save_adapter(tmp_path / "wide.safetensors", Resampler(**SIZES["res"] | {"embedding_dim": 48}))
+    with pytest.raises(CheckpointError, match="wide.safetensors reads image features of width 48.*gives 40"):
+        load_encoder(files / "folder", tmp_path / "wide.safetensors")
+
+
+def test_the_creature_encoder_gives_the_tokens_of_the_creature_models():
+    pictures = [Image.effect_mandelbrot((90, 70), (-2, -1, 1, 1), quality) for quality in (9, 40)]
+    encoder = creature_encoder()
+    assert_equal(encoder.tokens(clip_pixel_values(pictures, encoder.size)), CreatureChain().encode(pictures))
