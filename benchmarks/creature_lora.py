@@ -24,8 +24,9 @@ from pit.demo.measure.backdrop import nearest_scenes
 from pit.demo.measure.scores import is_whole, kept
 from pit.demo.measure.trials import Trial, all_targets, draw_trials, scene_caption, true_pictures
 from pit.demo.models.chain import CreatureChain
+from pit.demo.models.library import SCENES_LORA
 from pit.demo.models.reader import as_pictures, load_reader
-from pit.demo.models.weights import SCENES_LORA, weight_file
+from pit.demo.models.weights import weight_file
 from pit.files.lora import merge_lora, read_lora
 from pit.images import to_pil
 

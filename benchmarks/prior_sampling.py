@@ -22,11 +22,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.solver_errors import REFERENCE_STEPS, creature_domain
-from pit.flow.guidance import concept_noise
 from pit.flow.solvers import evaluation_times, time_steps
 from pit.ip_adapter.resampler import TOKENS_PER_PICTURE
 from pit.piece_it_together.prior import IPPrior, rope_table
-from pit.piece_it_together.sample import sample_prior
+from pit.piece_it_together.sample import concept_noise, sample_prior
 
 WIDTH, HEADS, SLOTS = 2048, 32, 4
 GUIDANCE, STEPS = 2.0, 25

@@ -22,9 +22,8 @@ from pit.demo.measure.suite import Laboratory
 from pit.demo.measure.trials import draw_trials
 from pit.demo.models.chain import CreatureChain
 from pit.demo.models.reader import load_reader
-from pit.flow.guidance import concept_noise
 from pit.flow.solvers import SCHEDULES, SOLVERS, evaluation_times, time_steps
-from pit.piece_it_together.sample import sample_prior
+from pit.piece_it_together.sample import concept_noise, sample_prior
 
 CONCEPTS, PARTS, SEED, GUIDANCE = 16, 3, 7, 2.0
 REFERENCE_STEPS = 1000

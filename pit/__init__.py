@@ -5,22 +5,43 @@ The names below are the public interface, imported when first used: importing `p
 from __future__ import annotations
 
 import importlib
+from typing import TYPE_CHECKING
+
+from . import systems  # noqa: F401  so that everything below knows the kinds of files
+
+if TYPE_CHECKING:  # for editors and type checkers
+    from .files.lora import convert_lora
+    from .files.weights import CheckpointError, WeightFileError
+    from .flow.path import velocity_loss
+    from .images import clip_pixel_values
+    from .ip_adapter.attention import IPAdapterPlus
+    from .ip_adapter.files import load_ip_adapter
+    from .ip_adapter.resampler import Resampler
+    from .piece_it_together.directions import apply_direction, find_direction
+    from .piece_it_together.prior import IPPrior
+    from .piece_it_together.prior_files import load_prior
+    from .piece_it_together.sample import sample_prior
 
 _HOMES = {
     "IPPrior": "piece_it_together.prior",
+    "load_prior": "piece_it_together.prior_files",
+    "sample_prior": "piece_it_together.sample",
+    "find_direction": "piece_it_together.directions",
+    "apply_direction": "piece_it_together.directions",
     "Resampler": "ip_adapter.resampler",
     "IPAdapterPlus": "ip_adapter.attention",
-    "CheckpointError": "files.weights",
-    "load_prior": "piece_it_together.prior_files",
     "load_ip_adapter": "ip_adapter.files",
-    "sample_prior": "piece_it_together.sample",
     "velocity_loss": "flow.path",
     "clip_pixel_values": "images",
     "convert_lora": "files.lora",
-    "find_direction": "piece_it_together.directions",
-    "apply_direction": "piece_it_together.directions",
+    "WeightFileError": "files.weights",
+    "CheckpointError": "files.weights",
 }
-__all__ = list(_HOMES)
+__all__ = [
+    "CheckpointError", "IPAdapterPlus", "IPPrior", "Resampler", "WeightFileError", "apply_direction",
+    "clip_pixel_values", "convert_lora", "find_direction", "load_ip_adapter", "load_prior", "sample_prior",
+    "velocity_loss",
+]
 
 
 def __getattr__(name: str):

@@ -5,17 +5,13 @@ import argparse
 import importlib
 import sys
 
-# Where each command lives, as `add_arguments` and `run`, and what it does.
+from .files.published import Command
+from .systems import SYSTEMS
+
 COMMANDS = {
-    "download": (".commands.download", "fetch the published files into a ComfyUI"),
-    "convert": (".commands.convert", "save a weight file as safetensors"),
-    "make-parts": (".commands.make_parts", "cut pictures into parts, as a dataset to train on"),
-    "encode-dataset": (".commands.encode_dataset", "encode a dataset into a token cache"),
-    "train-prior": (".commands.train_prior", "train an IP-Prior on a token cache"),
-    "train-ip-lora": (".commands.train_ip_lora", "train an IP-LoRA on pictures, captions and references"),
-    "demo-train": (".commands.demo_train", "train the creature models from nothing"),
-    "demo-measure": (".commands.demo_measure", "measure how well the creature models keep parts"),
-}
+    "download": Command("download", "fetch the published files into a ComfyUI"),
+    "convert": Command("convert", "save a weight file as safetensors"),
+} | {name: command for system in SYSTEMS for name, command in system.commands.items()}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,12 +19,12 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(prog="python -m pit", description=__doc__)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name, (home, summary) in COMMANDS.items():
-        command = commands.add_parser(name, help=summary, description=summary)
+    for name, command in COMMANDS.items():
+        subparser = commands.add_parser(name, help=command.summary, description=command.summary)
         if arguments[:1] == [name]:  # importing the others would bring torch for nothing
-            module = importlib.import_module(home, __package__)
-            module.add_arguments(command)
-            command.set_defaults(run=module.run)
+            module = importlib.import_module(f".commands.{command.module}", __package__)
+            module.add_arguments(subparser)
+            subparser.set_defaults(run=module.run)
     args = parser.parse_args(arguments)
     return args.run(args)
 

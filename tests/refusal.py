@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from pit.files.weights import CheckpointError
+from pit.files.weights import WeightFileError
 
 
 def assert_refused(load: Callable, path: Path, *messages: str, **options) -> None:
-    """One CheckpointError that begins with the file, holds the messages, and ends in what to do."""
-    with pytest.raises(CheckpointError) as caught:
+    """One WeightFileError that begins with the file, holds the messages, and ends in what to do."""
+    with pytest.raises(WeightFileError) as caught:
         load(path, **options)
     text = str(caught.value)
     assert text.startswith(str(path.parent)) and text.endswith(".") and "\n" not in text

@@ -6,8 +6,7 @@ import torch
 from torch import nn
 
 from pit.flow.cuda_graph import recordable, recorded
-from pit.flow.guidance import concept_noise
-from pit.piece_it_together.sample import sample_prior
+from pit.piece_it_together.sample import concept_noise, sample_prior
 from tests.piece_it_together.test_prior import random_prior
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU with CUDA")

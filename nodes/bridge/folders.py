@@ -6,63 +6,71 @@ from pathlib import Path
 
 import folder_paths
 
+from ...pit.files.known import first_of
 from ...pit.files.pictures import file_name
-from ...pit.files.published import where_to_get
+from ...pit.files.published import file_kind, file_kinds, shipped_files
 
-FOLDERS = {
-    "ip_adapter": "ipadapter", "ip_prior": "ip_prior", "ip_lora": "loras", "ip_direction": "ip_directions",
-    "ip_tokens": "ip_tokens",
-}
-LOADERS = {
-    "ip_adapter": "Load IP-Adapter+", "ip_prior": "Load IP-Prior", "ip_lora": "Apply IP-LoRA",
-    "ip_direction": "Load IP+ Direction", "ip_tokens": "Load IP+ Tokens",
-}
-MADE_BY = {"ip_tokens": "Save IP+ Tokens writes such files."}
+SHOWN = 8
 
 
 def register_model_folders() -> None:
     """Tell ComfyUI of our folders below `models`; those of extra_model_paths.yaml stay in front."""
-    for folder in FOLDERS.values():
+    for folder in dict.fromkeys(kind.folder for kind in file_kinds()):
         folder_paths.add_model_folder_path(folder, os.path.join(folder_paths.models_dir, folder))
         paths, extensions = folder_paths.folder_names_and_paths[folder]
         extensions = extensions | folder_paths.supported_pt_extensions
         folder_paths.folder_names_and_paths[folder] = (paths, extensions)
 
 
-def model_files(kind: str) -> list[str]:
-    """What a loader offers: the files of a kind, or one entry that says that there are none."""
-    return folder_paths.get_filename_list(FOLDERS[kind]) or [f"no file in models/{FOLDERS[kind]}"]
+class ModelFiles:
+    """The files that a loader offers: those of a kind in ComfyUI's model folders, and those that we ship."""
+
+    def __init__(self, kind: str):
+        self.kind, self.shipped = file_kind(kind), shipped_files(kind)
+
+    def listed(self) -> list[str]:
+        """Names of the files in the model folders, as ComfyUI lists them."""
+        return folder_paths.get_filename_list(self.kind.folder)
+
+    def options(self) -> list[str]:
+        """What a loader offers; where there is no file, one entry says so."""
+        return [*(self.listed() or [f"no file in models/{self.kind.folder}"]), *self.shipped]
+
+    def why_missing(self, name: str) -> str | None:
+        """None if the file is there, else what was wanted, where, what is there, and where to get it.
+
+        Only names that are listed are accepted, so that no name leads out of the model folders.
+        """
+        if name in self.shipped or name in self.listed():
+            return None
+        folders = folder_paths.get_folder_paths(self.kind.folder)
+        found = sorted({file for folder in folders for file in folder_paths.recursive_search(folder)[0]})
+        return (
+            f"{self.kind.loader} is set to {name!r}. It looked in {', '.join(folders)} and found "
+            f"{first_of(found, SHOWN) or 'nothing'} there. {self.kind.where_to_get}"
+        )
+
+    def path(self, name: str) -> Path:
+        """The path of an offered file. Raises FileNotFoundError with the text of `why_missing`."""
+        missing = self.why_missing(name)
+        if missing:
+            raise FileNotFoundError(missing)
+        return self.shipped.get(name) or Path(folder_paths.get_full_path_or_raise(self.kind.folder, name))
+
+    def stamp(self, name: str) -> tuple[int, int] | None:
+        """What changes with the file, so that its node runs again; errors as in `path`."""
+        return file_stamp(self.path(name))
+
+    def folder_to_write(self) -> str:
+        """Where new files of this kind go: the first of ComfyUI's folders for it."""
+        return folder_paths.get_folder_paths(self.kind.folder)[0]
 
 
-def why_missing(kind: str, name: str) -> str | None:
-    """None if the file is there, else what was wanted, where it was sought, what is there, where to get it.
-
-    Only names that ComfyUI itself lists are accepted, so that no name leads out of the model folders.
-    """
-    if name in folder_paths.get_filename_list(FOLDERS[kind]):
-        return None
-    folders = folder_paths.get_folder_paths(FOLDERS[kind])
-    found = sorted({file for folder in folders for file in folder_paths.recursive_search(folder)[0]})
-    more = f" and {len(found) - 8} more" if len(found) > 8 else ""
-    return (
-        f"{LOADERS[kind]} is set to {name!r}. It looked in {', '.join(folders)} and found "
-        f"{', '.join(found[:8]) or 'nothing'}{more} there. {MADE_BY.get(kind) or where_to_get(kind)}"
-    )
-
-
-def model_path(kind: str, name: str) -> str:
-    """The path of a listed file. Raises FileNotFoundError with the text of `why_missing`."""
-    missing = why_missing(kind, name)
-    if missing:
-        raise FileNotFoundError(missing)
-    return folder_paths.get_full_path_or_raise(FOLDERS[kind], name)
-
-
-def file_stamp(path: str) -> tuple[int, int] | None:
+def file_stamp(path: Path) -> tuple[int, int] | None:
     """Modification time in nanoseconds and size of a file; None where there is none."""
-    if not os.path.isfile(path):
+    if not path.is_file():
         return None
-    status = os.stat(path)
+    status = path.stat()
     return status.st_mtime_ns, status.st_size
 
 

@@ -1,1 +1,8 @@
 """The creature domain: miniature models, drawings and measures."""
+from __future__ import annotations
+
+from .datasets import CreatureDataset
+from .measure import MeasureCreatures
+from .models import CreatureKinds, CreatureParts, LoadCreatureModels
+
+NODES = (LoadCreatureModels, CreatureParts, CreatureKinds, CreatureDataset, MeasureCreatures)

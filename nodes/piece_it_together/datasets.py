@@ -10,7 +10,6 @@ from comfy_api.latest import io, ui
 from PIL import Image
 from torch import Tensor
 
-from ...pit.demo.datasets import write_creature_dataset
 from ...pit.files.pictures import picture_name
 from ...pit.images import to_pil, to_tensor
 from ...pit.piece_it_together.training.dataset import Dataset, dataset_sheet, describe, read_dataset
@@ -217,38 +216,6 @@ class LoadDataset(io.ComfyNode):
     @classmethod
     def execute(cls, folder: str) -> io.NodeOutput:
         return shown(read_dataset(chosen_folder(folder)), cls)
-
-
-class CreatureDataset(io.ComfyNode):
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="PiT_CreatureDataset",
-            display_name="Creature Dataset",
-            category=TRAINING,
-            description="Draws creatures and their parts as a dataset: an endless source without any model.",
-            search_aliases=["demo dataset", "synthetic dataset"],
-            is_output_node=True,
-            inputs=[
-                io.Int.Input("count", default=200, min=1, max=100_000, tooltip="How many creatures to draw."),
-                io.Float.Input(
-                    "coherence", default=0.3, min=0.0, max=1.0, step=0.05,
-                    tooltip="1 draws pure species, 0 draws every attribute freely.",
-                ),
-                io.Int.Input(
-                    "seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=False,
-                    tooltip="Which creatures are drawn.",
-                ),
-                io.String.Input("name", default="creatures", tooltip=NAME_TOOLTIP),
-            ],
-            outputs=dataset_outputs(),
-        )
-
-    @classmethod
-    def execute(cls, count: int, coherence: float, seed: int, name: str) -> io.NodeOutput:
-        folder = dataset_folder(name)
-        write_creature_dataset(folder, count, seed, coherence, progress_bar())
-        return shown(read_dataset(folder), cls)
 
 
 class DatasetPrompts(io.ComfyNode):

@@ -4,10 +4,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import folder_paths
 from comfy_api.latest import io
 
-from ...pit.demo.models.library import DIRECTION_FILES
 from ...pit.number_lists import edit_amounts_in, numbers_in
 from ...pit.piece_it_together.directions import (
     TOKEN_SPACE,
@@ -21,29 +19,29 @@ from ...pit.piece_it_together.directions import (
 from ...pit.piece_it_together.token_files import read_direction, save_direction
 from ...pit.piece_it_together.tokens import Tokens, derived
 from ..bridge.feedback import as_lines, told
-from ..bridge.folders import FOLDERS, file_stamp, model_files, model_path, own_file, why_missing
+from ..bridge.folders import ModelFiles, own_file
 from .apply_tokens import check_adapter
 from .encoding import resample
 from .find_direction import DIRECTIONS
 from .types import DirectionType, IPAdapterType, ManagedIPAdapter, TokensType
 
+FILES = ModelFiles("ip_direction")
 RAW, DEVIATIONS, RECOMMENDED = "raw", "standard deviations", "recommended"
 SUM, WITHOUT = "sum", "first without second"
 
 
-def edit_amounts(direction: Direction, amounts: str, unit: str) -> list[float]:
-    """Multiples of the direction. Raises ValueError where it does not know the unit."""
-    given = edit_amounts_in(amounts)
+def in_unit(direction: Direction, amounts: Sequence[float], unit: str) -> Sequence[float]:
+    """Amounts as multiples of the direction. Raises ValueError where it does not know the unit."""
     if unit == DEVIATIONS:
-        return raw_amounts(direction, given)
+        return raw_amounts(direction, amounts)
     if unit == RAW:
-        return given
+        return amounts
     if direction.recommended is None:
         raise ValueError(
             f"{direction.source} does not say which amount is recommended. Set unit to {RAW}, or find the "
             "direction with Find IP+ Direction."
         )
-    return [amount * direction.recommended for amount in given]
+    return [amount * direction.recommended for amount in amounts]
 
 
 def edited(
@@ -113,9 +111,9 @@ class DirectionEdit(io.ComfyNode):
     ) -> io.NodeOutput:
         if only_tokens.strip():
             direction = chosen_tokens(direction, only_tokens)
-        done = edited(tokens, direction, edit_amounts(direction, amounts, unit), ip_adapter)
-        names = [f"{amount:g}" for amount in edit_amounts_in(amounts)]
-        labels = "\n".join(name for name in names for _ in range(len(tokens.values)))
+        given = edit_amounts_in(amounts)
+        done = edited(tokens, direction, in_unit(direction, given, unit), ip_adapter)
+        labels = "\n".join(f"{amount:g}" for amount in given for _ in range(len(tokens.values)))
         return io.NodeOutput(done, labels)
 
 
@@ -159,11 +157,6 @@ class CombineDirections(io.ComfyNode):
         return io.NodeOutput(combined(first, second, mode["weight_first"], mode["weight_second"]))
 
 
-def direction_path(name: str) -> str:
-    """The path of a file that the node offers. Raises FileNotFoundError with the text of `why_missing`."""
-    return str(DIRECTION_FILES[name]) if name in DIRECTION_FILES else model_path("ip_direction", name)
-
-
 class LoadDirection(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -175,7 +168,7 @@ class LoadDirection(io.ComfyNode):
             search_aliases=["load slider", "ip_direction", "clip_direction"],
             inputs=[
                 io.Combo.Input(
-                    "file", options=[*model_files("ip_direction"), *DIRECTION_FILES],
+                    "file", options=FILES.options(),
                     tooltip="The file from models/ip_directions, as .safetensors or .pt, or one that "
                             "comes with the creature models.",
                 ),
@@ -186,15 +179,15 @@ class LoadDirection(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, file: str) -> bool | str:
-        return True if file in DIRECTION_FILES else why_missing("ip_direction", file) or True
+        return FILES.why_missing(file) or True
 
     @classmethod
     def fingerprint_inputs(cls, file: str) -> object:
-        return file_stamp(direction_path(file))
+        return FILES.stamp(file)
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
-        direction = read_direction(direction_path(file), file)
+        direction = read_direction(FILES.path(file), file)
         facts = {"space": direction.space, "shape": list(direction.values.shape), **direction.notes}
         for name in ("deviation", "recommended"):
             if getattr(direction, name) is not None:
@@ -225,6 +218,6 @@ class SaveDirection(io.ComfyNode):
 
     @classmethod
     def execute(cls, direction: Direction, name: str) -> io.NodeOutput:
-        path = own_file(folder_paths.get_folder_paths(FOLDERS["ip_direction"])[0], name)
+        path = own_file(FILES.folder_to_write(), name)
         save_direction(path, direction)
         return io.NodeOutput(ui=told(cls, f"written: {path.name}"))

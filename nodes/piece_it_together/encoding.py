@@ -2,12 +2,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import comfy.model_management
 import torch
 from torch import Tensor
 
-from ...pit.files.published import where_to_get
+from ...pit.files.published import file_kind
 from ...pit.ip_adapter.encoder import TokenEncoder
 from ..bridge.feedback import progress_bar
 from .types import ManagedIPAdapter
@@ -21,13 +22,16 @@ def check_encoder(clip_vision, ip_adapter: ManagedIPAdapter) -> None:
     if found != "clip_vision_model" or width != ip_adapter.feature_dim:
         raise ValueError(
             f"{ip_adapter.name} reads a clip_vision_model of width {ip_adapter.feature_dim}, but the "
-            f"connected CLIP_VISION is a {found} of width {width}. {where_to_get('clip_vision')}"
+            f"connected CLIP_VISION is a {found} of width {width}. {file_kind('clip_vision').where_to_get}"
         )
 
 
-def encoder_notes(clip_vision, ip_adapter: ManagedIPAdapter) -> dict[str, str]:
-    """What tokens were made with, for their file."""
-    return {"encoder": encoder_name(clip_vision), "adapter": ip_adapter.name}
+def made_by(node: str, clip_vision, ip_adapter: ManagedIPAdapter) -> dict[str, Any]:
+    """What tokens say of who made them, as the arguments of `pit.files.records.Made`."""
+    return {
+        "source": f"{node} with {ip_adapter.name}", "adapter": ip_adapter.stamp,
+        "notes": {"encoder": encoder_name(clip_vision), "adapter": ip_adapter.name},
+    }
 
 
 def encoder_name(clip_vision) -> str:
@@ -56,32 +60,31 @@ def token_encoder(clip_vision, ip_adapter: ManagedIPAdapter) -> TokenEncoder:
     return TokenEncoder(name, ip_adapter.name, size, features, resample)
 
 
-def encode_pixels(clip_vision, ip_adapter: ManagedIPAdapter, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """IP+ tokens of pictures, and those of the all-zero pixels that SDXL's negative branch sees.
+class Encoded(NamedTuple):
+    """Encoded pictures, float32, on ComfyUI's intermediate device.
 
-    Args:
-        pixels: pixel values of the published processor `[B, 3, size, size]`, in the encoder's size.
-    Returns:
-        Tokens of the pictures `[B, 16, D]` and the unconditional tokens `[1, 16, D]`, float32, on ComfyUI's
-        intermediate device.
+    Attributes:
+        tokens: `[B, 16, D]`.
+        uncond: tokens of the all-zero pixels that SDXL's negative branch sees, `[1, 16, D]`.
+        features: what the resampler made the tokens from, `[B, N, E]`; directions of CLIP space lie there.
+    """
+
+    tokens: Tensor
+    uncond: Tensor
+    features: Tensor
+
+
+def encode_pixels(clip_vision, ip_adapter: ManagedIPAdapter, pixels: Tensor) -> Encoded:
+    """Encode pixel values of the published processor, `[B, 3, size, size]` in the encoder's size.
+
     Raises:
         ValueError: the encoder is not the one that the IP-Adapter was made for.
         FloatingPointError: the tokens are not finite.
     """
-    tokens, uncond, _ = encode_with_features(clip_vision, ip_adapter, pixels)
-    return tokens, uncond
-
-
-def encode_with_features(
-    clip_vision, ip_adapter: ManagedIPAdapter, pixels: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """As `encode_pixels`, with the penultimate features of the pictures `[B, N, E]`, in which CLIP-space
-    directions lie.
-    """
     encoder = token_encoder(clip_vision, ip_adapter)
     pixels = torch.cat([pixels, torch.zeros_like(pixels[:1])])
     tokens, features = encode_chunks(encoder, pixels.split(PICTURES_AT_ONCE), len(pixels), progress_bar())
-    return tokens[:-1], tokens[-1:], features[:-1]
+    return Encoded(tokens[:-1], tokens[-1:], features[:-1])
 
 
 def encode_chunks(

@@ -25,7 +25,7 @@ from ...pit.piece_it_together.directions import (
 )
 from ..bridge.feedback import progress_bar, say
 from ..bridge.folders import file_stamp
-from .encoding import PICTURES_AT_ONCE, encode_chunks, encoder_notes, token_encoder
+from .encoding import PICTURES_AT_ONCE, encode_chunks, made_by, token_encoder
 from .parts import CLIP_VISION_TOOLTIP, IP_ADAPTER_TOOLTIP
 from .types import CATEGORY, DirectionType, IPAdapterType, ManagedIPAdapter
 
@@ -105,7 +105,8 @@ def found_directions(
     tokens, features = encode_chunks(
         encoder, pixel_chunks(everything, encoder.size), total, done
     )
-    source, notes = "Find IP+ Direction", encoder_notes(clip_vision, ip_adapter)
+    source = "Find IP+ Direction"
+    notes = made_by(source, clip_vision, ip_adapter)["notes"]
     found = []
     for space, values in ((TOKEN_SPACE, tokens), (CLIP_SPACE, features)):
         adapter = ip_adapter.stamp if space == TOKEN_SPACE else ""
@@ -181,7 +182,7 @@ class FindDirection(io.ComfyNode):
             return None
         folders = [pictures[name] for name in ("first_folder", "second_folder")]
         paths = [path for folder in folders for path in list_pictures(input_folder(folder))[0]]
-        return [(str(path), file_stamp(str(path))) for path in paths]
+        return [(str(path), file_stamp(path)) for path in paths]
 
     @classmethod
     def execute(

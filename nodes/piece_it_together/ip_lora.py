@@ -12,19 +12,17 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import nn
 
-from ...pit.demo.models.weights import SCENES_LORA, SHEET_LORA, weight_file
 from ...pit.files.known import first_of
 from ...pit.files.lora import BlockStrengths, Lora, State, modules, parse_block_strengths, read_lora
 from ...pit.piece_it_together.ip_lora.prompts import CHARACTER_SHEET, scene_prompt
 from ...pit.unet import AttentionLayer, attention_layers
 from ..bridge.feedback import told
-from ..bridge.folders import file_stamp, model_files, model_path, why_missing
+from ..bridge.folders import ModelFiles
 from .apply_tokens import with_adapter_lora
 from .types import CATEGORY
 
 PROBLEMS_SHOWN = 3
-# Those of the creature models come with the pack; all others lie in models/loras.
-SHIPPED = {"creature models: scenes": SCENES_LORA, "creature models: character sheet": SHEET_LORA}
+FILES = ModelFiles("ip_lora")
 SCENE, SHEET, FREE = "scene", "character sheet", "free"
 
 
@@ -38,11 +36,6 @@ class Matched:
     def __str__(self) -> str:
         missing = f"; not {first_of(self.missing, PROBLEMS_SHOWN)}" if self.missing else ""
         return f"{self.found} of {self.found + len(self.missing)} modules matched{missing}"
-
-
-def lora_path(name: str) -> str:
-    """The path of a file that the node offers. Raises FileNotFoundError with the text of `why_missing`."""
-    return str(weight_file(SHIPPED[name])) if name in SHIPPED else model_path("ip_lora", name)
 
 
 def weight_names(model: ModelPatcher) -> dict[str, str]:
@@ -143,7 +136,7 @@ class ApplyIPLora(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="The SDXL model, before or after Apply IP+ Tokens."),
                 io.Combo.Input(
-                    "file", options=[*model_files("ip_lora"), *SHIPPED],
+                    "file", options=FILES.options(),
                     tooltip="The file from models/loras, or one of those that belong to the creature models.",
                 ),
                 io.Float.Input(
@@ -166,15 +159,15 @@ class ApplyIPLora(io.ComfyNode):
             parse_block_strengths(blocks)
         except ValueError as error:
             return f"Apply IP-LoRA: {error}"
-        return True if file in SHIPPED else why_missing("ip_lora", file) or True
+        return FILES.why_missing(file) or True
 
     @classmethod
     def fingerprint_inputs(cls, file: str, **_: object) -> object:
-        return file_stamp(lora_path(file))
+        return FILES.stamp(file)
 
     @classmethod
     def execute(cls, model: ModelPatcher, file: str, strength: float, blocks: str = "") -> io.NodeOutput:
-        lora = read_lora(lora_path(file))
+        lora = read_lora(FILES.path(file))
         patched, report = apply_ip_lora(model, lora, file, strength, parse_block_strengths(blocks))
         logging.info("Apply IP-LoRA: %s", report)
         return io.NodeOutput(patched, ui=told(cls, report))

@@ -1,8 +1,8 @@
 """Loaders of the published files."""
 from __future__ import annotations
 
-import os
 from functools import partial
+from pathlib import Path
 
 import comfy.model_management
 import torch
@@ -15,13 +15,28 @@ from ...pit.ip_adapter.files import read_ip_adapter
 from ...pit.ip_adapter.resampler import Resampler
 from ...pit.piece_it_together.prior import IPPrior
 from ...pit.piece_it_together.prior_files import read_prior
-from ..bridge.folders import file_stamp, model_files, model_path, why_missing
+from ..bridge.folders import ModelFiles, file_stamp
 from ..bridge.memory import managed
 from .types import CATEGORY, IPAdapterType, ManagedIPAdapter, ManagedPrior, PriorType
 
+WIDE = 1024  # narrower priors lose more to the casts than they gain by half the bytes
+ADAPTERS, PRIORS = ModelFiles("ip_adapter"), ModelFiles("ip_prior")
 
-def load_ip_adapter(path: str, name: str) -> ManagedIPAdapter:
-    """An IP-Adapter-plus file under ComfyUI's memory management; CheckpointError for any other file."""
+
+def prior_dtype(hidden_dim: int) -> torch.dtype:
+    """What an IP-Prior computes in: bfloat16 where it is wide enough to gain by it and the device has it."""
+    if hidden_dim < WIDE:
+        return torch.float32
+    device = comfy.model_management.get_torch_device()
+    if device.type == "cpu":
+        has_bf16 = cpu_has_bf16()
+    else:
+        has_bf16 = comfy.model_management.should_use_bf16(device)
+    return torch.bfloat16 if has_bf16 else torch.float32
+
+
+def load_ip_adapter(path: Path, name: str) -> ManagedIPAdapter:
+    """An IP-Adapter-plus file under ComfyUI's memory management; WeightFileError for any other file."""
     file = read_ip_adapter(path)
     attention = partial(ImageCrossAttention, file.token_dim, file.inner_dims)
     return ManagedIPAdapter(
@@ -32,8 +47,8 @@ def load_ip_adapter(path: str, name: str) -> ManagedIPAdapter:
     )
 
 
-def load_prior(path: str, name: str, num_heads: int | None = None) -> ManagedPrior:
-    """An IP-Prior file under ComfyUI's memory management; CheckpointError for any other file."""
+def load_prior(path: Path, name: str, num_heads: int | None = None) -> ManagedPrior:
+    """An IP-Prior file under ComfyUI's memory management; WeightFileError for any other file."""
     config, state = read_prior(path, num_heads)
     build = partial(
         IPPrior, config.embedding_dim, config.hidden_dim, config.num_layers, config.num_heads,
@@ -54,7 +69,7 @@ class LoadIPAdapter(io.ComfyNode):
             search_aliases=["ipadapter", "ip adapter plus", "IP+"],
             inputs=[
                 io.Combo.Input(
-                    "file", options=model_files("ip_adapter"),
+                    "file", options=ADAPTERS.options(),
                     tooltip="The file from models/ipadapter, as .safetensors or .bin.",
                 ),
             ],
@@ -63,15 +78,15 @@ class LoadIPAdapter(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, file: str) -> bool | str:
-        return why_missing("ip_adapter", file) or True
+        return ADAPTERS.why_missing(file) or True
 
     @classmethod
     def fingerprint_inputs(cls, file: str) -> object:
-        return file_stamp(model_path("ip_adapter", file))
+        return ADAPTERS.stamp(file)
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
-        return io.NodeOutput(load_ip_adapter(model_path("ip_adapter", file), file))
+        return io.NodeOutput(load_ip_adapter(ADAPTERS.path(file), file))
 
 
 class LoadIPPrior(io.ComfyNode):
@@ -85,7 +100,7 @@ class LoadIPPrior(io.ComfyNode):
             search_aliases=["piece it together", "pit prior"],
             inputs=[
                 io.Combo.Input(
-                    "file", options=model_files("ip_prior"),
+                    "file", options=PRIORS.options(),
                     tooltip="The weights from models/ip_prior; a cfg.yaml beside them is read as well.",
                 ),
                 io.Int.Input(
@@ -98,28 +113,12 @@ class LoadIPPrior(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, file: str) -> bool | str:
-        return why_missing("ip_prior", file) or True
+        return PRIORS.why_missing(file) or True
 
     @classmethod
     def fingerprint_inputs(cls, file: str, num_heads: int) -> object:
-        path = model_path("ip_prior", file)
-        return file_stamp(path), file_stamp(os.path.join(os.path.dirname(path), "cfg.yaml"))
+        return PRIORS.stamp(file), file_stamp(PRIORS.path(file).with_name("cfg.yaml"))
 
     @classmethod
     def execute(cls, file: str, num_heads: int) -> io.NodeOutput:
-        return io.NodeOutput(load_prior(model_path("ip_prior", file), file, num_heads or None))
-
-
-WIDE = 1024
-
-
-def prior_dtype(hidden_dim: int) -> torch.dtype:
-    """What an IP-Prior computes in: bfloat16 where it is wide enough to gain by it and the device has it."""
-    if hidden_dim < WIDE:
-        return torch.float32
-    device = comfy.model_management.get_torch_device()
-    if device.type == "cpu":
-        has_bf16 = cpu_has_bf16()
-    else:
-        has_bf16 = comfy.model_management.should_use_bf16(device)
-    return torch.bfloat16 if has_bf16 else torch.float32
+        return io.NodeOutput(load_prior(PRIORS.path(file), file, num_heads or None))

@@ -7,7 +7,7 @@ from torch import Tensor
 from ...pit.images import clip_pixel_values, on_white, to_pil, to_tensor, white_image
 from ...pit.piece_it_together.parts import cut_out_part, encoder_pictures
 from ...pit.piece_it_together.tokens import Parts, Tokens
-from .encoding import encode_pixels, encode_with_features, encoder_notes
+from .encoding import encode_pixels, made_by
 from .types import CATEGORY, IPAdapterType, ManagedIPAdapter, PartsType, TokensType
 
 CLIP_VISION_TOOLTIP = "The image encoder that the IP-Adapter was made for: CLIP ViT-H."
@@ -103,15 +103,15 @@ class EncodeParts(io.ComfyNode):
             sketch_probability=sketch, min_slots=min_slots, size=size,
         )
         pixels = clip_pixel_values([*slots, white_image(size)], size)
-        tokens, uncond = encode_pixels(clip_vision, ip_adapter, pixels)
+        seen = encode_pixels(clip_vision, ip_adapter, pixels)
+        made = made_by("Encode IP+ Parts", clip_vision, ip_adapter)
+        made["notes"]["parts"] = str(len(slots))
         encoded = Parts(
-            tokens[:-1], tokens[-1:], uncond, source=f"Encode IP+ Parts with {ip_adapter.name}",
-            reference=has_reference, adapter=ip_adapter.stamp,
-            notes=encoder_notes(clip_vision, ip_adapter) | {"parts": str(len(slots))},
+            seen.tokens[:-1], seen.tokens[-1:], seen.uncond, reference=has_reference, **made
         )
         # In a batch, equal pictures may come out different in the last bits.
-        for slot, seen in enumerate(pixels[:-1]):
-            if seen.equal(pixels[-1]):
+        for slot, picture in enumerate(pixels[:-1]):
+            if picture.equal(pixels[-1]):
                 encoded = encoded.weighed(slot, 0.0)
         return io.NodeOutput(encoded, ui=ui.PreviewImage(to_tensor(slots), cls=cls))
 
@@ -139,8 +139,6 @@ class EncodeImage(io.ComfyNode):
     def execute(cls, clip_vision, ip_adapter: ManagedIPAdapter, image: Tensor) -> io.NodeOutput:
         pictures = [on_white(picture) for picture in to_pil(image)]
         pixels = clip_pixel_values(pictures, clip_vision.image_size)
-        tokens, uncond, features = encode_with_features(clip_vision, ip_adapter, pixels)
-        return io.NodeOutput(Tokens(
-            tokens, uncond, features, source=f"Encode IP+ Image with {ip_adapter.name}",
-            adapter=ip_adapter.stamp, notes=encoder_notes(clip_vision, ip_adapter),
-        ))
+        encoded = encode_pixels(clip_vision, ip_adapter, pixels)
+        made = made_by("Encode IP+ Image", clip_vision, ip_adapter)
+        return io.NodeOutput(Tokens(encoded.tokens, encoded.uncond, encoded.features, **made))

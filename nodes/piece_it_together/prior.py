@@ -11,10 +11,10 @@ from comfy_api.latest import io
 from PIL import Image
 from torch import Tensor
 
-from ...pit.flow.guidance import concept_noise
 from ...pit.flow.solvers import SCHEDULES, SOLVERS
 from ...pit.images import contact_sheet, to_pil
-from ...pit.piece_it_together.sample import sample_prior
+from ...pit.ip_adapter.resampler import TOKENS_PER_PICTURE
+from ...pit.piece_it_together.sample import concept_noise, sample_prior
 from ...pit.piece_it_together.tokens import Parts, Tokens
 from ..bridge.feedback import progress_bar
 from .types import CATEGORY, ManagedPrior, PartsType, PriorType, TokensType
@@ -22,6 +22,7 @@ from .types import CATEGORY, ManagedPrior, PartsType, PriorType, TokensType
 GIVEN, SHUFFLED = "as given", "shuffled"
 SECONDS_BETWEEN_PREVIEWS = 0.1
 PREVIEW_PIXELS = 128
+BRANCHES, STATES_HELD = 2, 16
 
 
 def check_width(prior: ManagedPrior, given: Parts | Tokens) -> None:
@@ -45,8 +46,13 @@ def start_tokens(start: Tokens, concepts: int) -> Tensor:
 
 
 def working_memory(prior: ManagedPrior, concepts: int, slots: int) -> int:
-    """Bytes beside the weights: about 16 times the float32 hidden states of both branches of the guidance."""
-    return 16 * 4 * prior.config.hidden_dim * 2 * concepts * 16 * (1 + slots)
+    """Bytes beside the weights: the hidden states of both branches of the guidance, and what a block makes.
+
+    A block holds its input, the modulated one, queries, keys, values and the gated feed-forward, which is 8/3
+    as wide, twice, with their fp32 copies: about 16 times the hidden states.
+    """
+    tokens = concepts * TOKENS_PER_PICTURE * (1 + slots)
+    return BRANCHES * STATES_HELD * torch.float32.itemsize * prior.config.hidden_dim * tokens
 
 
 def in_batches(draw: Callable[[range], Tensor], count: int) -> Tensor:

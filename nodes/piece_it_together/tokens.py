@@ -1,10 +1,8 @@
 """Concepts as things that one can keep: tokens as files, counted with, and put together."""
 from __future__ import annotations
 
-import folder_paths
 from comfy_api.latest import io
 
-from ...pit.demo.models.library import TOKEN_FILES
 from ...pit.piece_it_together.token_files import read_tokens, save_tokens
 from ...pit.piece_it_together.tokens import (
     Tokens,
@@ -15,10 +13,11 @@ from ...pit.piece_it_together.tokens import (
     joined,
 )
 from ..bridge.feedback import as_lines, told
-from ..bridge.folders import FOLDERS, file_stamp, model_files, model_path, own_file, why_missing
+from ..bridge.folders import ModelFiles, own_file
 from .types import CATEGORY, TokensType
 
 LIBRARY = f"{CATEGORY}/tokens"
+FILES = ModelFiles("ip_tokens")
 DIFFERENCE, AVERAGE = "add a difference", "average"
 
 
@@ -45,14 +44,9 @@ class SaveTokens(io.ComfyNode):
 
     @classmethod
     def execute(cls, tokens: Tokens, name: str) -> io.NodeOutput:
-        path = own_file(folder_paths.get_folder_paths(FOLDERS["ip_tokens"])[0], name)
+        path = own_file(FILES.folder_to_write(), name)
         save_tokens(path, tokens)
         return io.NodeOutput(ui=told(cls, f"written: {path.name}, {len(tokens.values)} concepts"))
-
-
-def tokens_path(name: str) -> str:
-    """The path of a file that the node offers. Raises FileNotFoundError with the text of `why_missing`."""
-    return str(TOKEN_FILES[name]) if name in TOKEN_FILES else model_path("ip_tokens", name)
 
 
 class LoadTokens(io.ComfyNode):
@@ -66,7 +60,7 @@ class LoadTokens(io.ComfyNode):
             search_aliases=["load concept", "load embeds", "token library"],
             inputs=[
                 io.Combo.Input(
-                    "file", options=[*model_files("ip_tokens"), *TOKEN_FILES],
+                    "file", options=FILES.options(),
                     tooltip="The file from models/ip_tokens, or one that comes with the creature models.",
                 ),
             ],
@@ -76,15 +70,15 @@ class LoadTokens(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, file: str) -> bool | str:
-        return True if file in TOKEN_FILES else why_missing("ip_tokens", file) or True
+        return FILES.why_missing(file) or True
 
     @classmethod
     def fingerprint_inputs(cls, file: str) -> object:
-        return file_stamp(tokens_path(file))
+        return FILES.stamp(file)
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
-        tokens = read_tokens(tokens_path(file), file)
+        tokens = read_tokens(FILES.path(file), file)
         facts = {"concepts": len(tokens.values), "width": tokens.width, **tokens.notes}
         return io.NodeOutput(tokens, ui=told(cls, as_lines(facts)))
 

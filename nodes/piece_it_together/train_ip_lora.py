@@ -30,10 +30,10 @@ from ...pit.piece_it_together.ip_lora.dataset import EXPECTED, MODES, describe_l
 from ...pit.piece_it_together.ip_lora.recipes import PRESETS, LoraRecipe
 from ...pit.training.recipes import RunSettings
 from ..bridge.feedback import progress_bar
-from ..bridge.folders import FOLDERS, own_folder
+from ..bridge.folders import own_folder
 from .datasets import TRAINING, chosen_folder, dataset_folders
 from .encoding import token_encoder
-from .ip_lora import apply_ip_lora
+from .ip_lora import FILES, apply_ip_lora
 from .parts import CLIP_VISION_TOOLTIP, IP_ADAPTER_TOOLTIP
 from .train_prior import chart_of, listener
 from .types import IPAdapterType, ManagedIPAdapter
@@ -193,7 +193,7 @@ class TrainIPLora(io.ComfyNode):
         size: int, save_every: int, seed: int, on_adapter: bool = False, batch: int = 0,
         accumulation: int = 0,
     ) -> io.NodeOutput:
-        run_folder = own_folder(folder_paths.get_folder_paths(FOLDERS["ip_lora"])[0], name)
+        run_folder = own_folder(FILES.folder_to_write(), name)
         chosen = PRESETS[preset]
         recipe = replace(
             chosen, steps=steps, rank=rank, on_adapter=on_adapter, batch=batch or chosen.batch,

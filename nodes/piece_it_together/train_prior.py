@@ -26,10 +26,10 @@ from ...pit.training.chart import training_chart
 from ...pit.training.metrics import read_points
 from ...pit.training.recipes import RunSettings
 from ..bridge.feedback import progress_bar, told
-from ..bridge.folders import FOLDERS, file_stamp, model_path, own_folder
+from ..bridge.folders import own_folder
 from .datasets import TRAINING
 from .encoding import token_encoder
-from .loading import load_prior
+from .loading import PRIORS, load_prior
 from .parts import CLIP_VISION_TOOLTIP, IP_ADAPTER_TOOLTIP
 from .training_preview import TrainingPreview
 from .types import (
@@ -141,7 +141,7 @@ class TrainPrior(io.ComfyNode):
                     tooltip="Highest learning rate; 0 as the preset, which goes by the width of the prior.",
                 ),
                 io.Combo.Input(
-                    "start_from", options=[NOTHING, *prior_files()], default=NOTHING,
+                    "start_from", options=[NOTHING, *PRIORS.listed()], default=NOTHING,
                     tooltip="A prior to go on training from; nothing begins with an untrained one.",
                 ),
                 io.Int.Input(
@@ -173,14 +173,14 @@ class TrainPrior(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, start_from: str) -> bool | str:
-        if start_from in (NOTHING, *prior_files()):
+        if start_from in (NOTHING, *PRIORS.listed()):
             return True
-        found = ", ".join(prior_files()) or "no file"
+        found = ", ".join(PRIORS.listed()) or "no file"
         return f"Train IP-Prior is set to start from {start_from!r}; found {found} in models/ip_prior."
 
     @classmethod
     def fingerprint_inputs(cls, start_from: str, **_: object) -> object:
-        return None if start_from == NOTHING else file_stamp(model_path("ip_prior", start_from))
+        return None if start_from == NOTHING else PRIORS.stamp(start_from)
 
     @classmethod
     def execute(
@@ -188,7 +188,7 @@ class TrainPrior(io.ComfyNode):
         start_from: str, save_every: int, seed: int, hidden_dim: int, layers: int, heads: int,
         preview: TrainingPreview | None = None,
     ) -> io.NodeOutput:
-        folder = own_folder(folder_paths.get_folder_paths(FOLDERS["ip_prior"])[0], name)
+        folder = own_folder(PRIORS.folder_to_write(), name)
         settings = RunSettings(folder, seed, save_every, save_every)
         recipe = replace(
             PRESETS[preset], steps=steps, batch=batch or PRESETS[preset].batch,
@@ -196,7 +196,7 @@ class TrainPrior(io.ComfyNode):
         )
         start: Sizes | Trained = Sizes(hidden_dim, layers, heads)
         if start_from != NOTHING:
-            start = Trained(Path(model_path("ip_prior", start_from)))
+            start = Trained(PRIORS.path(start_from))
         comfy.model_management.unload_all_models()
         try:
             # ComfyUI runs nodes in inference mode, in which weights get no gradients, without a word.
@@ -205,14 +205,9 @@ class TrainPrior(io.ComfyNode):
         finally:
             gc.collect()
             comfy.model_management.soft_empty_cache()
-        prior = load_prior(str(path), f"{folder.name}/{path.name}")
+        prior = load_prior(path, f"{folder.name}/{path.name}")
         chart = to_tensor([chart_of(folder, None if preview is None else samples_of(prior, preview))])
         return io.NodeOutput(prior, chart, ui=ui.PreviewImage(chart, cls=cls))
-
-
-def prior_files() -> list[str]:
-    """What a training may start from."""
-    return folder_paths.get_filename_list(FOLDERS["ip_prior"])
 
 
 def train(

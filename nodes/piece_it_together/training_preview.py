@@ -11,10 +11,9 @@ from comfy_api.latest import io
 from PIL import Image
 from torch import Tensor
 
-from ...pit.flow.guidance import concept_noise
 from ...pit.images import contact_sheet, to_pil
 from ...pit.piece_it_together.prior import IPPrior
-from ...pit.piece_it_together.sample import sample_prior
+from ...pit.piece_it_together.sample import concept_noise, sample_prior
 from ...pit.piece_it_together.tokens import Parts, Tokens
 from .apply_tokens import apply_tokens
 from .datasets import TRAINING

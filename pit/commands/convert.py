@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from ..files.checked import without_module
-from ..files.weights import CheckpointError, read_state, write_state
+from ..files.weights import WeightFileError, read_state, write_state
 from ..piece_it_together.prior_files import PRIOR_SIGNS, _prior_sizes, prior_notes
 
 
@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     """Convert; returns the exit code."""
     try:
         convert_to_safetensors(args.source, args.target)
-    except CheckpointError as error:
+    except WeightFileError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"written: {args.target}")
@@ -31,12 +31,12 @@ def convert_to_safetensors(source: Path, target: Path) -> None:
     """Save a weight file of any kind as safetensors; the metadata of an IP-Prior takes up its `cfg.yaml`.
 
     Raises:
-        CheckpointError: the source cannot be read, or the target exists or has another ending.
+        WeightFileError: the source cannot be read, or the target exists or has another ending.
     """
     if target.suffix != ".safetensors":
-        raise CheckpointError(f"{target} must end in .safetensors.")
+        raise WeightFileError(f"{target} must end in .safetensors.")
     if target.exists():
-        raise CheckpointError(f"{target} exists already; move it away, or choose another name.")
+        raise WeightFileError(f"{target} exists already; move it away, or choose another name.")
     state, metadata = read_state(source)
     prior = without_module(state)
     if all(key in prior for key in PRIOR_SIGNS):

@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..demo.measure.trials import check_seed
     from ..demo.models.chain import CreatureChain
     from ..demo.models.reader import load_reader
-    from ..files.weights import CheckpointError
+    from ..files.weights import WeightFileError
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
         check_folders(arguments.picture, arguments.json)
         earlier = read_numbers(arguments.against) if arguments.against else None
         chain, reader = CreatureChain(), load_reader()
-    except (CheckpointError, ValueError) as error:
+    except (WeightFileError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     with tqdm(total=plan.pictures, desc="pictures", mininterval=5) as bar:

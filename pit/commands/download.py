@@ -26,7 +26,7 @@ from huggingface_hub.hf_api import ModelInfo, RepoSibling
 from huggingface_hub.utils import build_hf_headers
 from huggingface_hub.utils import logging as hub_logging
 
-from ..files.published import DOWNLOAD_NAMES, PUBLISHED_FILES, PublishedFile
+from ..files.published import PublishedFile, published_files
 
 # huggingface_hub has changed its HTTP library twice; the errors of each are OSErrors or derive from this.
 HTTP_LIBRARY_ERROR = HfHubHTTPError.__bases__[0]
@@ -51,7 +51,7 @@ class Download:
     commit: str
     size: int
     digest: str
-    licence: str
+    license: str
     target: Path
 
     @property
@@ -85,12 +85,9 @@ class Hub:
         self.endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
         # The user's login belongs to the official hub, not to a mirror named on the command line.
         self.token = False if endpoint else None
-        constants.HF_HUB_DISABLE_TELEMETRY = True
-        constants.DOWNLOAD_CHUNK_SIZE = 1 << 20  # a cut loses one chunk, by default 10 MiB
-        hub_logging.set_verbosity_error()
 
     def list_repo(self, repo: str) -> ModelInfo:
-        """The repository's commit, licence, and files with sizes and hashes."""
+        """The repository's commit, license, and files with sizes and hashes."""
         with self._plain_errors(repo, "the list of its files"):
             return HfApi(endpoint=self.endpoint).model_info(
                 repo, files_metadata=True, timeout=LISTING_TIMEOUT, token=self.token
@@ -140,18 +137,36 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
+@contextmanager
+def quiet_hub() -> Iterator[None]:
+    """No warnings, and no telemetry, which would reach the hub even where a mirror is asked."""
+    telemetry, verbosity = constants.HF_HUB_DISABLE_TELEMETRY, hub_logging.get_verbosity()
+    constants.HF_HUB_DISABLE_TELEMETRY = True
+    hub_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        constants.HF_HUB_DISABLE_TELEMETRY = telemetry
+        hub_logging.set_verbosity(verbosity)
+
+
+def download_names() -> tuple[str, ...]:
+    """What can be asked for."""
+    return tuple(dict.fromkeys(file.name for file in published_files()))
+
+
 def plan_downloads(names: list[str], models: Path, hub: Hub) -> list[Download]:
     """The files behind `names` as the hub lists them now.
 
     Raises DownloadError for an unknown name, a missing folder `models`, and a listing that cannot be trusted.
     """
-    unknown = sorted(set(names) - {*DOWNLOAD_NAMES, "all"})
+    unknown = sorted(set(names) - {*download_names(), "all"})
     if unknown:
-        known = ", ".join(DOWNLOAD_NAMES)
+        known = ", ".join(download_names())
         raise DownloadError(f"unknown name {', '.join(unknown)}; the names are {known} and all.")
     if not models.is_dir():
         raise DownloadError(f"{models} is not a folder; --models takes the models folder of a ComfyUI.")
-    wanted = [file for file in PUBLISHED_FILES if "all" in names or file.name in names]
+    wanted = [file for file in published_files() if "all" in names or file.name in names]
     listings = {repo: hub.list_repo(repo) for repo in dict.fromkeys(file.repo for file in wanted)}
     return [download for file in wanted for download in _listed(file, listings[file.repo], models)]
 
@@ -164,10 +179,10 @@ def _listed(file: PublishedFile, listing: ModelInfo, models: Path) -> list[Downl
     if not siblings:
         raise DownloadError(f"{file.repo} does not list {file.path}: it was moved or removed.")
     stated = getattr(listing.card_data, "license", None)
-    licence = f"{stated!r} on the model card" if stated else file.licence
+    license = f"{stated!r} on the model card" if stated else file.license
     return [
         Download(
-            file.repo, sibling.rfilename, listing.sha, *_size_and_digest(file.repo, sibling), licence,
+            file.repo, sibling.rfilename, listing.sha, *_size_and_digest(file.repo, sibling), license,
             models / (file.target + _name_below(file, sibling.rfilename)),
         )
         for sibling in siblings
@@ -228,7 +243,7 @@ def _print_download(download: Download, kept: bool, force: bool) -> None:
     else:
         state = "to fetch"
     print(f"{download.target}  {_human(download.size)}  {state}")
-    print(f"    from {download.repo}/{download.path}, licence: {download.licence}")
+    print(f"    from {download.repo}/{download.path}, license: {download.license}")
 
 
 def _human(size: int) -> str:
@@ -291,9 +306,9 @@ def _remove_if_empty(partial: Path) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of `python -m pit download`."""
-    parser.add_argument("names", nargs="+", metavar="NAME", help=", ".join((*DOWNLOAD_NAMES, "all")))
+    parser.add_argument("names", nargs="+", metavar="NAME", help=", ".join((*download_names(), "all")))
     parser.add_argument("--models", type=Path, required=True, metavar="DIR", help="a ComfyUI's models folder")
-    parser.add_argument("--dry-run", action="store_true", help="list files, sizes, licences and targets only")
+    parser.add_argument("--dry-run", action="store_true", help="list files, sizes, licenses and targets only")
     parser.add_argument("--force", action="store_true", help="replace existing files that differ")
     parser.add_argument("--endpoint", metavar="URL", help="a mirror of the hub; your login is not sent to it")
 
@@ -301,9 +316,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the command and returns its exit code; every failure is one sentence on stderr."""
     try:
-        download_published(
-            args.names, args.models, endpoint=args.endpoint, dry_run=args.dry_run, force=args.force
-        )
+        with quiet_hub():
+            download_published(
+                args.names, args.models, endpoint=args.endpoint, dry_run=args.dry_run, force=args.force
+            )
     except DownloadError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from .known import first_of, what_is
-from .weights import CheckpointError
+from .weights import WeightFileError
 
 StrPath = str | os.PathLike[str]
 State = dict[str, Tensor]
 WEIGHT_TYPES = {torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2}
 
 
-def another_file(path: Path, state: State, wanted: str) -> CheckpointError:
+def another_file(path: Path, state: State, wanted: str) -> WeightFileError:
     what, advice = what_is(state)
-    return CheckpointError(f"{path} is {what}; expected {wanted}. {advice}")
+    return WeightFileError(f"{path} is {what}; expected {wanted}. {advice}")
 
 
 def without_module(state: State) -> State:
@@ -32,10 +32,10 @@ def without_module(state: State) -> State:
 def matrix_shape(path: Path, state: State, key: str) -> tuple[int, int]:
     """Rows and columns of a weight from which sizes are inferred."""
     if key not in state:
-        raise CheckpointError(f"{path} has no {key}, which all of its kind have. Fetch the file again.")
+        raise WeightFileError(f"{path} has no {key}, which all of its kind have. Fetch the file again.")
     shape = state[key].shape
     if len(shape) != 2 or 0 in shape:
-        raise CheckpointError(f"{path}: {key} has shape {list(shape)}, expected a matrix. Fetch it again.")
+        raise WeightFileError(f"{path}: {key} has shape {list(shape)}, expected a matrix. Fetch it again.")
     return shape[0], shape[1]
 
 
@@ -55,16 +55,16 @@ def sound(path: Path, state: State, expected: Mapping[str, torch.Size]) -> State
     for key, tensor in state.items():
         shape = expected[key]
         if tensor.shape != shape:
-            raise CheckpointError(
+            raise WeightFileError(
                 f"{path}: {key} has shape {list(tensor.shape)}, expected {list(shape)} to fit the rest of "
                 "the file. It is damaged or of another model; fetch it again."
             )
         if tensor.dtype not in WEIGHT_TYPES:
-            raise CheckpointError(
+            raise WeightFileError(
                 f"{path}: {key} is {tensor.dtype}, expected floating-point weights. Take the fp16 file."
             )
         if not _is_finite(tensor):
-            raise CheckpointError(
+            raise WeightFileError(
                 f"{path}: {key} holds NaN or infinite values, expected numbers; its training failed or the "
                 "file is damaged. Fetch it again."
             )
@@ -78,7 +78,7 @@ def _check_keys(path: Path, state: State, expected: Mapping[str, torch.Size]) ->
     }
     wrong = "; ".join(f"{len(keys)} {word}: {first_of(keys)}" for word, keys in lists.items() if keys)
     if wrong:
-        raise CheckpointError(
+        raise WeightFileError(
             f"{path} holds {len(state)} tensors, expected {len(expected)} ({wrong}). It is incomplete or of "
             "another model; take the published file."
         )
@@ -100,7 +100,7 @@ def filled(module: nn.Module, state: State) -> nn.Module:
 
 def whole_number(path: Path, name: str, metadata: Mapping[str, str]) -> int:
     if not re.fullmatch(r"[1-9]\d{0,5}", metadata[name]):
-        raise CheckpointError(
+        raise WeightFileError(
             f"{path}: {name} in its metadata is {metadata[name]!r}, expected a whole number from 1. "
             "Save the file again."
         )

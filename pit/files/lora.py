@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from .checked import StrPath, another_file
 from .known import first_of
-from .weights import CheckpointError, read_state
+from .weights import WeightFileError, read_state
 
 State = dict[str, Tensor]
 
@@ -217,10 +217,10 @@ def peft_settings(path: Path, metadata: Mapping[str, str]) -> dict[str, object]:
         settings = {key.removeprefix("unet."): value for key, value in settings.items()}
         scales = [settings.get("lora_alpha"), *dict(settings.get("alpha_pattern") or {}).values()]
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"The settings of the LoRA {path} cannot be read: {error}") from error
+        raise WeightFileError(f"The settings of the LoRA {path} cannot be read: {error}") from error
     for scale in scales:
         if not isinstance(scale, int | float | None):
-            raise CheckpointError(f"The settings of the LoRA {path} hold {scale!r} as an alpha.")
+            raise WeightFileError(f"The settings of the LoRA {path} hold {scale!r} as an alpha.")
     return settings
 
 
@@ -231,16 +231,16 @@ def read_lora(path: StrPath) -> Lora:
     `adapter_config.json` beside the file.
 
     Raises:
-        CheckpointError: no LoRA, one for text encoders only, or one whose factors do not fit together.
+        WeightFileError: no LoRA, one for text encoders only, or one whose factors do not fit together.
     """
     path = Path(path)
     state, metadata = read_state(path)
     lora = split_lora(with_alphas(convert_lora(state), peft_settings(path, metadata)))
     wrong = list(unsound(lora.unet | lora.adapter))
     if wrong:
-        raise CheckpointError(f"{path}: {first_of(wrong)}. The file is damaged; fetch it again.")
+        raise WeightFileError(f"{path}: {first_of(wrong)}. The file is damaged; fetch it again.")
     if not any(key.endswith(".lora_down.weight") for key in lora.unet | lora.adapter):
         if any(TEXT_ENCODER.match(module) for module in lora.elsewhere):
-            raise CheckpointError(f"{path} is a LoRA for text encoders only; use ComfyUI's Load LoRA for it.")
+            raise WeightFileError(f"{path} is a LoRA for text encoders only; use ComfyUI's Load LoRA for it.")
         raise another_file(path, state, "a LoRA for a UNet")
     return lora

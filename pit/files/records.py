@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .weights import CheckpointError
+from .weights import WeightFileError
 
 KIND, VERSION = "piece_it_together", "version"
 WRITTEN_VERSION = "1"
@@ -50,7 +50,7 @@ def made_by(path: Path, facts: Mapping[str, str], name: str) -> dict[str, Any]:
     """The arguments of `Made` from the metadata of a file that messages call `name`.
 
     Raises:
-        CheckpointError: damaged notes.
+        WeightFileError: damaged notes.
     """
     source = f"{name}, {facts.get('source', '')}".removesuffix(", ")
     return {"source": source, "adapter": facts.get("adapter", ""), "notes": _notes(path, facts)}
@@ -60,14 +60,14 @@ def _notes(path: Path, facts: Mapping[str, str]) -> dict[str, str]:
     try:
         notes = json.loads(facts.get("notes", "{}"))
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} has notes that cannot be read: {error}. Save it again.") from error
+        raise WeightFileError(f"{path} has notes that cannot be read: {error}. Save it again.") from error
     if not isinstance(notes, dict):
-        raise CheckpointError(f"{path} has a {type(notes).__name__} for notes, expected named values.")
+        raise WeightFileError(f"{path} has a {type(notes).__name__} for notes, expected named values.")
     return {str(key): str(value) for key, value in notes.items()}
 
 
 def number(path: Path, name: str, facts: Mapping[str, str]) -> float | None:
-    """A number of the metadata, None where there is none. Raises CheckpointError for anything else."""
+    """A number of the metadata, None where there is none. Raises WeightFileError for anything else."""
     if name not in facts:
         return None
     try:
@@ -75,16 +75,16 @@ def number(path: Path, name: str, facts: Mapping[str, str]) -> float | None:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise CheckpointError(f"{path} says that its {name} is {facts[name]!r}, expected a number.")
+        raise WeightFileError(f"{path} says that its {name} is {facts[name]!r}, expected a number.")
     return value
 
 
 def check_finite(path: Path, key: str, values: Tensor) -> None:
-    """Raise CheckpointError unless all values are floating-point numbers."""
+    """Raise WeightFileError unless all values are floating-point numbers."""
     if not values.is_floating_point():
-        raise CheckpointError(f"{path}: {key} is {values.dtype}, expected floating-point numbers.")
+        raise WeightFileError(f"{path}: {key} is {values.dtype}, expected floating-point numbers.")
     if not torch.isfinite(values.float()).all():  # float8 cannot tell by itself
-        raise CheckpointError(f"{path}: {key} holds NaN or infinite values, expected numbers. Get it again.")
+        raise WeightFileError(f"{path}: {key} holds NaN or infinite values, expected numbers. Get it again.")
 
 
 @dataclass(frozen=True)

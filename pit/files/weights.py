@@ -28,8 +28,11 @@ NOT_WEIGHTS = (
 )
 
 
-class CheckpointError(ValueError):
+class WeightFileError(ValueError):
     """A weight file that is not what was expected: names file and key, what was found, and what to do."""
+
+
+CheckpointError = WeightFileError  # its name up to version 0.5.0, for scripts
 
 
 def read_state(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -41,7 +44,7 @@ def read_state(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[st
     tensor gets the key `tensor`.
 
     Raises:
-        CheckpointError: not there, empty, cut off, no weight file, or with anything but tensors in it.
+        WeightFileError: not there, empty, cut off, no weight file, or with anything but tensors in it.
     """
     path = Path(path)
     head = _first_bytes(path)
@@ -50,18 +53,18 @@ def read_state(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[st
     elif head[:4] == b"PK\x03\x04" or re.match(rb"\x80[\x02-\x05]", head):
         state, metadata = _flat(path, _read_pickle(path, mmap=head[:2] == b"PK"))
     else:
-        raise CheckpointError(f"{path} is {_what_else(head)}.")
+        raise WeightFileError(f"{path} is {_what_else(head)}.")
     _check_tensors(path, state)
     return state, metadata
 
 
 def read_keys(path: str | os.PathLike[str]) -> set[str]:
-    """The names of the tensors of a safetensors file. Raises CheckpointError for any other file."""
+    """The names of the tensors of a safetensors file. Raises WeightFileError for any other file."""
     try:
         with safe_open(path, framework="pt") as file:
             return set(file.keys())
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is no whole safetensors file ({error}). Fetch it again.") from error
+        raise WeightFileError(f"{path} is no whole safetensors file ({error}). Fetch it again.") from error
 
 
 def write_state(
@@ -72,7 +75,7 @@ def write_state(
     Tensors that share memory are written each for itself.
 
     Raises:
-        CheckpointError: the file could not be written.
+        WeightFileError: the file could not be written.
     """
     path = Path(path)
     try:
@@ -82,20 +85,20 @@ def write_state(
             save_file(dict(_apart(state)), unfinished, {"format": "pt"} | dict(metadata))
             unfinished.chmod(mode)  # safetensors makes files that only their owner can read
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} could not be written: {error}") from error
+        raise WeightFileError(f"{path} could not be written: {error}") from error
 
 
 def _first_bytes(path: Path) -> bytes:
     if not path.is_file():
         found = "a folder; name the weight file in it" if path.is_dir() else "not there"
-        raise CheckpointError(f"{path} is {found}.")
+        raise WeightFileError(f"{path} is {found}.")
     try:
         with path.open("rb") as file:
             head = file.read(512)
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
+        raise WeightFileError(f"{path} cannot be read: {error.strerror}.") from error
     if not head:
-        raise CheckpointError(f"{path} is empty (0 bytes); the download was cut off. Fetch it again.")
+        raise WeightFileError(f"{path} is empty (0 bytes); the download was cut off. Fetch it again.")
     return head
 
 
@@ -114,26 +117,26 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt", device="cpu") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(
+        raise WeightFileError(
             f"{path} is a damaged or cut off safetensors file ({error}). Fetch it again."
         ) from error
 
 
 def _read_pickle(path: Path, mmap: bool) -> object:
     if path.suffix.lower() not in PICKLE_SUFFIXES:
-        raise CheckpointError(
+        raise WeightFileError(
             f"{path} is a PyTorch pickle, whose name must end in {', '.join(PICKLE_SUFFIXES)}: a pickle can "
             "carry code and may not pass for another format. Rename it."
         )
     if torch.__version__ < (2, 6):
-        raise CheckpointError(
+        raise WeightFileError(
             f"{path} is a PyTorch pickle; expected torch 2.6 or later, which opens it safely, found "
             f"{torch.__version__}. Update torch, or take the .safetensors file."
         )
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # damaged bytes are opcodes to the unpickler and fail in any way
-        raise CheckpointError(f"{path} {_why_unreadable(str(error))}") from error
+        raise WeightFileError(f"{path} {_why_unreadable(str(error))}") from error
 
 
 def _why_unreadable(message: str) -> str:
@@ -160,7 +163,7 @@ def _flat(path: Path, root: object) -> tuple[dict[str, Tensor], dict[str, str]]:
         elif isinstance(value, SCALARS):
             metadata[name] = str(value)
         else:
-            raise CheckpointError(
+            raise WeightFileError(
                 f"{path} holds a {type(value).__name__} under {name!r}, expected plain dicts with each "
                 "tensor under a name of its own. It was not written as weights; take the published file."
             )
@@ -175,12 +178,12 @@ def _children(name: str, container: dict | list | tuple) -> Iterator[tuple[str, 
 def _check_tensors(path: Path, state: Mapping[str, Tensor]) -> None:
     """Only plain tensors whose bytes the file really has: no sparse, quantised, meta or stretched ones."""
     if not state:
-        raise CheckpointError(f"{path} holds no tensors. Fetch the published file.")
+        raise WeightFileError(f"{path} holds no tensors. Fetch the published file.")
     size = path.stat().st_size
     for key, tensor in state.items():
         plain = tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
         if not plain or tensor.is_nested or tensor.nbytes > size:
-            raise CheckpointError(
+            raise WeightFileError(
                 f"{path}: {key} is no plain tensor whose numbers all lie in the file of {size} bytes, but "
                 "sparse, quantised or stretched. Save contiguous tensors."
             )

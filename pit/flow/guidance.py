@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 
-def concept_noise(seed: int, count: int, width: int, tokens: int = 16) -> Tensor:
-    """Starting noise `[count, tokens, width]`, drawn on the CPU; concept i is what seed + i draws alone."""
-    rows = []
-    for index in range(count):
-        generator = torch.Generator().manual_seed((seed + index) % 2**64)
-        rows.append(torch.randn(tokens, width, generator=generator))
-    return torch.stack(rows)
+def seeded_noise(seed: int, count: int, *shape: int) -> Tensor:
+    """Starting noise `[count, *shape]`; row i is what seed + i draws alone.
+
+    It is drawn on the CPU, so that a seed means the same on every device.
+    """
+    generators = (torch.Generator().manual_seed((seed + index) % 2**64) for index in range(count))
+    return torch.stack([torch.randn(*shape, generator=generator) for generator in generators])
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -106,21 +107,37 @@ def snr_step(t: float, t_next: float) -> float:
     return math.log((1 - t_next) / (1 - t) * t / t_next)
 
 
-def carried_on(clean: Tensor, h: float, older: Tensor | None, older_h: float | None) -> Tensor:
+class Evaluation(NamedTuple):
+    """Where a step begins.
+
+    Attributes:
+        x, t: the state and its time.
+        clean: the estimate of the clean tokens there.
+        h: by how much the step raises half the log of the signal-to-noise ratio.
+    """
+
+    x: Tensor
+    t: float
+    clean: Tensor
+    h: float
+
+
+def carried_on(start: Evaluation, older: Evaluation | None) -> Tensor:
     """The clean estimate half a step on, in a line with an older one; over an infinite step it stays."""
-    if older is None or not math.isfinite(h):
-        return clean
-    return clean + h / (2 * older_h) * (clean - older)
+    if older is None or not math.isfinite(start.h):
+        return start.clean
+    return start.clean + start.h / (2 * older.h) * (start.clean - older.clean)
 
 
 def dpm_solver_2m(velocity: Velocity, x: Tensor, times: Sequence[float], on_step: OnStep) -> Tensor:
     """DPM-Solver++(2M) (arXiv 2211.01095, algorithm 2): one evaluation a step, second order."""
-    previous = previous_h = None
+    previous = None
     for step, (t, t_next) in enumerate(pairwise(times)):
-        clean, h = x - t * velocity(x, t), snr_step(t, t_next)
-        on_step(step, clean)
-        x = torch.lerp(carried_on(clean, h, previous, previous_h), x, t_next / t)
-        previous, previous_h = clean, h
+        start = Evaluation(x, t, x - t * velocity(x, t), snr_step(t, t_next))
+        on_step(step, start.clean)
+        # Of a state that is exact for a constant clean estimate, the share t_next / t of the noise stays.
+        x = torch.lerp(carried_on(start, previous), x, t_next / t)
+        previous = start
     return x
 
 
@@ -129,32 +146,31 @@ def unipc(velocity: Velocity, x: Tensor, times: Sequence[float], on_step: OnStep
 
     Each evaluation first corrects the step that led to it; the predictor is DPM-Solver++(2M).
     """
-    before = None  # of the step before: x, t, clean estimate and size, and the older estimate and size
+    previous = older = None
     for step, (t, t_next) in enumerate(pairwise(times)):
-        clean, h = x - t * velocity(x, t), snr_step(t, t_next)
-        older = older_h = None
-        if before is not None:
-            x, older, older_h = corrected(*before, clean, t), *before[2:4]
+        clean = x - t * velocity(x, t)
+        if previous is not None:
+            # The estimate at the predicted state also serves the corrected one: that saves an evaluation.
+            x = corrected(previous, older, clean, t)
         on_step(step, clean)
-        before = x, t, clean, h, older, older_h
-        x = torch.lerp(carried_on(clean, h, older, older_h), x, t_next / t)
+        older, previous = previous, Evaluation(x, t, clean, snr_step(t, t_next))
+        x = torch.lerp(carried_on(previous, older), x, t_next / t)
     return x
 
 
-def corrected(
-    x: Tensor, t: float, clean: Tensor, h: float, older: Tensor | None, older_h: float | None,
-    reached: Tensor, t_next: float,
-) -> Tensor:
-    """UniPC's step from `x` at `t` to `t_next` once more, now with the clean estimate `reached` there."""
-    forecast = (clean + reached) / 2
+def corrected(start: Evaluation, older: Evaluation | None, reached: Tensor, t_next: float) -> Tensor:
+    """UniPC's step from `start` to `t_next` once more, now with the clean estimate `reached` there."""
+    forecast = (start.clean + reached) / 2
     if older is not None:
-        ratio = -older_h / h
-        grown = math.expm1(-h)
-        first = (-grown / h - 1) / grown
-        second = 2 * ((grown / h + 1) / h - 0.5) / grown
+        # The weights of both neighbors by which the step is exact for an estimate that is quadratic in h.
+        ratio = -older.h / start.h
+        grown = math.expm1(-start.h)
+        first = (-grown / start.h - 1) / grown
+        second = 2 * ((grown / start.h + 1) / start.h - 0.5) / grown
         weight = (first - second) / (1 - ratio)
-        forecast = clean + weight / ratio * (older - clean) + (first - weight) * (reached - clean)
-    return torch.lerp(forecast, x, t_next / t)
+        bend = weight / ratio * (older.clean - start.clean) + (first - weight) * (reached - start.clean)
+        forecast = start.clean + bend
+    return torch.lerp(forecast, start.x, t_next / start.t)
 
 
 SOLVERS: dict[str, Solver] = {

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..files.records import Fingerprint
-from ..files.weights import CheckpointError
+from ..files.weights import WeightFileError
 from ..images import clip_pixel_values
 from ..training.clip_vision import load_clip_vision
 from .files import load_ip_adapter
@@ -79,13 +79,13 @@ def load_encoder(
         dtype: in which both run.
 
     Raises:
-        CheckpointError: a file is missing, damaged or of another kind, or the two do not fit each other.
+        WeightFileError: a file is missing, damaged or of another kind, or the two do not fit each other.
     """
     model = load_clip_vision(vision)
     resampler = load_ip_adapter(adapter).resampler
     width, wanted = model.config.hidden_size, resampler.proj_in.in_features
     if width != wanted:
-        raise CheckpointError(
+        raise WeightFileError(
             f"{adapter} reads image features of width {wanted}, but {vision} gives {width}. Take the CLIP "
             "vision model that the IP-Adapter was made for (ViT-H, of width 1280, for the published one)."
         )

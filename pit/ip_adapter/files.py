@@ -20,7 +20,7 @@ from ..files.checked import (
     whole_number,
 )
 from ..files.known import first_of
-from ..files.weights import CheckpointError, read_state, write_state
+from ..files.weights import WeightFileError, read_state, write_state
 from .attention import ImageCrossAttention, IPAdapterPlus
 from .resampler import Resampler
 
@@ -52,7 +52,7 @@ def read_ip_adapter(path: StrPath) -> AdapterFile:
     Weights keep their type, but float64 becomes float32.
 
     Raises:
-        CheckpointError: another IP-Adapter, no IP-Adapter, or a damaged one.
+        WeightFileError: another IP-Adapter, no IP-Adapter, or a damaged one.
     """
     path = Path(path)
     state, metadata = read_state(path)
@@ -61,7 +61,7 @@ def read_ip_adapter(path: StrPath) -> AdapterFile:
     if "image_proj.latents" not in state or not numbers:
         raise another_file(path, state, "an IP-Adapter-plus")
     if numbers != list(range(1, 2 * len(numbers), 2)):
-        raise CheckpointError(
+        raise WeightFileError(
             f"{path} has weights for the attention layers {first_of([str(n) for n in numbers], 8)}, expected "
             "1, 3, 5 and so on without a gap. Fetch the published file again."
         )
@@ -116,7 +116,7 @@ def _resampler_sizes(path: Path, state: State, metadata: Mapping[str, str]) -> d
 
     latents = state["image_proj.latents"].shape
     if len(latents) != 3 or 0 in latents:
-        raise CheckpointError(
+        raise WeightFileError(
             f"{path}: image_proj.latents has shape {list(latents)}, expected [1, tokens, width]. "
             "Fetch the file again."
         )
@@ -126,7 +126,7 @@ def _resampler_sizes(path: Path, state: State, metadata: Mapping[str, str]) -> d
     if "resampler_dim_head" in metadata:
         dim_head = whole_number(path, "resampler_dim_head", metadata)
     if inner_dim % dim_head:
-        raise CheckpointError(
+        raise WeightFileError(
             f"{path}: image_proj.layers.0.0.to_q.weight has {inner_dim} rows, which cannot be split into "
             f"heads of {dim_head}. Write the right resampler_dim_head into the metadata of the file."
         )

@@ -20,7 +20,7 @@ from ..files.checked import (
     whole_number,
     without_module,
 )
-from ..files.weights import CheckpointError, read_state, write_state
+from ..files.weights import WeightFileError, read_state, write_state
 from .prior import IPPrior
 
 DEFAULT_NUM_HEADS = 32
@@ -47,7 +47,7 @@ def read_prior(path: StrPath, num_heads: int | None = None) -> tuple[PriorConfig
     their type, but float64 becomes float32.
 
     Raises:
-        CheckpointError: no IP-Prior, a damaged one, a `cfg.yaml` that is damaged or of another prior, or a
+        WeightFileError: no IP-Prior, a damaged one, a `cfg.yaml` that is damaged or of another prior, or a
             head count that does not divide the width.
     """
     path = Path(path)
@@ -59,7 +59,7 @@ def read_prior(path: StrPath, num_heads: int | None = None) -> tuple[PriorConfig
     notes = prior_notes(path, metadata, sizes)
     heads = num_heads if num_heads is not None else notes.get("num_attention_heads", DEFAULT_NUM_HEADS)
     if heads < 1 or sizes["hidden_dim"] % (2 * heads):
-        raise CheckpointError(
+        raise WeightFileError(
             f"{path} is {sizes['hidden_dim']} wide and cannot be split into {heads} heads of even width. "
             "Give the right num_heads, or put the prior's cfg.yaml beside it."
         )
@@ -115,7 +115,7 @@ def prior_notes(path: Path, metadata: Mapping[str, str], sizes: Mapping[str, int
     notes |= _cfg_yaml(path.with_name("cfg.yaml"))
     for name in ("hidden_dim", "num_layers"):
         if notes.get(name, sizes[name]) != sizes[name]:
-            raise CheckpointError(
+            raise WeightFileError(
                 f"{path} has a {name} of {sizes[name]}, but the cfg.yaml beside it says {notes[name]} and so "
                 "belongs to another prior. Keep each prior with its own cfg.yaml in a folder of its own."
             )
@@ -129,12 +129,12 @@ def _cfg_yaml(path: Path) -> dict[str, int | bool]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise CheckpointError(f"{path} cannot be read ({' '.join(str(error).split())}). {advice}") from error
+        raise WeightFileError(f"{path} cannot be read ({' '.join(str(error).split())}). {advice}") from error
     if not isinstance(content, dict):
         found = type(content).__name__
-        raise CheckpointError(f"{path} holds a {found}, expected lines of the form `name: value`. {advice}")
+        raise WeightFileError(f"{path} holds a {found}, expected lines of the form `name: value`. {advice}")
     notes = {name: content[name] for name in NOTES if content.get(name) is not None}
     for name, value in notes.items():
         if type(value) is not NOTES[name]:
-            raise CheckpointError(f"{path}: {name} is {value!r}, expected {NOTES[name].__name__}. {advice}")
+            raise WeightFileError(f"{path}: {name} is {value!r}, expected {NOTES[name].__name__}. {advice}")
     return notes

@@ -6,16 +6,18 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..flow.guidance import Guidance, rescaled
+from ..flow.guidance import Guidance, rescaled, seeded_noise
 from ..flow.path import Prior
 from ..flow.solvers import SOLVERS, Velocity, evaluation_times, time_steps
+from ..ip_adapter.resampler import TOKENS_PER_PICTURE
+from .prior import IPPrior
 
 OnProgress = Callable[[int, int, Tensor], None]
 
 
 def prepared(prior: Prior, parts: Tensor, times: Sequence[float]) -> Velocity:
     """The velocity under fixed parts; an `IPPrior` works out beforehand what its steps share."""
-    if hasattr(prior, "prepared"):
+    if isinstance(prior, IPPrior):
         return prior.prepared(parts, times)
 
     def velocity(x: Tensor, t: float) -> Tensor:
@@ -103,6 +105,11 @@ def sample_prior(
     finite[total] = x.isfinite().all()
     check_finite(finite)
     return x
+
+
+def concept_noise(seed: int, count: int, width: int) -> Tensor:
+    """Starting noise of concepts, `[count, 16, width]`; concept i is what seed + i draws alone."""
+    return seeded_noise(seed, count, TOKENS_PER_PICTURE, width)
 
 
 def start(noise: Tensor, init_tokens: Tensor | None, strength: float) -> Tensor:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..files.known import what_is
 from ..files.records import KIND, check_finite, made_by, number
-from ..files.weights import CheckpointError, read_state, write_state
+from ..files.weights import WeightFileError, read_state, write_state
 from ..ip_adapter.resampler import TOKENS_PER_PICTURE
 from .directions import CLIP_SPACE, TOKEN_SPACE, Direction
 from .tokens import Tokens
@@ -25,7 +25,7 @@ def save_direction(path: StrPath, direction: Direction) -> None:
     """Write a direction: one tensor `direction`, and what is known of it in the metadata.
 
     Raises:
-        CheckpointError: the file cannot be written.
+        WeightFileError: the file cannot be written.
     """
     facts = direction.metadata(DIRECTION) | {"space": direction.space}
     for name in ("deviation", "recommended"):
@@ -43,17 +43,17 @@ def read_direction(path: StrPath, name: str) -> Direction:
     Args:
         name: what messages call the file.
     Raises:
-        CheckpointError: damaged, a pickle of more than tensors, or anything but a direction.
+        WeightFileError: damaged, a pickle of more than tensors, or anything but a direction.
     """
     path = Path(path)
     state, facts = read_state(path)
     if len(state) != 1:
         what, advice = what_is(state)
-        raise CheckpointError(f"{path} is {what}; expected an edit direction. {advice}")
+        raise WeightFileError(f"{path} is {what}; expected an edit direction. {advice}")
     key, values = next(iter(state.items()))
     values = values[0] if values.ndim == 3 and len(values) == 1 else values
     if values.ndim != 2 or not values.is_floating_point() or min(values.shape) < 2:
-        raise CheckpointError(
+        raise WeightFileError(
             f"{path}: {key} is {values.dtype} of the shape {list(values.shape)}, expected an edit direction: "
             f"numbers of the shape [{TOKENS_PER_PICTURE}, D] of token space or [N, E] of CLIP space."
         )
@@ -69,7 +69,7 @@ def save_tokens(path: StrPath, tokens: Tokens) -> None:
     """Write tokens: `values` and `uncond`, and where they come from in the metadata.
 
     Raises:
-        CheckpointError: the file cannot be written.
+        WeightFileError: the file cannot be written.
     """
     state = {"values": tokens.values, "uncond": tokens.uncond}
     if tokens.features is not None:
@@ -82,21 +82,21 @@ def read_tokens(path: StrPath, name: str) -> Tokens:
     """Tokens that `save_tokens` has written.
 
     Raises:
-        CheckpointError: damaged, or another file.
+        WeightFileError: damaged, or another file.
     """
     path = Path(path)
     state, facts = read_state(path)
     if facts.get(KIND) != TOKENS or not {"values", "uncond"} <= state.keys():
         what, advice = what_is(state)
-        raise CheckpointError(f"{path} is {what}; expected tokens as Save IP+ Tokens writes them. {advice}")
+        raise WeightFileError(f"{path} is {what}; expected tokens as Save IP+ Tokens writes them. {advice}")
     values, uncond, features = state["values"], state["uncond"], state.get("features")
     if values.ndim != 3 or not len(values) or uncond.shape != (1, *values.shape[1:]):
-        raise CheckpointError(
+        raise WeightFileError(
             f"{path} holds values of the shape {list(values.shape)} and uncond of the shape "
             f"{list(uncond.shape)}, expected [B, 16, D] and [1, 16, D]. Save the tokens again."
         )
     if features is not None and (features.ndim != 3 or len(features) != len(values)):
-        raise CheckpointError(
+        raise WeightFileError(
             f"{path} holds features of the shape {list(features.shape)} for {len(values)} sets of tokens, "
             f"expected [{len(values)}, N, E]. Save the tokens again."
         )
@@ -108,7 +108,7 @@ def read_tokens(path: StrPath, name: str) -> Tokens:
 
 def _space(path: Path, facts: Mapping[str, str]) -> str:
     if facts.get("space") not in (TOKEN_SPACE, CLIP_SPACE):
-        raise CheckpointError(
+        raise WeightFileError(
             f"{path} says that it lies in {facts.get('space')!r} space, expected {TOKEN_SPACE!r} or "
             f"{CLIP_SPACE!r}. Save the direction again."
         )

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..files.weights import CheckpointError, read_state, write_state
+from ..files.weights import WeightFileError, read_state, write_state
 from ..files.whole import flush_file, flush_folder, sha256_of
 
 MANIFEST = "manifest.json"
@@ -44,7 +44,7 @@ def write_checkpoint(
     """Write the checkpoint of a step, then remove all but the newest `keep`.
 
     Raises:
-        CheckpointError: the disk is full, or the folder cannot be written; older checkpoints are untouched.
+        WeightFileError: the disk is full, or the folder cannot be written; older checkpoints are untouched.
     """
     target = folder / f"step_{step:08d}"
     partial = target.with_name(target.name + PARTIAL)
@@ -63,9 +63,9 @@ def write_checkpoint(
         flush_file(manifest)
         shutil.rmtree(target, ignore_errors=True)
         os.replace(partial, target)
-    except (OSError, CheckpointError) as error:
+    except (OSError, WeightFileError) as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise CheckpointError(f"The checkpoint {target} could not be written: {error}") from error
+        raise WeightFileError(f"The checkpoint {target} could not be written: {error}") from error
     flush_folder(folder)
     for old in checkpoint_folders(folder)[keep:]:
         shutil.rmtree(old, ignore_errors=True)

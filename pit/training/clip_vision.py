@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from ..files.weights import CheckpointError, read_state
+from ..files.weights import WeightFileError, read_state
 
 WEIGHT_FILES = ("model.safetensors", "model.fp16.safetensors", "pytorch_model.bin")
 # What weights do not tell, by their width: attention heads and activation of the CLIP models that a
@@ -27,7 +27,7 @@ def load_clip_vision(path: Path) -> CLIPVisionModelWithProjection:
     """A CLIP vision model from a folder or a single file, on the CPU; see `load_encoder`.
 
     Raises:
-        CheckpointError: missing, damaged, another model, or of sizes that neither file nor config tell.
+        WeightFileError: missing, damaged, another model, or of sizes that neither file nor config tell.
     """
     file = _weight_file(path) if path.is_dir() else path
     state, _ = read_state(file)
@@ -37,7 +37,7 @@ def load_clip_vision(path: Path) -> CLIPVisionModelWithProjection:
         if key.startswith(("vision_model.", "visual_projection.")) and not key.endswith("position_ids")
     }
     if f"{EMBEDDINGS}patch_embedding.weight" not in state:
-        raise CheckpointError(
+        raise WeightFileError(
             f"{file} is no CLIP vision model in transformers' keys: expected {EMBEDDINGS}patch_embedding."
             "weight and the like. Take a file from ComfyUI's models/clip_vision, or the folder image_encoder "
             "of the published IP-Adapter."
@@ -55,11 +55,11 @@ def load_clip_vision(path: Path) -> CLIPVisionModelWithProjection:
 
 def _weight_file(folder: Path) -> Path:
     if not (folder / "config.json").is_file():
-        raise CheckpointError(f"{folder} holds no config.json, expected one beside the weights.")
+        raise WeightFileError(f"{folder} holds no config.json, expected one beside the weights.")
     for name in WEIGHT_FILES:
         if (folder / name).is_file():
             return folder / name
-    raise CheckpointError(f"{folder} holds no weights, expected one of {', '.join(WEIGHT_FILES)}.")
+    raise WeightFileError(f"{folder} holds no weights, expected one of {', '.join(WEIGHT_FILES)}.")
 
 
 def _read_config(path: Path) -> CLIPVisionConfig:
@@ -71,7 +71,7 @@ def _read_config(path: Path) -> CLIPVisionConfig:
         return CLIPVisionConfig.from_dict(content)
     except Exception as error:  # transformers raises errors of its own kinds, which change with its version
         reason = " ".join(str(error).split())
-        raise CheckpointError(
+        raise WeightFileError(
             f"{path} is no config of a CLIP vision model ({reason}). Fetch it again, or take it away to have "
             "the sizes read off the weights."
         ) from error
@@ -81,12 +81,12 @@ def _config_of(path: Path, state: dict[str, Tensor]) -> CLIPVisionConfig:
     """Sizes of a single file, from its shapes."""
     def shape(key: str) -> list[int]:
         if key not in state:
-            raise CheckpointError(f"{path}: {key} is missing. It is incomplete or of another model.")
+            raise WeightFileError(f"{path}: {key} is missing. It is incomplete or of another model.")
         return list(state[key].shape)
 
     patches = shape(f"{EMBEDDINGS}patch_embedding.weight")
     if len(patches) != 4 or patches[0] not in KNOWN_WIDTHS:
-        raise CheckpointError(
+        raise WeightFileError(
             f"{path}: the patch embedding has the shape {patches}. Expected ViT-L, ViT-H or ViT-bigG, of "
             f"width {', '.join(map(str, KNOWN_WIDTHS))}; for any other put its config.json beside it."
         )
@@ -108,7 +108,7 @@ def _require_same_shapes(path: Path, state: dict[str, Tensor], model: nn.Module)
     wrong = sorted(key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key))
     if wrong:
         key = wrong[0]
-        raise CheckpointError(
+        raise WeightFileError(
             f"{path} does not fit its sizes in {len(wrong)} tensors: {key} is {found.get(key, 'missing')}, "
             f"expected {expected.get(key, 'no such tensor')}. It is damaged or of another model."
         )

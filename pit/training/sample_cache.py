@@ -15,7 +15,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ..files.records import Models, differing_models, models_from_json, models_to_json
-from ..files.weights import CheckpointError, read_state, write_state
+from ..files.weights import WeightFileError, read_state, write_state
 from ..files.whole import write_whole
 
 MODELS = "models.json"
@@ -25,7 +25,7 @@ def models_folder(root: Path, models: Models) -> Path:
     """The folder in `root` whose samples these models have encoded; a new one if there is none.
 
     Raises:
-        CheckpointError: the folder cannot be written.
+        WeightFileError: the folder cannot be written.
     """
     for path in sorted(root.glob(f"*/{MODELS}")):
         found = _read_models(path)
@@ -36,7 +36,7 @@ def models_folder(root: Path, models: Models) -> Path:
         folder.mkdir(parents=True)
         write_whole(folder / MODELS, json.dumps(models_to_json(models), indent=1).encode())
     except OSError as error:
-        raise CheckpointError(f"{folder} could not be written: {error}") from error
+        raise WeightFileError(f"{folder} could not be written: {error}") from error
     return folder
 
 
@@ -57,7 +57,7 @@ def write_sample(path: Path, sample: Mapping[str, Tensor], half: Iterable[str] =
     """Write the tensors of a sample in fp32, but those named in `half` in fp16.
 
     Raises:
-        CheckpointError: the file cannot be written.
+        WeightFileError: the file cannot be written.
     """
     kept = set(half)
     state = {name: (value.half() if name in kept else value.float()).cpu() for name, value in sample.items()}
@@ -65,9 +65,9 @@ def write_sample(path: Path, sample: Mapping[str, Tensor], half: Iterable[str] =
 
 
 def read_sample(path: Path, names: Iterable[str]) -> dict[str, Tensor]:
-    """The tensors of a sample, in fp32. Raises CheckpointError if one is missing or the file is damaged."""
+    """The tensors of a sample, in fp32. Raises WeightFileError if one is missing or the file is damaged."""
     state, _ = read_state(path)
     missing = sorted(set(names) - state.keys())
     if missing:
-        raise CheckpointError(f"{path} is not an encoded sample: it has no {', '.join(missing)}. Remove it.")
+        raise WeightFileError(f"{path} is not an encoded sample: it has no {', '.join(missing)}. Remove it.")
     return {name: state[name].float() for name in names}

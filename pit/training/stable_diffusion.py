@@ -12,7 +12,7 @@ from pathlib import Path
 
 from transformers import CLIPTokenizer
 
-from ..files.weights import CheckpointError
+from ..files.weights import WeightFileError
 from ..files.whole import sha256_of
 
 CONFIGS = Path(__file__).with_name("sdxl")
@@ -43,14 +43,14 @@ def byte_letters() -> list[str]:
 
 
 def check_base(base: Path) -> None:
-    """Raise CheckpointError for what is certainly no SDXL that can be read here."""
+    """Raise WeightFileError for what is certainly no SDXL that can be read here."""
     if base.is_dir():
         if not (base / "unet" / "config.json").is_file():
-            raise CheckpointError(f"{base} is no diffusers folder of an SDXL: there is no unet/config.json.")
+            raise WeightFileError(f"{base} is no diffusers folder of an SDXL: there is no unet/config.json.")
     elif not base.is_file():
-        raise CheckpointError(f"{base} is not there. Name an SDXL file from models/checkpoints.")
+        raise WeightFileError(f"{base} is not there. Name an SDXL file from models/checkpoints.")
     elif base.suffix != ".safetensors":
-        raise CheckpointError(
+        raise WeightFileError(
             f"{base} is not a .safetensors file. Save it as one first: `python -m pit convert`."
         )
 

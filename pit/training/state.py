@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ..files.weights import CheckpointError
+from ..files.weights import WeightFileError
 from .checkpoint import Checkpoint
 from .recipes import Recipe
 
@@ -93,7 +93,7 @@ class TrainingState:
         return {"losses": self.losses, "groups": json.loads(json.dumps(groups)), "optimizer": counters}
 
     def load(self, checkpoint: Checkpoint) -> None:
-        """Go on where a checkpoint was written. Raises CheckpointError for one of another model."""
+        """Go on where a checkpoint was written. Raises WeightFileError for one of another model."""
         self.step = checkpoint.step
         weights = trained(self.model)
         fill(weights, checkpoint, "model")
@@ -106,10 +106,10 @@ class TrainingState:
         values = saved | checkpoint.notes.get("optimizer", {})
         load_optimizer(self.optimizer, values, checkpoint.notes["groups"])
 
-    def _average(self, averaged: list[Tensor], current: list[Tensor], _count: Tensor) -> None:
+    def _average(self, averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
         # Young averages move faster, or the random start would stay in them for long.
         decay = min(self.recipe.ema_decay, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(averaged, current, 1 - decay)
+        get_ema_multi_avg_fn(decay)(averaged, current, count)
 
 
 def build_optimizer(
@@ -153,7 +153,7 @@ def fill(parameters: Mapping[str, Tensor], checkpoint: Checkpoint, file: str) ->
     """Load a file of a checkpoint into the parameters that it must have been saved from."""
     saved = checkpoint.load(file)
     if shapes(saved) != shapes(parameters):
-        raise CheckpointError(
+        raise WeightFileError(
             f"{checkpoint.folder} holds a model of other sizes than this run's. Give the run another name, "
             "or the sizes that it was begun with."
         )

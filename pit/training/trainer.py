@@ -19,7 +19,7 @@ from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
 
 from ..files.records import differing_models, models_from_json
-from ..files.weights import CheckpointError
+from ..files.weights import WeightFileError
 from ..files.whole import write_whole
 from .attention import plain_attention
 from .checkpoint import newest_checkpoint, write_checkpoint
@@ -101,7 +101,7 @@ class Trainer:
         accelerator: of accelerate, with its default precision: the recipe's is applied here.
     Raises:
         ValueError: a setting out of range, or the folder holds a run with other settings.
-        CheckpointError: the newest checkpoint is of a model of other sizes.
+        WeightFileError: the newest checkpoint is of a model of other sizes.
     """
 
     def __init__(self, task: Task, recipe: Recipe, settings: RunSettings, accelerator: Accelerator):
@@ -124,7 +124,7 @@ class Trainer:
 
         Raises:
             TrainingError: a loss that is not finite, or too little memory.
-            CheckpointError: a checkpoint could not be written.
+            WeightFileError: a checkpoint could not be written.
         """
         if self.state.step:
             self.metrics.open()
@@ -317,13 +317,13 @@ def write_run(folder: Path, identity: dict[str, Any]) -> None:
     """Write down what a run is.
 
     Raises:
-        CheckpointError: the folder cannot be written.
+        WeightFileError: the folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / RUN, json.dumps(identity, indent=1).encode())
     except OSError as error:
-        raise CheckpointError(f"{folder / RUN} could not be written: {error}") from error
+        raise WeightFileError(f"{folder / RUN} could not be written: {error}") from error
 
 
 def differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pit.files.published import PUBLISHED_FILES
+from pit.files.published import published_files
 from tests.comfyui.workflows import NAMES, twin
 
 FILE_INPUTS = {"ckpt_name": "checkpoints", "clip_name": "clip_vision", "image": "input"}
@@ -128,7 +128,7 @@ def test_missing_inputs_and_nodes_are_found_out(definitions):
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.endswith("_sdxl")])
 def test_sdxl_wants_the_files_that_the_download_command_writes(name):
-    written = {file.target for file in PUBLISHED_FILES}
+    written = {file.target for file in published_files()}
     for node in twin(name).values():
         for name in node["inputs"].keys() & {"clip_name", "file"}:
             folder = FILE_INPUTS.get(name) or OUR_FILES[node["class_type"]]

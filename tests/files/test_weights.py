@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.torch_version import TorchVersion
 
 from pit.files import weights
-from pit.files.weights import CheckpointError, read_state, write_state
+from pit.files.weights import WeightFileError, read_state, write_state
 from pit.piece_it_together.prior_files import read_prior
 from tests.golden import below
 
@@ -125,21 +125,21 @@ def zip_of_text() -> bytes:
 def test_what_is_no_weight_file_is_named(tmp_path, suffix, content, message):
     path = tmp_path / f"prior{suffix}"
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=message) as caught:
+    with pytest.raises(WeightFileError, match=message) as caught:
         read_state(path)
     assert str(path) in str(caught.value)
 
 
 def test_archives_of_other_things_are_damaged_pickles(tmp_path):
     (tmp_path / "other.pt").write_bytes(zip_of_text())
-    with pytest.raises(CheckpointError, match="is damaged, cut off, or a pickle of something else"):
+    with pytest.raises(WeightFileError, match="is damaged, cut off, or a pickle of something else"):
         read_state(tmp_path / "other.pt")
 
 
 def test_folders_and_missing_files_are_named(tmp_path):
-    with pytest.raises(CheckpointError, match="is a folder; name the weight file in it"):
+    with pytest.raises(WeightFileError, match="is a folder; name the weight file in it"):
         read_state(tmp_path)
-    with pytest.raises(CheckpointError, match=r"prior\.ckpt is not there"):
+    with pytest.raises(WeightFileError, match=r"prior\.ckpt is not there"):
         read_state(tmp_path / "prior.ckpt")
 
 
@@ -147,7 +147,7 @@ def test_files_without_tensors_are_refused(tmp_path):
     torch.save({"step": 3}, tmp_path / "none.pt")
     save_file({}, tmp_path / "none.safetensors")
     for name in ("none.pt", "none.safetensors"):
-        with pytest.raises(CheckpointError, match="holds no tensors"):
+        with pytest.raises(WeightFileError, match="holds no tensors"):
             read_state(tmp_path / name)
 
 
@@ -161,7 +161,7 @@ def test_code_in_a_pickle_never_runs(tmp_path, dump, where, suffix):
         path.write_bytes(pickle.dumps(content, protocol=2))
     else:
         WRITERS[dump](content, path)
-    with pytest.raises(CheckpointError) as caught:
+    with pytest.raises(WeightFileError) as caught:
         read_prior(path)
     assert str(path) in str(caught.value) and "weights_only" not in str(caught.value)
     assert not canary.exists()
@@ -171,13 +171,13 @@ def test_code_in_a_pickle_never_runs(tmp_path, dump, where, suffix):
 
 def test_the_name_of_what_a_hostile_pickle_calls_is_told(tmp_path):
     torch.save(Touch(tmp_path / "canary"), tmp_path / "prior.ckpt")
-    with pytest.raises(CheckpointError, match=r"holds (posix|nt)\.system and was not opened"):
+    with pytest.raises(WeightFileError, match=r"holds (posix|nt)\.system and was not opened"):
         read_state(tmp_path / "prior.ckpt")
 
 
 def test_a_pickle_does_not_pass_for_safetensors(tmp_path):
     torch.save(PRIOR, tmp_path / "prior.safetensors")
-    with pytest.raises(CheckpointError, match=r"must end in .*\.ckpt, \.pt, \.pth, \.bin"):
+    with pytest.raises(WeightFileError, match=r"must end in .*\.ckpt, \.pt, \.pth, \.bin"):
         read_state(tmp_path / "prior.safetensors")
 
 
@@ -186,7 +186,7 @@ def test_old_torch_opens_no_pickles(tmp_path, monkeypatch, version):
     monkeypatch.setattr(torch, "__version__", TorchVersion(version))
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("the pickle was opened"))
     for kind in ("zip", "legacy"):
-        with pytest.raises(CheckpointError, match=f"torch 2.6 or later, .*, found {version[:3]}"):
+        with pytest.raises(WeightFileError, match=f"torch 2.6 or later, .*, found {version[:3]}"):
             read_state(write(tmp_path, kind))
     assert same(read_state(write(tmp_path, "safetensors"))[0], PRIOR)
 
@@ -200,7 +200,7 @@ def test_files_cut_off_anywhere_are_refused(tmp_path, kind):
     cuts |= {draw.randrange(1, len(whole)) for _ in range(170)} | {draw.randrange(1, 4096) for _ in range(30)}
     for cut in sorted(cuts):
         path.write_bytes(whole[:cut])
-        with pytest.raises(CheckpointError):
+        with pytest.raises(WeightFileError):
             read_prior(path, num_heads=4)
 
 
@@ -213,7 +213,7 @@ def test_files_with_wrong_bytes_are_read_or_refused(tmp_path, kind):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << draw.randrange(8)]) + whole[place + 1:])
         try:
             read_prior(path, num_heads=4)
-        except CheckpointError:
+        except WeightFileError:
             refused += 1
     assert refused > 10
 
@@ -243,7 +243,7 @@ def doubling() -> dict:
 ])
 def test_contents_that_are_no_plain_tensors_are_refused(tmp_path, content, message):
     torch.save(content, tmp_path / "odd.pt")
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(WeightFileError, match=message):
         read_state(tmp_path / "odd.pt")
 
 
@@ -252,7 +252,7 @@ def test_nested_and_quantised_tensors_are_refused(tmp_path):
     nested = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
     for odd in (nested, torch.quantize_per_tensor(torch.ones(4), 0.1, 0, torch.quint8)):
         torch.save({"a": odd}, tmp_path / "odd.pt")
-        with pytest.raises(CheckpointError, match="a is no plain tensor"):
+        with pytest.raises(WeightFileError, match="a is no plain tensor"):
             read_state(tmp_path / "odd.pt")
 
 
@@ -280,7 +280,7 @@ def test_an_unfinished_write_leaves_the_old_file_and_no_other(tmp_path, monkeypa
         raise error
 
     monkeypatch.setattr(weights, "save_file", fail)
-    expected = CheckpointError if isinstance(error, OSError) else KeyboardInterrupt
+    expected = WeightFileError if isinstance(error, OSError) else KeyboardInterrupt
     with pytest.raises(expected):
         write_state(path, {"a": torch.zeros(2)}, {})
     assert [file.name for file in tmp_path.iterdir()] == ["x.safetensors"]
@@ -289,6 +289,6 @@ def test_an_unfinished_write_leaves_the_old_file_and_no_other(tmp_path, monkeypa
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     path = tmp_path / "none" / "x.safetensors"
-    with pytest.raises(CheckpointError, match="could not be written") as caught:
+    with pytest.raises(WeightFileError, match="could not be written") as caught:
         write_state(path, {"a": torch.ones(2)}, {})
     assert str(path) in str(caught.value)

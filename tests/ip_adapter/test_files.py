@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pit.__main__ import main
 from pit.commands.convert import convert_to_safetensors
-from pit.files.weights import CheckpointError, read_state
+from pit.files.weights import WeightFileError, read_state
 from pit.ip_adapter.attention import IPAdapterPlus
 from pit.ip_adapter.files import load_ip_adapter, read_ip_adapter, save_ip_adapter
 from pit.ip_adapter.resampler import Resampler
@@ -163,7 +163,7 @@ def test_a_prior_beside_the_cfg_yaml_of_another_is_not_converted(tmp_path):
     torch.save(PRIOR, tmp_path / "prior.ckpt")
     (tmp_path / "cfg.yaml").write_text("num_layers: 8\n")
     target = tmp_path / "prior.safetensors"
-    with pytest.raises(CheckpointError, match="another prior"):
+    with pytest.raises(WeightFileError, match="another prior"):
         convert_to_safetensors(tmp_path / "prior.ckpt", target)
     assert not target.exists()
 
@@ -189,9 +189,9 @@ def test_any_other_tensors_are_converted_with_shared_ones(tmp_path):
 def test_a_conversion_overwrites_nothing(tmp_path):
     torch.save(PRIOR, tmp_path / "prior.ckpt")
     (tmp_path / "taken.safetensors").write_bytes(b"mine")
-    with pytest.raises(CheckpointError, match="exists already"):
+    with pytest.raises(WeightFileError, match="exists already"):
         convert_to_safetensors(tmp_path / "prior.ckpt", tmp_path / "taken.safetensors")
-    with pytest.raises(CheckpointError, match="must end in .safetensors"):
+    with pytest.raises(WeightFileError, match="must end in .safetensors"):
         convert_to_safetensors(tmp_path / "prior.ckpt", tmp_path / "new.ckpt")
     assert (tmp_path / "taken.safetensors").read_bytes() == b"mine" and not (tmp_path / "new.ckpt").exists()
 

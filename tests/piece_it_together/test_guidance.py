@@ -6,10 +6,10 @@ import copy
 import pytest
 import torch
 
-from pit.flow.guidance import Guidance, concept_noise
+from pit.flow.guidance import Guidance
 from pit.flow.solvers import SOLVERS
 from pit.piece_it_together.prior import IPPrior
-from pit.piece_it_together.sample import guided_velocity, sample_prior
+from pit.piece_it_together.sample import concept_noise, guided_velocity, sample_prior
 
 WIDTH, SLOTS = 32, 3
 

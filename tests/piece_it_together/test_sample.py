@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from pit.flow.guidance import Guidance, concept_noise
+from pit.flow.guidance import Guidance
 from pit.flow.path import interpolate, logit_normal_time, velocity_loss
 from pit.flow.solvers import SOLVERS
 from pit.piece_it_together.prior import IPPrior
-from pit.piece_it_together.sample import guided_velocity, sample_prior
+from pit.piece_it_together.sample import concept_noise, guided_velocity, sample_prior
 from tests.golden import assert_equal, below, facts
 
 SAMPLE = below("pit_tiny_io", "sample.")

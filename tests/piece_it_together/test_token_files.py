@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pit.files.weights import CheckpointError
+from pit.files.weights import WeightFileError
 from pit.piece_it_together.directions import CLIP_SPACE, TOKEN_SPACE, Direction
 from pit.piece_it_together.token_files import read_direction, read_tokens, save_direction, save_tokens
 from pit.piece_it_together.tokens import Tokens
@@ -99,7 +99,7 @@ def test_tokens_without_features_and_in_half_precision_come_back(tmp_path):
 
 @pytest.mark.parametrize("save, thing", [(save_direction, DIRECTION), (save_tokens, TOKENS)])
 def test_a_folder_that_is_not_there_is_named(tmp_path, save, thing):
-    with pytest.raises(CheckpointError, match="none.x.safetensors could not be written"):
+    with pytest.raises(WeightFileError, match="none.x.safetensors could not be written"):
         save(tmp_path / "none" / "x.safetensors", thing)
 
 
@@ -265,5 +265,5 @@ def test_files_cut_off_anywhere_are_refused(tmp_path, read, save, thing):
     cuts = {1, 8, 9, len(whole) // 2, len(whole) - 1} | {draw.randrange(1, len(whole)) for _ in range(40)}
     for cut in sorted(cuts):
         path.write_bytes(whole[:cut])
-        with pytest.raises(CheckpointError, match="x.pt"):
+        with pytest.raises(WeightFileError, match="x.pt"):
             read(path, "x")

@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pit.flow.guidance import concept_noise
 from pit.piece_it_together.prior import IPPrior
-from pit.piece_it_together.sample import sample_prior
+from pit.piece_it_together.sample import concept_noise, sample_prior
 from pit.piece_it_together.tokens import Parts, Tokens, blend, picked, slerp
 from tests.golden import assert_equal, below, facts
 

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from pit.files.weights import CheckpointError
+from pit.files.weights import WeightFileError
 from pit.training import checkpoint
 from pit.training.checkpoint import newest_checkpoint, write_checkpoint
 
@@ -82,7 +82,7 @@ def test_a_full_disk_leaves_the_older_checkpoint(tmp_path, monkeypatch, failing)
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(checkpoint, failing, full)
-    with pytest.raises(CheckpointError, match="step_00000003 could not be written: .*No space left"):
+    with pytest.raises(WeightFileError, match="step_00000003 could not be written: .*No space left"):
         write(tmp_path, 3)
     monkeypatch.undo()
     assert [path.name for path in tmp_path.iterdir()] == ["step_00000002"]
@@ -91,7 +91,7 @@ def test_a_full_disk_leaves_the_older_checkpoint(tmp_path, monkeypatch, failing)
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "checkpoints").write_text("a file")
-    with pytest.raises(CheckpointError, match="could not be written"):
+    with pytest.raises(WeightFileError, match="could not be written"):
         write(tmp_path / "checkpoints", 1)
 
 

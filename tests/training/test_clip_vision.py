@@ -11,7 +11,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from pit.demo.models.chain import CreatureChain
 from pit.demo.models.renderer import creature_encoder
-from pit.files.weights import CheckpointError
+from pit.files.weights import WeightFileError
 from pit.images import clip_pixel_values
 from pit.ip_adapter.attention import ImageCrossAttention, IPAdapterPlus
 from pit.ip_adapter.encoder import fingerprints, load_encoder
@@ -115,12 +115,12 @@ def break_key(state: dict) -> dict:
 def test_a_file_that_is_not_what_its_config_says_is_refused(files, tmp_path, change, message):
     path = single_file(files, tmp_path)
     save_file(change(load_file(path)), path)
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(WeightFileError, match=message):
         load_clip_vision(path)
 
 
 def test_a_single_file_of_unknown_width_asks_for_its_config(files, tmp_path):
-    with pytest.raises(CheckpointError, match=r"\[40, 3, 56, 56\].*1280.*config.json beside it"):
+    with pytest.raises(WeightFileError, match=r"\[40, 3, 56, 56\].*1280.*config.json beside it"):
         load_clip_vision(single_file(files, tmp_path, config=False))
 
 
@@ -130,21 +130,21 @@ def test_a_single_file_of_unknown_width_asks_for_its_config(files, tmp_path):
 def test_a_damaged_or_foreign_config_is_named(files, tmp_path, config):
     path = single_file(files, tmp_path)
     (tmp_path / "config.json").write_text(config)
-    with pytest.raises(CheckpointError, match="config.json is no config of a CLIP vision model"):
+    with pytest.raises(WeightFileError, match="config.json is no config of a CLIP vision model"):
         load_clip_vision(path)
 
 
 def test_folders_without_config_or_weights_are_named(tmp_path):
-    with pytest.raises(CheckpointError, match="holds no config.json"):
+    with pytest.raises(WeightFileError, match="holds no config.json"):
         load_clip_vision(tmp_path)
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(CheckpointError, match="holds no weights, expected one of model.safetensors"):
+    with pytest.raises(WeightFileError, match="holds no weights, expected one of model.safetensors"):
         load_clip_vision(tmp_path)
 
 
 def test_an_adapter_for_another_encoder_is_refused(files, tmp_path):
     save_adapter(tmp_path / "wide.safetensors", Resampler(**SIZES["res"] | {"embedding_dim": 48}))
-    with pytest.raises(CheckpointError, match="wide.safetensors reads image features of width 48.*gives 40"):
+    with pytest.raises(WeightFileError, match="wide.safetensors reads image features of width 48.*gives 40"):
         load_encoder(files / "folder", tmp_path / "wide.safetensors")
 
 

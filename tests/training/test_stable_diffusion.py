@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionXLPipeline, U
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from pit.files.weights import CheckpointError
+from pit.files.weights import WeightFileError
 from pit.ip_adapter.attention import ImageCrossAttention, IPAdapterPlus
 from pit.ip_adapter.files import save_ip_adapter
 from pit.ip_adapter.resampler import Resampler
@@ -109,10 +109,10 @@ def test_what_is_no_sdxl_is_refused(folder, tmp_path):
         (pickle, "is not a .safetensors file"), (damaged, "cannot be read as an SDXL model"),
         (other, "cannot be read as an SDXL model"),
     ):
-        with pytest.raises(CheckpointError, match=message):
+        with pytest.raises(WeightFileError, match=message):
             load_renderer(base, adapter)
     for base in (damaged, other):
-        with pytest.raises(CheckpointError, match="cannot be read as an SDXL model"):
+        with pytest.raises(WeightFileError, match="cannot be read as an SDXL model"):
             load_encoders(base, tiny_encoders().tokens)
 
 

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from safetensors import safe_open
 
-from pit.files.weights import CheckpointError
+from pit.files.weights import WeightFileError
 from pit.flow.path import velocity_loss
 from pit.piece_it_together.prior import IPPrior
 from pit.piece_it_together.prior_files import load_prior, save_prior
@@ -247,12 +247,12 @@ def test_another_error_is_not_taken_for_one_of_memory(tmp_path, cache, config, m
 
 def test_a_full_disk_stops_with_the_older_checkpoint(tmp_path, cache, config, monkeypatch):
     def full(*_args):
-        raise CheckpointError("The checkpoint could not be written: No space left on device")
+        raise WeightFileError("The checkpoint could not be written: No space left on device")
 
     with pytest.raises(Cancelled):
         run(tmp_path, cache, config, SHORT["published"], cancel_at=8)
     monkeypatch.setattr(trainer_module, "write_checkpoint", full)
-    with pytest.raises(CheckpointError, match="No space left"):
+    with pytest.raises(WeightFileError, match="No space left"):
         run(tmp_path, cache, config, SHORT["published"])
     monkeypatch.undo()
     assert begin(tmp_path, cache, config, SHORT["published"]).state.step == 8
@@ -271,7 +271,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path, cache, config):
     for name in ("run.json", "prior.safetensors"):
         (tmp_path / name).unlink()
     prior, other = new_prior(cache, Sizes(64, 2, 2), seed=0)
-    with pytest.raises(CheckpointError, match="a model of other sizes"):
+    with pytest.raises(WeightFileError, match="a model of other sizes"):
         trainer_of(prior, other, cache, SHORT["published"], RunSettings(tmp_path))
 
 

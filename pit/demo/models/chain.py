@@ -13,12 +13,11 @@ from diffusers import EulerAncestralDiscreteScheduler
 from PIL import Image
 from torch import Tensor
 
-from ...flow.guidance import concept_noise
 from ...images import clip_pixel_values
 from ...ip_adapter.files import load_ip_adapter
 from ...piece_it_together.parts import MIN_SLOTS, place_part
 from ...piece_it_together.prior_files import load_prior
-from ...piece_it_together.sample import sample_prior
+from ...piece_it_together.sample import concept_noise, sample_prior
 from ...training.denoising import noise_schedule
 from .autoencoder import build_autoencoder
 from .reader import as_pictures
@@ -42,7 +41,7 @@ class CreatureChain:
         """Load the shipped weights.
 
         Raises:
-            CheckpointError: a file is missing, damaged or of another version.
+            WeightFileError: a file is missing, damaged or of another version.
         """
         state = {key: value.float() for key, value in read_weights(RENDERER).items()}
         adapter = load_ip_adapter(weight_file(IP_ADAPTER)).float()

@@ -1,11 +1,12 @@
-"""Directions and concepts of the creature models that come with the pack."""
+"""Directions, concepts and IP-LoRAs of the creature models that come with the pack."""
 from __future__ import annotations
 
 from pathlib import Path
 
 from ..drawing.edits import EDITS
-from .weights import FOLDER
 
+FOLDER = Path(__file__).parents[1] / "weights"
+SCENES_LORA, SHEET_LORA = (f"creature_{name}_lora.safetensors" for name in ("scenes", "sheet"))
 CONCEPTS = ("ember", "tide", "bloom", "storm")  # species, of which each is one pure member
 
 
@@ -17,3 +18,7 @@ def library_file(kind: str, name: str, folder: Path = FOLDER) -> Path:
 
 DIRECTION_FILES = {f"creature models: {name}": library_file("direction", name) for name in EDITS}
 TOKEN_FILES = {f"creature models: {name}": library_file("tokens", name) for name in CONCEPTS}
+LORA_FILES = {
+    "creature models: scenes": FOLDER / SCENES_LORA,
+    "creature models: character sheet": FOLDER / SHEET_LORA,
+}

@@ -85,7 +85,7 @@ def load_reader() -> CreatureReader:
     """The shipped reader, in fp32 on the CPU.
 
     Raises:
-        CheckpointError: its weights are missing, damaged or of another version.
+        WeightFileError: its weights are missing, damaged or of another version.
     """
     reader = CreatureReader()
     reader.load_state_dict({key: value.float() for key, value in read_weights(READER_FILE).items()})

@@ -25,7 +25,7 @@ def creature_renderer() -> tuple[ImagePromptUNet, DDPMScheduler]:
     """UNet with image cross-attention, and noise schedule, in fp32.
 
     Raises:
-        CheckpointError: a file is missing, damaged or of another version.
+        WeightFileError: a file is missing, damaged or of another version.
     """
     unet = build_unet()
     unet.load_state_dict(with_prefix(renderer_state(), "unet."))
@@ -72,7 +72,7 @@ def creature_encoder(device: torch.device | str = "cpu") -> TokenEncoder:
     """The encoder of the miniature creature models that come with the pack, in float32.
 
     Raises:
-        CheckpointError: a file is missing, damaged or of another version.
+        WeightFileError: a file is missing, damaged or of another version.
     """
     vision, resampler = CreatureVision(), load_ip_adapter(weight_file(IP_ADAPTER)).resampler
     vision.load_state_dict(read_weights(VISION))

@@ -5,14 +5,13 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ...files.weights import CheckpointError, read_state
+from ...files.weights import WeightFileError, read_state
+from .library import FOLDER
 
-FOLDER = Path(__file__).parents[1] / "weights"
 RENDERER, VISION, IP_ADAPTER, IP_PRIOR, READER, PREVIEW = (
     f"creature_{name}.safetensors"
     for name in ("renderer", "vision", "ip_adapter", "ip_prior", "reader", "preview")
 )
-SCENES_LORA, SHEET_LORA = (f"creature_{name}_lora.safetensors" for name in ("scenes", "sheet"))
 VERSION = "2"
 
 
@@ -20,7 +19,7 @@ def weight_file(name: str) -> Path:
     """Path of a shipped file.
 
     Raises:
-        CheckpointError: missing, damaged, or of another version of the pack.
+        WeightFileError: missing, damaged, or of another version of the pack.
     """
     path = _shipped(name)
     _check_version(name, read_state(path)[1])
@@ -31,7 +30,7 @@ def read_weights(name: str) -> dict[str, Tensor]:
     """Tensors of a shipped file.
 
     Raises:
-        CheckpointError: missing, damaged, or of another version of the pack.
+        WeightFileError: missing, damaged, or of another version of the pack.
     """
     state, metadata = read_state(_shipped(name))
     _check_version(name, metadata)
@@ -41,7 +40,7 @@ def read_weights(name: str) -> dict[str, Tensor]:
 def _shipped(name: str) -> Path:
     path = FOLDER / name
     if not path.is_file():
-        raise CheckpointError(
+        raise WeightFileError(
             f"{name} of the creature models was looked for in {FOLDER} and is not there. Install the pack "
             "again, or train the models with: python -m pit demo-train"
         )
@@ -50,7 +49,7 @@ def _shipped(name: str) -> Path:
 
 def _check_version(name: str, metadata: dict[str, str]) -> None:
     if metadata.get("version") != VERSION:
-        raise CheckpointError(
+        raise WeightFileError(
             f"{name} is version {metadata.get('version')} of the creature models, this pack needs version "
             f"{VERSION}. Install the pack again."
         )

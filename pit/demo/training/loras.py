@@ -17,9 +17,9 @@ from ...training.launch import data_parallel
 from ...training.recipes import RunSettings
 from ...training.trainer import Trainer
 from ..datasets import write_scene_dataset, write_sheet_dataset
+from ..models.library import SCENES_LORA, SHEET_LORA
 from ..models.renderer import creature_render_encoders, creature_renderer, creature_stamp
 from ..models.sizes import PICTURE_SIZE
-from ..models.weights import SCENES_LORA, SHEET_LORA
 from .export import METADATA, half
 from .stage import Run
 

@@ -13,10 +13,10 @@ from tqdm import tqdm
 
 from ...piece_it_together.prior import IPPrior
 from ..models.autoencoder import build_autoencoder
+from ..models.library import FOLDER
 from ..models.reader import CreatureReader
 from ..models.sizes import ENCODER_SIZE, PRIOR
 from ..models.unet import Renderer
-from ..models.weights import FOLDER
 from . import STAGES
 from .autoencoder import encode_pictures, train_autoencoder
 from .data import open_dataset

@@ -8,7 +8,7 @@ import torch
 from diffusers import DDPMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from torch import Tensor
 
-from ...files.weights import CheckpointError, read_keys
+from ...files.weights import WeightFileError, read_keys
 from ...ip_adapter.attention import ImageCrossAttention
 from ...ip_adapter.encoder import TokenEncoder
 from ...ip_adapter.files import read_ip_adapter
@@ -28,7 +28,7 @@ def load_renderer(
         configs: a folder of diffusers' configuration files for a single file.
 
     Raises:
-        CheckpointError: a file is missing, damaged or of another kind, or the two do not fit each other.
+        WeightFileError: a file is missing, damaged or of another kind, or the two do not fit each other.
     """
     check_base(base)
     try:
@@ -43,7 +43,7 @@ def load_renderer(
             )
             schedule = DDPMScheduler.from_pretrained(configs, subfolder="scheduler")
     except Exception as error:  # diffusers raises errors of many kinds, which change with its version
-        raise CheckpointError(why_unreadable(base, error)) from error
+        raise WeightFileError(why_unreadable(base, error)) from error
     if base.is_file() and "v_pred" in read_keys(base):
         schedule = DDPMScheduler.from_config(schedule.config, prediction_type="v_prediction")
     file = read_ip_adapter(adapter)
@@ -69,7 +69,7 @@ def load_encoders(
             )
         pipeline.to(device)  # fails if diffusers has left weights of the file unread
     except Exception as error:  # as above
-        raise CheckpointError(why_unreadable(base, error)) from error
+        raise WeightFileError(why_unreadable(base, error)) from error
     vae = pipeline.vae.float()
 
     def latents(pixels: Tensor) -> Tensor:

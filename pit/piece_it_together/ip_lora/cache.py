@@ -77,7 +77,7 @@ class LoraCache:
         return hashlib.sha256("\n".join(path.name for path in self.files).encode()).hexdigest()
 
     def read(self, index: int) -> EncodedSample:
-        """One sample, in fp32. Raises CheckpointError if its file is damaged."""
+        """One sample, in fp32. Raises WeightFileError if its file is damaged."""
         return read_encoded(self.files[index])
 
 
@@ -93,7 +93,7 @@ def encode_lora_dataset(
         on_progress: is told how many samples are done, and of how many; may raise to cancel.
 
     Raises:
-        CheckpointError: a file cannot be written.
+        WeightFileError: a file cannot be written.
         ValueError: no sample is left.
     """
     models = models_of(encoders)
@@ -154,10 +154,10 @@ def models_of(encoders: RenderEncoders) -> Models:
 
 
 def write_encoded(path: Path, sample: EncodedSample) -> None:
-    """Write a sample. Raises CheckpointError if it cannot be written."""
+    """Write a sample. Raises WeightFileError if it cannot be written."""
     write_sample(path, vars(sample), HALF)
 
 
 def read_encoded(path: Path) -> EncodedSample:
-    """A sample, in fp32. Raises CheckpointError if its file is damaged."""
+    """A sample, in fp32. Raises WeightFileError if its file is damaged."""
     return EncodedSample(**read_sample(path, [field.name for field in fields(EncodedSample)]))

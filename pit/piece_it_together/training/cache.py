@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ...files.records import Fingerprint, fingerprint_from_json
-from ...files.weights import CheckpointError, read_state
+from ...files.weights import WeightFileError, read_state
 from ...files.whole import sha256_of
 from ...ip_adapter.resampler import TOKENS_PER_PICTURE
 
@@ -278,7 +278,7 @@ def _read_file(folder: Path, entry: CachedFile, verify: bool) -> tuple[dict[str,
         raise CacheError(f"{path} has another SHA-256 than its manifest says: it is damaged. {AGAIN}")
     try:
         return read_state(path)
-    except CheckpointError as error:
+    except WeightFileError as error:
         raise CacheError(f"{path} is damaged: {error} {AGAIN}") from error
 
 

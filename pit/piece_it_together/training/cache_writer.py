@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ...files.records import Fingerprint
-from ...files.weights import CheckpointError, write_state
+from ...files.weights import WeightFileError, write_state
 from ...files.whole import flush_file, sha256_of, write_whole
 from .cache import (
     MANIFEST,
@@ -188,7 +188,7 @@ class CacheWriter:
             flush_file(path)
             rows = len(next(iter(state.values())))
             return CachedFile(name, rows, path.stat().st_size, sha256_of(path))
-        except (OSError, CheckpointError) as error:
+        except (OSError, WeightFileError) as error:
             raise _not_written(path, error) from error
 
     def _written(self, manifest: Manifest) -> Manifest:

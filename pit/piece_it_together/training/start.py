@@ -27,7 +27,7 @@ def begin(
         cpu: do not use a GPU.
         verify: check every file of the cache first.
     Raises:
-        CacheError, CheckpointError, ValueError: what was given cannot be used, or does not fit together.
+        CacheError, WeightFileError, ValueError: what was given cannot be used, or does not fit together.
     """
     if recipe.lora_rank and not isinstance(start, Trained):
         raise ValueError(
@@ -73,7 +73,7 @@ def trained_prior(path: Path, cache: TokenCache, num_heads: int | None = None) -
     """The prior of a file, fp32, to go on training with the tokens of a cache.
 
     Raises:
-        CheckpointError: no IP-Prior, or a damaged one.
+        WeightFileError: no IP-Prior, or a damaged one.
         ValueError: the prior works on tokens of another width, or knows a reference slot and the cache does
             not, or the other way round.
     """

@@ -78,7 +78,7 @@ def test_pixels_become_the_same_features_and_tokens(inside, shipped, chain):
     pixels = drawn(3, 3, ENCODER_SIZE, ENCODER_SIZE)
     features = chain.vision.features(pixels)
     assert_same(clip_vision.model(pixel_values=pixels, intermediate_output=-2)[1], features)
-    tokens, uncond = inside.nodes("encoding").encode_pixels(clip_vision, ip_adapter, pixels)
+    tokens, uncond, _ = inside.nodes("encoding").encode_pixels(clip_vision, ip_adapter, pixels)
     assert_same(tokens, chain.resampler(features))
     assert_same(uncond, chain.uncond)
 

@@ -75,7 +75,7 @@ def test_encoding_equals_the_published_one(inside):
     adapter = inside.nodes("types").ManagedIPAdapter("golden", resampler, resampler)
     with torch.inference_mode():
         encode_pixels = inside.nodes("encoding").encode_pixels
-        tokens, uncond = encode_pixels(vision, adapter, io["pixel_values"].float())
+        tokens, uncond, _ = encode_pixels(vision, adapter, io["pixel_values"].float())
     torch.testing.assert_close(tokens, io["tokens"], rtol=1e-5, atol=2e-5)
     torch.testing.assert_close(uncond, io["uncond_tokens"], rtol=1e-5, atol=2e-5)
 

@@ -242,7 +242,7 @@ def test_the_part_for_the_adapter_reaches_it_in_any_order(
 ])
 def test_bad_files_are_refused(inside, tmp_path, state, message):
     checkpoints = inside.pack("pit.files.lora")
-    with pytest.raises(checkpoints.CheckpointError, match=message):
+    with pytest.raises(checkpoints.WeightFileError, match=message):
         checkpoints.read_lora(saved(tmp_path / "bad.safetensors", state))
 
 
@@ -264,10 +264,10 @@ def test_damaged_settings_are_refused(inside, tmp_path, settings):
     path = tmp_path / "adapter_model.safetensors"
     save_file({"unet.mid_block.x.lora_A.weight": torch.ones(4, 8)}, path)
     (tmp_path / "adapter_config.json").write_text(settings)
-    with pytest.raises(checkpoints.CheckpointError, match="The settings of the LoRA"):
+    with pytest.raises(checkpoints.WeightFileError, match="The settings of the LoRA"):
         checkpoints.read_lora(path)
     save_file({"unet.mid_block.x.lora_A.weight": torch.ones(4, 8)}, path, {"lora_adapter_metadata": settings})
-    with pytest.raises(checkpoints.CheckpointError, match="The settings of the LoRA"):
+    with pytest.raises(checkpoints.WeightFileError, match="The settings of the LoRA"):
         checkpoints.read_lora(path)
 
 

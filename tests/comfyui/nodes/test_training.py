@@ -176,7 +176,8 @@ def test_the_other_presets_train(train, preset):
 
 def creatures(inside, count=30):
     with torch.inference_mode():
-        return inside.nodes("datasets").CreatureDataset.execute(count, 0.3, 0, "creatures").args[0]
+        node = inside.pack("nodes.creatures.datasets").CreatureDataset
+        return node.execute(count, 0.3, 0, "creatures").args[0]
 
 
 def encode(inside, shipped, dataset, name):

@@ -6,8 +6,8 @@ import torch
 
 from pit.demo.drawing.creature import ATTRIBUTES
 from pit.demo.drawing.edits import EDITS, both_classes
-from pit.demo.models.library import CONCEPTS, DIRECTION_FILES, TOKEN_FILES, library_file
-from pit.demo.models.weights import FOLDER, IP_ADAPTER, weight_file
+from pit.demo.models.library import CONCEPTS, DIRECTION_FILES, FOLDER, TOKEN_FILES, library_file
+from pit.demo.models.weights import IP_ADAPTER, weight_file
 from pit.files.records import weights_stamp
 from pit.ip_adapter.files import read_ip_adapter
 from pit.piece_it_together.directions import TOKEN_SPACE, apply_direction

@@ -13,7 +13,7 @@ from pit.demo.models import weights
 from pit.demo.models.reader import CreatureReader, as_pictures, load_reader
 from pit.demo.models.sizes import READER
 from pit.demo.models.weights import VERSION
-from pit.files.weights import CheckpointError, write_state
+from pit.files.weights import WeightFileError, write_state
 
 FRESH = 200
 
@@ -73,13 +73,13 @@ def test_saved_weights_read_the_same(folder):
 
 
 def test_missing_weights_say_what_to_do(folder):
-    with pytest.raises(CheckpointError, match=f"{weights.READER} .* is not there. Install the pack"):
+    with pytest.raises(WeightFileError, match=f"{weights.READER} .* is not there. Install the pack"):
         load_reader()
 
 
 def test_weights_of_another_version_are_refused(folder):
     save(random_reader(), folder, version="0")
-    with pytest.raises(CheckpointError, match=f"is version 0 .* needs version {VERSION}"):
+    with pytest.raises(WeightFileError, match=f"is version 0 .* needs version {VERSION}"):
         load_reader()
 
 
@@ -87,7 +87,7 @@ def test_weights_that_were_cut_off_are_refused(folder):
     save(random_reader(), folder)
     path = folder / weights.READER
     path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(CheckpointError, match=weights.READER):
+    with pytest.raises(WeightFileError, match=weights.READER):
         load_reader()
 
 
@@ -110,5 +110,5 @@ def test_the_shipped_reader_tells_complete_creatures_from_flawed_ones(fresh):
 
 def test_every_other_file_of_another_version_is_refused(folder):
     write_state(folder / weights.IP_PRIOR, {"x": torch.zeros(1)}, {"version": "1"})
-    with pytest.raises(CheckpointError, match="creature_ip_prior.safetensors is version 1"):
+    with pytest.raises(WeightFileError, match="creature_ip_prior.safetensors is version 1"):
         weights.weight_file(weights.IP_PRIOR)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pit.files.weights import CheckpointError
+from pit.files.weights import WeightFileError
 from pit.piece_it_together.ip_lora.cache import encode_lora_dataset
 from pit.piece_it_together.ip_lora.dataset import read_lora_dataset
 from tests.training.tiny_renderer import tiny_encoders, write_pictures
@@ -93,5 +93,5 @@ def test_a_damaged_file_is_named(tmp_path):
     write_pictures(tmp_path / "pictures", 1)
     cache, _ = encode(tmp_path)
     cache.files[0].write_bytes(b"")
-    with pytest.raises(CheckpointError, match=cache.files[0].name):
+    with pytest.raises(WeightFileError, match=cache.files[0].name):
         cache.read(0)
