@@ -1,4 +1,4 @@
-"""Image encoders for the command line: CLIP vision models by transformers, and the creatures' own.
+"""CLIP vision models for the command line, by transformers.
 
 Inside ComfyUI a CLIP_VISION takes their place, with the same tokens.
 """

@@ -1,38 +1,53 @@
 """The user's own SDXL, to train an IP-LoRA on: a single file as ComfyUI has it, or a diffusers folder.
 
 diffusers reads both; the small files that say what an SDXL is lie in `sdxl/`, so that nothing is fetched and
-nothing is kept twice. The merges of CLIP's byte-pair encoding there are OpenAI's (MIT licence).
+nothing is kept twice. The merges of CLIP's byte-pair encoding there are OpenAI's (MIT license).
 """
 from __future__ import annotations
 
 import hashlib
-import json
-import tempfile
 from pathlib import Path
 
-from transformers import CLIPTokenizer
+from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers, processors
+from tokenizers.models import BPE
+from transformers import PreTrainedTokenizerFast
 
 from ..files.weights import WeightFileError
 from ..files.whole import sha256_of
 
 CONFIGS = Path(__file__).with_name("sdxl")
 LENGTH = 77
-START, END = "<|startoftext|>", "<|endoftext|>"
+START, END, WORD_END = "<|startoftext|>", "<|endoftext|>", "</w>"
+# What CLIP takes for one word before it is cut up (github.com/openai/CLIP, simple_tokenizer.py).
+WORDS = (
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+)
 PADS = {"tokenizer": END, "tokenizer_2": "!"}
 
 
-def clip_tokenizer(pad: str) -> CLIPTokenizer:
+def clip_tokenizer(pad: str) -> PreTrainedTokenizerFast:
     """CLIP's tokenizer; the two text encoders of SDXL differ in what they fill up with."""
-    merges = (CONFIGS / "clip_merges.txt").read_text(encoding="utf-8").splitlines()
+    lines = (CONFIGS / "clip_merges.txt").read_text(encoding="utf-8").splitlines()
+    merges = [tuple(line.split()) for line in lines]
     letters = byte_letters()
-    words = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(pair.split()) for pair in merges)]
-    vocabulary = {word: number for number, word in enumerate([*words, START, END])}
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
-        Path(folder, "merges.txt").write_text("\n".join(["#version: 0.2", *merges]), encoding="utf-8")
-        return CLIPTokenizer.from_pretrained(
-            folder, bos_token=START, eos_token=END, unk_token=END, pad_token=pad, model_max_length=LENGTH
-        )
+    words = [*letters, *(letter + WORD_END for letter in letters), *map("".join, merges), START, END]
+    numbers = {word: number for number, word in enumerate(words)}
+    # transformers' own CLIP class takes a vocabulary in version 5 alone, and files before.
+    tokenizer = Tokenizer(BPE(numbers, merges, unk_token=END, end_of_word_suffix=WORD_END))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Split(Regex(WORDS), behavior="removed", invert=True),
+        pre_tokenizers.ByteLevel(add_prefix_space=False),
+    ])
+    tokenizer.post_processor = processors.RobertaProcessing(
+        (END, numbers[END]), (START, numbers[START]), trim_offsets=False, add_prefix_space=False
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=START, eos_token=END, unk_token=END, pad_token=pad,
+        model_max_length=LENGTH,
+    )
 
 
 def byte_letters() -> list[str]:
