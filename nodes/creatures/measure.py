@@ -16,7 +16,8 @@ from ...pit.images import to_pil, to_tensor
 from ..bridge.feedback import progress_bar
 from ..bridge.memory import managed
 from ..piece_it_together.encoding import PICTURES_AT_ONCE
-from ..piece_it_together.types import CATEGORY, CreatureType
+from ..piece_it_together.types import CATEGORY
+from .models import CreatureType
 
 ANY_SCENE = "any"
 

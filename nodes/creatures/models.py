@@ -46,7 +46,10 @@ from ...pit.images import to_tensor
 from ..bridge.feedback import progress_bar
 from ..bridge.memory import managed
 from ..piece_it_together.loading import load_ip_adapter, load_prior
-from ..piece_it_together.types import CATEGORY, CreatureType, IPAdapterType, PriorType
+from ..piece_it_together.types import CATEGORY, IPAdapterType, PriorType
+
+CreatureType = io.Custom("PIT_CREATURE")
+"""Carries `pit.demo.measure.trials.Trial`: a creature, and which of its parts are given."""
 
 MIXED = "mixed"
 CHOSEN_FIRST = ("horns", "wings", "tail")

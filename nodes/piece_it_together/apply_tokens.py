@@ -67,7 +67,7 @@ class AdapterLoras:
     """
 
     def __init__(self, changes: Sequence[Callable[[ModelPatcher], ModelPatcher]] = ()):
-        """A change makes a patched clone of a patcher of `pit.adapter.ImageCrossAttention`."""
+        """A change makes a patched clone of a patcher of `ImageCrossAttention`."""
         self.changes = tuple(changes)
         self.clones: dict[ModelPatcher, ModelPatcher] = {}
 

@@ -44,7 +44,7 @@ def weight_names(model: ModelPatcher) -> dict[str, str]:
 
 
 def adapter_weight_names(model: ModelPatcher) -> dict[str, str]:
-    """The same for `to_k_ip` and `to_v_ip`: keys of `pit.adapter.ImageCrossAttention`."""
+    """The same for `to_k_ip` and `to_v_ip`: keys of `ImageCrossAttention`."""
     keys = {
         f"diffusion_model.{layer.module}.to_{kind}.weight": f"{number}.to_{kind}.weight"
         for number, layer in enumerate(cross_attention(model)) for kind in "kv"

@@ -16,20 +16,18 @@ IPAdapterType = io.Custom("PIT_IP_ADAPTER")
 PriorType = io.Custom("PIT_PRIOR")
 """Carries a `ManagedPrior`."""
 TokensType = io.Custom("PIT_TOKENS")
-"""Carries `pit.tokens.Tokens`."""
+"""Carries `pit.piece_it_together.tokens.Tokens`."""
 PartsType = io.Custom("PIT_PARTS")
-"""Carries `pit.tokens.Parts`."""
+"""Carries `pit.piece_it_together.tokens.Parts`."""
 DirectionType = io.Custom("PIT_DIRECTION")
-"""Carries `pit.directions.Direction`."""
-CreatureType = io.Custom("PIT_CREATURE")
-"""Carries `pit.demo.measure.trials.Trial`: a creature, and which of its parts are given."""
+"""Carries `pit.piece_it_together.directions.Direction`."""
 
 DatasetType = io.Custom("PIT_DATASET")
-"""Carries `pit.training.dataset.Dataset`: pictures of targets and parts in a folder."""
+"""Carries `pit.piece_it_together.training.dataset.Dataset`: pictures of targets and parts in a folder."""
 TokenCacheType = io.Custom("PIT_TOKEN_CACHE")
 """Carries the `Path` of a token cache."""
 PreviewType = io.Custom("PIT_TRAINING_PREVIEW")
-"""Carries a `nodes.preview.TrainingPreview`."""
+"""Carries a `TrainingPreview`."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +36,9 @@ class ManagedIPAdapter:
 
     Attributes:
         name: what error messages call it.
-        resampler: patcher of a `pit.resampler.Resampler`.
-        cross_attention: patcher of a `pit.adapter.ImageCrossAttention`.
-        stamp: tells it from other IP-Adapters, see `pit.resampler.weights_stamp`.
+        resampler: patcher of a `Resampler`.
+        cross_attention: patcher of a `ImageCrossAttention`.
+        stamp: tells it from other IP-Adapters, see `pit.files.records.weights_stamp`.
     """
 
     name: str
@@ -64,7 +62,7 @@ class ManagedPrior:
 
     Attributes:
         name: what error messages call it.
-        patcher: of a `pit.prior.IPPrior`.
+        patcher: of a `IPPrior`.
         dtype: what it computes in.
         preview: patcher of what makes small pictures of its tokens, with a method `pictures(tokens)`.
     """

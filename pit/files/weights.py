@@ -1,4 +1,4 @@
-"""How weights lie on disk: safetensors and PyTorch pickles in, safetensors out. For `checkpoints` only."""
+"""How weights lie on disk: safetensors and PyTorch pickles in, safetensors out."""
 from __future__ import annotations
 
 import os

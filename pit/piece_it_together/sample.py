@@ -70,7 +70,7 @@ def sample_prior(
         init_tokens: concepts to start from `[B, 16, D]`; mixed as strength * noise + (1 - strength) * init.
         strength: 0 (keep init_tokens) to 1 (start from noise), in ceil(steps * strength) steps.
         callback: called once a step with (step, total, estimate of the clean tokens); raise to cancel.
-        schedule: one of `pit.solvers.SCHEDULES`.
+        schedule: one of `pit.flow.solvers.SCHEDULES`.
         guidance_interval, guidance_rescale: see `Guidance`.
         negative_parts: `[B, 16 P, D]`, in place of the empty tokens of the unconditional branch.
     Returns:

@@ -1,6 +1,6 @@
 """How anything here is trained: the settings that every training has, and where a run lives.
 
-What an IP-Prior needs beside them is in `prior_recipes`.
+What a task needs beside them is in the `recipes` of its own room.
 """
 from __future__ import annotations
 
