@@ -112,8 +112,9 @@ def test_white_slots_hold_the_very_empty_tokens(monkeypatch, nodes, encode):
     exact = nodes[1].encode_pixels
 
     def noisy(*inputs):
-        tokens, uncond = exact(*inputs)
-        return tokens + 1e-6 * torch.arange(len(tokens))[:, None, None], uncond
+        encoded = exact(*inputs)
+        noise = 1e-6 * torch.arange(len(encoded.tokens))[:, None, None]
+        return encoded._replace(tokens=encoded.tokens + noise)
 
     monkeypatch.setattr(nodes[1], "encode_pixels", noisy)
     parts = encode(reference_slot=True)
