@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -231,8 +231,8 @@ class Trainer:
             return
         state.loss_sum = self.accelerator.reduce(state.loss_sum, "mean")
         if self.accelerator.is_main_process:
-            write_run(self.settings.folder, self.identity())
-            write_checkpoint(folder, state.step, state.tensors(), state.notes(), self.settings.keep)
+            with taken(self.settings.folder, self.identity()):
+                write_checkpoint(folder, state.step, state.tensors(), state.notes(), self.settings.keep)
         self.saved_step = state.step
 
     def resume(self) -> list[str]:
@@ -313,17 +313,26 @@ def check_run(folder: Path, identity: dict[str, Any], results: Iterable[str]) ->
             )
 
 
-def write_run(folder: Path, identity: dict[str, Any]) -> None:
-    """Write down what a run is.
+@contextmanager
+def taken(folder: Path, identity: dict[str, Any]) -> Iterator[None]:
+    """Write down what a run is, for the checkpoint that is written inside; taken back if that fails at first.
 
     Raises:
         WeightFileError: the folder cannot be written.
     """
+    path = folder / RUN
+    first = not path.is_file()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / RUN, json.dumps(identity, indent=1).encode())
+        write_whole(path, json.dumps(identity, indent=1).encode())
     except OSError as error:
-        raise WeightFileError(f"{folder / RUN} could not be written: {error}") from error
+        raise WeightFileError(f"{path} could not be written: {error}") from error
+    try:
+        yield
+    except BaseException:
+        if first:
+            path.unlink(missing_ok=True)
+        raise
 
 
 def differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
