@@ -1,4 +1,4 @@
-"""Creatures that are not whole: what the reader is taught to tell from complete ones."""
+"""Creatures that are not complete, from which the reader learns to tell complete ones."""
 from __future__ import annotations
 
 import random
@@ -12,11 +12,11 @@ from .creature import Creature, sample_creature
 from .draw import draw_creature, draw_shape
 from .scenes import draw_scene
 
-COMPULSORY = ("body", "eyes", "mouth")
+COMPULSORY = ("body", "eyes", "mouth")  # every creature has these; any other part may be absent
 
 
 def without_a_part(creature: Creature, rng: random.Random) -> Image.Image:
-    """A compulsory part is missing."""
+    """The body, the eyes or the mouth are missing."""
     attributes = creature.attributes | {rng.choice(COMPULSORY): "none"}
     return draw_creature(replace(creature, attributes=attributes), PICTURE_SIZE)
 
@@ -24,6 +24,7 @@ def without_a_part(creature: Creature, rng: random.Random) -> Image.Image:
 def with_a_part_twice(creature: Creature, rng: random.Random) -> Image.Image:
     """The eyes or the mouth are there a second time."""
     picture = draw_creature(creature, PICTURE_SIZE)
+    # Not the body: a second one would hide all the rest.
     extra = draw_shape(creature, PICTURE_SIZE, 2, only=rng.choice(COMPULSORY[1:]))
     shift = (rng.randint(-30, 30), rng.choice((-1, 1)) * rng.randint(16, 32))
     picture.paste(extra, shift, extra)
@@ -42,8 +43,9 @@ def two_creatures(creature: Creature, rng: random.Random) -> Image.Image:
 
 
 def half_a_creature(creature: Creature, rng: random.Random) -> Image.Image:
-    """A cut through the middle; on its other side is the empty scene."""
+    """Cut through the middle, with the empty scene on the other side."""
     picture = draw_creature(creature, PICTURE_SIZE)
+    # Twice the size, so that no corner of the picture is left uncovered once the mask is turned.
     mask = Image.new("L", (PICTURE_SIZE * 2,) * 2, 0)
     ImageDraw.Draw(mask).rectangle((0, 0, PICTURE_SIZE + rng.randint(-10, 10), PICTURE_SIZE * 2), fill=255)
     mask = mask.rotate(rng.choice((0, 90, 180, 270)) + rng.uniform(-15, 15))
@@ -63,7 +65,7 @@ def dissolved(creature: Creature, rng: random.Random) -> Image.Image:
 
 
 def smeared(creature: Creature, rng: random.Random) -> Image.Image:
-    """So blurred that the face is gone."""
+    """Blurred until the face is gone."""
     picture = draw_creature(creature, PICTURE_SIZE)
     return picture.filter(ImageFilter.GaussianBlur(PICTURE_SIZE * rng.uniform(0.04, 0.09)))
 
@@ -79,5 +81,5 @@ FLAWS: dict[str, Callable[[Creature, random.Random], Image.Image]] = {
 
 
 def draw_flawed(creature: Creature, rng: random.Random) -> Image.Image:
-    """The creature with one flaw drawn at random (RGB, 128 px)."""
+    """The creature with one flaw, chosen at random (RGB, 128 px)."""
     return FLAWS[rng.choice(list(FLAWS))](creature, rng)
