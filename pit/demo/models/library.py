@@ -1,4 +1,4 @@
-"""Directions and concepts of the creature models that come with the pack."""
+"""The directions and concepts that come with the creature models."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -6,11 +6,11 @@ from pathlib import Path
 from ..drawing.edits import EDITS
 from .weights import FOLDER
 
-CONCEPTS = ("ember", "tide", "bloom", "storm")  # species, of which each is one pure member
+CONCEPTS = ("ember", "tide", "bloom", "storm")  # each is a pure member of this species
 
 
 def library_file(kind: str, name: str, folder: Path = FOLDER) -> Path:
-    """Where the direction of an edit, or the tokens of a concept, lie; `kind` is "direction" or "tokens"."""
+    """The file of an edit's direction or of a concept's tokens; `kind` is "direction" or "tokens"."""
     slug = name.replace("'", "").replace(" ", "_")
     return folder / f"creature_{kind}_{slug}.safetensors"
 
