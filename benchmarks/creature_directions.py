@@ -97,7 +97,7 @@ class Bench:
 
     def shares(self, edit: Edit, creatures: list[Creature], tokens: Tensor) -> Shares:
         """What pictures drawn from edited tokens show."""
-        pictures = self.chain.draw(tokens, [CAPTION] * len(tokens), seed=1, steps=STEPS)
+        pictures = self.chain.render(tokens, [CAPTION] * len(tokens), seed=1, steps=STEPS)
         reading = self.reader.read(pictures)
         options = torch.tensor([index_of(edit.attribute, value) for value in edit.after])
         shown = visible(reading.attributes)[:, NAMES.index(edit.attribute)]
@@ -214,7 +214,7 @@ def strips(bench: Bench) -> Image.Image:
         amounts = [share * direction.recommended for share in SHARES]
         moved = apply_amounts(tokens, direction.values, amounts)
         # The same noise for all, and a sampler step count at which small changes stay small.
-        drawn = [bench.chain.draw(each[None], [CAPTION], seed=1) for each in moved]
+        drawn = [bench.chain.render(each[None], [CAPTION], seed=1) for each in moved]
         rows[name] = to_pil(torch.cat(drawn).permute(0, 2, 3, 1))
     return sheet(rows, [f"{share:g}" for share in SHARES])
 

@@ -77,7 +77,7 @@ def main() -> None:
         pictures = {"true pictures": as_pictures(true_pictures([trial.creature for trial in trials]))}
         for name, unet in unets.items():
             chain.renderer.unet = unet
-            pictures[f"{name} IP-LoRA"] = chain.draw(tokens, [trial.caption for trial in trials], lab.seed)
+            pictures[f"{name} IP-LoRA"] = chain.render(tokens, [trial.caption for trial in trials], lab.seed)
         for name, drawn in pictures.items():
             found = shares(lab, drawn, trials)
             print(f"{group + ', ' + name:<32}{found.scene:>16.1%}{found.kept:>12.1%}{found.whole:>8.1%}")
@@ -94,7 +94,7 @@ def draw_examples(lab: suite.Laboratory, unets: dict[str, torch.nn.Module], seed
         for name, unet in unets.items():
             lab.chain.renderer.unet = unet
             same = tokens[number:number + 1].expand(len(scenes), -1, -1)
-            drawn = lab.chain.draw(same, [scene_caption(scene) for scene in scenes], lab.seed)
+            drawn = lab.chain.render(same, [scene_caption(scene) for scene in scenes], lab.seed)
             rows[f"{name} IP-LoRA{' ' * number}"] = to_pil(drawn.permute(0, 2, 3, 1))
     return sheet(rows, scenes)
 

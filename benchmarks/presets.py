@@ -97,7 +97,7 @@ def seconds_a_step(cache: Path, folder: Path, recipe: PriorRecipe) -> float:
 def pictures_of(lab: suite.Laboratory, trials: list[Trial]) -> Tensor:
     """What the prior of the chain completes the parts to, `[N, 3, 128, 128]`."""
     tokens = lab.sample(lab.conditions(trials), SAMPLING)
-    return lab.chain.draw(tokens, [trial.caption for trial in trials], lab.seed)
+    return lab.chain.render(tokens, [trial.caption for trial in trials], lab.seed)
 
 
 def draw_shown(lab: suite.Laboratory, trials: list[Trial]) -> list[Image.Image]:

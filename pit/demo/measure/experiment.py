@@ -130,7 +130,7 @@ def measure_kept(lab: Laboratory, plan: Plan, findings: Findings, name: str) -> 
     for parts in PART_COUNTS:
         trials = draw_trials(lab.seed, plan.trials, parts, coherence)
         tokens = lab.sample(lab.conditions(trials), RECOMMENDED)
-        readings[parts] = lab.draw(tokens, [trial.caption for trial in trials])
+        readings[parts] = lab.render(tokens, [trial.caption for trial in trials])
         key = f"kept_{parts}_{name}"
         findings.measures[key], findings.floors[key] = kept_and_floor(readings[parts], trials)
     findings.distances[name] = distances(lab, joined(list(readings.values())), ceiling, coherence)
@@ -161,7 +161,7 @@ def compare_methods(lab: Laboratory, plan: Plan, findings: Findings, parts: int,
     ours = kept(prior, targets) * is_whole(prior)
     findings.comparisons.append(compared("prior, recommended", parts, prior, targets, None))
     for name, method in rivals(plan.known).items():
-        reading = lab.draw(method(lab, trials), captions)
+        reading = lab.render(method(lab, trials), captions)
         findings.comparisons.append(compared(name, parts, reading, targets, ours))
 
 

@@ -78,9 +78,9 @@ class Laboratory:
             solver=sampling.solver,
         )
 
-    def draw(self, tokens: Tensor, captions: list[str], weight: float = 1.0) -> Reading:
+    def render(self, tokens: Tensor, captions: list[str], weight: float = 1.0) -> Reading:
         """Render tokens `[N, T, D]`, and read the pictures."""
-        pictures = self.chain.draw(tokens, captions, self.seed, weight=weight, on_batch=self.on_pictures)
+        pictures = self.chain.render(tokens, captions, self.seed, weight=weight, on_batch=self.on_pictures)
         return self.reader.read(pictures)
 
 
@@ -116,14 +116,14 @@ def ceilings(lab: Laboratory, creatures: list[Creature]) -> tuple[dict[str, Esti
     targets = torch.stack([targets_of(creature) for creature in creatures])
     pictures = true_pictures(creatures)
     tokens = lab.chain.encode([whole_view(creature) for creature in creatures])
-    drawn = lab.draw(tokens, [scene_caption(creature.scene) for creature in creatures])
+    rendered = lab.render(tokens, [scene_caption(creature.scene) for creature in creatures])
     # Saved reports use these names, although the first is drawn and the last is rendered.
     readings = {
         "rendered": lab.read(pictures),
         "autoencoder": lab.reader.read(lab.chain.reconstruct(pictures)),
-        "drawn": drawn,
+        "drawn": rendered,
     }
-    return {name: mean(kept(reading, targets)) for name, reading in readings.items()}, drawn
+    return {name: mean(kept(reading, targets)) for name, reading in readings.items()}, rendered
 
 
 def kept_and_floor(reading: Reading, trials: list[Trial]) -> tuple[Estimate, Estimate]:
@@ -142,10 +142,10 @@ def diversity(lab: Laboratory, sets: int, sampling: Sampling) -> Estimate:
     ours, theirs = [], []
     for number, trial in enumerate(trials):
         tokens = lab.sample(lab.conditions([trial]).expand(DIVERSE_SEEDS, -1, -1), sampling)
-        reading = lab.draw(tokens, [trial.caption] * DIVERSE_SEEDS)
+        reading = lab.render(tokens, [trial.caption] * DIVERSE_SEEDS)
         rng = random.Random(f"diverse/{lab.seed}/{number}")
-        drawn, free = open_entropies(reading, trial.targets, rng)
-        ours.append(drawn)
+        rendered, free = open_entropies(reading, trial.targets, rng)
+        ours.append(rendered)
         theirs.append(free)
     return ratio(torch.stack(ours), torch.stack(theirs))
 
@@ -154,24 +154,24 @@ def scenes_as_asked(
     lab: Laboratory, trials: list[Trial], tokens: Tensor, weight: float
 ) -> tuple[Estimate, Estimate]:
     """At an adapter weight: the share of pictures with the scene asked for, and of attributes kept."""
-    reading = lab.draw(tokens, [trial.caption for trial in trials], weight)
+    reading = lab.render(tokens, [trial.caption for trial in trials], weight)
     asked = torch.tensor([SCENES.index(trial.creature.scene) for trial in trials])
     return share(reading.scenes == asked), mean(kept(reading, all_targets(trials)))
 
 
-def distances(lab: Laboratory, drawn: Reading, ceiling: Reading, coherence: float) -> dict[str, float]:
+def distances(lab: Laboratory, rendered: Reading, ceiling: Reading, coherence: float) -> dict[str, float]:
     """How far rendered creatures, and those rendered from true tokens, are from drawings of other creatures.
 
     Measured on the reader's features.
     """
     # A Fréchet distance between finite samples is never zero: it needs one of two sets of drawings beside it.
-    count = len(drawn.features)
+    count = len(rendered.features)
     others = draw_trials(lab.seed, 2 * count, 1, coherence, purpose="distances")
     first, second = lab.true_reading([trial.creature for trial in others]).features.split(count)
     return {
-        "frechet": frechet_distance(drawn.features, first),
+        "frechet": frechet_distance(rendered.features, first),
         "frechet of renders": frechet_distance(second, first),
-        "kernel": kernel_distance(drawn.features, first),
+        "kernel": kernel_distance(rendered.features, first),
         "kernel of the ceiling": kernel_distance(ceiling.features, first),
     }
 

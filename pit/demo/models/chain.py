@@ -89,7 +89,7 @@ class CreatureChain:
         )
 
     @torch.no_grad()
-    def draw(
+    def render(
         self, tokens: Tensor, captions: list[str], seed: int, *, weight: float = 1.0, steps: int = 25,
         guidance_scale: float = 2.0, batch: int = 16, on_batch: Callable[[int], None] = lambda count: None,
     ) -> Tensor:
