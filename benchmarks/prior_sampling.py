@@ -115,7 +115,7 @@ def new_task(layers: int, batch: int, device: torch.device) -> Task:
 
 def measure(task: Task, repeats: int) -> list[float]:
     """The median seconds of each sampler; they take turns, after one run each to warm up."""
-    # In turns, so that a slower moment of the machine does not fall on one of them alone.
+    # In turns, so that a slow moment of the machine does not hit only one of them.
     times = [[task.time(sampler) for sampler in SAMPLERS] for _ in range(1 + repeats)]
     return [statistics.median(column) for column in zip(*times[1:], strict=True)]
 

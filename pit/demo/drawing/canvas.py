@@ -51,7 +51,7 @@ def tube(spine: Points, widths: Sequence[float]) -> np.ndarray:
     """The outline of a tube along a spine `[N, 2]`, `[2 N, 2]`; `widths` holds N half widths."""
     spine, widths = np.asarray(spine, float), np.asarray(widths, float)[:, None]
     tangent = np.gradient(spine, axis=0)
-    # Where the spine stands still there is no direction to divide by.
+    # Repeated points of a spine have no direction, and must not lead to a division by zero.
     tangent /= np.linalg.norm(tangent, axis=1, keepdims=True) + 1e-9
     normal = np.stack([-tangent[:, 1], tangent[:, 0]], 1)
     return np.concatenate([spine + normal * widths, (spine - normal * widths)[::-1]])
@@ -93,6 +93,7 @@ class Canvas:
         if fill is not None:
             self.pen.polygon(path, fill=fill)
         if line is not None:
+            # In small pictures lines must not vanish.
             thick = max(1, round(width * self.scale))
             # Pillow rounds only the inner joints of a line: with one more segment the closing corner is one.
             self.pen.line(path + path[:2], fill=line, width=thick, joint="curve")

@@ -176,6 +176,7 @@ def labels(creature: Creature, part: str | None = None) -> list[int]:
 
     -100 is the target that PyTorch's cross-entropy ignores.
     """
+    # The pattern belongs to the body, though it is a style of its own.
     visible = set(STYLES) if part is None else {"body", "pattern"} if part == "body" else {part}
     result = []
     for name, options in ATTRIBUTES.items():
@@ -200,7 +201,7 @@ def caption(creature: Creature, rng: random.Random) -> str:
 
     One in three says just "a creature"; the others name the body and one to four parts in random order.
     """
-    # The plain caption is what the measures ask with: there the tokens alone say what the creature is like.
+    # The plain caption is the one that the measures use: then only the tokens tell what the creature is like.
     if rng.random() < 1 / 3:
         return f"a creature{ALL_SCENE_WORDS[creature.scene]}"
     parts = [part_words(creature, part) for part in creature.parts if part != "body"]

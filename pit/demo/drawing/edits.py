@@ -55,5 +55,6 @@ def both_classes(name: str, count: int, seed: int) -> tuple[list[Creature], list
     Raises:
         KeyError: there is no edit of this name.
     """
+    # One generator for both, so that the second class does not repeat the creatures of the first.
     edit, rng = EDITS[name], random.Random(f"edit/{name}/{seed}")
     return creatures_of(edit, edit.before, count, rng), creatures_of(edit, edit.after, count, rng)

@@ -26,6 +26,7 @@ def with_a_part_twice(creature: Creature, rng: random.Random) -> Image.Image:
     picture = draw_creature(creature, PICTURE_SIZE)
     # Not the body: a second one would hide all the rest.
     extra = draw_shape(creature, PICTURE_SIZE, 2, only=rng.choice(COMPULSORY[1:]))
+    # Far enough up or down that the second one does not cover the first.
     shift = (rng.randint(-30, 30), rng.choice((-1, 1)) * rng.randint(16, 32))
     picture.paste(extra, shift, extra)
     return picture
@@ -37,6 +38,7 @@ def two_creatures(creature: Creature, rng: random.Random) -> Image.Image:
     other = creature if rng.random() < 0.5 else sample_creature(rng, 0.0)
     size = rng.randint(PICTURE_SIZE // 2, PICTURE_SIZE * 7 // 8)
     shape = draw_shape(other, size, 2)
+    # A third of it lies outside of the picture, so that the first one stays visible.
     left = rng.choice((-size // 3, PICTURE_SIZE - size * 2 // 3))
     picture.paste(shape, (left, rng.randint(-20, 50)), shape)
     return picture
@@ -61,6 +63,7 @@ def dissolved(creature: Creature, rng: random.Random) -> Image.Image:
     other = sample_creature(rng, 0.0, scene=creature.scene)
     empty = rng.random() < 0.3
     rest = draw_scene(creature.scene, PICTURE_SIZE) if empty else draw_creature(other, PICTURE_SIZE)
+    # Close enough to half and half that neither picture dominates.
     return Image.blend(picture, rest, rng.uniform(0.35, 0.65))
 
 

@@ -71,7 +71,7 @@ def paint_tail(figure: Figure) -> None:
         spiral_y = root_y - (5 + radius * np.sin(angle + 2.2)) * grow
         # Without its first points, which lie above the root, the spiral continues the line from the body.
         spine = np.concatenate([at((0, 4)), np.stack([spiral_x, spiral_y], 1)[4:]])
-        # A stroke has no outline: a wider one in the color of the line lies below it.
+        # A stroke has no outline, so a wider one in the color of the line goes below it.
         canvas.stroke(spine, line, 7.4)
         canvas.stroke(spine, color, 4)
     elif style == "flame":

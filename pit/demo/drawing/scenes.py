@@ -49,6 +49,7 @@ HORIZON = 85  # what has its middle below it belongs to the ground
 def draw_scene(name: str, pixels: int) -> Image.Image:
     """The empty scene (RGB). The picture is shared: copy it before drawing on it."""
     above, below = MIXED_SCENES.get(name, (name, name))
+    # Four times as large, because Pillow draws ellipses with jagged edges.
     size = pixels * 4
     canvas = Image.new("RGB", (size, size), WHITE)
     if above in SCENE_SKY:

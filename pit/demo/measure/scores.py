@@ -19,7 +19,7 @@ STYLE_OF = [NAMES.index(name.removesuffix("_color")) for name in NAMES]
 def targets_of(creature: Creature, parts: list[str] | None = None) -> Tensor:
     """The attributes that the parts (default: the whole creature) show, int64 `[A]`; -100 = not shown."""
     shown = [labels(creature)] if parts is None else [labels(creature, part) for part in parts]
-    # -100 lies below every index, so the largest is what any of the parts shows.
+    # -100 is below every index, so the maximum is what any of the parts shows.
     return torch.tensor(shown).amax(dim=0)
 
 

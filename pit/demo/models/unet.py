@@ -34,7 +34,7 @@ def build_unet() -> UNet2DConditionModel:
         norm_num_groups=32,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        # diffusers wants a depth of at least 1, also where a block has no attention.
+        # diffusers requires a depth of at least 1, even for blocks without attention.
         transformer_layers_per_block=tuple(max(1, depth) for depth in UNET_DEPTHS),
         # Despite its name, diffusers takes this for the number of heads.
         attention_head_dim=tuple(width // UNET_HEAD_DIM for width in UNET_CHANNELS),

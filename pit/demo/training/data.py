@@ -89,6 +89,7 @@ def open_dataset(
             f"Expected a data set of {wanted} in {folder}, got one of {state}. Use another folder, or delete "
             "this one."
         )
+    # "w+" would empty the arrays of an earlier run.
     mode = "r+" if state["done"] else "w+"
     arrays = {
         name: np.lib.format.open_memmap(folder / f"{name}.npy", mode, dtype, (count, *shape))
@@ -98,6 +99,7 @@ def open_dataset(
     sizes = [min(CHUNK, count - start) for start in starts]
     with ProcessPoolExecutor(workers) as pool:
         chunks = pool.map(draw_chunk, [seed] * len(starts), starts, sizes)
+        # The chunks come in order, so everything before `done` is complete.
         for start, rows in zip(starts, chunks, strict=True):
             for name, values in rows.items():
                 arrays[name][start:start + len(values)] = values

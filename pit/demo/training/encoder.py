@@ -76,6 +76,7 @@ def attribute_loss(logits: Tensor, targets: Tensor) -> Tensor:
         functional.cross_entropy(part, targets[:, index], reduction="sum")
         for index, part in enumerate(logits.float().split(CLASSES, dim=1))
     ]
+    # Every visible attribute counts the same, whether a part shows it or a whole creature.
     return sum(losses) / (targets != -100).sum().clamp(min=1)
 
 
@@ -121,7 +122,7 @@ def train_encoder(run: Run, data: dict[str, np.ndarray]) -> TaughtEncoder:
             # A direct way to the trunk: it learns within 150 steps, and the resampler follows.
             loss = loss + 0.5 * attribute_loss(model.reading.from_trunk(features), targets)
             loss = loss + 0.3 * functional.cross_entropy(model.reading.kind(noisy).float(), kinds)
-            # Of whole creatures alone: these are what the prior draws.
+            # Only for whole creatures, which are what the prior samples.
             loss = loss + 0.2 * spread_loss(tokens[:STAGE.batch])
             if step % 3 == 0:  # not at every step: the preview has more weights than the other heads together
                 loss = loss + 2 * preview_loss(model.reading.preview, noisy, pixels)

@@ -24,6 +24,7 @@ def train_reader(run: Run, data: dict[str, np.ndarray]) -> CreatureReader:
     """Train the reader on complete creatures, and to tell them from flawed ones."""
     torch.manual_seed(run.seed)
     model = CreatureReader().to(run.device)
+    # The labels of the data set leave out the scenes, but these follow from seed and number.
     creatures = range(len(data["labels"]))
     scenes = torch.tensor([SCENES.index(training_creature(run.seed, index).scene) for index in creatures])
 
@@ -33,7 +34,7 @@ def train_reader(run: Run, data: dict[str, np.ndarray]) -> CreatureReader:
         flawed = flawed_pictures(random.Random(f"{run.seed}/{step}/flawed"))
         pictures = worn(torch.cat([whole, flawed]), generator).to(run.device)
         targets = torch.from_numpy(data["labels"][rows.numpy()].astype(np.int64)).to(run.device)
-        # Attributes and scenes are learned from complete creatures alone: flawed ones may lack them.
+        # Attributes and scenes are learned only from complete creatures, because flawed ones may lack them.
         is_whole = (torch.arange(len(pictures)) < STAGE.batch).float().to(run.device)
         with run.autocast():
             features = model.features(pictures)

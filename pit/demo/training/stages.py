@@ -161,5 +161,6 @@ def cached(run: Run, name: str, stage: str, make: Callable[[nn.Module], Tensor])
     path, source = result_path(run, name), result_path(run, stage)
     if is_older(path, source):
         with run.autocast():
+            # fp16 halves the file; its rounding is far below the noise that trainings add.
             save_tensors({name: make(finished(run, stage)).half()}, path)
     return torch.load(path, map_location="cpu", weights_only=True)[name].float()

@@ -45,6 +45,7 @@ def train_unet(run: Run, data: RendererData) -> Renderer:
     model = Renderer().to(run.device)
     schedule = noise_schedule(PREDICTION)
     density = timestep_density(schedule)
+    # The data set holds no creatures, which captions are made from; but they follow from seed and number.
     creatures = [training_creature(run.seed, index) for index in range(len(data.tokens))]
 
     def loss_at(step: int, generator: torch.Generator) -> Tensor:
