@@ -17,7 +17,7 @@ from ..prior import IPPrior
 from ..prior_files import PriorConfig, save_prior
 from .batches import PriorBatch, draw_batch, split_concepts
 from .cache import TokenCache
-from .low_rank import merged
+from .low_rank import add_low_rank, merged
 from .recipes import PriorRecipe
 from .validation import batch_loss, validate, validation_set
 
