@@ -224,7 +224,7 @@ def only_tokens(direction: Direction, numbers: Iterable[int]) -> Direction:
     # One by one: a range that a user types may be endlessly long, and ends at the first number too high.
     for number in numbers:
         if not 1 <= number <= count:
-            raise ValueError(f"Expected tokens from 1 to {count}, as many as the direction has, got {number}.")
+            raise ValueError(f"Expected tokens from 1 to {count}, as in the direction, got {number}.")
         mask[number - 1] = 1
     return replace(direction, values=direction.values * mask)
 
