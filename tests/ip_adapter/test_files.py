@@ -108,16 +108,17 @@ INFINITE = torch.full((8, 48), float("inf"))
 
 
 @pytest.mark.parametrize("state, messages", [
-    (renumbered(1, 3, 7), ["attention layers 1, 3, 7, expected 1, 3, 5"]),
-    (renumbered(0, 2, 4), ["attention layers 0, 2, 4, expected 1, 3, 5"]),
-    (renumbered(3, 5, 7), ["attention layers 3, 5, 7, expected 1, 3, 5"]),
+    (renumbered(1, 3, 7), ["expected weights for the attention layers 1, 3, 5", "got layers 1, 3, 7"]),
+    (renumbered(0, 2, 4), ["got layers 0, 2, 4"]),
+    (renumbered(3, 5, 7), ["got layers 3, 5, 7"]),
     (changed(ip_adapter__3__to_v_ip__weight=None), ["1 missing: ip_adapter.3.to_v_ip.weight"]),
     (changed(ip_adapter__3__to_v_ip__bias=torch.ones(12)), ["1 unknown: ip_adapter.3.to_v_ip.bias"]),
     (changed(image_proj__pos_emb__weight=torch.ones(4, 4)), ["1 unknown: image_proj.pos_emb.weight"]),
     (changed(epoch=torch.ones(1)), ["1 unknown: epoch"]),
     (changed(image_proj__proj_in__weight=None), ["has no image_proj.proj_in.weight"]),
     (changed(image_proj__norm_out__bias=None), ["1 missing: image_proj.norm_out.bias"]),
-    (changed(image_proj__latents=torch.ones(16, 32)), ["image_proj.latents has shape [16, 32]"]),
+    (changed(image_proj__latents=torch.ones(16, 32)),
+     ["image_proj.latents of the shape [1, tokens, width], got [16, 32]"]),
     (changed(ip_adapter__5__to_k_ip__weight=torch.ones(12, 40)),
      ["ip_adapter.5.to_k_ip.weight has shape [12, 40], expected [12, 48]"]),
     (changed(ip_adapter__5__to_v_ip__weight=torch.ones(10, 48)),
@@ -134,8 +135,8 @@ def test_an_adapter_that_is_not_whole_is_refused_by_key(tmp_path, state, message
 
 
 @pytest.mark.parametrize("dim_head, message", [
-    (None, "has 32 rows, which cannot be split into heads of 64"),
-    ("7", "has 32 rows, which cannot be split into heads of 7"),
+    (None, "to split into heads of 64 rows, got 32 rows"),
+    ("7", "to split into heads of 7 rows, got 32 rows"),
     ("0", "resampler_dim_head in its metadata is '0'"),
     ("wide", "resampler_dim_head in its metadata is 'wide'"),
 ])

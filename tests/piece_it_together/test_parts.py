@@ -84,7 +84,7 @@ def test_impossible_scales_are_refused(scale):
 
 
 def test_unknown_placements_are_refused():
-    with pytest.raises(ValueError, match='found "left"'):
+    with pytest.raises(ValueError, match='got "left"'):
         place_part(blob(), placement="left", rng=random.Random(0))
 
 
@@ -98,7 +98,7 @@ def test_reference_grid_fills_row_by_row():
 
 @pytest.mark.parametrize("count", [0, 5])
 def test_reference_grid_holds_one_to_four(count):
-    with pytest.raises(ValueError, match=f"one to four reference pictures, found {count}"):
+    with pytest.raises(ValueError, match=f"one to four reference pictures, got {count}"):
         reference_grid([blob()] * count)
 
 
@@ -116,7 +116,7 @@ def test_soft_masks_fade_to_white():
 
 
 def test_cut_out_refuses_other_sizes_and_empty_masks():
-    with pytest.raises(ValueError, match="size 200x200, found 100x50"):
+    with pytest.raises(ValueError, match="size 200x200, got 100x50"):
         cut_out_part(blob(), Image.new("L", (100, 50), 255))
     with pytest.raises(ValueError, match="empty"):
         cut_out_part(blob(), Image.new("L", (200, 200)))
@@ -174,5 +174,5 @@ def test_sketches_come_with_their_probability():
 def test_no_parts_and_homeless_references_are_refused():
     with pytest.raises(ValueError, match="at least one part"):
         encode([])
-    with pytest.raises(ValueError, match="2 reference pictures, but this layout has no reference slot"):
+    with pytest.raises(ValueError, match="no reference pictures in a layout without a reference slot, got 2"):
         encode([blob()], reference=[blob()] * 2)

@@ -198,7 +198,7 @@ def test_half_precision_follows_float32(prior):
 
 @pytest.mark.parametrize("hidden, heads", [(64, 5), (64, 64), (30, 2)])
 def test_heads_that_cannot_share_the_width_are_refused(hidden, heads):
-    with pytest.raises(ValueError, match=f"hidden_dim {hidden} cannot be split into {heads} heads of even"):
+    with pytest.raises(ValueError, match=f"splits into {heads} heads of even width, got {hidden}"):
         IPPrior(48, hidden, 1, heads, device="meta")
 
 

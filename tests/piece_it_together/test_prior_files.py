@@ -79,29 +79,29 @@ def test_the_head_count_comes_from_the_first_that_tells_it(tmp_path, explicit, c
 @pytest.mark.parametrize("heads", [0, -1, 5, 64])
 def test_a_head_count_that_does_not_fit_is_refused(tmp_path, heads):
     path = write_prior(tmp_path)
-    message = f"64 wide and cannot be split into {heads} heads"
+    message = f"splits into {heads} heads of even width, got a width of 64"
     assert_refused(read_prior, path, message, "Give the right num_heads", num_heads=heads)
 
 
 def test_an_untold_head_count_that_does_not_fit_asks_for_the_right_one(tmp_path):
     path = write_prior(tmp_path, IPPrior(8, 48, 1, 4).state_dict())
-    assert_refused(read_prior, path, "split into 32 heads", "Give the right num_heads")
+    assert_refused(read_prior, path, "splits into 32 heads", "Give the right num_heads")
     assert read_prior(path, 4)[0].num_heads == 4
 
 
 @pytest.mark.parametrize("cfg, message", [
-    ("num_attention_heads: [4", "cfg.yaml cannot be read"),
-    ("a: !!python/object/apply:os.system ['true']", "cfg.yaml cannot be read"),
-    ("when: 2025-99-99", "cfg.yaml cannot be read"),
-    ("[" * 5000, "cfg.yaml cannot be read"),
-    ("", "cfg.yaml holds a NoneType"),
-    ("just words", "cfg.yaml holds a str"),
-    ("num_attention_heads: four", "cfg.yaml: num_attention_heads is 'four', expected int"),
-    ("num_attention_heads: true", "cfg.yaml: num_attention_heads is True, expected int"),
-    ("use_ref: 1", "cfg.yaml: use_ref is 1, expected bool"),
-    ("num_attention_heads: 0", "cannot be split into 0 heads"),
-    ("num_layers: 8", "has a num_layers of 2, but the cfg.yaml beside it says 8"),
-    ("hidden_dim: 2048", "has a hidden_dim of 64, but the cfg.yaml beside it says 2048"),
+    ("num_attention_heads: [4", "cfg.yaml: expected readable YAML, got an error"),
+    ("a: !!python/object/apply:os.system ['true']", "cfg.yaml: expected readable YAML, got an error"),
+    ("when: 2025-99-99", "cfg.yaml: expected readable YAML, got an error"),
+    ("[" * 5000, "cfg.yaml: expected readable YAML, got an error"),
+    ("", "expected lines of the form `name: value`, got a NoneType"),
+    ("just words", "expected lines of the form `name: value`, got a str"),
+    ("num_attention_heads: four", "cfg.yaml: expected num_attention_heads to be int, got 'four'"),
+    ("num_attention_heads: true", "cfg.yaml: expected num_attention_heads to be int, got True"),
+    ("use_ref: 1", "cfg.yaml: expected use_ref to be bool, got 1"),
+    ("num_attention_heads: 0", "splits into 0 heads"),
+    ("num_layers: 8", "expected a num_layers of 8, as the cfg.yaml beside it says, got 2"),
+    ("hidden_dim: 2048", "expected a hidden_dim of 2048, as the cfg.yaml beside it says, got 64"),
 ])
 def test_a_cfg_yaml_that_is_damaged_or_of_another_prior_is_an_error(tmp_path, cfg, message):
     assert_refused(read_prior, write_prior(tmp_path, cfg=cfg), message)
@@ -110,7 +110,7 @@ def test_a_cfg_yaml_that_is_damaged_or_of_another_prior_is_an_error(tmp_path, cf
 def test_a_cfg_yaml_in_another_encoding_is_an_error(tmp_path):
     path = write_prior(tmp_path)
     (tmp_path / "cfg.yaml").write_bytes("output_dir: \xfc".encode("latin-1"))
-    assert_refused(read_prior, path, "cfg.yaml cannot be read")
+    assert_refused(read_prior, path, "cfg.yaml: expected readable YAML, got an error")
 
 
 def test_a_head_count_in_the_metadata_that_is_no_number_is_an_error(tmp_path):
@@ -213,14 +213,14 @@ FOREIGN = [
     (keys_of(*below("pit_tiny_clip", "clip.")), "is a CLIP vision encoder", "models/clip_vision"),
     (keys_of("text_model.encoder.layers.0.mlp.fc1.weight"), "is a text encoder", "models/text_encoders"),
     (keys_of("encoder.block.0.layer.0.SelfAttention.q.weight"), "is a text encoder", "models/text_encoders"),
-    ({"tensor": torch.ones(16, 2048)}, "an edit direction (one tensor, [16, 2048])", "models/ip_directions"),
+    ({"tensor": torch.ones(16, 2048)}, "is an edit direction", "models/ip_directions"),
     ({"tensor": torch.ones(257, 1280)}, "is an edit direction", "models/ip_directions"),
     (keys_of("image_proj.proj.weight", "image_proj.norm.weight", "ip_adapter.1.to_k_ip.weight"),
-     "is a basic IP-Adapter: 4 tokens from a linear projection", "The -plus file is wanted"),
+     "is a basic IP-Adapter: 4 tokens from a linear projection", "Use the -plus file"),
     (keys_of("image_proj.proj.0.weight", "image_proj.proj.2.weight", "ip_adapter.1.to_k_ip.weight"),
-     "with a two-layer projection", "The -plus file is wanted"),
+     "with a two-layer projection", "Use the -plus file"),
     (keys_of("image_proj.proj.0.weight", "ip_adapter.0.to_q_lora.down.weight", "ip_adapter.1.to_k_ip.weight"),
-     "is a FaceID IP-Adapter", "The -plus file is wanted"),
+     "is a FaceID IP-Adapter", "Use the -plus file"),
     (keys_of("a", "b", "c", "d", "e", "f"), "of another kind, with a, b, c, d and 2 more", "published file"),
 ]
 

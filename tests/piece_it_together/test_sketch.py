@@ -157,5 +157,5 @@ def test_every_curve_can_be_dropped(picture):
 
 
 def test_no_curves_are_refused(picture):
-    with pytest.raises(ValueError, match="at least one curve for a sketch, found 0"):
+    with pytest.raises(ValueError, match="at least one curve for a sketch, got 0"):
         sketch(picture, 0)

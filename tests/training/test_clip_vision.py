@@ -144,7 +144,7 @@ def test_folders_without_config_or_weights_are_named(tmp_path):
 
 def test_an_adapter_for_another_encoder_is_refused(files, tmp_path):
     save_adapter(tmp_path / "wide.safetensors", Resampler(**SIZES["res"] | {"embedding_dim": 48}))
-    with pytest.raises(WeightFileError, match="wide.safetensors reads image features of width 48.*gives 40"):
+    with pytest.raises(WeightFileError, match="wide.safetensors: expected .* of width 48, got width 40"):
         load_encoder(files / "folder", tmp_path / "wide.safetensors")
 
 
