@@ -1,10 +1,11 @@
-from pathlib import Path
+"""Pictures as the published processor sees them, and on their way between Pillow and tensors."""
+
+import re
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 
 from pit.images import (
     clip_pixel_values,
@@ -15,13 +16,7 @@ from pit.images import (
     to_tensor,
     white_image,
 )
-
-GOLDEN = Path("tests/golden")
-
-
-@pytest.fixture(scope="module")
-def golden_pixels() -> dict[str, torch.Tensor]:
-    return load_file(GOLDEN / "pit_clip_pixel_values.safetensors")
+from tests.golden import assert_equal
 
 
 def noise_image(width: int, height: int, channels: int = 3) -> Image.Image:
@@ -29,18 +24,19 @@ def noise_image(width: int, height: int, channels: int = 3) -> Image.Image:
     return Image.fromarray(pixels if channels > 1 else pixels[..., 0])
 
 
-@pytest.mark.parametrize("name", ["exact", "noise_small", "rgba_odd", "smooth_tall", "wide_strip"])
-def test_pixel_values_equal_the_published_processor(golden_pixels, name):
-    pixels = clip_pixel_values([Image.open(GOLDEN / "pit_clip_images" / f"{name}.png")])[0]
-    torch.testing.assert_close(pixels, golden_pixels[name], rtol=0, atol=0)
+@pytest.mark.golden_keys("pit_clip_pixel_values", r"(?!.*_first_pixel).+")
+def test_pixel_values_equal_the_published_processor(golden, key):
+    (path,) = (path for path in golden.path("pit_clip_images").iterdir() if path.stem == key)
+    published = golden.tensors("pit_clip_pixel_values")[key]
+    assert_equal(clip_pixel_values([Image.open(path)], size=published.shape[-1])[0], published)
 
 
-@pytest.mark.parametrize(
-    "name, size, colour", [("white256_first_pixel", 256, "white"), ("black128_first_pixel", 128, "black")]
-)
-def test_pixel_values_of_flat_pictures(golden_pixels, name, size, colour):
-    pixels = clip_pixel_values([Image.new("RGB", (size, size), colour)])[0]
-    assert torch.equal(pixels, golden_pixels[name][:, None, None].expand(3, 224, 224))
+@pytest.mark.golden_keys("pit_clip_pixel_values", r".+_first_pixel")
+def test_pixel_values_of_flat_pictures(golden, key):
+    colour, side = re.fullmatch(r"([a-z]+)(\d+)_first_pixel", key).groups()
+    pixels = clip_pixel_values([Image.new("RGB", (int(side), int(side)), colour)])[0]
+    published = golden.tensors("pit_clip_pixel_values")[key]
+    assert_equal(pixels, published[:, None, None].expand_as(pixels))
 
 
 def test_pixel_values_batch_pictures_of_any_size_in_order():

@@ -1,4 +1,4 @@
-"""TODO"""
+"""Weight files of every format: read, written, and refused when damaged, hostile or of another kind."""
 
 import io
 import os
@@ -17,9 +17,9 @@ from torch.torch_version import TorchVersion
 from pit.files import weights
 from pit.files.weights import WeightFileError, read_state, write_state
 from pit.piece_it_together.prior_files import read_prior
-from tests.golden import below
+from tests.piece_it_together.random_prior import random_prior
 
-PRIOR = below("pit_tiny_state", "prior.")
+PRIOR = random_prior().state_dict()
 
 
 def same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:

@@ -1,4 +1,4 @@
-"""TODO"""
+"""IP-Adapter files of every published layout load, are refused by key when damaged, and are converted."""
 
 from pathlib import Path
 
@@ -14,11 +14,15 @@ from pit.ip_adapter.attention import IPAdapterPlus
 from pit.ip_adapter.files import load_ip_adapter, read_ip_adapter, save_ip_adapter
 from pit.ip_adapter.resampler import Resampler
 from pit.piece_it_together.prior_files import load_prior, read_prior
-from tests.golden import assert_equal, below, facts, tensors
+from tests.golden import assert_equal
+from tests.piece_it_together.random_prior import random_prior
 from tests.refusal import assert_refused
 
-PRIOR = below("pit_tiny_state", "prior.")
-PROJECTION = below("pit_tiny_state", "image_proj.")
+PRIOR = random_prior().state_dict()
+SIZES = {
+    "dim": 32, "depth": 2, "dim_head": 8, "heads": 4, "num_queries": 16, "embedding_dim": 40,
+    "output_dim": 48, "ff_mult": 4,
+}
 INNER_DIMS = [8, 12, 12]
 
 
@@ -28,6 +32,15 @@ def pairs(inner_dims: list[int] = INNER_DIMS, token_dim: int = 48) -> dict[str, 
         f"{2 * layer + 1}.to_{kind}_ip.weight": torch.randn(dim, token_dim, generator=generator)
         for layer, dim in enumerate(inner_dims) for kind in "kv"
     }
+
+
+def random_resampler(**sizes: int) -> Resampler:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Resampler(**sizes).requires_grad_(False)
+
+
+PROJECTION = random_resampler(**SIZES).state_dict()
 
 
 def flat_adapter() -> dict[str, Tensor]:
@@ -41,24 +54,35 @@ def write_adapter(folder: Path, state: dict[str, Tensor], dim_head: str | None =
     return path
 
 
-def assert_is_the_golden_adapter(adapter: IPAdapterPlus) -> None:
-    io = tensors("pit_tiny_io")
+def assert_is_the_adapter(adapter: IPAdapterPlus) -> None:
+    features = torch.randn(2, 17, 40, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        assert_equal(adapter.resampler(io["resampler.features"]), io["resampler.tokens"])
+        assert_equal(adapter.resampler(features), random_resampler(**SIZES)(features))
     for name, value in pairs().items():
         layer, kind = int(name.partition(".")[0]) // 2, name.split(".")[1].removesuffix("_ip")
         assert torch.equal(getattr(adapter.cross_attention[layer], kind).weight, value)
     assert adapter.cross_attention.inner_dims == INNER_DIMS and not adapter.training
 
 
+@torch.no_grad()
+def test_a_file_gives_the_published_tokens(golden, tmp_path):
+    sizes, io = golden.facts("pit_tiny_config")["res"], golden.below("pit_tiny_io", "resampler.")
+    projection = golden.below("pit_tiny_state", "image_proj.")
+    state = {f"image_proj.{key}": value for key, value in projection.items()}
+    state |= {f"ip_adapter.{key}": value for key, value in pairs(token_dim=sizes["output_dim"]).items()}
+    path = write_adapter(tmp_path, state, str(sizes["dim_head"]))
+    assert sizes.items() <= read_ip_adapter(path).resampler.items()
+    assert_equal(load_ip_adapter(path).resampler(io["features"]), io["tokens"])
+
+
 def test_an_adapter_loads_from_the_flat_layout(tmp_path):
     path = write_adapter(tmp_path, flat_adapter())
     file = read_ip_adapter(path)
-    assert file.resampler == {**facts("pit_tiny_config")["res"]}
+    assert file.resampler == SIZES
     assert (file.token_dim, file.inner_dims) == (48, INNER_DIMS)
     assert file.resampler_state.keys() == PROJECTION.keys()
     assert set(file.cross_attention_state) == {f"{i}.to_{kind}.weight" for i in range(3) for kind in "kv"}
-    assert_is_the_golden_adapter(load_ip_adapter(path))
+    assert_is_the_adapter(load_ip_adapter(path))
 
 
 def test_an_adapter_loads_from_the_nested_layout(tmp_path):
@@ -77,7 +101,7 @@ def test_an_adapter_is_saved_in_the_published_layout(tmp_path):
     state, metadata = read_state(tmp_path / "again.safetensors")
     assert state.keys() == flat_adapter().keys()
     assert metadata == {"format": "pt", "resampler_dim_head": "8", "made_by": "a test"}
-    assert_is_the_golden_adapter(load_ip_adapter(tmp_path / "again.safetensors"))
+    assert_is_the_adapter(load_ip_adapter(tmp_path / "again.safetensors"))
 
 
 def test_priors_and_adapters_are_not_mixed_up(tmp_path):

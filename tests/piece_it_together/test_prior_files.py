@@ -1,4 +1,4 @@
-"""TODO"""
+"""IP-Prior files of every published layout load; those that are damaged or of another kind are named."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +12,11 @@ from pit.files.weights import read_state
 from pit.ip_adapter.files import load_ip_adapter
 from pit.piece_it_together.prior import IPPrior
 from pit.piece_it_together.prior_files import PriorConfig, load_prior, read_prior, save_prior
-from tests.golden import assert_equal, below, facts, tensors
+from tests.golden import assert_equal
+from tests.piece_it_together.random_prior import random_prior
 from tests.refusal import assert_refused
 
-PRIOR = below("pit_tiny_state", "prior.")
+PRIOR = random_prior().state_dict()
 CONFIG = PriorConfig(48, 64, 2, 4, 256)
 CFG_YAML = """
 dataset_path: [a, b]
@@ -37,29 +38,39 @@ def write_prior(folder: Path, state: dict[str, Tensor] = PRIOR, cfg: str | None 
     return folder / "prior.ckpt"
 
 
-def assert_is_the_golden_prior(prior: IPPrior) -> None:
-    io = tensors("pit_tiny_io")
+def assert_is_the_prior(prior: IPPrior) -> None:
+    x, t, parts = torch.ones(1, 16, 48), torch.tensor([0.3]), torch.linspace(-1, 1, 48).expand(1, 32, 48)
     with torch.no_grad():
-        assert_equal(prior(io["dit.x"], io["dit.t_mixed"], io["dit.cond"]), io["dit.out_mixed"])
+        assert_equal(prior(x, t, parts), random_prior()(x, t, parts))
     assert not prior.training
 
 
-def test_a_prior_loads_as_published(tmp_path):
+@torch.no_grad()
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("ending", ["ckpt", "pt", "pth", "bin", "safetensors"])
+def test_a_file_of_every_layout_gives_the_published_velocity(golden, tmp_path, ending, prefix):
+    sizes, io = golden.facts("pit_tiny_config")["dit"], golden.below("pit_tiny_io", "dit.")
+    state = {f"{prefix}{key}": value for key, value in golden.below("pit_tiny_state", "prior.").items()}
+    (save_file if ending == "safetensors" else torch.save)(state, tmp_path / f"prior.{ending}")
+    (tmp_path / "cfg.yaml").write_text(
+        f"num_layers: {sizes['n_layers']}\nhidden_dim: {sizes['hidden_dim']}\n"
+        f"num_attention_heads: {sizes['n_heads']}\n"
+    )
+    prior = load_prior(tmp_path / f"prior.{ending}")
+    assert_equal(prior(io["x"], io["t_mixed"], io["cond"]), io["out_mixed"])
+
+
+def test_a_prior_tells_its_sizes_and_its_use_of_a_reference(tmp_path):
     path = write_prior(tmp_path, cfg=CFG_YAML)
     config, state = read_prior(path)
     assert config == replace(CONFIG, use_ref=True) and state.keys() == PRIOR.keys()
-    assert_is_the_golden_prior(load_prior(path))
-
-
-def test_a_prior_of_several_gpus_loads(tmp_path):
-    path = write_prior(tmp_path, {f"module.{key}": value for key, value in PRIOR.items()}, CFG_YAML)
-    assert_is_the_golden_prior(load_prior(str(path)))
+    assert_is_the_prior(load_prior(str(path)))
 
 
 def test_a_prior_loads_from_safetensors_with_its_head_count(tmp_path):
     save_prior(tmp_path / "prior.safetensors", PRIOR, replace(CONFIG, use_ref=False), {"domain": "creatures"})
     assert read_prior(tmp_path / "prior.safetensors")[0] == replace(CONFIG, use_ref=False)
-    assert_is_the_golden_prior(load_prior(tmp_path / "prior.safetensors"))
+    assert_is_the_prior(load_prior(tmp_path / "prior.safetensors"))
     assert read_state(tmp_path / "prior.safetensors")[1]["domain"] == "creatures"
 
 
@@ -169,7 +180,7 @@ def test_weights_keep_their_type(tmp_path, dtype):
 def test_double_precision_is_narrowed(tmp_path):
     path = write_prior(tmp_path, {key: value.double() for key, value in PRIOR.items()}, CFG_YAML)
     assert {value.dtype for value in read_prior(path)[1].values()} == {torch.float32}
-    assert_is_the_golden_prior(load_prior(path))
+    assert_is_the_prior(load_prior(path))
 
 
 def test_mixed_types_stay_in_the_state_and_run_in_the_module(tmp_path):
@@ -195,9 +206,9 @@ def keys_of(*names: str) -> dict[str, Tensor]:
     return {name: torch.ones(2, 2) for name in names}
 
 
-LORA = keys_of(*facts("ip_lora_full_keys")["keys"])
 FOREIGN = [
-    (LORA, "is a LoRA", "models/loras"),
+    (keys_of("unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q.lora.down.weight"), "is a LoRA",
+     "models/loras"),
     (keys_of("lora_unet_down_blocks_1_attn2_to_q.lora_down.weight"), "is a LoRA", "models/loras"),
     (keys_of("unet.mid_block.attn1.to_q.lora_A.weight"), "is a LoRA", "models/loras"),
     (keys_of("model.diffusion_model.input_blocks.0.0.weight", "first_stage_model.decoder.conv_in.weight",
@@ -210,7 +221,8 @@ FOREIGN = [
     (keys_of("control_model.input_blocks.0.0.weight"), "is a ControlNet", "models/controlnet"),
     (keys_of("encoder.down_blocks.0.resnets.0.conv1.weight", "decoder.conv_in.weight"), "is a VAE",
      "models/vae"),
-    (keys_of(*below("pit_tiny_clip", "clip.")), "is a CLIP vision encoder", "models/clip_vision"),
+    (keys_of("vision_model.embeddings.class_embedding", "vision_model.encoder.layers.0.mlp.fc1.weight",
+             "visual_projection.weight"), "is a CLIP vision encoder", "models/clip_vision"),
     (keys_of("text_model.encoder.layers.0.mlp.fc1.weight"), "is a text encoder", "models/text_encoders"),
     (keys_of("encoder.block.0.layer.0.SelfAttention.q.weight"), "is a text encoder", "models/text_encoders"),
     ({"tensor": torch.ones(16, 2048)}, "is an edit direction", "models/ip_directions"),
@@ -232,6 +244,12 @@ FOREIGN = [
 def test_other_peoples_files_are_named(tmp_path, state, what, advice, load, wanted):
     save_file(state, tmp_path / "file.safetensors")
     assert_refused(load, tmp_path / "file.safetensors", what, f"expected {wanted}.", advice)
+
+
+@pytest.mark.parametrize("load", [load_prior, load_ip_adapter])
+def test_the_published_lora_is_named(golden, tmp_path, load):
+    save_file(keys_of(*golden.facts("ip_lora_full_keys")["keys"]), tmp_path / "file.safetensors")
+    assert_refused(load, tmp_path / "file.safetensors", "is a LoRA", "models/loras")
 
 
 def test_a_direction_as_a_bare_tensor_is_named(tmp_path):

@@ -7,7 +7,6 @@ from PIL import Image
 from pit.files.pictures import PictureError, file_name
 from pit.piece_it_together.training.dataset import read_dataset
 from pit.piece_it_together.training.make_parts import make_parts, part_masks, read_masks, save_concept
-from tests.golden import tensors
 
 SIDE = 256
 
@@ -90,11 +89,10 @@ def test_unfit_masks_and_rules_are_refused():
             part_masks(np.zeros((1, 4, 4), bool), **rules)
 
 
-def test_crops_equal_the_published_ones():
-    golden = tensors("pit_image_ops")
-    mask = golden["maskcrop.mask"].numpy() > 0
-    cut = make_parts(Image.fromarray(golden["sketch.input"].numpy()), mask[None])
-    assert len(cut) == 1 and np.array_equal(np.asarray(cut[0]), golden["maskcrop.result"].numpy())
+def test_a_part_is_what_its_mask_covers_of_the_picture():
+    picture = Image.effect_mandelbrot((SIDE, SIDE), (-2, -1, 1, 1), 40).convert("RGB")
+    (part,) = make_parts(picture, box(50, 60, 70, 40)[None])
+    assert part.tobytes() == picture.crop((50, 60, 120, 100)).tobytes()
 
 
 def test_masks_of_another_size_are_refused():
