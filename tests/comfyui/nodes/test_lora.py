@@ -286,7 +286,7 @@ def test_the_node_reads_from_the_lora_folders_alone(inside, model, reference, tm
     result = node.execute(model, "sheet.safetensors", 1.0)
     assert "136 of 136 modules matched" in str(result.ui.as_dict())
     for name in ("../secret.safetensors", "absent.safetensors", str(tmp_path / "secret.safetensors")):
-        assert "Apply IP-LoRA is set to" in node.validate_inputs(name)
+        assert "Apply IP-LoRA expected a file from " in node.validate_inputs(name)
         with pytest.raises(FileNotFoundError, match="python -m pit download ip-lora"):
             node.execute(model, name, 1.0)
     folder_paths.filename_list_cache.clear()

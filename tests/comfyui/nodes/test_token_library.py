@@ -83,7 +83,8 @@ def test_a_name_that_leads_out_is_refused(inside, nodes, name):
 
 def test_a_file_that_is_not_there_says_where_it_was_sought(nodes):
     missing = nodes.LoadTokens.validate_inputs("absent.safetensors")
-    assert "Load IP+ Tokens is set to 'absent.safetensors'" in missing and "Save IP+ Tokens writes" in missing
+    assert "Load IP+ Tokens expected a file from " in missing and "got 'absent.safetensors'" in missing
+    assert "Save IP+ Tokens writes" in missing
     assert nodes.LoadTokens.validate_inputs("creature models: ember") is True
 
 
