@@ -53,7 +53,7 @@ def test_another_ip_adapter_is_named_where_tokens_are_used(inside, shipped, node
     other = inside.engine("tokens").Tokens(
         kept.values, kept.uncond, source="a file", adapter="0123", notes={"adapter": "old"}
     )
-    with pytest.raises(ValueError, match=r"a file were made with the IP-Adapter old \(0123\), but"):
+    with pytest.raises(ValueError, match=r"made the tokens from a file, old \(0123\), got "):
         inside.apply(shipped[0], shipped[4], other)
     with pytest.raises(ValueError, match="belong to different IP-Adapters"):
         nodes.BatchConcepts.execute({"tokens0": kept, "tokens1": other})
