@@ -84,9 +84,9 @@ def test_masks_that_do_not_pair_are_refused_with_both_numbers(make_parts):
     picture, masks = drawn(RED, BLUE)
     two = torch.cat([picture, picture])
     for images, given, words in (
-        ([picture, picture], [masks], "2 pictures but 1 sets of masks"),
-        ([picture], [masks, masks], "1 pictures but 2 sets of masks"),
-        ([two], [torch.cat([masks, masks])], "4 masks for a batch of 2 pictures"),
+        ([picture, picture], [masks], "each of 2 pictures, got 1"),
+        ([picture], [masks, masks], "each of 1 pictures, got 2"),
+        ([two], [torch.cat([masks, masks])], "a batch of 2, got 4"),
         ([picture], [masks[:, :50]], "size 100x100, found 100x50"),
     ):
         with pytest.raises(ValueError, match=words):
@@ -95,7 +95,7 @@ def test_masks_that_do_not_pair_are_refused_with_both_numbers(make_parts):
 
 def test_pictures_without_parts_are_one_error(make_parts, inside):
     plain, noise = torch.full((2, 50, 50, 3), 0.5), torch.rand(1, 60, 60, 3)
-    with pytest.raises(ValueError, match="parts in none of the 3 pictures .*left out: 2.*; left out: 1"):
+    with pytest.raises(ValueError, match="at least one of 3 pictures, got none .*left out: 2.*; left out: 1"):
         make_parts("partless", [plain, noise])
     assert not (inside.base / "output" / "ip_prior_datasets" / "partless").exists()
 
@@ -185,7 +185,16 @@ def test_odd_names_stay_in_their_folder(lab, name):
 def test_load_dataset_takes_only_what_it_offers(lab, choice):
     graph = {"dataset": node("PiT_LoadDataset", folder=choice)}
     result = lab.queue(graph)
-    assert result.status == "refused" and "Load Dataset is set to" in result.error, result.error
+    assert result.status == "refused" and "Load Dataset expected a folder" in result.error, result.error
+
+
+def test_a_long_list_of_folders_does_not_make_a_long_error(inside, monkeypatch):
+    datasets = inside.nodes("datasets")
+    folders = {f"input/{'x' * 20}{number}": None for number in range(300)}
+    monkeypatch.setattr(datasets, "dataset_folders", lambda: folders)
+    with pytest.raises(FileNotFoundError, match="xx7 and 292 more") as error:
+        datasets.chosen_folder("input/absent")
+    assert len(str(error.value)) < 1000
 
 
 def test_after_all_that_a_graph_renders(lab):

@@ -247,9 +247,9 @@ def test_bad_files_are_refused(inside, tmp_path, state, message):
 
 
 @pytest.mark.parametrize(("module", "message"), [
-    ("lora_unet_x", "0 of 1 modules matched; not lora_unet_x. It is for another kind of model"),
+    ("lora_unet_x", "0 of 1 modules matched; not lora_unet_x. Connect the kind of model"),
     ("lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k",
-     "is for another model: .*attn2_to_k is made for a weight of 1280 x 2048, the model's is"),
+     "Expected a LoRA for this model, .*attn2_to_k is .* got other.*, made for 1280 x 2048"),
 ])
 def test_a_lora_for_another_model_is_refused(inside, model, tmp_path, module, message):
     down, up = torch.ones(4, 2048), torch.ones(1280, 4)
@@ -286,7 +286,7 @@ def test_the_node_reads_from_the_lora_folders_alone(inside, model, reference, tm
     result = node.execute(model, "sheet.safetensors", 1.0)
     assert "136 of 136 modules matched" in str(result.ui.as_dict())
     for name in ("../secret.safetensors", "absent.safetensors", str(tmp_path / "secret.safetensors")):
-        assert "Apply IP-LoRA is set to" in node.validate_inputs(name)
+        assert "Apply IP-LoRA expected a file from " in node.validate_inputs(name)
         with pytest.raises(FileNotFoundError, match="python -m pit download ip-lora"):
             node.execute(model, name, 1.0)
     folder_paths.filename_list_cache.clear()
