@@ -43,7 +43,7 @@ def test_pictures_become_a_cache_and_a_second_run_keeps_it(dataset, tmp_path, ca
     (("--vision", "clip.safetensors"), "Expected --vision and --ip-adapter"),
     (("--creatures", "--vision", "clip.safetensors"), "or --creatures alone"),
     (("--creatures", "--dtype", "fp16"), "always fp32"),
-    (("--vision", "no.safetensors", "--ip-adapter", "no.bin"), "no.safetensors is not there"),
+    (("--vision", "no.safetensors", "--ip-adapter", "no.bin"), "a weight file, got no such file"),
     (("--creatures", "--variants", "0"), "variants and batch of at least 1"),
 ])
 def test_arguments_that_cannot_be_met_are_one_sentence(dataset, tmp_path, capsys, arguments, message):

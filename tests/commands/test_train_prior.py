@@ -85,7 +85,7 @@ def test_the_command_goes_on_from_a_file(tmp_path, cache, capsys):
 
 @pytest.mark.parametrize(("change", "message"), [
     (["--batch", "0"], "batch must be at least 1"),
-    (["--start-from", "nowhere.safetensors"], "nowhere.safetensors is not there"),
+    (["--start-from", "nowhere.safetensors"], "nowhere.safetensors: expected a weight file, got no such"),
     (["--optimizer", "schedule_free"], "set ema_decay to 0 and schedule to constant"),
 ])
 def test_what_cannot_be_is_told_in_a_sentence(tmp_path, cache, capsys, change, message):
