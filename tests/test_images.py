@@ -47,15 +47,15 @@ def test_pixel_values_batch_pictures_of_any_size_in_order():
         assert torch.equal(row, clip_pixel_values([image], size=64)[0])
 
 
-def test_grey_is_repeated_and_alpha_dropped():
-    grey, rgba = noise_image(50, 30, 1), noise_image(50, 30, 4)
-    as_rgb = Image.merge("RGB", [grey] * 3)
+def test_gray_is_repeated_and_alpha_dropped():
+    gray, rgba = noise_image(50, 30, 1), noise_image(50, 30, 4)
+    as_rgb = Image.merge("RGB", [gray] * 3)
     without_alpha = Image.merge("RGB", rgba.split()[:3])
-    assert torch.equal(clip_pixel_values([grey]), clip_pixel_values([as_rgb]))
+    assert torch.equal(clip_pixel_values([gray]), clip_pixel_values([as_rgb]))
     assert torch.equal(clip_pixel_values([rgba]), clip_pixel_values([without_alpha]))
 
 
-def test_long_side_is_truncated_before_the_centre_crop():
+def test_long_side_is_truncated_before_the_center_crop():
     image = noise_image(101, 67)  # 224 * 101 / 67 = 337.67: rounding would shift the grid
     expected = image.resize((337, 224), Image.Resampling.BICUBIC).crop((56, 0, 280, 224))
     assert resize_for_encoder(image).tobytes() == expected.tobytes()
@@ -81,7 +81,7 @@ def test_the_picture_shown_is_the_picture_encoded():
 
 
 def test_endless_strips_are_refused_before_they_fill_the_memory():
-    with pytest.raises(ValueError, match="at most 2000 to 1, found 1x2001 pixels"):
+    with pytest.raises(ValueError, match="at most 2000 to 1, got 1x2001 pixels"):
         clip_pixel_values([Image.new("RGB", (1, 2001))])
 
 
@@ -109,12 +109,12 @@ def test_to_pil_takes_one_picture_half_precision_and_overshoot():
     "shape", [(4, 4), (1, 4, 4, 2), (1, 3, 8, 8), (0, 4, 4, 3), (1, 0, 4, 3), (1, 1, 4, 4, 3)]
 )
 def test_to_pil_names_the_wrong_shape(shape):
-    with pytest.raises(ValueError, match=r"found shape \[" + ", ".join(map(str, shape))):
+    with pytest.raises(ValueError, match=r"got shape \[" + ", ".join(map(str, shape))):
         to_pil(torch.zeros(shape))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_to_pil_refuses_values_that_are_no_colours(value):
+def test_to_pil_refuses_values_that_are_not_colors(value):
     image = torch.zeros(1, 4, 4, 3)
     image[0, 1, 2, 0] = value
     with pytest.raises(ValueError, match="NaN or infinity"):
@@ -134,9 +134,9 @@ def test_to_tensor_inverts_to_pil():
 
 
 def test_to_tensor_refuses_mixed_sizes_and_nothing():
-    with pytest.raises(ValueError, match="found 4x4, 6x2"):
+    with pytest.raises(ValueError, match="got 4x4, 6x2"):
         to_tensor([Image.new("RGB", (6, 2)), white_image(4)])
-    with pytest.raises(ValueError, match="found no picture"):
+    with pytest.raises(ValueError, match="got no picture"):
         to_tensor([])
 
 

@@ -107,9 +107,9 @@ def test_an_adapter_is_saved_in_the_published_layout(tmp_path):
 def test_priors_and_adapters_are_not_mixed_up(tmp_path):
     path = tmp_path / "prior.ckpt"
     torch.save({f"module.{key}": value for key, value in PRIOR.items()}, path)
-    assert_refused(load_ip_adapter, path, "is an IP-Prior; expected an IP-Adapter-plus", "models/ip_prior")
+    assert_refused(load_ip_adapter, path, "expected an IP-Adapter-plus, got an IP-Prior.", "models/ip_prior")
     path = write_adapter(tmp_path, flat_adapter())
-    assert_refused(load_prior, path, "is an IP-Adapter; expected an IP-Prior", "models/ipadapter")
+    assert_refused(load_prior, path, "expected an IP-Prior, got an IP-Adapter.", "models/ipadapter")
 
 
 def changed(**changes: Tensor | None) -> dict[str, Tensor]:
@@ -139,20 +139,20 @@ INFINITE = torch.full((8, 48), float("inf"))
     (changed(ip_adapter__3__to_v_ip__bias=torch.ones(12)), ["1 unknown: ip_adapter.3.to_v_ip.bias"]),
     (changed(image_proj__pos_emb__weight=torch.ones(4, 4)), ["1 unknown: image_proj.pos_emb.weight"]),
     (changed(epoch=torch.ones(1)), ["1 unknown: epoch"]),
-    (changed(image_proj__proj_in__weight=None), ["has no image_proj.proj_in.weight"]),
+    (changed(image_proj__proj_in__weight=None), ["expected a tensor image_proj.proj_in.weight, got none"]),
     (changed(image_proj__norm_out__bias=None), ["1 missing: image_proj.norm_out.bias"]),
     (changed(image_proj__latents=torch.ones(16, 32)),
      ["image_proj.latents of the shape [1, tokens, width], got [16, 32]"]),
     (changed(ip_adapter__5__to_k_ip__weight=torch.ones(12, 40)),
-     ["ip_adapter.5.to_k_ip.weight has shape [12, 40], expected [12, 48]"]),
+     ["expected ip_adapter.5.to_k_ip.weight of shape [12, 48]", "got [12, 40]"]),
     (changed(ip_adapter__5__to_v_ip__weight=torch.ones(10, 48)),
-     ["ip_adapter.5.to_v_ip.weight has shape [10, 48], expected [12, 48]"]),
-    (changed(ip_adapter__5__to_k_ip__weight=torch.ones(12)), ["ip_adapter.5.to_k_ip.weight has shape [12]"]),
-    (changed(ip_adapter__1__to_k_ip__weight=INFINITE), ["ip_adapter.1.to_k_ip.weight holds NaN or infinite"]),
-    (changed(image_proj__proj_in__bias=INFINITE[0, :32]), ["image_proj.proj_in.bias holds NaN or infinite"]),
-    (changed(image_proj__proj_in__bias=torch.ones(32, dtype=torch.uint8)), ["is torch.uint8"]),
+     ["expected ip_adapter.5.to_v_ip.weight of shape [12, 48]", "got [10, 48]"]),
+    (changed(ip_adapter__5__to_k_ip__weight=torch.ones(12)), ["ip_adapter.5.to_k_ip.weight to be a matrix"]),
+    (changed(ip_adapter__1__to_k_ip__weight=INFINITE), ["in ip_adapter.1.to_k_ip.weight, got NaN"]),
+    (changed(image_proj__proj_in__bias=INFINITE[0, :32]), ["in image_proj.proj_in.bias, got NaN"]),
+    (changed(image_proj__proj_in__bias=torch.ones(32, dtype=torch.uint8)), ["got torch.uint8"]),
 ])
-def test_an_adapter_that_is_not_whole_is_refused_by_key(tmp_path, state, messages):
+def test_an_incomplete_or_damaged_adapter_is_refused_by_key(tmp_path, state, messages):
     path = write_adapter(tmp_path, state)
     assert_refused(read_ip_adapter, path, *messages)
     assert_refused(load_ip_adapter, path)
@@ -161,8 +161,8 @@ def test_an_adapter_that_is_not_whole_is_refused_by_key(tmp_path, state, message
 @pytest.mark.parametrize("dim_head, message", [
     (None, "to split into heads of 64 rows, got 32 rows"),
     ("7", "to split into heads of 7 rows, got 32 rows"),
-    ("0", "resampler_dim_head in its metadata is '0'"),
-    ("wide", "resampler_dim_head in its metadata is 'wide'"),
+    ("0", "as resampler_dim_head in its metadata, got '0'"),
+    ("wide", "as resampler_dim_head in its metadata, got 'wide'"),
 ])
 def test_a_head_width_that_does_not_fit_is_refused(tmp_path, dim_head, message):
     assert_refused(read_ip_adapter, write_adapter(tmp_path, flat_adapter(), dim_head), message)
@@ -214,9 +214,9 @@ def test_any_other_tensors_are_converted_with_shared_ones(tmp_path):
 def test_a_conversion_overwrites_nothing(tmp_path):
     torch.save(PRIOR, tmp_path / "prior.ckpt")
     (tmp_path / "taken.safetensors").write_bytes(b"mine")
-    with pytest.raises(WeightFileError, match="exists already"):
+    with pytest.raises(WeightFileError, match="already exists"):
         convert_to_safetensors(tmp_path / "prior.ckpt", tmp_path / "taken.safetensors")
-    with pytest.raises(WeightFileError, match="must end in .safetensors"):
+    with pytest.raises(WeightFileError, match="Expected a .safetensors file to write, got .*new.ckpt"):
         convert_to_safetensors(tmp_path / "prior.ckpt", tmp_path / "new.ckpt")
     assert (tmp_path / "taken.safetensors").read_bytes() == b"mine" and not (tmp_path / "new.ckpt").exists()
 
@@ -226,4 +226,4 @@ def test_the_command_converts_and_tells_errors(tmp_path, capsys):
     paths = [str(tmp_path / name) for name in ("prior.ckpt", "prior.safetensors")]
     assert main(["convert", *paths]) == 0
     assert main(["convert", *paths]) == 1
-    assert "exists already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err

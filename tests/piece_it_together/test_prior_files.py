@@ -126,7 +126,7 @@ def test_a_cfg_yaml_in_another_encoding_is_an_error(tmp_path):
 
 def test_a_head_count_in_the_metadata_that_is_no_number_is_an_error(tmp_path):
     save_file(PRIOR, tmp_path / "prior.safetensors", {"num_heads": "many"})
-    assert_refused(read_prior, tmp_path / "prior.safetensors", "num_heads in its metadata is 'many'")
+    assert_refused(read_prior, tmp_path / "prior.safetensors", "as num_heads in its metadata, got 'many'")
 
 
 def without(*keys: str) -> dict[str, Tensor]:
@@ -143,26 +143,26 @@ W2 = "layers.1.feed_forward.w2.weight"
 
 
 @pytest.mark.parametrize("state, messages", [
-    (without(W2), ["holds 43 tensors, expected 44", f"1 missing: {W2}"]),
-    (without("x_embedder.weight"), ["has no x_embedder.weight"]),
-    (without("layers.0.feed_forward.w1.weight"), ["has no layers.0.feed_forward.w1.weight"]),
+    (without(W2), ["expected 44 tensors, got 43", f"1 missing: {W2}"]),
+    (without("x_embedder.weight"), ["expected a tensor x_embedder.weight, got none"]),
+    (without("layers.0.feed_forward.w1.weight"), ["expected a tensor layers.0.feed_forward.w1.weight, got"]),
     (without("final_layer.linear.weight"), ["1 missing: final_layer.linear.weight"]),
     (without(*[key for key in PRIOR if key.startswith("layers.0.attention")]), ["10 missing:", "and 6 more"]),
     (PRIOR | {"y_embedder.weight": torch.ones(2)}, ["1 unknown: y_embedder.weight"]),
     (PRIOR | {"module.x": torch.ones(2)}, ["1 unknown: module.x"]),
     (PRIOR | {"layers.7.attention.wq.weight": torch.ones(64, 64)}, ["missing: layers.2", "unknown: layers"]),
-    (PRIOR | {W2: torch.ones(64, 255)}, [W2, "has shape [64, 255], expected [64, 256]"]),
-    (PRIOR | {"t_embedder.mlp.2.bias": torch.ones(64, 1)}, ["has shape [64, 1], expected [64]"]),
-    (PRIOR | {"x_embedder.weight": torch.ones(64)}, ["x_embedder.weight has shape [64], expected a matrix"]),
-    (PRIOR | {"x_embedder.weight": torch.ones(64, 0)}, ["x_embedder.weight has shape [64, 0], expected a"]),
+    (PRIOR | {W2: torch.ones(64, 255)}, [f"{W2} of shape [64, 256]", "got [64, 255]"]),
+    (PRIOR | {"t_embedder.mlp.2.bias": torch.ones(64, 1)}, ["of shape [64] to fit", "got [64, 1]"]),
+    (PRIOR | {"x_embedder.weight": torch.ones(64)}, ["x_embedder.weight to be a matrix, got shape [64]"]),
+    (PRIOR | {"x_embedder.weight": torch.ones(64, 0)}, ["to be a matrix, got shape [64, 0]"]),
     (PRIOR | {W2: spoiled(float("nan"))}, [W2, "NaN or infinite"]),
     (PRIOR | {W2: spoiled(float("-inf"))}, [W2, "NaN or infinite"]),
     (PRIOR | {W2: torch.full((64, 256), 1e300, dtype=torch.float64)}, [W2, "NaN or infinite"]),
     (PRIOR | {W2: torch.full((64, 256), float("nan")).to(torch.float8_e4m3fn)}, [W2, "NaN or infinite"]),
-    (PRIOR | {W2: torch.ones(64, 256, dtype=torch.int8)}, [W2, "is torch.int8, expected floating-point"]),
-    (PRIOR | {W2: torch.ones(64, 256, dtype=torch.complex64)}, [W2, "is torch.complex64"]),
+    (PRIOR | {W2: torch.ones(64, 256, dtype=torch.int8)}, [f"floating-point weights in {W2}, got"]),
+    (PRIOR | {W2: torch.ones(64, 256, dtype=torch.complex64)}, [W2, "got torch.complex64"]),
 ])
-def test_a_prior_that_is_not_whole_is_refused_by_key(tmp_path, state, messages):
+def test_an_incomplete_or_damaged_prior_is_refused_by_key(tmp_path, state, messages):
     for path in (write_prior(tmp_path, state), tmp_path / "prior.safetensors"):
         if path.suffix == ".safetensors":
             save_file(state, path)
@@ -207,33 +207,33 @@ def keys_of(*names: str) -> dict[str, Tensor]:
 
 
 FOREIGN = [
-    (keys_of("unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q.lora.down.weight"), "is a LoRA",
+    (keys_of("unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q.lora.down.weight"), "a LoRA",
      "models/loras"),
-    (keys_of("lora_unet_down_blocks_1_attn2_to_q.lora_down.weight"), "is a LoRA", "models/loras"),
-    (keys_of("unet.mid_block.attn1.to_q.lora_A.weight"), "is a LoRA", "models/loras"),
+    (keys_of("lora_unet_down_blocks_1_attn2_to_q.lora_down.weight"), "a LoRA", "models/loras"),
+    (keys_of("unet.mid_block.attn1.to_q.lora_A.weight"), "a LoRA", "models/loras"),
     (keys_of("model.diffusion_model.input_blocks.0.0.weight", "first_stage_model.decoder.conv_in.weight",
-             "conditioner.embedders.1.model.ln_final.weight"), "is an SDXL checkpoint", "models/checkpoints"),
+             "conditioner.embedders.1.model.ln_final.weight"), "a complete SDXL model", "models/checkpoints"),
     (keys_of("model.diffusion_model.input_blocks.0.0.weight", "first_stage_model.decoder.conv_in.weight",
              "cond_stage_model.transformer.text_model.embeddings.position_embedding.weight"),
-     "is a Stable Diffusion checkpoint", "models/checkpoints"),
-    (keys_of("down_blocks.0.resnets.0.conv1.weight", "conv_in.weight"), "is a diffusion model",
+     "a complete Stable Diffusion model", "models/checkpoints"),
+    (keys_of("down_blocks.0.resnets.0.conv1.weight", "conv_in.weight"), "a diffusion model",
      "models/diffusion_models"),
-    (keys_of("control_model.input_blocks.0.0.weight"), "is a ControlNet", "models/controlnet"),
-    (keys_of("encoder.down_blocks.0.resnets.0.conv1.weight", "decoder.conv_in.weight"), "is a VAE",
+    (keys_of("control_model.input_blocks.0.0.weight"), "a ControlNet", "models/controlnet"),
+    (keys_of("encoder.down_blocks.0.resnets.0.conv1.weight", "decoder.conv_in.weight"), "a VAE",
      "models/vae"),
     (keys_of("vision_model.embeddings.class_embedding", "vision_model.encoder.layers.0.mlp.fc1.weight",
-             "visual_projection.weight"), "is a CLIP vision encoder", "models/clip_vision"),
-    (keys_of("text_model.encoder.layers.0.mlp.fc1.weight"), "is a text encoder", "models/text_encoders"),
-    (keys_of("encoder.block.0.layer.0.SelfAttention.q.weight"), "is a text encoder", "models/text_encoders"),
-    ({"tensor": torch.ones(16, 2048)}, "is an edit direction", "models/ip_directions"),
-    ({"tensor": torch.ones(257, 1280)}, "is an edit direction", "models/ip_directions"),
+             "visual_projection.weight"), "a CLIP vision encoder", "models/clip_vision"),
+    (keys_of("text_model.encoder.layers.0.mlp.fc1.weight"), "a text encoder", "models/text_encoders"),
+    (keys_of("encoder.block.0.layer.0.SelfAttention.q.weight"), "a text encoder", "models/text_encoders"),
+    ({"tensor": torch.ones(16, 2048)}, "an edit direction", "models/ip_directions"),
+    ({"tensor": torch.ones(257, 1280)}, "an edit direction", "models/ip_directions"),
     (keys_of("image_proj.proj.weight", "image_proj.norm.weight", "ip_adapter.1.to_k_ip.weight"),
-     "is a basic IP-Adapter: 4 tokens from a linear projection", "Use the -plus file"),
+     "a basic IP-Adapter: 4 tokens from a linear projection", "Use the -plus file"),
     (keys_of("image_proj.proj.0.weight", "image_proj.proj.2.weight", "ip_adapter.1.to_k_ip.weight"),
      "with a two-layer projection", "Use the -plus file"),
     (keys_of("image_proj.proj.0.weight", "ip_adapter.0.to_q_lora.down.weight", "ip_adapter.1.to_k_ip.weight"),
-     "is a FaceID IP-Adapter", "Use the -plus file"),
-    (keys_of("a", "b", "c", "d", "e", "f"), "of another kind, with a, b, c, d and 2 more", "published file"),
+     "a FaceID IP-Adapter", "Use the -plus file"),
+    (keys_of("a", "b", "c", "d", "e", "f"), "with the keys a, b, c, d and 2 more", "published file"),
 ]
 
 
@@ -243,15 +243,15 @@ FOREIGN = [
 @pytest.mark.parametrize("state, what, advice", FOREIGN, ids=[what for _, what, _ in FOREIGN])
 def test_other_peoples_files_are_named(tmp_path, state, what, advice, load, wanted):
     save_file(state, tmp_path / "file.safetensors")
-    assert_refused(load, tmp_path / "file.safetensors", what, f"expected {wanted}.", advice)
+    assert_refused(load, tmp_path / "file.safetensors", f"expected {wanted}, got ", what, advice)
 
 
 @pytest.mark.parametrize("load", [load_prior, load_ip_adapter])
 def test_the_published_lora_is_named(golden, tmp_path, load):
     save_file(keys_of(*golden.facts("ip_lora_full_keys")["keys"]), tmp_path / "file.safetensors")
-    assert_refused(load, tmp_path / "file.safetensors", "is a LoRA", "models/loras")
+    assert_refused(load, tmp_path / "file.safetensors", "got a LoRA", "models/loras")
 
 
 def test_a_direction_as_a_bare_tensor_is_named(tmp_path):
     torch.save(torch.ones(16, 2048).half(), tmp_path / "ip_direction.pt")
-    assert_refused(load_prior, tmp_path / "ip_direction.pt", "is an edit direction", "models/ip_directions")
+    assert_refused(load_prior, tmp_path / "ip_direction.pt", "got an edit direction", "models/ip_directions")

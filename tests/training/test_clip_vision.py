@@ -135,10 +135,10 @@ def break_key(state: dict) -> dict:
 
 
 @pytest.mark.parametrize("change, message", [
-    (lambda state: {"visual.conv1.weight": torch.zeros(4, 3, 2, 2)}, "no CLIP vision model in transformers"),
-    (break_key, "1 tensors: vision_model.post_layernorm.bias is missing"),
-    (lambda state: state | {"visual_projection.weight": torch.zeros(2, 4)}, r"\[2, 4\], expected \[24, 40\]"),
-    (lambda state: state | {"vision_model.more": torch.zeros(1)}, "expected no such tensor"),
+    (lambda state: {"visual.conv1.weight": torch.zeros(4, 3, 2, 2)}, "expected a CLIP vision model in"),
+    (break_key, "1 tensors: expected vision_model.post_layernorm.bias to be .*, got no such"),
+    (lambda state: state | {"visual_projection.weight": torch.zeros(2, 4)}, r"\[24, 40\], got \[2, 4\]"),
+    (lambda state: state | {"vision_model.more": torch.zeros(1)}, "vision_model.more to be absent, got"),
 ])
 def test_a_file_that_is_not_what_its_config_says_is_refused(files, tmp_path, change, message):
     path = single_file(files, tmp_path)
@@ -148,7 +148,7 @@ def test_a_file_that_is_not_what_its_config_says_is_refused(files, tmp_path, cha
 
 
 def test_a_single_file_of_unknown_width_asks_for_its_config(files, tmp_path):
-    with pytest.raises(WeightFileError, match=r"\[40, 3, 14, 14\].*1280.*config.json beside it"):
+    with pytest.raises(WeightFileError, match=r"1280.*\[40, 3, 14, 14\].*config.json beside it"):
         load_clip_vision(single_file(files, tmp_path, config=False))
 
 
@@ -158,15 +158,15 @@ def test_a_single_file_of_unknown_width_asks_for_its_config(files, tmp_path):
 def test_a_damaged_or_foreign_config_is_named(files, tmp_path, config):
     path = single_file(files, tmp_path)
     (tmp_path / "config.json").write_text(config)
-    with pytest.raises(WeightFileError, match="config.json is no config of a CLIP vision model"):
+    with pytest.raises(WeightFileError, match="config.json: expected the config of a CLIP vision model"):
         load_clip_vision(path)
 
 
 def test_folders_without_config_or_weights_are_named(tmp_path):
-    with pytest.raises(WeightFileError, match="holds no config.json"):
+    with pytest.raises(WeightFileError, match="expected a config.json beside the weights, got none"):
         load_clip_vision(tmp_path)
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(WeightFileError, match="holds no weights, expected one of model.safetensors"):
+    with pytest.raises(WeightFileError, match="expected one of model.safetensors, .*, got none"):
         load_clip_vision(tmp_path)
 
 

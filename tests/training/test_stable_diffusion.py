@@ -95,7 +95,7 @@ def test_the_configs_are_of_the_published_sdxl(golden):
     assert isinstance(DDPMScheduler.from_pretrained(CONFIGS, subfolder="scheduler"), DDPMScheduler)
 
 
-def test_what_is_no_sdxl_is_refused(folder, tmp_path):
+def test_what_is_not_an_sdxl_is_refused(folder, tmp_path):
     adapter = folder / "adapter.safetensors"
     pickle = tmp_path / "model.ckpt"
     pickle.write_bytes(b"x")
@@ -104,14 +104,14 @@ def test_what_is_no_sdxl_is_refused(folder, tmp_path):
     other = tmp_path / "other.safetensors"
     save_file({"x.weight": torch.zeros(2, 2)}, other)
     for base, message in (
-        (tmp_path / "absent.safetensors", "is not there"), (tmp_path, "no diffusers folder"),
-        (pickle, "is not a .safetensors file"), (damaged, "cannot be read as an SDXL model"),
-        (other, "cannot be read as an SDXL model"),
+        (tmp_path / "absent.safetensors", "got no such file"), (tmp_path, "expected a diffusers folder"),
+        (pickle, "expected a .safetensors file, got '.ckpt'"), (damaged, "expected an SDXL model, got"),
+        (other, "expected an SDXL model, got"),
     ):
         with pytest.raises(WeightFileError, match=message):
             load_renderer(base, adapter)
     for base in (damaged, other):
-        with pytest.raises(WeightFileError, match="cannot be read as an SDXL model"):
+        with pytest.raises(WeightFileError, match="expected an SDXL model, got"):
             load_encoders(base, tiny_encoders().tokens)
 
 

@@ -45,7 +45,7 @@ def test_no_parts(complaint):
 
 
 def test_an_empty_batch_of_parts(complaint):
-    says(complaint(encode_graph(picture__count=0)), "PiT_EncodeParts", "found shape [0, 40, 30, 3]")
+    says(complaint(encode_graph(picture__count=0)), "PiT_EncodeParts", "got shape [0, 40, 30, 3]")
 
 
 def test_a_picture_with_five_channels(complaint):

@@ -224,7 +224,7 @@ def test_the_server_refuses_a_folder_that_it_does_not_offer(lab):
 
 @pytest.mark.parametrize("amounts", ["", "much", "nan", "1, inf", "1 to 2", "-1 to 1 in 1", "1e9"])
 def test_amounts_that_are_no_numbers_are_refused(inside, found, encoded, amounts):
-    with pytest.raises(ValueError, match="[Ee]xpected|Even steps"):
+    with pytest.raises(ValueError, match="Expected"):
         edit(inside, encoded, found[0], amounts, "raw")
 
 

@@ -115,7 +115,7 @@ def test_pictures_of_another_size_are_refused_with_both_sizes(creature_parts, me
 
 
 def test_no_picture_is_refused(creature_parts, measure):
-    with pytest.raises(ValueError, match=r"found shape \[0, 128, 128, 3\]"):
+    with pytest.raises(ValueError, match=r"got shape \[0, 128, 128, 3\]"):
         measure(torch.zeros(0, 128, 128, 3), creature_parts())
 
 

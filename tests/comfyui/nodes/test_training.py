@@ -302,7 +302,7 @@ def test_lora_from_nothing_is_refused(train):
 
 def test_the_folder_of_a_published_prior_is_left_alone(lab):
     result = lab.queue(named("plain", train__name="characters"))
-    assert "holds a cfg.yaml that no run there has made" in result.error
+    assert "expected no cfg.yaml without its run, got one" in result.error
     run(lab, render_graph(sample__seed=5))
 
 

@@ -186,4 +186,5 @@ def test_missing_weights_are_refused(capsys, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("flag", ["--json", "--picture"])
 def test_a_file_that_cannot_be_written_is_refused_before_the_work(capsys, tmp_path, flag):
-    assert f"there is no folder {tmp_path / 'no'}" in refused(capsys, flag, tmp_path / "no" / "file")
+    message = f"Expected a folder {tmp_path / 'no'} for file, got none"
+    assert message in refused(capsys, flag, tmp_path / "no" / "file")
