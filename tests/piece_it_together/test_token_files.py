@@ -153,7 +153,7 @@ def spoiled(values: Tensor, number: float) -> Tensor:
 
 
 @pytest.mark.parametrize("content, message", [
-    ({"a": drawn(16, 8), "b": drawn(16, 8)}, "expected an edit direction, got a file of another kind, with the keys a, b"),
+    ({"a": drawn(16, 8), "b": drawn(16, 8)}, "got a file of another kind, with the keys a, b"),
     ([drawn(16, 8), drawn(16, 8)], "expected an edit direction"),
     (torch.ones(16, 8, dtype=torch.int64), "CLIP space, got torch.int64 of the shape [16, 8] for tensor"),
     (torch.ones(16, 8, dtype=torch.bool), "got torch.bool of the shape [16, 8] for tensor"),
