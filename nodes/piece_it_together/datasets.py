@@ -15,8 +15,8 @@ from ...pit.files.pictures import picture_name
 from ...pit.images import to_pil, to_tensor
 from ...pit.piece_it_together.training.dataset import Dataset, dataset_sheet, describe, read_dataset
 from ...pit.piece_it_together.training.make_parts import make_parts, save_concept
+from ...pit.piece_it_together.training.part_rules import DEFAULT_RULES, PartRules, UnevenGroundError
 from ...pit.piece_it_together.training.prompts import DOMAINS, dataset_prompts, picture_seeds
-from ...pit.piece_it_together.training.segments import UnevenGroundError
 from ..bridge.feedback import progress_bar
 from ..bridge.folders import SHOWN, own_folder
 from .types import CATEGORY, DatasetType
@@ -131,14 +131,16 @@ class MakeParts(io.ComfyNode):
                 ),
                 io.String.Input("name", default="my_parts", tooltip=NAME_TOOLTIP),
                 io.Float.Input(
-                    "smallest", default=0.015, min=0.0, max=1.0, step=0.005,
+                    "smallest", default=DEFAULT_RULES.smallest, min=0.0, max=1.0, step=0.005,
                     tooltip="Smallest fraction of the picture that a part may cover; 0.015 as published.",
                 ),
                 io.Float.Input(
-                    "largest", default=0.3, min=0.0, max=1.0, step=0.05,
+                    "largest", default=DEFAULT_RULES.largest, min=0.0, max=1.0, step=0.05,
                     tooltip="Largest fraction of the picture that a part may cover; 0.3 as published.",
                 ),
-                io.Int.Input("most", default=8, min=1, max=64, tooltip="Maximum parts per picture."),
+                io.Int.Input(
+                    "most", default=DEFAULT_RULES.most, min=1, max=64, tooltip="Maximum parts per picture.",
+                ),
                 io.Boolean.Input(
                     "drop_largest", default=False, advanced=True,
                     tooltip="Leave out the largest mask, which is the whole object if a segmenter finds "
@@ -159,10 +161,7 @@ class MakeParts(io.ComfyNode):
     ) -> io.NodeOutput:
         folder = dataset_folder(name[0])
         pictures = [picture for batch in images for picture in to_pil(batch)]
-        rules = {
-            "minimum": smallest[0], "maximum": largest[0], "limit": most[0],
-            "drop_largest": drop_largest[0], "drop_border": drop_border[0],
-        }
+        rules = PartRules(smallest[0], largest[0], most[0], drop_largest[0], drop_border[0])
         # A picture that cannot be used is reported, not raised: one of a thousand must not end the run.
         left_out, done = Counter(), progress_bar()
         for number, (picture, found) in enumerate(
@@ -179,18 +178,17 @@ class MakeParts(io.ComfyNode):
         return shown(read_dataset(folder), cls, *reasons)
 
 
-def save_parts(folder: Path, picture: Image.Image, masks: Tensor | None, rules: dict) -> str | None:
+def save_parts(folder: Path, picture: Image.Image, masks: Tensor | None, rules: PartRules) -> str | None:
     """Add a picture and its parts to a dataset; returns None, or why the picture was left out.
 
-    Raises ValueError for masks of another size and for rules that let nothing through.
+    Raises ValueError for masks of another size.
     """
     try:
-        parts = make_parts(picture, None if masks is None else masks.numpy(), **rules)
+        parts = make_parts(picture, None if masks is None else masks.numpy(), rules)
     except UnevenGroundError:
         return "without masks and not on plain ground"
     if not parts:
-        low, high = rules["minimum"], rules["maximum"]
-        return f"without a part that covers {low:g} to {high:g} of the picture"
+        return f"without a part that covers {rules.smallest:g} to {rules.largest:g} of the picture"
     # Named by its pixels: the same picture replaces itself when the graph is queued again.
     save_concept(folder, picture_name(picture), picture, parts)
     return None

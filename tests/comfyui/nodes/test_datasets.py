@@ -60,7 +60,7 @@ def test_a_batch_takes_one_mask_for_each_picture(make_parts):
     assert sizes_of(dataset) == [1, 1]
 
 
-def test_without_masks_the_parts_are_found_by_colour(make_parts):
+def test_without_masks_the_parts_are_found_by_color(make_parts):
     dataset, _, report = make_parts("coloured", [drawn(RED, BLUE)[0], torch.rand(1, 60, 60, 3)])
     assert sizes_of(dataset) == [2]
     assert "left out: 1, without masks and not on plain ground" in report
@@ -87,7 +87,7 @@ def test_masks_that_do_not_pair_are_refused_with_both_numbers(make_parts):
         ([picture, picture], [masks], "each of 2 pictures, got 1"),
         ([picture], [masks, masks], "each of 1 pictures, got 2"),
         ([two], [torch.cat([masks, masks])], "a batch of 2, got 4"),
-        ([picture], [masks[:, :50]], "size 100x100, found 100x50"),
+        ([picture], [masks[:, :50]], "size 100x100, got 100x50"),
     ):
         with pytest.raises(ValueError, match=words):
             make_parts("unpaired", images, given)
@@ -101,7 +101,7 @@ def test_pictures_without_parts_are_one_error(make_parts, inside):
 
 
 def test_a_range_that_lets_nothing_through_is_refused(make_parts):
-    with pytest.raises(ValueError, match="minimum 0.5, maximum 0.3"):
+    with pytest.raises(ValueError, match="smallest 0.5, largest 0.3"):
         make_parts("nothing", [drawn(RED)[0]], smallest=0.5)
 
 
