@@ -21,7 +21,7 @@ from dev.comfyui import ensure_comfyui, make_base
 from dev.demo import CELL, GAP, OUTPUT, contact_sheet, finished, fitted, pictures
 from dev.server import ComfyServer
 
-README_PICTURE = ROOT / "docs" / "piece_it_together.png"
+README_PICTURE = ROOT / "docs" / "piece_it_together.jpg"
 THUMBNAIL = ROOT / "workflows" / "piece_it_together.jpg"
 SHOWN = {
     "creature_lab": ("Concepts", "Table"),
@@ -63,7 +63,7 @@ def write_pictures(output: Path, readme_picture: Path, thumbnail_file: Path) -> 
     """Write the picture in the README and the thumbnail of the demo, from the demo's files in `output`."""
     parts, concepts = demo_pictures("part", output), demo_pictures("concept", output)
     readme_picture.parent.mkdir(exist_ok=True)
-    contact_sheet(parts, concepts).save(readme_picture, optimize=True)
+    contact_sheet(parts, concepts).save(readme_picture, quality=88, optimize=True)
     thumbnail(parts, concepts).save(thumbnail_file, quality=88, optimize=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from .labels import LABELS
 from .markdown import markdown
 
 Numbers = dict[str, object]
@@ -33,5 +34,5 @@ def changes_table(now: Numbers, before: Numbers) -> str:
             change = now[name] - before[name]
             clear = "clear" if low > high_before or high < low_before else ""
             points = f"{change * 100:+.1f} points"
-            rows.append([name, f"{before[name]:.1%}", f"{now[name]:.1%}", points, clear])
+            rows.append([LABELS[name], f"{before[name]:.1%}", f"{now[name]:.1%}", points, clear])
     return markdown(["measure", "before", "now", "change", ""], rows)

@@ -17,6 +17,7 @@ from pit.demo.measure.baselines import nearest_owner, rivals
 from pit.demo.measure.changes import changes_table
 from pit.demo.measure.estimates import Estimate
 from pit.demo.measure.experiment import Comparison, Findings, Plan
+from pit.demo.measure.labels import LABELS
 from pit.demo.measure.report import bars, comparison_table, verdict
 from pit.demo.measure.trials import MAX_SEED
 from pit.demo.models import chain, weights
@@ -94,9 +95,12 @@ def test_every_baseline_is_compared_at_two_numbers_of_parts(measured):
     assert all(row["both"] <= min(row["kept"], row["whole"]) + 1e-6 for row in rows)
 
 
-def test_the_tables_say_that_the_samples_are_few(measured):
-    for name in SHARES:
-        assert f"| {name} |" in measured.text
+def test_the_tables_name_the_measures_in_words_and_say_that_the_samples_are_few(measured):
+    for name in (*SHARES, "diverse"):
+        assert f"| {LABELS[name]} |" in measured.text
+        assert f"| {name} |" not in measured.text
+    assert "| 1 part given, free mixture |" in measured.text
+    assert "| scene as asked, adapter weight 0.7 |" in measured.text
     assert "only 2 samples" in measured.text and "only 1 sample)" in measured.text
     assert "nan" not in measured.text
 
@@ -149,7 +153,7 @@ def test_changes_say_what_is_clear():
 
     before = numbers(0.8, 0.75, 0.85)
     clear = changes_table(numbers(0.9, 0.87, 0.93), before).splitlines()[-1]
-    assert clear == "| whole | 80.0% | 90.0% | +10.0 points | clear |"
+    assert clear == "| complete creatures, all | 80.0% | 90.0% | +10.0 points | clear |"
     assert "clear" not in changes_table(numbers(0.84, 0.8, 0.88), before)
 
 
