@@ -28,7 +28,7 @@ class TrainingState:
         self.model, self.recipe, self.rate, self.step = model, recipe, rate, 0
         device = next(model.parameters()).device
         self.optimizer = build_optimizer(model, recipe, rate, device)
-        # Only the trained parameters are averaged: a second copy of a large frozen model would not fit.
+        # Only the trained parameters are averaged: a second copy of what is frozen would be wasted memory.
         self.averaged = None
         if recipe.ema_decay:
             self.current = nn.ParameterList(trained(model).values())
