@@ -60,8 +60,8 @@ class TrainingState:
     @contextmanager
     def weights_to_use(self) -> Iterator[nn.Module]:
         """The model as it is to be used: averaged, if the recipe or the optimizer averages."""
-        # Schedule-free trains at a point between its average and its fastest weights; eval() puts the
-        # average into the model, train() that point again.
+        # Schedule-free trains at a point between its average and its fastest weights. In the optimizer's own
+        # eval mode the model holds the average, in its train mode that point again.
         schedule_free = self.recipe.optimizer == "schedule_free"
         if schedule_free:
             self.optimizer.eval()
