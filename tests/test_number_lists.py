@@ -1,3 +1,5 @@
+"""Lists of numbers as people type them, and what is refused."""
+
 import math
 
 import pytest
@@ -13,13 +15,13 @@ def test_amounts_are_read_in_their_order(text, amounts):
 
 
 @pytest.mark.parametrize("text", ["", " \n"])
-def test_nothing_is_no_list_of_amounts(text):
+def test_nothing_is_not_a_list_of_amounts(text):
     with pytest.raises(ValueError, match="'0, 0.5, 1', got nothing"):
         amounts_in(text)
 
 
 @pytest.mark.parametrize("text, item", [("half", "half"), ("0, ,1", ""), ("0.5,", ""), ("0.5 1", "0.5 1")])
-def test_text_is_no_amount(text, item):
+def test_text_is_not_an_amount(text, item):
     with pytest.raises(ValueError) as error:
         amounts_in(text)
     assert f"got {item!r} in {text!r}" in str(error.value)
@@ -44,7 +46,7 @@ def test_a_range_is_counted_only_as_far_as_it_is_asked():
 
 
 @pytest.mark.parametrize("text", ["", "  "])
-def test_nothing_is_no_list_of_numbers(text):
+def test_nothing_is_not_a_list_of_numbers(text):
     with pytest.raises(ValueError, match="'1, 4, 7-9', got nothing"):
         list(numbers_in(text))
 
@@ -53,7 +55,7 @@ def test_nothing_is_no_list_of_numbers(text):
     ("one", "one"), ("1,,2", ""), ("1, 2,", ""), ("-3", "-3"), ("1.5", "1.5"), ("1-", "1-"), ("1 2", "1 2"),
     ("1-2-3", "1-2-3"),
 ])
-def test_text_is_no_number(text, item):
+def test_text_is_not_a_number(text, item):
     with pytest.raises(ValueError) as error:
         list(numbers_in(text))
     assert f"got {item!r} in {text!r}" in str(error.value)
@@ -87,7 +89,7 @@ def test_even_steps_begin_and_end_exactly_where_they_are_asked_to(first, last):
 
 
 @pytest.mark.parametrize("text", ["", " \n"])
-def test_nothing_is_no_list_of_amounts_of_an_edit(text):
+def test_nothing_is_not_a_list_of_amounts_of_an_edit(text):
     with pytest.raises(ValueError, match="'-1, -0.5, 0, 0.5, 1', got nothing"):
         edit_amounts_in(text)
 
@@ -100,7 +102,7 @@ def test_nothing_is_no_list_of_amounts_of_an_edit(text):
     ("0 to 1 in many", "0 to 1 in many"), ("0 to 1 in -3", "0 to 1 in -3"),
     ("0 to 1 in 2.5", "0 to 1 in 2.5"), ("0 to 1 in 99999", "0 to 1 in 99999"), ("0to1in3", "0to1in3"),
 ])
-def test_text_is_no_amount_of_an_edit(text, item):
+def test_text_is_not_an_amount_of_an_edit(text, item):
     with pytest.raises(ValueError) as error:
         edit_amounts_in(text)
     assert "such as '-1, 0, 1' or '-1 to 1 in 5', none beyond 1000" in str(error.value)

@@ -14,7 +14,7 @@ from .weights import WeightFileError
 
 StrPath = str | os.PathLike[str]
 State = dict[str, Tensor]
-# What weights are published in. Integers are not among them: quantized weights need scales that are not here.
+# The types that weights are published in. Integers are refused: they mean nothing without their scales.
 WEIGHT_TYPES = {torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2}
 
 

@@ -163,8 +163,7 @@ def weights_stamp(state: Mapping[str, Tensor]) -> str:
 def state_stamp(state: Mapping[str, Tensor]) -> str:
     """A stamp that tells one set of weights from another, by a few numbers of each tensor."""
     digest = hashlib.sha256()
-    # Four numbers per tensor instead of all of them: training moves every tensor, and hashing gigabytes would
-    # take longer than loading them.
+    # Four numbers per tensor instead of all: training moves every tensor, and hashing gigabytes takes long.
     for key, value in state.items():
         digest.update(f"{key} {list(value.shape)} {value.flatten()[:4].tolist()}".encode())
     return digest.hexdigest()

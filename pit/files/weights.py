@@ -18,8 +18,8 @@ PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin")
 BARE_TENSOR = "tensor"
 SCALARS = (str, int, float, type(None))
 
-# What users most often have instead of weights: how such a file begins, what it is, and what to do. Of a tar
-# archive only the magic word at byte 257 is fixed: a file name comes first.
+# What people download by mistake: how such a file begins, what it is, and what to do. A tar archive begins
+# with a file name; only its magic word at byte 257 is fixed.
 NOT_WEIGHTS = (
     (rb"version https://git-lfs", "a git-lfs pointer. Run `git lfs pull`"),
     (rb"\s*<", "a web page. The download needs a login or failed; repeat it"),
@@ -160,8 +160,8 @@ def _why_unreadable(message: str) -> str:
     name = re.search(r"GLOBAL (\S+)", message)
     if name:
         return (
-            f"nothing but tensors in a PyTorch pickle, got {name[1]}, and did not open it: anything else can "
-            "run code. Take the .safetensors file, or one from a source that you trust."
+            f"nothing but tensors in a PyTorch pickle, got {name[1]}. It was not opened, since anything else "
+            "can run code. Take the .safetensors file, or one from a source that you trust."
         )
     return "weights, got a damaged or truncated file, or a pickle of something else. Fetch it again."
 

@@ -34,6 +34,5 @@ def min_snr_weights(schedule: DDPMScheduler, timesteps: Tensor, gamma: float) ->
 
 def seed_of(text: str) -> int:
     """A seed of 63 bits that follows from a text."""
-    # `random` seeds itself from a text by SHA-512: unlike hash(), the same in every process and version. A
-    # generator of torch takes a signed 64-bit number, hence 63 bits.
+    # `random` seeds itself from a text by SHA-512: unlike hash(), the same in every process and version.
     return random.Random(text).getrandbits(63)

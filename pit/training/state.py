@@ -28,7 +28,7 @@ class TrainingState:
         self.model, self.recipe, self.rate, self.step = model, recipe, rate, 0
         device = next(model.parameters()).device
         self.optimizer = build_optimizer(model, recipe, rate, device)
-        # Only the trained parameters are averaged: a second copy of a large frozen model would not fit.
+        # Only the trained parameters are averaged: a second copy of what is frozen would be wasted memory.
         self.averaged = None
         if recipe.ema_decay:
             self.current = nn.ParameterList(trained(model).values())
@@ -60,8 +60,8 @@ class TrainingState:
     @contextmanager
     def weights_to_use(self) -> Iterator[nn.Module]:
         """The model as it is to be used: averaged, if the recipe or the optimizer averages."""
-        # Schedule-free trains at a point between its average and its fastest weights; eval() puts the
-        # average into the model, train() that point again.
+        # Schedule-free trains at a point between its average and its fastest weights. In the optimizer's own
+        # eval mode the model holds the average, in its train mode that point again.
         schedule_free = self.recipe.optimizer == "schedule_free"
         if schedule_free:
             self.optimizer.eval()

@@ -29,7 +29,7 @@ from .recipes import Recipe, RunSettings
 from .state import TrainingState
 from .validation import Validation
 
-LOG_EVERY = 20  # steps; each time the GPU is waited for, and a loss that is not finite is noticed
+LOG_EVERY = 20  # steps: logging waits for the GPU, and it is when a loss that is not finite is noticed
 RUN = "run.json"
 
 

@@ -1,4 +1,4 @@
-"""LoRA key layouts, their scales, what is wrong with a file, and strengths of blocks."""
+"""LoRA key layouts and their scales, what can be wrong with a file, and strengths of blocks."""
 
 import math
 

@@ -140,7 +140,7 @@ def test_a_direction_under_a_name_and_in_safetensors_is_read(tmp_path):
 def test_code_in_a_pickle_never_runs(tmp_path, read, where):
     canary, path = tmp_path / "canary", tmp_path / "ip_direction.pt"
     torch.save(Touch(canary) if where == "alone" else {"a": drawn(16, 8), "b": Touch(canary)}, path)
-    assert_refused(read, path, "system, and did not open it", name="x")
+    assert_refused(read, path, "system. It was not opened", name="x")
     assert not canary.exists()
     os.system(f"touch {canary}")
     assert canary.exists()  # the canary would have sung

@@ -102,7 +102,7 @@ def test_fingerprints_match_over_file_formats_and_precisions(files, tmp_path):
     assert all(one.matches(other) for one, other in zip(mine, its, strict=True))
 
 
-def test_weights_of_text_and_positions_are_left_aside(files, tmp_path, pixels):
+def test_weights_of_text_and_positions_are_ignored(files, tmp_path, pixels):
     expected = load_encoder(files / "folder", files / "adapter.safetensors").tokens(pixels)
     path = single_file(files, tmp_path)
     extra = {
@@ -116,7 +116,7 @@ def test_weights_of_text_and_positions_are_left_aside(files, tmp_path, pixels):
     assert_equal(encoder.tokens(pixels), expected)
 
 
-def test_the_sizes_of_a_single_file_are_read_off_its_weights(tmp_path):
+def test_the_sizes_of_a_single_file_are_read_from_its_weights(tmp_path):
     torch.manual_seed(0)
     model = CLIPVisionModelWithProjection(CLIPVisionConfig(**H_LIKE)).eval()
     path = tmp_path / "CLIP-ViT-H.safetensors"
