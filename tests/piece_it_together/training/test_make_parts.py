@@ -1,4 +1,4 @@
-"""TODO"""
+"""Masks into parts, and concepts into a folder that reads back."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,6 @@ from PIL import Image
 from pit.files.pictures import PictureError, file_name
 from pit.piece_it_together.training.dataset import read_dataset
 from pit.piece_it_together.training.make_parts import make_parts, part_masks, read_masks, save_concept
-from tests.golden import tensors
 
 SIDE = 256
 
