@@ -1,4 +1,4 @@
-"""Packages that ComfyUI does not bring: named where they are missing, and imported only when they are used."""
+"""Packages that ComfyUI does not bring: named where they are missing, imported only when they are used."""
 
 import subprocess
 import sys
