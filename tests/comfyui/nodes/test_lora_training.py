@@ -184,7 +184,7 @@ def test_sizes_of_sdxl_come_out_as_published(inside):
 def test_a_model_of_another_kind_is_refused(change):
     from tests.comfyui.nodes.test_layer_map import SDXL
 
-    with pytest.raises(ValueError, match="not of SDXL's kind"):
+    with pytest.raises(ValueError, match="Expected a model of SDXL's kind"):
         unet_of_sizes(SDXL | change)
 
 
