@@ -114,6 +114,24 @@ class EncodeDataset(io.ComfyNode):
         return io.NodeOutput(folder, report, ui=told(cls, report))
 
 
+def size_inputs() -> list[io.Input]:
+    """The sizes of a new prior."""
+    return [
+        io.Int.Input(
+            "hidden_dim", default=2048, min=16, max=8192, step=16, advanced=True,
+            tooltip="Width of a new prior; 2048 as published, 192 for the creature models.",
+        ),
+        io.Int.Input(
+            "layers", default=4, min=1, max=64, advanced=True,
+            tooltip="Layers of a new prior; 4 or 8 as published.",
+        ),
+        io.Int.Input(
+            "heads", default=32, min=1, max=256, advanced=True,
+            tooltip="Attention heads of a new prior; 32 as published.",
+        ),
+    ]
+
+
 class TrainPrior(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -160,18 +178,7 @@ class TrainPrior(io.ComfyNode):
                     "seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=False,
                     tooltip="Determines the order of samples, the noise and the initial weights.",
                 ),
-                io.Int.Input(
-                    "hidden_dim", default=2048, min=16, max=8192, step=16, advanced=True,
-                    tooltip="Width of a new prior; 2048 as published, 192 for the creature models.",
-                ),
-                io.Int.Input(
-                    "layers", default=4, min=1, max=64, advanced=True,
-                    tooltip="Layers of a new prior; 4 or 8 as published.",
-                ),
-                io.Int.Input(
-                    "heads", default=32, min=1, max=256, advanced=True,
-                    tooltip="Attention heads of a new prior; 32 as published.",
-                ),
+                *size_inputs(),
                 PreviewType.Input(
                     "preview", optional=True, tooltip="Shows samples below the loss during training.",
                 ),

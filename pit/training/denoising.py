@@ -1,7 +1,9 @@
-"""What trainings of diffusion models share: noise schedule, loss weights, seeds."""
+"""What trainings of diffusion models share: noise schedule, noisy latents, loss weights, seeds."""
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from diffusers import DDPMScheduler
@@ -14,6 +16,44 @@ def noise_schedule(prediction_type: str = "epsilon") -> DDPMScheduler:
     return DDPMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type=prediction_type
     )
+
+
+class Noised(NamedTuple):
+    """Noisy latents, and what a model is to predict of them.
+
+    Attributes:
+        noisy, wanted: `[B, C, h, w]`.
+        timesteps: `[B]`.
+    """
+
+    noisy: Tensor
+    wanted: Tensor
+    timesteps: Tensor
+
+
+def noised(
+    schedule: DDPMScheduler, latents: Sequence[Tensor], times: Sequence[int], seeds: Sequence[int],
+    offset: float = 0.0,
+) -> Noised:
+    """Latents drawn from what a VAE gives, with noise at given timesteps; a sample depends on its seed alone.
+
+    Args:
+        latents: mean and standard deviation of each sample, `[2 C, h, w]`.
+        offset: share of noise that is the same all over a channel.
+    """
+    clean, noise = [], []
+    for distribution, seed in zip(latents, seeds, strict=True):
+        generator = torch.Generator().manual_seed(seed)
+        mean, spread = distribution.chunk(2)
+        clean.append(mean + spread * torch.randn(mean.shape, generator=generator))
+        # Noise of mean zero hardly hides the mean of a picture, so that a model learns to keep it at all
+        # timesteps; an offset for each channel takes that hint away.
+        own = torch.randn(mean.shape, generator=generator)
+        noise.append(own + offset * torch.randn(len(mean), 1, 1, generator=generator))
+    clean, noise, timesteps = torch.stack(clean), torch.stack(noise), torch.tensor(times)
+    velocity = schedule.config.prediction_type == "v_prediction"
+    wanted = schedule.get_velocity(clean, noise, timesteps) if velocity else noise
+    return Noised(schedule.add_noise(clean, noise, timesteps), wanted, timesteps)
 
 
 def min_snr_weights(schedule: DDPMScheduler, timesteps: Tensor, gamma: float) -> Tensor:
