@@ -12,11 +12,11 @@ from ..parts import place_part, sketch_or_not
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The published chances and ranges.
+    """The published probabilities and ranges.
 
-    With `crop_probability` a crop of the part is taken whose width and height are `crop_least` to 1 of the
-    part's; with `rotation_probability` it is turned by up to `rotation_degrees` either way; its size on the
-    canvas is `scale_least` to `scale_most`; with `sketch_probability` it becomes a sketch.
+    With `crop_probability` the part is cropped to `crop_least` to 1 of its width and height; with
+    `rotation_probability` it is rotated by up to `rotation_degrees` either way; its size on the canvas is
+    `scale_least` to `scale_most`; with `sketch_probability` it becomes a sketch.
     """
 
     crop_probability: float = 0.2
@@ -33,14 +33,18 @@ def augment_part(
 ) -> Image.Image:
     """`part` varied and placed on a white RGB picture of `size` (its target's, width first), as published.
 
-    Draws in this order: crop or not, then its width, height, x and y; turn or not, then the angle; the scale;
-    x and y of the place; sketch or not (nothing with a chance of 0), then its curves. The turn is bicubic.
+    Draws in this order: whether to crop, then width, height, x and y; whether to rotate, then the angle; the
+    scale; x and y of the place; whether to sketch (nothing for a probability of 0), then the curves. The
+    rotation is bicubic.
     """
+    # This order is part of the token cache: with another one the same seed would give other variants, and a
+    # cache that is added to would mix the two.
     part = on_white(part)
     if rng.random() < settings.crop_probability:
         part = _crop(part, settings.crop_least, rng)
     if rng.random() < settings.rotation_probability:
         angle = rng.uniform(-settings.rotation_degrees, settings.rotation_degrees)
+        # Expanded, so that no corner is cut off; filled with white, the ground that parts are on.
         part = part.rotate(angle, Image.Resampling.BICUBIC, expand=True, fillcolor="white")
     scale = rng.uniform(settings.scale_least, settings.scale_most)
     placed = place_part(part, canvas=size, scale=scale, rng=rng)

@@ -4,9 +4,9 @@ A folder with
     manifest.json           settings, fingerprints, and size and SHA-256 of every other file; written last
     reference.safetensors   `empty` and `uncond`, `[1, 16, D]` float32
     tokens-00000.safetensors, ...   `tokens` `[rows, 16, D]` float16, and in the header, under `concepts`,
-                            a JSON list of records that say which concept lies in which rows of the shard
-A shard never changes once a manifest names it; one that no manifest names is left from a crash and counts as
-not there. A later record of a concept replaces the earlier one.
+                            a JSON list of records that say which concept is in which rows of the shard
+A shard never changes once a manifest names it; a shard that no manifest names is left over from a crash and
+is ignored. A later record of a concept replaces an earlier one.
 """
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ AGAIN = "Delete the folder and encode the dataset again."
 
 
 class CacheError(ValueError):
-    """A token cache that cannot be used: names file or folder, what was expected and found, what to do."""
+    """A token cache that cannot be used: names the file or folder, what was expected and got, what to do."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class Sources:
 
     Attributes:
         name: of the concept, unique in the cache.
-        group: concepts of one kind share it.
-        target: of the target picture.
+        group: shared by concepts of one kind.
+        target: SHA-256 of the target picture.
         parts: name and SHA-256 of every part, in order.
-        grids: of every reference grid.
+        grids: SHA-256 of every reference grid.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Sources:
 
     @property
     def digest(self) -> str:
-        """Changes with any picture, part name, or the order of the parts."""
+        """Changes with any picture, any part's name, and the order of the parts."""
         return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()
 
 
@@ -75,7 +75,7 @@ class Settings:
     Attributes:
         width: D of the tokens.
         variants: augmented versions of each part.
-        augmentation: how these were drawn, as plain JSON values.
+        augmentation: how these were drawn, in plain JSON values.
         encoder, adapter: the models that made the tokens.
     """
 
@@ -88,7 +88,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Content of `manifest.json`."""
+    """The content of `manifest.json`."""
 
     settings: Settings
     reference: CachedFile
@@ -102,9 +102,9 @@ class Manifest:
 
 @dataclass(frozen=True, eq=False)
 class TokenCache:
-    """An open cache, read only. Concepts are in the order of their names, N of them with M parts in all.
+    """An open cache, read-only. Its N concepts, with M parts in all, are in the order of their names.
 
-    Row numbers count through all shards and go to `rows`.
+    Row numbers count through all shards; `rows` takes them.
 
     Attributes:
         empty, uncond: tokens of the white and of the all-zero picture, `[1, 16, D]` float32.
@@ -113,7 +113,7 @@ class TokenCache:
         target_rows: `[N]` int64.
         part_offsets: `[N + 1]` int64; concept i has the parts `part_offsets[i]` to `part_offsets[i + 1]`.
         part_rows: `[M]` int64, the first of the `variants` consecutive rows of each part.
-        reference_rows: `[N, R]` int64, R may be 0.
+        reference_rows: `[N, R]` int64; R may be 0.
         shards: the mapped tokens, each `[rows, 16, D]` float16.
         shard_starts: `[S]` int64, the first row of each shard.
     """
@@ -152,14 +152,16 @@ class TokenCache:
         return self.settings.adapter
 
     def rows(self, index: Tensor) -> Tensor:
-        """Tokens of the rows `index` `[n]`, in its order: `[n, 16, D]` float16, a copy.
+        """Tokens of the rows `index` `[n]`, in that order: `[n, 16, D]` float16, a copy.
 
         Raises:
             IndexError: a row is negative or beyond the last.
         """
+        # Python would count a negative row from the end of a shard and return other tokens without a word.
         if len(index) and index.min() < 0:
-            raise IndexError(f"Expected rows of the token cache from 0 on, found {int(index.min())}.")
+            raise IndexError(f"Expected rows of the token cache from 0 on, got {int(index.min())}.")
         tokens = torch.empty(len(index), TOKENS_PER_PICTURE, self.width, dtype=torch.float16)
+        # Shard by shard: one indexing each instead of one for every row.
         shard_of_row = torch.bucketize(index, self.shard_starts, right=True) - 1
         for number in shard_of_row.unique().tolist():
             here = (shard_of_row == number).nonzero().squeeze(1)
@@ -168,17 +170,20 @@ class TokenCache:
 
 
 def open_cache(folder: Path, verify: bool = False) -> TokenCache:
-    """Open a cache without reading its tokens; they are mapped into memory.
+    """Open a cache without reading its tokens, which are mapped into memory.
 
     Args:
-        verify: also compare the SHA-256 of every file, which reads them all.
+        verify: also compare the SHA-256 of every file, which reads all of them.
 
     Raises:
-        CacheError: no cache, an empty or damaged one, or one of a later version.
+        CacheError: not a cache, an empty or damaged one, or one of a later version.
     """
     content, manifest = read_manifest(folder)
     if not manifest.shards:
-        raise CacheError(f"{folder} is a token cache without concepts. Encode a dataset into it first.")
+        raise CacheError(
+            f"Expected concepts in the token cache {folder}, got a cache without concepts. Encode a dataset "
+            "into it first."
+        )
     reference, _ = _read_file(folder, manifest.reference, verify)
     shards, records = [], []
     for entry in manifest.shards:
@@ -194,51 +199,57 @@ def open_cache(folder: Path, verify: bool = False) -> TokenCache:
 
 
 def read_manifest(folder: Path) -> tuple[bytes, Manifest]:
-    """Bytes and content of a cache's manifest.
+    """The bytes and the content of a cache's manifest.
 
     Raises:
-        CacheError: not there, damaged, or of a later version.
+        CacheError: missing, damaged, or of a later version.
     """
     path = folder / MANIFEST
     try:
         content = path.read_bytes()
     except OSError as error:
         raise CacheError(
-            f"{folder} is no token cache: {MANIFEST} cannot be read ({error.strerror}). Name the folder that "
-            "`encode-dataset` or the node Encode Dataset has written."
+            f"Expected a token cache in {folder}, got a folder whose {MANIFEST} cannot be read "
+            f"({error.strerror}). Name the folder of an encoded dataset."
         ) from error
     try:
         data = json.loads(content)
+        # Before anything else: a later version may have other fields, and is not damaged.
         version = data["format"]
         manifest = _manifest(data) if version == FORMAT else None
     except (KeyError, TypeError, ValueError) as error:
-        raise CacheError(f"{path} is damaged ({type(error).__name__}: {error}). {AGAIN}") from error
+        reason = f"{type(error).__name__}: {error}"
+        raise CacheError(f"{path}: expected a manifest, got a damaged one ({reason}). {AGAIN}") from error
     if manifest is None:
-        raise CacheError(f"{path} has format {version}, expected {FORMAT}. Update the pack, or encode again.")
+        raise CacheError(
+            f"{path}: expected format {FORMAT}, got {version}. Update the pack, or encode the dataset again."
+        )
     return content, manifest
 
 
 def read_shard(
     folder: Path, entry: CachedFile, settings: Settings, verify: bool = False
 ) -> tuple[Tensor, list[dict[str, Any]]]:
-    """Mapped tokens `[rows, 16, D]` of a shard, and the records of its concepts.
+    """The mapped tokens `[rows, 16, D]` of a shard, and the records of its concepts.
 
     Raises:
-        CacheError: missing, cut off, or not what the manifest says.
+        CacheError: missing, truncated, or not what the manifest says.
     """
     state, metadata = _read_file(folder, entry, verify)
     tokens, expected = state.get("tokens"), (entry.rows, TOKENS_PER_PICTURE, settings.width)
     if tokens is None or tokens.shape != expected or tokens.dtype != torch.float16:
         found = "none" if tokens is None else f"{list(tokens.shape)} {tokens.dtype}"
         raise CacheError(
-            f"{folder / entry.file}: expected tokens {list(expected)} torch.float16, found {found}. {AGAIN}"
+            f"{folder / entry.file}: expected tokens {list(expected)} torch.float16, got {found}. {AGAIN}"
         )
     try:
         records = json.loads(metadata["concepts"])
         for record in records:
             _check_record(record, entry.rows, settings.variants)
     except (KeyError, TypeError, ValueError) as error:
-        raise CacheError(f"{folder / entry.file} has damaged records ({error}). {AGAIN}") from error
+        raise CacheError(
+            f"{folder / entry.file}: expected records of concepts, got damaged records ({error}). {AGAIN}"
+        ) from error
     return tokens, records
 
 
@@ -257,29 +268,31 @@ def _manifest(data: dict[str, Any]) -> Manifest:
 
 
 def _cached_file(entry: dict[str, Any], name: str) -> CachedFile:
+    # The very name, so that no manifest can point out of its folder.
     if entry["file"] != name:
-        raise ValueError(f"expected the file {name}, found {entry['file']!r}")
+        raise ValueError(f"expected the file {name}, got {entry['file']!r}")
     return CachedFile(name, _whole(entry["rows"]), _whole(entry["bytes"]), str(entry["sha256"]))
 
 
 def _whole(number: object) -> int:
     if type(number) is not int or number < 1:
-        raise ValueError(f"expected a whole number from 1, found {number!r}")
+        raise ValueError(f"expected a whole number from 1, got {number!r}")
     return number
 
 
 def _read_file(folder: Path, entry: CachedFile, verify: bool) -> tuple[dict[str, Tensor], dict[str, str]]:
     path = folder / entry.file
+    # Costs nothing, so it is done each time: a copy that broke off is found before hours of training.
     size = path.stat().st_size if path.is_file() else None
     if size != entry.bytes:
         found = "no file" if size is None else f"{size} bytes"
-        raise CacheError(f"{path}: expected {entry.bytes} bytes, found {found}. {AGAIN}")
+        raise CacheError(f"{path}: expected {entry.bytes} bytes, got {found}. {AGAIN}")
     if verify and sha256_of(path) != entry.sha256:
-        raise CacheError(f"{path} has another SHA-256 than its manifest says: it is damaged. {AGAIN}")
+        raise CacheError(f"{path}: expected the SHA-256 in its manifest, got another: it is damaged. {AGAIN}")
     try:
         return read_state(path)
     except WeightFileError as error:
-        raise CacheError(f"{path} is damaged: {error} {AGAIN}") from error
+        raise CacheError(f"{path}: expected a readable file, got an error: {error} {AGAIN}") from error
 
 
 def _check_record(record: dict[str, Any], rows: int, variants: int) -> None:
@@ -287,11 +300,11 @@ def _check_record(record: dict[str, Any], rows: int, variants: int) -> None:
     firsts = [record["target"], *record["references"]]
     inside = all(0 <= row < rows for row in firsts)
     if not inside or not all(0 <= part["row"] <= rows - variants for part in record["parts"]):
-        raise ValueError(f"rows of {record['name']!r} beyond the {rows} of the shard")
+        raise ValueError(f"expected rows below {rows} for {record['name']!r}, got rows beyond the shard")
 
 
 def sources_of(record: dict[str, Any]) -> Sources:
-    """What a record was encoded from."""
+    """The pictures that a record was encoded from."""
     parts = tuple((part["name"], part["picture"]) for part in record["parts"])
     return Sources(record["name"], record["group"], record["picture"], parts, tuple(record["grids"]))
 
@@ -301,19 +314,23 @@ def _references(path: Path, state: dict[str, Tensor], width: int) -> dict[str, T
     expected = (1, TOKENS_PER_PICTURE, width)
     for name in ("empty", "uncond"):
         if name not in state or state[name].shape != expected:
-            raise CacheError(f"{path}: expected {name} tokens of shape {list(expected)}. {AGAIN}")
+            found = list(state[name].shape) if name in state else "none"
+            raise CacheError(f"{path}: expected {name} tokens {list(expected)}, got {found}. {AGAIN}")
     return {name: state[name].float().clone() for name in ("empty", "uncond")}
 
 
 def _tables(folder: Path, starts: list[int], records: list[list[dict[str, Any]]]) -> dict[str, Any]:
-    """The fields of `TokenCache` that say what lies where."""
+    """The fields of `TokenCache` that say where everything is."""
+    # Sorted by name: the order of concepts does not tell in how many goes the cache was filled.
     latest = {
         record["name"]: (start, record)
         for start, concepts in zip(starts, records, strict=True) for record in concepts
     }
     concepts = [latest[name] for name in sorted(latest)]
     if len({len(record["references"]) for _, record in concepts}) != 1:
-        raise CacheError(f"{folder} has concepts with different numbers of references. {AGAIN}")
+        raise CacheError(
+            f"Expected as many references for each concept in {folder}, got different numbers. {AGAIN}"
+        )
     part_counts = torch.tensor([0] + [len(record["parts"]) for _, record in concepts])
     part_rows = [start + part["row"] for start, record in concepts for part in record["parts"]]
     references = [[start + row for row in record["references"]] for start, record in concepts]

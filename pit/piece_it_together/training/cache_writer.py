@@ -1,4 +1,9 @@
-"""Writing a token cache, so that it can be interrupted anywhere and added to later. Layout: see `cache`."""
+"""Writing a token cache that can be interrupted anywhere and added to later; `cache` describes the layout.
+
+Data first, manifest last: a shard is on the disk, flushed, before a manifest names it, and the manifest is
+replaced as a whole. Whenever the process or the machine stops, the old manifest or the new one is there, and
+all that it names is complete.
+"""
 from __future__ import annotations
 
 import json
@@ -31,12 +36,12 @@ from .cache import (
 
 
 class CacheWriter:
-    """Creates a cache or adds to one; a context manager, at whose end (Cancel and errors too) all is saved.
+    """Creates a cache or adds to one; a context manager that saves everything at its end, also after errors.
 
     Each full shard is written and named in the manifest at once, so that a killed process loses at most one.
 
     Attributes:
-        known: the digest of the sources of each concept that is cached already, by name.
+        known: the digest of the sources of each concept that is already cached, by name.
     """
 
     def __init__(
@@ -47,8 +52,8 @@ class CacheWriter:
         Args:
             width: D of the tokens.
             variants: versions of each part.
-            augmentation: how these are drawn (seed and all), as JSON values.
-            empty, uncond: `[1, 16, D]`; kept in fp32. A cache that exists keeps its own.
+            augmentation: how these are drawn, including the seed, as JSON values.
+            empty, uncond: `[1, 16, D]`; kept in fp32. An existing cache keeps its own.
             shard_rows: a shard is written once it has this many; 4096 are 256 MB at the published width.
 
         Raises:
@@ -60,6 +65,7 @@ class CacheWriter:
         self._records: list[dict[str, Any]] = []
         self._row_count = 0
         self._references: int | None = None
+        # Through JSON and back, which turns tuples into lists: else they would differ from what is read.
         settings = Settings(width, variants, json.loads(json.dumps(augmentation)), encoder, adapter)
         if (folder / MANIFEST).exists():
             _, manifest = read_manifest(folder)
@@ -69,7 +75,7 @@ class CacheWriter:
             manifest = Manifest(settings, self._write_reference(empty, uncond, width), ())
         # Even if nothing has changed: a folder that cannot be written is noticed before hours of encoding.
         self._manifest = self._written(manifest)
-        for leftover in folder.glob("*.unfinished"):  # of a process that was killed
+        for leftover in folder.glob("*.unfinished"):  # from a process that was killed
             leftover.unlink(missing_ok=True)
 
     def __enter__(self) -> CacheWriter:
@@ -78,7 +84,8 @@ class CacheWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None or not issubclass(kind, CacheError):  # a disk that was full is full still
+        # After a CacheError the same write would fail again: a disk that was full is still full.
+        if kind is None or not issubclass(kind, CacheError):
             self.flush()
 
     def add(
@@ -88,7 +95,7 @@ class CacheWriter:
 
         Args:
             target: `[16, D]`.
-            parts: for each of `sources.parts` the tokens of its variants, `[variants, 16, D]`.
+            parts: for each of `sources.parts`, the tokens of its variants, `[variants, 16, D]`.
             references: one for each of `sources.grids`, `[R, 16, D]`; R is the same for all concepts.
 
         Raises:
@@ -97,9 +104,10 @@ class CacheWriter:
         references = target.new_empty(0, TOKENS_PER_PICTURE, self.width) if references is None else references
         self._check_shapes(sources, target, parts, references)
         tokens = torch.cat([target[None], *parts, references]).to("cpu", torch.float16)
+        # After the conversion, which turns what float16 cannot hold into infinity.
         if not tokens.isfinite().all():
             raise CacheError(
-                f"The tokens of {sources.name} hold NaN or infinite values, expected numbers. Encode with "
+                f"Expected finite tokens for {sources.name}, got NaN or infinite values. Encode with "
                 "float32, and check the encoder's file."
             )
         self._records.append(self._record(sources))
@@ -119,20 +127,22 @@ class CacheWriter:
         return self._manifest.settings.variants
 
     def flush(self) -> None:
-        """Write what was added since the last shard as one more shard, and name it in the manifest.
+        """Write what was added since the last shard as another shard, and name it in the manifest.
 
         Raises:
             CacheError: the disk is full or cannot be written, or another process has written meanwhile.
         """
         if not self._pending:
             return
+        # Another writer would have taken the same number for its shard, and one would overwrite the other's.
         manifest = self.folder / MANIFEST
         if not manifest.is_file() or manifest.read_bytes() != self._manifest.to_json():
             raise CacheError(
-                f"{manifest} was changed by another process while this one wrote. Let one process at a time "
-                "write a cache, and run this one again."
+                f"{manifest}: expected what this process wrote, got what another process has changed. Let "
+                "one process at a time write a cache, and run this one again."
             )
         name = shard_name(len(self._manifest.shards))
+        # The records are in the shard's own header, so that manifest and shard cannot tell different things.
         state, metadata = {"tokens": torch.cat(self._pending)}, {"concepts": json.dumps(self._records)}
         shard = self._write_tensors(name, state, metadata)
         self._manifest = self._written(replace(self._manifest, shards=(*self._manifest.shards, shard)))
@@ -154,7 +164,7 @@ class CacheWriter:
         if found != expected or len(sources.grids) != count:
             raise CacheError(
                 f"{sources.name}: expected a target, {len(sources.parts)} parts and {count} references of "
-                f"the shapes {expected}, found {found}. Encode with the settings of the cache."
+                f"the shapes {expected}, got {found}. Encode with the settings of the cache."
             )
 
     def _record(self, sources: Sources) -> dict[str, Any]:
@@ -174,7 +184,7 @@ class CacheWriter:
         expected = (1, TOKENS_PER_PICTURE, width)
         if empty.shape != expected or uncond.shape != expected:
             raise CacheError(
-                f"Expected empty and uncond tokens of the shape {list(expected)}, found {list(empty.shape)} "
+                f"Expected empty and uncond tokens of the shape {list(expected)}, got {list(empty.shape)} "
                 f"and {list(uncond.shape)}. Take all tokens from one encoder."
             )
         state = {"empty": empty.float().cpu(), "uncond": uncond.float().cpu()}
@@ -203,8 +213,8 @@ class CacheWriter:
 def _not_written(path: Path, error: Exception) -> CacheError:
     reason = getattr(error, "strerror", None) or error
     return CacheError(
-        f"{path} could not be written ({reason}). What the cache held before is whole: make room, or the "
-        "folder writable, and run the same again; it goes on from there."
+        f"{path} could not be written ({reason}). What the cache held before is intact: free some space or "
+        "make the folder writable, then run the same again, which resumes from there."
     )
 
 
@@ -213,8 +223,8 @@ def _require_same(folder: Path, cached: Settings, wanted: Settings) -> None:
         before, now = getattr(cached, model), getattr(wanted, model)
         if not before.matches(now):
             raise CacheError(
-                f"{folder} was encoded by another {model}: expected the weights of {before.name!r}, found "
-                f"those of {now.name!r}, which give other tokens. Take the same {model}, or another folder."
+                f"{folder} was encoded by another {model}: expected the weights of {before.name!r}, got "
+                f"those of {now.name!r}, which give other tokens. Use the same {model}, or another folder."
             )
     pairs = {"width": (cached.width, wanted.width), "variants": (cached.variants, wanted.variants)}
     for name in sorted(cached.augmentation.keys() | wanted.augmentation.keys()):
@@ -222,6 +232,6 @@ def _require_same(folder: Path, cached: Settings, wanted: Settings) -> None:
     changed = [f"{name} {before} (now {now})" for name, (before, now) in pairs.items() if before != now]
     if changed:
         raise CacheError(
-            f"{folder} was encoded with {', '.join(changed)}. Set that again to add to it, or take another "
-            "folder for other settings."
+            f"Expected the settings with which {folder} was encoded, got changed ones: {', '.join(changed)}. "
+            "Restore them to add to it, or use another folder for other settings."
         )

@@ -1,4 +1,4 @@
-"""Reading folders of targets and parts: which pictures belong together, and which cannot be used and why."""
+"""Reading folders of targets and parts: which pictures belong together, which cannot be used, and why."""
 from __future__ import annotations
 
 from collections import defaultdict
@@ -25,15 +25,15 @@ _EXPECTED = (
     "target/NAME.png with its parts parts/NAME/0.png, parts/NAME/1.png and so on, or pictures named as "
     "published, SUBFOLDER/A_B.jpg with its parts SUBFOLDER/A_B_0.jpg, SUBFOLDER/A_B_1.jpg and so on"
 )
-_ADVICE = "Point to such a folder, or make one of plain pictures with make-parts."
+_ADVICE = "Point to such a folder, or make one from plain pictures with make-parts."
 
 
 @dataclass(frozen=True)
 class Concept:
     """A target and its parts, in order.
 
-    `name` is the target's path below the dataset with forward slashes and without ending; `group` is the
-    sub-folder whose targets resemble each other ("" where there are none).
+    `name` is the target's path below the dataset, with forward slashes and without its ending; `group` is the
+    sub-folder, whose targets resemble each other ("" if there are no sub-folders).
     """
 
     name: str
@@ -44,7 +44,7 @@ class Concept:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a folder holds. `layout` is "published" or "folders"; `concepts` are sorted by name."""
+    """The content of a folder. `layout` is "published" or "folders"; `concepts` are sorted by name."""
 
     folder: Path
     layout: str
@@ -53,19 +53,19 @@ class Dataset:
 
 
 def read_dataset(folder: Path) -> Dataset:
-    """The concepts of `folder`, found by names alone; no picture is opened.
+    """The concepts of `folder`, found by their names alone; no picture is opened.
 
-    Two layouts are known. "folders": `target/NAME.png` with `parts/NAME/*.png`. "published": one level of
-    sub-folders in which the pieces between underscores decide, two for a target (`A_B.jpg`) and three for a
-    part of it (`A_B_0.jpg`). The published loader takes `.jpg` only, and turns a target without parts into a
-    white picture to learn from; here `.jpeg`, `.png` and `.webp` count too, and such targets are skipped. Of
-    names that differ in their ending, in case or in Unicode form alone, the first stays. Hidden files do not
-    count.
+    There are two layouts. "folders": `target/NAME.png` with `parts/NAME/*.png`. "published": one level of
+    sub-folders, in which the number of pieces between underscores decides, two for a target (`A_B.jpg`) and
+    three for a part of it (`A_B_0.jpg`). The published loader reads only `.jpg`, and turns a target without
+    parts into a white picture to learn from; here `.jpeg`, `.png` and `.webp` count, too, and such targets
+    are skipped. Of names that differ only in their ending, in case or in Unicode form, the first is kept.
+    Hidden files do not count.
 
-    Raises FileNotFoundError if there is no such folder, ValueError if no target with parts is in it.
+    Raises FileNotFoundError if there is no such folder, ValueError if there is no target with parts in it.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"Expected a folder with a dataset, found none at {folder}.")
+        raise FileNotFoundError(f"Expected a folder with a dataset, got no folder at {folder}.")
     own = (folder / "target").is_dir() and (folder / "parts").is_dir()
     targets, parts, skipped = _read_own(folder) if own else _read_published(folder)
     concepts = []
@@ -79,7 +79,8 @@ def read_dataset(folder: Path) -> Dataset:
     skipped += [Skipped(path, "a part without its target") for paths in parts.values() for path in paths]
     if not concepts:
         found = "; ".join(describe_skipped(skipped, folder)) or "nothing"
-        raise ValueError(f"Expected {_EXPECTED}; found in {folder}: {found}. {_ADVICE}")
+        raise ValueError(f"Expected {_EXPECTED}; got in {folder}: {found}. {_ADVICE}")
+    # By name and not as the file system lists them: what a seed draws must not depend on the machine.
     concepts.sort(key=lambda each: each.name)
     skipped.sort(key=lambda each: each.path)
     return Dataset(folder, "folders" if own else "published", tuple(concepts), tuple(skipped))
@@ -98,10 +99,11 @@ def describe(dataset: Dataset) -> str:
 
 
 def dataset_sheet(dataset: Dataset, count: int = 8) -> Image.Image:
-    """A contact sheet (RGB): `count` concepts spread over the dataset, each a row: target, up to 8 parts.
+    """A contact sheet (RGB): `count` concepts spread over the dataset, one per row: target, up to 8 parts.
 
     An unreadable picture shows as a red cross.
     """
+    # Spread, as neighbors are often alike: the first eight might all come from one sub-folder.
     total = len(dataset.concepts)
     rows = min(count, total)
     shown = [dataset.concepts[i * total // rows] for i in range(rows)]

@@ -27,16 +27,16 @@ from .cache_writer import CacheWriter
 from .dataset import Concept, Dataset
 
 PUBLISHED = Augmentation()
-UNUSABLE = "a picture that cannot be read, is too large, or is a mere line"
+UNUSABLE = "a picture that cannot be read, is too large, or is as thin as a line"
 GRID_SIZE = 512
 GRID_TARGETS = 4
-LEAST_TARGETS = 9  # of a group, for references, as published
+LEAST_TARGETS = 9  # in a group, for references, as published
 WORKERS = 4  # threads that open and augment pictures while the encoder works
 
 
 @dataclass(frozen=True)
 class EncodeReport:
-    """What became of a dataset: concepts encoded now, concepts cached before, and pictures left out."""
+    """The outcome of an encoding: concepts encoded now, concepts already cached, and pictures left out."""
 
     added: int
     kept: int
@@ -45,10 +45,10 @@ class EncodeReport:
 
 @dataclass
 class Job:
-    """A concept on its way into the cache; one without `pictures` has nothing to encode.
+    """A concept on its way into the cache; without `pictures` there is nothing to encode.
 
     Attributes:
-        size: pictures that it counts for in the progress.
+        size: how many pictures it counts as in the progress.
         pictures: as the encoder sees them: the target, the variants of each part, the reference grids.
     """
 
@@ -66,28 +66,30 @@ def encode_dataset(
 ) -> EncodeReport:
     """Encode what the cache in `folder` does not hold yet; creates it or adds to it.
 
-    Pictures are known by the SHA-256 of their files: unchanged concepts are kept, changed ones replaced, and
-    concepts that left the dataset stay cached. All chance comes from the seed and the names of the concept
-    and its part, so that adding pictures later gives the same tokens as encoding all in one go. Pictures
-    that cannot be read are left out; a concept without a readable target and part is.
+    Pictures are identified by the SHA-256 of their files: unchanged concepts are kept, changed ones are
+    replaced, and concepts that left the dataset stay cached. Everything random comes from the seed and the
+    names of the concept and its part, so that adding pictures later gives the same tokens as encoding all in
+    one go. Pictures that cannot be read are left out, and so is a concept without a readable target and part.
 
     Args:
         variants: augmented versions of each part.
-        references: 2 x 2 grids of other targets of the same group for each concept; groups with fewer than 9
-            targets are then left out, as published.
+        references: number of 2 x 2 grids of other targets of the same group, for each concept; groups with
+            fewer than 9 targets are then left out, as published.
         batch: pictures that the encoder gets at a time.
-        on_progress: is told how many pictures are done, and of how many; may raise to cancel. What is
-            complete by then is in the cache, and the next call goes on from there.
+        on_progress: called with the number of pictures that are done and the number of all; may raise to
+            cancel. What is complete by then is in the cache, and the next call resumes from there.
 
     Raises:
         CacheError: the folder cannot be written, or holds a cache of another encoder or other settings.
-        ValueError: fewer than one variant or picture in a batch.
+        ValueError: fewer than one variant or picture in a batch, or a negative number of references.
     """
     if min(variants, batch) < 1 or references < 0:
         raise ValueError(
-            f"Expected variants and batch of at least 1 and references of at least 0, found {variants}, "
+            f"Expected variants and batch of at least 1 and references of at least 0, got {variants}, "
             f"{batch} and {references}."
         )
+    # White through the processor is the empty slot; zeros behind the processor, a gray picture, are the
+    # unconditional tokens of IP-Adapter. As published, the two are not the same.
     ends = torch.cat([
         clip_pixel_values([white_image(encoder.size)], encoder.size),
         torch.zeros(1, 3, encoder.size, encoder.size),
@@ -105,6 +107,7 @@ def encode_dataset(
         line = EncodingLine(encoder, writer, batch, preparation.total, on_progress)
         skipped = list(preparation.left_out)
         kept = 0
+        # Closed at once when something raises, so that no thread goes on opening pictures.
         with closing(prefetched(preparation.prepare, preparation.concepts)) as jobs:
             for job in jobs:
                 line.put(job)
@@ -123,7 +126,7 @@ class Preparation:
     ) -> None:
         self.size, self.variants, self.augmentation = size, variants, augmentation
         self.references, self.seed = references, seed
-        self.known = dict(known)
+        self.known = dict(known)  # a copy: the writer changes its own while threads read this one
         groups = defaultdict(list)
         for concept in dataset.concepts:
             groups[concept.group].append(concept)
@@ -137,20 +140,21 @@ class Preparation:
             {name: Ring(groups[name], f"{seed}/{number}") for name in enough} for number in range(references)
         ]
         self.total = sum(map(self.pictures_of, self.concepts))
+        # Each target is hashed for its own concept and for every grid that it is in.
         self.hash = lru_cache(maxsize=None)(_hash_or_nothing)
 
     def pictures_of(self, concept: Concept) -> int:
         return 1 + len(concept.parts) * self.variants + self.references
 
     def prepare(self, concept: Concept) -> Job:
-        """The job of one concept; its pictures are opened only if the cache does not hold them."""
+        """The job for one concept; its pictures are opened only if the cache does not hold them."""
         job = Job(self.sources(concept, concept.parts, self.first_grids(concept)), self.pictures_of(concept))
         if not self.is_kept(job):
             self.open_pictures(job, concept)
         return job
 
     def open_pictures(self, job: Job, concept: Concept) -> None:
-        """Fill in the pictures, and leave out of the sources what cannot be read."""
+        """Fill in the pictures, and remove from the sources what cannot be read."""
         target = opened(concept.target, job.skipped)
         view = None if target is None else self.view(concept.target, target, job.skipped)
         parts = {path: picture for path in concept.parts if (picture := opened(path, job.skipped))}
@@ -162,7 +166,8 @@ class Preparation:
             job.skipped.append(Skipped(concept.target, "a concept without four readable references"))
             return
         job.sources = self.sources(concept, parts, [paths for paths, _ in grids])
-        if not self.is_kept(job):  # as when only what cannot be read kept it from being known
+        # Asked again: what cannot be read was not cached either, so the sources may be known without it.
+        if not self.is_kept(job):
             job.pictures = [view]
             for path, part in parts.items():
                 job.pictures += self.part_variants(concept, path, part, target.size)
@@ -183,11 +188,12 @@ class Preparation:
         self, concept: Concept, path: Path, part: Image.Image, canvas: tuple[int, int]
     ) -> Iterator[Image.Image]:
         for variant in range(self.variants):
+            # By names, not by a running number, which would change with every picture that is added.
             rng = random.Random(f"{self.seed}/{concept.name}/{path.name}/{variant}")
             yield resize_for_encoder(augment_part(part, canvas, self.augmentation, rng), self.size)
 
     def first_grids(self, concept: Concept) -> list[list[Path]]:
-        """The targets in each reference grid if all can be read."""
+        """The targets in each reference grid, provided that all can be read."""
         return [list(islice(ring[concept.group].after(concept), GRID_TARGETS)) for ring in self.rings]
 
     def open_grids(self, job: Job, concept: Concept) -> list[tuple[list[Path], Image.Image]]:
@@ -209,9 +215,9 @@ class Preparation:
 
 
 class Ring:
-    """The targets of a group in a circle, in an order made of their names alone.
+    """The targets of a group in a circle, in an order that their names alone decide.
 
-    The references of a concept are those that follow it, so that a new picture changes those of a few only.
+    The references of a concept are the targets that follow it, so that a new picture changes few grids.
     """
 
     def __init__(self, group: list[Concept], salt: str) -> None:
@@ -220,7 +226,7 @@ class Ring:
         self.places = {concept.name: place for place, concept in enumerate(ring)}
 
     def after(self, concept: Concept) -> Iterator[Path]:
-        """The other targets, from the next one on."""
+        """The other targets, starting with the next one."""
         place = self.places[concept.name]
         return iter(self.targets[place + 1:] + self.targets[:place])
 
@@ -240,6 +246,7 @@ class EncodingLine:
         self.tokens: list[Tensor] = []
 
     def put(self, job: Job) -> None:
+        # Batches run across concepts: a concept has few pictures, and the encoder is fastest on full batches.
         if job.pictures:
             self.jobs.append(job)
             self.pictures += job.pictures
@@ -273,6 +280,7 @@ class EncodingLine:
 
 def prefetched(prepare: Callable[[Concept], Job], concepts: Iterable[Concept]) -> Iterator[Job]:
     """`prepare` of each concept, in order, a few ahead in threads."""
+    # A few only: prepared jobs hold pictures, and a slow encoder would let them pile up.
     waiting = deque()
     with ThreadPoolExecutor(WORKERS) as pool:
         try:
@@ -296,7 +304,7 @@ def opened(path: Path, skipped: list[Skipped]) -> Image.Image | None:
 
 
 def _hash_or_nothing(path: Path) -> str:
-    """SHA-256 of a file, or nothing if it cannot be read; opening the picture then says so."""
+    """SHA-256 of a file, or nothing if it cannot be read; opening the picture then reports it."""
     try:
         return sha256_of(path)
     except OSError:

@@ -1,4 +1,4 @@
-"""Prompts for a text-to-image model that draws a whole dataset, in the published form, from our own words."""
+"""Prompts for a text-to-image model to make a whole dataset, in the published form, from our own words."""
 from __future__ import annotations
 
 import random
@@ -7,24 +7,26 @@ from functools import cache
 from pathlib import Path
 
 FOLDER = Path(__file__).parent / "words"
-# The published pool of words for characters: 445 creatures, 41 times each, among 199,175 entries in all.
+# In the published pool of words for characters, 445 creatures occur 41 times each, among 199,175 entries. One
+# draw decides between creatures and everyday objects, instead of a list that repeats them.
 CREATURE_SHARE = 445 * 41 / 199_175
 
 
 def dataset_prompts(domain: str, count: int, seed: int) -> list[str]:
-    """`count` prompts, each of one object on a plain ground; number i depends on (domain, seed, i) alone.
+    """`count` prompts, each for one object on plain ground; number i depends on (domain, seed, i) alone.
 
-    Words and their numbers are drawn as the published data scripts do: characters have two to six adjectives
-    and one to three "-like" words, mostly everyday objects; products one to three attributes, one or two
-    materials, one feature and up to three "-like" words. For plush toys only word lists are published: one to
-    three colours and one or two "-like" words are ours.
+    The words and how many there are of each kind are drawn as in the published data scripts: characters have
+    two to six adjectives and one to three "-like" words, mostly everyday objects; products have one to three
+    attributes, one or two materials, one feature and up to three "-like" words. For plush toys only word
+    lists are published; one to three colors and one or two "-like" words are our choice.
 
     Raises ValueError for an unknown domain and for a count below 1.
     """
     if domain not in WRITERS:
-        raise ValueError(f'Expected one of the domains {", ".join(WRITERS)}, found "{domain}".')
+        raise ValueError(f'Expected one of the domains {", ".join(WRITERS)}, got "{domain}".')
     if count < 1:
-        raise ValueError(f"Expected at least one prompt to write, found a count of {count}.")
+        raise ValueError(f"Expected at least one prompt to write, got a count of {count}.")
+    # A generator of its own for each prompt, so that more prompts do not change the first ones.
     return [WRITERS[domain](random.Random(f"{seed}/{index}")) for index in range(count)]
 
 
@@ -35,7 +37,7 @@ def picture_seeds(count: int, seed: int) -> list[int]:
 
 def _character(rng: random.Random) -> str:
     adjectives = _draw(rng, "adjectives", 2, 6)
-    # dict.fromkeys: a word of both lists, or one drawn twice, is named once.
+    # dict.fromkeys: a word in both lists, or one that is drawn twice, is used once.
     likes = dict.fromkeys(
         rng.choice(_words("creatures" if rng.random() < CREATURE_SHARE else "everyday"))
         for _ in range(rng.randint(1, 3))
@@ -61,10 +63,10 @@ def _product(rng: random.Random) -> str:
 
 
 def _plush(rng: random.Random) -> str:
-    colours = _draw(rng, "plush_colours", 1, 3)
+    colors = _draw(rng, "plush_colours", 1, 3)
     likes = _draw(rng, "plush_items", 1, 2)
     return (
-        f"Studio photo: one {', '.join(colours)} {_alike(likes)} plush toy, "
+        f"Studio photo: one {', '.join(colors)} {_alike(likes)} plush toy, "
         "on a plain white background, soft light"
     )
 

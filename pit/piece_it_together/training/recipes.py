@@ -10,8 +10,9 @@ from pathlib import Path
 
 from ...training.recipes import CHOICES, Recipe
 
-# The step that a model bears falls with its width (Tensor Programs V, arXiv 2203.03466). At a width of
-# 192, 1000 steps of 32 at 1, 2 and 4 thousandths came to validation losses of 0.977, 0.939 and 0.924.
+# The best learning rate falls with the width of a model (Tensor Programs V, arXiv 2203.03466). At a width of
+# 192, where this gives 2 thousandths, 1000 steps of 32 with rates of 1, 2 and 4 thousandths reached
+# validation losses of 0.977, 0.939 and 0.924.
 RATE_TIMES_WIDTH = 0.4
 FINE_TUNING_SHARE = 0.1
 
@@ -20,21 +21,21 @@ PRIOR_CHOICES = CHOICES | {"lengths": ("batch", "sample")}
 
 @dataclass(frozen=True)
 class PriorRecipe(Recipe):
-    """The settings of a training of an IP-Prior.
+    """The settings for training an IP-Prior.
 
     Attributes:
         learning_rate: None = by the width of the model, a tenth of that when it starts from a trained one.
-        lengths: "batch" = all samples of a batch are shortened alike, as published; "sample" = each on its
-            own, the slots that it does not have hidden by a mask.
-        max_parts: most parts of one sample.
-        empty_share: share of samples without any part, from which guidance learns what nothing looks like.
+        lengths: "batch" = all samples of a batch are shortened alike, as published; "sample" = each by
+            itself, with a mask over the slots that it does not have.
+        max_parts: the most parts in one sample.
+        empty_share: share of samples without any part, from which guidance learns its unconditional branch.
         shortened_share: share of batches (or samples) that keep only the first of their slots.
         keep_reference: whether a sample without parts still shows its reference, as published.
-        time_mean: of the logit of t; above 0 the tokens that are learnt from are noisier, which teaches what
-            the parts say rather than what the last details are.
-        time_spread: of the logit of t.
-        min_snr_gamma: cap of the weight of small times (`pit.flow.path.min_snr_weight`); 0 = no weighting.
-        lora_rank: train low-rank additions of this rank instead of all weights; 0 = all weights.
+        time_mean: mean of the logit of t; above 0 the tokens are noisier, which teaches what the parts say
+            rather than the last details.
+        time_spread: standard deviation of the logit of t.
+        min_snr_gamma: cap on the weight of small times (`pit.flow.path.min_snr_weight`); 0 = no weighting.
+        lora_rank: train low-rank changes of this rank instead of all weights; 0 = all weights.
     """
 
     lengths: str = "batch"
@@ -55,28 +56,29 @@ class PriorRecipe(Recipe):
         self.check_shares("empty_share", "shortened_share")
         self.check_from_zero("min_snr_gamma", "lora_rank")
         if not math.isfinite(self.time_mean):
-            raise ValueError(f"time_mean must be a number, got {self.time_mean}.")
+            raise ValueError(f"Expected time_mean to be a finite number, got {self.time_mean}.")
         if not (math.isfinite(self.time_spread) and self.time_spread > 0):
-            raise ValueError(f"time_spread must be a number above 0, got {self.time_spread}.")
+            raise ValueError(f"Expected time_spread to be a number above 0, got {self.time_spread}.")
 
     def peak_rate(self, hidden_dim: int, fine_tuning: bool) -> float:
         """The highest learning rate for a model of this width."""
         if self.learning_rate is not None:
             return self.learning_rate
+        # Low-rank changes start at zero: there is nothing trained in them that large steps could destroy.
         share = FINE_TUNING_SHARE if fine_tuning and not self.lora_rank else 1.0
         return share * RATE_TIMES_WIDTH / hidden_dim
 
 
 PUBLISHED = PriorRecipe()
-"""The published recipe, its faults mended: a target without parts is left out instead of becoming a white
-sample that completes to white; the optimiser is resumed with the weights; the last state is saved; nothing is
-encoded twice; fp32 products instead of fp16 ones, which need their loss scaled."""
+"""The published recipe without its faults: a target without parts is left out instead of becoming a white
+sample that completes to white; the optimizer is resumed with the weights; the last state is saved; nothing is
+encoded twice; products are in fp32 instead of fp16, which needs loss scaling."""
 
 RECOMMENDED = PriorRecipe(
     learning_rate=None, warmup=200, schedule="cosine", weight_decay=0.01, ema_decay=0.999, precision="bf16",
     lengths="sample", keep_reference=False, time_mean=1.0,
 )
-"""What we would train with. Most comes of the noisier times: on the creatures' tokens a prior of 12 minutes
+"""What we recommend. The noisier times matter most: on the creatures' tokens a prior trained for 12 minutes
 kept 96% of two given parts (32 free mixtures, 5500 steps of 32), with the published times 58% (64, 6500)."""
 
 PRESETS = {
@@ -89,7 +91,7 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of a new prior; as published unless told otherwise."""
+    """Sizes of a new prior; the published ones by default."""
 
     hidden_dim: int = 2048
     num_layers: int = 4
@@ -98,7 +100,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Trained:
-    """A file to start from; `num_heads` where neither it nor a cfg.yaml says."""
+    """A file to start from; `num_heads` if neither the file nor a cfg.yaml says it."""
 
     path: Path
     num_heads: int | None = None

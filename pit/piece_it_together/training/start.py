@@ -21,18 +21,18 @@ def begin(
     tokens: Path, start: Sizes | Trained, recipe: PriorRecipe, settings: RunSettings, *, cpu: bool,
     verify: bool = False,
 ) -> Trainer:
-    """A trainer on the token cache in `tokens`, ready to run or to go on.
+    """A trainer on the token cache in `tokens`, ready to run or to resume.
 
     Args:
         cpu: do not use a GPU.
         verify: check every file of the cache first.
     Raises:
-        CacheError, WeightFileError, ValueError: what was given cannot be used, or does not fit together.
+        CacheError, WeightFileError, ValueError: what was given cannot be used, or does not match.
     """
     if recipe.lora_rank and not isinstance(start, Trained):
         raise ValueError(
-            f"LoRA (lora_rank {recipe.lora_rank}) changes a trained prior a little, but the training starts "
-            "from nothing. Choose a prior to start from, or train all weights."
+            f"Expected a trained prior for low-rank changes (lora_rank {recipe.lora_rank}), got a training "
+            "from scratch. Choose a prior to start from, or train all weights."
         )
     cache = open_cache(tokens, verify=verify)
     if isinstance(start, Trained):
@@ -52,7 +52,7 @@ def build_prior(config: PriorConfig) -> IPPrior:
 
 
 def new_prior(cache: TokenCache, sizes: Sizes, seed: int) -> tuple[IPPrior, PriorConfig]:
-    """An untrained prior for the tokens of a cache, with the published start.
+    """An untrained prior for the tokens of a cache, with the published initial weights.
 
     Raises:
         ValueError: the width cannot be split into these heads.
@@ -62,6 +62,7 @@ def new_prior(cache: TokenCache, sizes: Sizes, seed: int) -> tuple[IPPrior, Prio
         cache.width, sizes.hidden_dim, sizes.num_layers, sizes.num_heads,
         feed_forward_width(sizes.hidden_dim), use_ref or None,
     )
+    # Modules draw from the global generator, which is put back; no devices, as this is on the CPU.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         prior = build_prior(config)
@@ -70,27 +71,30 @@ def new_prior(cache: TokenCache, sizes: Sizes, seed: int) -> tuple[IPPrior, Prio
 
 
 def trained_prior(path: Path, cache: TokenCache, num_heads: int | None = None) -> tuple[IPPrior, PriorConfig]:
-    """The prior of a file, fp32, to go on training with the tokens of a cache.
+    """The prior in a file, fp32, to train it further on the tokens of a cache.
 
     Raises:
-        WeightFileError: no IP-Prior, or a damaged one.
-        ValueError: the prior works on tokens of another width, or knows a reference slot and the cache does
-            not, or the other way round.
+        WeightFileError: not an IP-Prior, or a damaged one.
+        ValueError: the prior is for tokens of another width, or just one of prior and cache has a reference
+            slot.
     """
     config, state = read_prior(path, num_heads)
     if config.embedding_dim != cache.width:
         raise ValueError(
-            f"{path} works on tokens of width {config.embedding_dim}, the cache {cache.folder} holds tokens "
-            f"of width {cache.width}. Start from a prior of the same IP-Adapter, or from nothing."
+            f"{path}: expected a prior for tokens of width {cache.width}, as in the cache {cache.folder}, "
+            f"got one for width {config.embedding_dim}. Start from a prior of the same IP-Adapter, or from "
+            "scratch."
         )
+    # The slots' places tell the prior what is in them: with a reference in front, all parts are elsewhere.
     with_reference = cache.reference_rows.shape[1] > 0
     if config.use_ref is not None and config.use_ref != with_reference:
         has = {True: "a reference slot", False: "no reference slot"}
         raise ValueError(
-            f"{path} was trained with {has[config.use_ref]}, the cache {cache.folder} was made with "
-            f"{has[with_reference]}. Encode the dataset with references set to "
-            f"{int(config.use_ref)}, or start from nothing."
+            f"{path}: expected a prior trained with {has[with_reference]}, like the cache {cache.folder}, "
+            f"got one with {has[config.use_ref]}. Encode the dataset with references set to "
+            f"{int(config.use_ref)}, or start from scratch."
         )
     prior = build_prior(config)
+    # Files may be in fp16, which would round most steps of a training away.
     prior.load_state_dict({key: value.float() for key, value in state.items()})
     return prior, replace(config, use_ref=with_reference or None)

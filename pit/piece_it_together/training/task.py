@@ -1,4 +1,4 @@
-"""What the trainer does to make an IP-Prior: rectified flow on cached IP+ tokens.
+"""What the trainer needs to make an IP-Prior: rectified flow on cached IP+ tokens.
 
 Source: Piece it Together (arXiv 2503.10365), section 3, and its trainer (github.com/eladrich/PiT).
 """
@@ -28,7 +28,7 @@ class PriorTask:
     """An IP-Prior in training, for `Trainer`.
 
     Attributes:
-        model: fp32, with LoRA if the recipe has a rank; its parameters that require gradients are trained.
+        model: fp32, with low-rank changes if the recipe has a rank; what requires gradients is trained.
         rate: the peak learning rate.
     """
 
@@ -48,11 +48,13 @@ class PriorTask:
             self.model = add_low_rank(prior, recipe.lora_rank, self.seed)
         self.rate = recipe.peak_rate(config.hidden_dim, settings.fine_tuning)
         self.split = split_concepts(cache)
+        # A set too small to hold any out is validated on itself: the loss then shows how well it is learned,
+        # not how well the prior generalizes. `about` says so.
         held_out = self.split.held_out if len(self.split.held_out) else self.split.training
         self.validation = validation_set(cache, held_out, recipe.max_parts)
 
     def draw(self, step: int, rows: range, total: int) -> PriorBatch:
-        """The samples number `rows` out of the `total` of a step."""
+        """The samples numbered `rows` out of the `total` of a step."""
         return draw_batch(self.cache, self.split.training, self.recipe, self.seed, step, rows, total)
 
     def losses(self, model: nn.Module, batch: PriorBatch) -> Tensor:
@@ -66,11 +68,11 @@ class PriorTask:
         return validate(model, self.validation, device)
 
     def identity(self) -> dict[str, object]:
-        """What must be the same for a run to go on, beside what the trainer looks at."""
+        """What must be the same for a run to resume, besides what the trainer itself compares."""
         return {"model": asdict(self.config), "dataset": self.cache.fingerprint}
 
     def write(self, path: Path, model: nn.Module, metadata: dict[str, str]) -> None:
-        """Write the trained prior with what it was made of, for Load IP-Prior."""
+        """Write the trained prior, with what it was made from in the metadata."""
         made_of = {
             "dataset": self.cache.fingerprint,
             "image_encoder": self.cache.encoder.name,
@@ -80,7 +82,7 @@ class PriorTask:
         save_prior(path, model.state_dict(), self.config, made_of | metadata)
 
     def about(self) -> str:
-        """What it is trained on, in words."""
+        """What the training uses, in words."""
         held_out = len(self.split.held_out)
         against = f"{held_out} held out" if held_out else "too few to hold any out, validated on themselves"
         return f"{len(self.split.training)} concepts to train on, {against}"

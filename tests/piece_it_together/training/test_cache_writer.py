@@ -78,7 +78,7 @@ def test_tokens_that_float16_cannot_hold_are_refused_and_the_rest_is_saved(tmp_p
 def test_a_cache_with_a_missing_shard_is_not_added_to(tmp_path):
     write(tmp_path, range(4))
     (tmp_path / shard_name(0)).unlink()
-    with refused(shard_name(0), "found no file"):
+    with refused(shard_name(0), "got no file"):
         writer(tmp_path)
 
 
@@ -137,7 +137,7 @@ def test_a_full_disk_is_named_and_what_was_written_stays(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     write(tmp_path, range(2))
-    with refused(shard_name(1), "No space left on device", "make room"), writer(tmp_path) as cache:
+    with refused(shard_name(1), "No space left on device", "free some space"), writer(tmp_path) as cache:
         monkeypatch.setattr(weights, "save_file", full)
         add(cache, 2)
     monkeypatch.undo()

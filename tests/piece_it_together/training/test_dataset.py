@@ -113,7 +113,7 @@ def test_unicode_and_very_long_names(tmp_path):
 
 
 def test_nothing_to_read_is_explained(tmp_path):
-    with pytest.raises(FileNotFoundError, match="found none at .*missing"):
+    with pytest.raises(FileNotFoundError, match="got no folder at .*missing"):
         read_dataset(tmp_path / "missing")
     with pytest.raises(ValueError, match="target/NAME.png.*: nothing. Point to"):
         read_dataset(tmp_path)

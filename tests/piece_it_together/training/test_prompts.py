@@ -102,9 +102,9 @@ def test_no_word_comes_twice_in_a_prompt(domain):
 
 
 def test_what_cannot_be_written_is_said():
-    with pytest.raises(ValueError, match='characters, products, plush, found "cars"'):
+    with pytest.raises(ValueError, match='characters, products, plush, got "cars"'):
         dataset_prompts("cars", 1, seed=0)
-    with pytest.raises(ValueError, match="found a count of 0"):
+    with pytest.raises(ValueError, match="got a count of 0"):
         dataset_prompts("plush", 0, seed=0)
 
 
