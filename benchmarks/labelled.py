@@ -1,4 +1,4 @@
-"""Pictures in labelled rows below labelled columns, as the README shows them."""
+"""Sheets of pictures with labeled rows and columns, as the README shows them."""
 from __future__ import annotations
 
 from PIL import Image, ImageDraw, ImageFont
@@ -7,7 +7,7 @@ CELL, LABEL, TITLE = 104, 150, 24
 
 
 def sheet(rows: dict[str, list[Image.Image]], columns: list[str]) -> Image.Image:
-    """Pictures in labelled rows below labelled columns."""
+    """Pictures in labeled rows below labeled columns (RGB)."""
     image = Image.new("RGB", (LABEL + CELL * len(columns), CELL * len(rows) + TITLE), "white")
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(14)
     for number, name in enumerate(columns):

@@ -1,1 +1,1 @@
-"""Flow matching: path, solvers, guidance, and how steps are made fast."""
+"""Flow matching: path, solvers, guidance, and what makes steps fast."""

@@ -1,4 +1,4 @@
-"""Guidance of a flow, and the noise that it starts from."""
+"""Guidance of a flow, and the noise it starts from."""
 from __future__ import annotations
 
 import math
@@ -13,6 +13,8 @@ def seeded_noise(seed: int, count: int, *shape: int) -> Tensor:
 
     It is drawn on the CPU, so that a seed means the same on every device.
     """
+    # One generator a row: otherwise a row would depend on how many come before it. The seed wraps because
+    # the largest one that a user can enter is also the largest that torch takes.
     generators = (torch.Generator().manual_seed((seed + index) % 2**64) for index in range(count))
     return torch.stack([torch.randn(*shape, generator=generator) for generator in generators])
 
@@ -22,9 +24,9 @@ class Guidance:
     """Classifier-free guidance: v = v_negative + scale * (v_parts - v_negative).
 
     Attributes:
-        scale: 1 or less means no guidance at all, as published.
+        scale: 1 or less means no guidance, as published.
         interval: times at which to guide (arXiv 2404.07724); at all others the scale is 1, at half the cost.
-        rescale: how far to bring the spread of the velocity back to that without guidance, 0 to 1
+        rescale: how far to bring the spread of the velocity back to its value without guidance, 0 to 1
             (arXiv 2305.08891, section 3.4).
     """
 
@@ -36,17 +38,21 @@ class Guidance:
         """Raise ValueError for a setting out of range."""
         low, high = self.interval
         if not math.isfinite(self.scale):
-            raise ValueError(f"guidance_scale must be a finite number, got {self.scale}")
+            raise ValueError(f"Expected a finite number for guidance_scale, got {self.scale}.")
         if not 0.0 <= low < high <= 1.0:
-            raise ValueError(f"the guidance interval must not be empty, within 0 to 1; got {low} to {high}")
+            raise ValueError(
+                f"Expected a guidance interval within 0 to 1 that is not empty, got {low} to {high}."
+            )
         if not 0.0 <= self.rescale <= 1.0:
-            raise ValueError(f"the guidance rescale must lie between 0 and 1, got {self.rescale}")
+            raise ValueError(f"Expected a guidance rescale between 0 and 1, got {self.rescale}.")
 
     def applies(self, t: float) -> bool:
         return self.scale > 1.0 and self.interval[0] <= t <= self.interval[1]
 
 
 def rescaled(guided: Tensor, given: Tensor, share: float) -> Tensor:
-    """`guided [B, N, D]` with its spread brought back to that of `given`, by a share."""
+    """`guided [B, N, D]` with its spread brought back toward that of `given`, by a share from 0 to 1."""
+    # Guidance adds a multiple of given - negative, which lengthens the velocity, the more the higher the
+    # scale. Only the length is brought back, sample by sample; the direction that guidance chose stays.
     ratio = given.std(dim=(1, 2), keepdim=True) / guided.std(dim=(1, 2), keepdim=True)
     return guided * (1 + share * (ratio - 1))

@@ -1,4 +1,4 @@
-"""The flow-matching core: path, time sampling, loss, guidance, sampling. Pure functions of tensors.
+"""The path of flow matching, its training times, losses and weights: pure functions of tensors.
 
 Rectified flow as in Piece it Together (arXiv 2503.10365), section 3: x_t = (1 - t) * clean + t * noise, so
 t = 1 is noise, and the model predicts the velocity dx/dt = noise - clean. Sampling goes from t = 1 to 0.
@@ -24,9 +24,11 @@ def logit_normal_time(
 ) -> Tensor:
     """Training times `[count]`: the sigmoid of a normal (arXiv 2403.03206, section 3.1).
 
-    A `mean` of 0 and a `spread` of 1 are the published ones; with a mean above 0 the times lie nearer to
-    noise, with more spread nearer to both ends.
+    A `mean` of 0 and a `spread` of 1 are published; a mean above 0 moves the times toward noise, a larger
+    spread moves them toward both ends.
     """
+    # The velocity is hardest to predict in between: at t = 1 the best estimate is the noise minus the mean of
+    # the data, at t = 0 the mean of the noise minus the data. So most training goes to the middle.
     return torch.sigmoid(mean + spread * torch.randn(count, generator=generator))
 
 
@@ -38,6 +40,7 @@ def velocity_loss(prior: Prior, clean: Tensor, parts: Tensor, t: Tensor, noise: 
     Returns:
         `[B]`.
     """
+    # Not weighted by time, as published: the density of the training times does that.
     velocity = prior(interpolate(clean, noise, t), t, parts)
     return (noise - clean - velocity).square().mean(dim=(1, 2))
 
@@ -45,7 +48,8 @@ def velocity_loss(prior: Prior, clean: Tensor, parts: Tensor, t: Tensor, noise: 
 def min_snr_weight(t: Tensor, gamma: float) -> Tensor:
     """Weights `[B]` of the velocity loss that cap the clean end, after Min-SNR (arXiv 2303.09556).
 
-    An error e of the velocity is one of t * e of the clean tokens, which Min-SNR weighs by min(SNR, gamma),
-    with SNR = ((1 - t) / t)^2 here: together min((1 - t)^2, gamma t^2), without a division by t.
+    An error e of the velocity is an error t * e of the clean tokens, whose square Min-SNR weights by
+    min(SNR, gamma), where SNR = ((1 - t) / t)^2: together min((1 - t)^2, gamma t^2).
     """
+    # Multiplied out, nothing is divided by t, which comes close to 0.
     return torch.minimum((1 - t).square(), gamma * t.square())

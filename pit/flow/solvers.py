@@ -1,8 +1,8 @@
-"""Solvers of the flow dx/dt = velocity(x, t), and the times that they step through from noise (t = 1) to 0.
+"""Solvers of the flow dx/dt = velocity(x, t), and the times they step through, from noise (t = 1) to 0.
 
 Every solver has the same signature, takes any falling times, and never evaluates at t = 0, which training
-never sees. Those that work on the estimate of the clean tokens, clean = x - t * velocity, use that the path
-is x_t = (1 - t) * clean + t * noise, with half the log of the signal-to-noise ratio log((1 - t) / t).
+never sees. Some work on the estimate of the clean tokens, clean = x - t * velocity, in steps of half the log
+of the signal-to-noise ratio: log((1 - t) / t) on the path x_t = (1 - t) * clean + t * noise.
 """
 from __future__ import annotations
 
@@ -28,11 +28,14 @@ def uniform(share: float) -> float:
 
 def shifted(share: float) -> float:
     """More steps where there is noise, shift 3 (Stable Diffusion 3, arXiv 2403.03206, section 5.3.2)."""
+    # Multiplies the ratio of noise to signal, t / (1 - t), by the shift and keeps both ends where they are.
     return SHIFT * share / (1 + (SHIFT - 1) * share)
 
 
 def cosine(share: float) -> float:
     """More steps at both ends: half a cosine wave."""
+    # Half the log of the signal-to-noise ratio runs to infinity at both ends. Even steps in t are long steps
+    # in that measure there, and cost the solvers that work in it an order of accuracy.
     return 0.5 * (1 - math.cos(math.pi * share))
 
 
@@ -48,13 +51,14 @@ def time_steps(steps: int, strength: float = 1.0, schedule: str = "uniform") -> 
         ValueError: unknown schedule, steps < 1, or a strength outside 0..1.
     """
     if schedule not in SCHEDULES:
-        raise ValueError(f"unknown schedule {schedule!r}; there are {', '.join(SCHEDULES)}")
+        raise ValueError(f"Expected one of the schedules {', '.join(SCHEDULES)}, got {schedule!r}.")
     if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
+        raise ValueError(f"Expected at least 1 for steps, got {steps}.")
     if not 0.0 <= strength <= 1.0:
-        raise ValueError(f"strength must lie between 0 and 1, got {strength}")
+        raise ValueError(f"Expected a strength between 0 and 1, got {strength}.")
     taken = math.ceil(steps * strength)
     if schedule == "uniform":
+        # As published, from ceil(steps * strength) / steps rather than from the strength itself.
         return [i / steps for i in range(taken, -1, -1)]
     return [strength * SCHEDULES[schedule](i / taken) for i in range(taken, 0, -1)] + [0.0]
 
@@ -69,7 +73,10 @@ def euler(velocity: Velocity, x: Tensor, times: Sequence[float], on_step: OnStep
 
 
 def heun(velocity: Velocity, x: Tensor, times: Sequence[float], on_step: OnStep) -> Tensor:
-    """Heun's method (arXiv 2206.00364, algorithm 1): two evaluations a step, second order; Euler's to 0."""
+    """Heun's method (arXiv 2206.00364, algorithm 1): two evaluations a step, second order.
+
+    The last step, to 0, is Euler's, because the second evaluation would be at 0.
+    """
     for step, (t, t_next) in enumerate(pairwise(times)):
         v, width = velocity(x, t), t_next - t
         on_step(step, x - t * v)
@@ -95,6 +102,7 @@ def adams_bashforth_2(velocity: Velocity, x: Tensor, times: Sequence[float], on_
     for step, (t, t_next) in enumerate(pairwise(times)):
         v, width = velocity(x, t), t_next - t
         on_step(step, x - t * v)
+        # The integral over this step of the line through the last two velocities, whose times may be uneven.
         slope = v if previous is None else v + width / (2 * previous_width) * (v - previous)
         x, previous, previous_width = x + width * slope, v, width
     return x
@@ -102,18 +110,19 @@ def adams_bashforth_2(velocity: Velocity, x: Tensor, times: Sequence[float], on_
 
 def snr_step(t: float, t_next: float) -> float:
     """How much half the log of the signal-to-noise ratio grows: infinite from t = 1, and to 0."""
+    # One logarithm of a ratio near 1 is more exact than the difference of two large ones.
     if t == 1 or t_next == 0:
         return math.inf
     return math.log((1 - t_next) / (1 - t) * t / t_next)
 
 
 class Evaluation(NamedTuple):
-    """Where a step begins.
+    """The start of a step.
 
     Attributes:
         x, t: the state and its time.
         clean: the estimate of the clean tokens there.
-        h: by how much the step raises half the log of the signal-to-noise ratio.
+        h: how much the step raises half the log of the signal-to-noise ratio.
     """
 
     x: Tensor
@@ -123,7 +132,9 @@ class Evaluation(NamedTuple):
 
 
 def carried_on(start: Evaluation, older: Evaluation | None) -> Tensor:
-    """The clean estimate half a step on, in a line with an older one; over an infinite step it stays."""
+    """The clean estimate half a step ahead, extrapolated from an older one; an infinite step leaves it."""
+    # The estimate as a straight line in h, at the middle of the step: second order with one evaluation. An
+    # infinite older step, from t = 1, makes the factor 0, and the step is of first order.
     if older is None or not math.isfinite(start.h):
         return start.clean
     return start.clean + start.h / (2 * older.h) * (start.clean - older.clean)
@@ -135,7 +146,8 @@ def dpm_solver_2m(velocity: Velocity, x: Tensor, times: Sequence[float], on_step
     for step, (t, t_next) in enumerate(pairwise(times)):
         start = Evaluation(x, t, x - t * velocity(x, t), snr_step(t, t_next))
         on_step(step, start.clean)
-        # Of a state that is exact for a constant clean estimate, the share t_next / t of the noise stays.
+        # The exact solution for a constant clean estimate: the noise shrinks in proportion to t, which gives
+        # x_next = clean + t_next / t * (x - clean).
         x = torch.lerp(carried_on(start, previous), x, t_next / t)
         previous = start
     return x
@@ -150,7 +162,8 @@ def unipc(velocity: Velocity, x: Tensor, times: Sequence[float], on_step: OnStep
     for step, (t, t_next) in enumerate(pairwise(times)):
         clean = x - t * velocity(x, t)
         if previous is not None:
-            # The estimate at the predicted state also serves the corrected one: that saves an evaluation.
+            # `clean` was estimated at the predicted state and also serves the corrected one, as in the
+            # paper: that keeps it at one evaluation a step.
             x = corrected(previous, older, clean, t)
         on_step(step, clean)
         older, previous = previous, Evaluation(x, t, clean, snr_step(t, t_next))
@@ -159,10 +172,13 @@ def unipc(velocity: Velocity, x: Tensor, times: Sequence[float], on_step: OnStep
 
 
 def corrected(start: Evaluation, older: Evaluation | None, reached: Tensor, t_next: float) -> Tensor:
-    """UniPC's step from `start` to `t_next` once more, now with the clean estimate `reached` there."""
+    """UniPC's step from `start` to `t_next` once more, now with the clean estimate `reached` at its end."""
+    # Without an older estimate: the mean of both ends, the trapezoidal rule.
     forecast = (start.clean + reached) / 2
     if older is not None:
-        # The weights of both neighbors by which the step is exact for an estimate that is quadratic in h.
+        # Weights of the older and the reached estimate that make the step exact for an estimate quadratic in
+        # h. With r = -h_older / h they solve w_1 + w_2 = first and r w_1 + w_2 = second, the moments of the
+        # exponential weighting over the step; w_1 is divided by r because it belongs to a slope.
         ratio = -older.h / start.h
         grown = math.expm1(-start.h)
         first = (-grown / start.h - 1) / grown
@@ -180,7 +196,8 @@ SOLVERS: dict[str, Solver] = {
 
 
 def evaluation_times(solver: str, times: Sequence[float]) -> list[float]:
-    """The times at which a solver evaluates the velocity, in its order."""
+    """The times at which a solver evaluates the velocity, in order of evaluation."""
+    # A dry run on a field at rest: no second description of each solver that could drift from the first.
     asked: list[float] = []
 
     def resting(x: Tensor, t: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""IP-Adapter-plus: its weights, its attention, and which weight belongs to which layer of a UNet.
+"""The cross-attention of IP-Adapter-plus: its weights, its mathematics, its tokens for a sampler's batch.
 
 IP-Adapter (arXiv 2308.06721), section 3.2: decoupled cross-attention. Layout of `ip-adapter-plus_sdxl_vit-h`.
 """
@@ -52,6 +52,8 @@ def attend_to_tokens(layer: ImageKeyValue, q: Tensor, tokens: Tensor, scale: Ten
     Returns:
         `[B, N, C]` in the dtype of q.
     """
+    # Two attentions are added instead of one over both contexts, whose softmax would let words and picture
+    # compete. A scale in float32 would widen the result, and with it all that follows in the UNet.
     tokens = tokens.to(q)
     return (attention(q, layer.to_k(tokens), layer.to_v(tokens), heads) * scale).to(q.dtype)
 
@@ -67,14 +69,17 @@ def tokens_for_batch(tokens: Tensor, uncond_tokens: Tensor, branches: Sequence[i
     Returns:
         `[batch, 16, D]`.
     Raises:
-        ValueError: the latent batch is no multiple of the number of concepts.
+        ValueError: the latent batch is not a multiple of the number of concepts.
     """
     images = batch // len(branches)
     if images % tokens.shape[0]:
         raise ValueError(
-            f"Apply IP+ Tokens got {tokens.shape[0]} concepts, but the latent batch holds {images} images. "
-            f"Set batch_size of the empty latent to {tokens.shape[0]} (or a multiple), or pass one concept."
+            f"Expected a latent batch of a multiple of {tokens.shape[0]} images, for as many concepts, got "
+            f"{images} images. Set batch_size of the empty latent to {tokens.shape[0]} (or a multiple), or "
+            "pass one concept."
         )
+    # Repeated as a whole, not one by one: latent i belongs to concept i modulo M, as where ComfyUI itself
+    # repeats a batch. Which branch comes first is up to the sampler.
     chunks = {
         0: tokens.repeat(images // tokens.shape[0], 1, 1),
         1: uncond_tokens.repeat(images // uncond_tokens.shape[0], 1, 1),

@@ -45,14 +45,15 @@ class TokenEncoder:
 
 @torch.no_grad()
 def fingerprints(encoder: TokenEncoder) -> tuple[Fingerprint, Fingerprint]:
-    """Of the image encoder (its features) and of the adapter (its tokens), from one synthetic picture."""
+    """Fingerprints of image encoder (its features) and adapter (its tokens), from one synthetic picture."""
+    # By what the models answer, not by their bytes: the same weights come in several formats and precisions.
     features = encoder.features(clip_pixel_values([_probe_picture(encoder.size)], encoder.size))
     tokens = encoder.resample(features)
     return Fingerprint(encoder.name, _projected(features)), Fingerprint(encoder.adapter, _projected(tokens))
 
 
 def _probe_picture(size: int) -> Image.Image:
-    """Waves of three directions: something to see in every place and colour."""
+    """Waves in three directions: something to see in every place and color."""
     y, x = np.mgrid[0:size, 0:size] / size
     waves = [np.sin(9 * x + 4 * y * y), np.cos(17 * x * y + 2 * x), np.sin(23 * y - 5 * x)]
     pixels = np.rint(127.5 + 127.5 * np.stack(waves, axis=-1))
@@ -61,7 +62,8 @@ def _probe_picture(size: int) -> Image.Image:
 
 def _projected(values: Tensor) -> tuple[float, ...]:
     flat = values.float().cpu().flatten().double().numpy()
-    # The legacy generator: numpy promises that its stream never changes.
+    # The legacy generator: numpy promises that its stream never changes. Divided by the root of the length,
+    # so that the numbers are of the size of the values, whatever the number of values.
     directions = np.random.RandomState(0).standard_normal((FINGERPRINT_NUMBERS, len(flat)))
     return tuple((directions @ flat / len(flat) ** 0.5).tolist())
 
@@ -73,24 +75,26 @@ def load_encoder(
 
     Args:
         vision: a folder with `config.json` and the weights, or one weight file in transformers' keys, as
-            in ComfyUI's `models/clip_vision`. Of a single file without a `config.json` beside it the sizes
-            are read off the weights: ViT-L, ViT-H and ViT-bigG.
+            in ComfyUI's `models/clip_vision`. If a single file has no `config.json` beside it, the sizes are
+            read off the weights: ViT-L, ViT-H and ViT-bigG.
         adapter: an IP-Adapter-plus file.
-        dtype: in which both run.
+        dtype: the type in which both run.
 
     Raises:
-        WeightFileError: a file is missing, damaged or of another kind, or the two do not fit each other.
+        WeightFileError: a file is missing, damaged or of another kind, or the two do not match.
     """
     model = load_clip_vision(vision)
     resampler = load_ip_adapter(adapter).resampler
     width, wanted = model.config.hidden_size, resampler.proj_in.in_features
     if width != wanted:
         raise WeightFileError(
-            f"{adapter} reads image features of width {wanted}, but {vision} gives {width}. Take the CLIP "
-            "vision model that the IP-Adapter was made for (ViT-H, of width 1280, for the published one)."
+            f"{adapter}: expected image features of width {wanted}, got width {width} from {vision}. Use the "
+            "CLIP vision model that the IP-Adapter was made for (for the published one ViT-H, of width 1280)."
         )
     model, resampler = (module.to(device, dtype).requires_grad_(False) for module in (model, resampler))
 
+    # The output of the last layer but one, without CLIP's final layer norm, is what the published resampler
+    # was trained on.
     def features(pixel_values: Tensor) -> Tensor:
         return model(pixel_values.to(device, dtype), output_hidden_states=True).hidden_states[-2]
 

@@ -24,12 +24,14 @@ from ..files.weights import WeightFileError, read_state, write_state
 from .attention import ImageCrossAttention, IPAdapterPlus
 from .resampler import Resampler
 
+# Weights tell only the product of the number of heads and their width. Published files say neither; this is
+# the published width.
 DEFAULT_DIM_HEAD = 64
 
 
 @dataclass(frozen=True)
 class AdapterFile:
-    """What an IP-Adapter-plus file holds.
+    """The content of an IP-Adapter-plus file.
 
     Attributes:
         resampler: keyword arguments of `Resampler`.
@@ -46,25 +48,30 @@ class AdapterFile:
 
 
 def read_ip_adapter(path: StrPath) -> AdapterFile:
-    """Sizes and weights of an IP-Adapter-plus file, whole and finite, from the nested or the flat layout.
+    """Sizes and weights of an IP-Adapter-plus file, complete and finite, from the nested or the flat layout.
 
-    The width of a resampler head is `resampler_dim_head` of the file's metadata, else 64 as published.
-    Weights keep their type, but float64 becomes float32.
+    The width of a resampler head is `resampler_dim_head` in the file's metadata, else 64 as published.
+    Weights keep their type, except that float64 becomes float32.
 
     Raises:
-        WeightFileError: another IP-Adapter, no IP-Adapter, or a damaged one.
+        WeightFileError: not an IP-Adapter-plus file, or a damaged one.
     """
     path = Path(path)
     state, metadata = read_state(path)
+    # At most nine digits: Python refuses to convert very long numbers, with an error of its own.
     matches = (re.fullmatch(r"ip_adapter\.(\d{1,9})\.to_k_ip\.weight", key) for key in state)
     numbers = sorted(int(match[1]) for match in matches if match)
     if "image_proj.latents" not in state or not numbers:
         raise another_file(path, state, "an IP-Adapter-plus")
+    # The number of a layer is its place among all attention layers of the UNet as diffusers lists them, where
+    # every second one is self-attention, which has no image half.
     if numbers != list(range(1, 2 * len(numbers), 2)):
         raise WeightFileError(
-            f"{path} has weights for the attention layers {first_of([str(n) for n in numbers], 8)}, expected "
-            "1, 3, 5 and so on without a gap. Fetch the published file again."
+            f"{path}: expected weights for the attention layers 1, 3, 5 and so on without a gap, got layers "
+            f"{first_of([str(n) for n in numbers], 8)}. Fetch the published file again."
         )
+    # Sizes from a few tensors, then every tensor against the shapes that follow from them: what does not fit
+    # together is found before a module is built.
     sizes = _resampler_sizes(path, state, metadata)
     expected = shapes(Resampler(**sizes, device="meta"), "image_proj.")
     inner_dims = [matrix_shape(path, state, f"ip_adapter.{number}.to_k_ip.weight")[0] for number in numbers]
@@ -88,9 +95,9 @@ def read_ip_adapter(path: StrPath) -> AdapterFile:
 
 
 def load_ip_adapter(path: StrPath) -> IPAdapterPlus:
-    """The IP-Adapter-plus of a file, on the CPU, for inference.
+    """The IP-Adapter-plus in a file, on the CPU, for inference; errors as in `read_ip_adapter`.
 
-    Type as in `load_prior`, errors as in `read_ip_adapter`.
+    Its type is that of the file; a file of mixed types gives float32 modules, so that they run.
     """
     file = read_ip_adapter(path)
     resampler = filled(Resampler(**file.resampler, device="meta"), file.resampler_state)
@@ -110,14 +117,14 @@ def save_ip_adapter(path: StrPath, adapter: IPAdapterPlus, metadata: Mapping[str
 
 
 def _resampler_sizes(path: Path, state: State, metadata: Mapping[str, str]) -> dict[str, int]:
-    """Keyword arguments of the `Resampler` whose weights lie under `image_proj.`."""
+    """Keyword arguments of the `Resampler` whose weights are under `image_proj.`."""
     def shape(key: str) -> tuple[int, int]:
         return matrix_shape(path, state, f"image_proj.{key}.weight")
 
     latents = state["image_proj.latents"].shape
     if len(latents) != 3 or 0 in latents:
         raise WeightFileError(
-            f"{path}: image_proj.latents has shape {list(latents)}, expected [1, tokens, width]. "
+            f"{path}: expected image_proj.latents of the shape [1, tokens, width], got {list(latents)}. "
             "Fetch the file again."
         )
     dim, embedding_dim = shape("proj_in")
@@ -127,8 +134,8 @@ def _resampler_sizes(path: Path, state: State, metadata: Mapping[str, str]) -> d
         dim_head = whole_number(path, "resampler_dim_head", metadata)
     if inner_dim % dim_head:
         raise WeightFileError(
-            f"{path}: image_proj.layers.0.0.to_q.weight has {inner_dim} rows, which cannot be split into "
-            f"heads of {dim_head}. Write the right resampler_dim_head into the metadata of the file."
+            f"{path}: expected image_proj.layers.0.0.to_q.weight to split into heads of {dim_head} rows, got "
+            f"{inner_dim} rows. Write the right resampler_dim_head into the metadata of the file."
         )
     return {
         "dim": dim,

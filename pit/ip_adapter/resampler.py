@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 TOKENS_PER_PICTURE = 16
-"""What IP-Adapter-plus makes of a picture: the published number of queries."""
+"""Number of tokens that IP-Adapter-plus makes of a picture: the published number of queries."""
 
 
 class PerceiverAttention(nn.Module):
@@ -23,10 +23,13 @@ class PerceiverAttention(nn.Module):
         self.to_out = operations.Linear(inner, dim, bias=False, **factory)
 
     def forward(self, features: Tensor, latents: Tensor) -> Tensor:
+        # The latents are among the keys, too, as in Flamingo's resampler (arXiv 2204.14198), so that they see
+        # each other.
         features, latents = self.norm1(features), self.norm2(latents)
         keys, values = self.to_kv(torch.cat([features, latents], dim=1)).chunk(2, dim=-1)
         projected = (self.to_q(latents), keys, values)
         q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in projected)
+        # The published code multiplies q and k by dim_head^-0.25 each: together, this attention's own scale.
         return self.to_out(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(-2))
 
 
@@ -53,10 +56,11 @@ class Resampler(nn.Module):
             dim: width of the latents.
             embedding_dim: width E of the image features.
             output_dim: width of the tokens.
-            operations: namespace of `Linear` and `LayerNorm` (ComfyUI's casting layers fit).
+            operations: namespace of `Linear` and `LayerNorm` (ComfyUI's casting layers work too).
         """
         super().__init__()
         factory = {"device": device, "dtype": dtype}
+        # Scaled to a length of about 1, as published, for training from scratch; files overwrite it.
         self.latents = nn.Parameter(torch.randn(1, num_queries, dim, **factory) / dim**0.5)
         self.proj_in = operations.Linear(embedding_dim, dim, **factory)
         self.proj_out = operations.Linear(dim, output_dim, **factory)
@@ -71,10 +75,13 @@ class Resampler(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Tokens of pictures: penultimate image features `[B, N, E]` -> `[B, num_queries, output_dim]`."""
+        # The latents are a bare parameter, which casting layers do not convert by themselves.
         latents = self.latents.to(features).expand(features.shape[0], -1, -1)
         features = self.proj_in(features)
         for attention, mlp in self.layers:
             latents = latents + attention(features, latents)
             latents = latents + mlp(latents)
+        # The last step is a layer norm, so tokens have the same scale whatever the picture: flow matching
+        # between them and noise of one scale relies on it.
         return self.norm_out(self.proj_out(latents))
 

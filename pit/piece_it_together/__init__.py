@@ -1,1 +1,1 @@
-"""Piece it Together: from the IP+ tokens of parts to those of whole concepts."""
+"""Piece it Together: from the IP+ tokens of parts to the tokens of whole concepts."""

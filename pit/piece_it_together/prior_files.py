@@ -23,13 +23,13 @@ from ..files.checked import (
 from ..files.weights import WeightFileError, read_state, write_state
 from .prior import IPPrior
 
-DEFAULT_NUM_HEADS = 32
+DEFAULT_NUM_HEADS = 32  # the default of the published trainer
 PRIOR_SIGNS = ("x_embedder.weight", "layers.0.feed_forward.w1.weight", "final_layer.linear.weight")
 
 
 @dataclass(frozen=True)
 class PriorConfig:
-    """Sizes of an IP-Prior; `use_ref`: whether its first slot holds a reference, None where no file says."""
+    """Sizes of an IP-Prior; `use_ref`: whether its first slot holds a reference, None if no file says so."""
 
     embedding_dim: int
     hidden_dim: int
@@ -40,35 +40,37 @@ class PriorConfig:
 
 
 def read_prior(path: StrPath, num_heads: int | None = None) -> tuple[PriorConfig, State]:
-    """Sizes and weights of an IP-Prior file, whole and finite, with or without `module.` before the keys.
+    """Sizes and weights of an IP-Prior file, complete and finite, with or without `module.` before the keys.
 
     Layers and widths are read off the tensors. The head count, which weights do not tell, is `num_heads` if
     given, else that of `cfg.yaml` beside the file, else that of the file's metadata, else 32. Weights keep
-    their type, but float64 becomes float32.
+    their type, except that float64 becomes float32.
 
     Raises:
-        WeightFileError: no IP-Prior, a damaged one, a `cfg.yaml` that is damaged or of another prior, or a
-            head count that does not divide the width.
+        WeightFileError: not an IP-Prior, a damaged one, a `cfg.yaml` that is damaged or of another prior, or
+            a head count that does not divide the width.
     """
     path = Path(path)
     state, metadata = read_state(path)
     state = without_module(state)
+    # Any sign is enough: an incomplete prior is to be named as one, not as a file of another kind.
     if not any(key in state for key in PRIOR_SIGNS):
         raise another_file(path, state, "an IP-Prior")
     sizes = _prior_sizes(path, state)
     notes = prior_notes(path, metadata, sizes)
     heads = num_heads if num_heads is not None else notes.get("num_attention_heads", DEFAULT_NUM_HEADS)
+    # Even, because rotary embedding turns pairs of values within a head.
     if heads < 1 or sizes["hidden_dim"] % (2 * heads):
         raise WeightFileError(
-            f"{path} is {sizes['hidden_dim']} wide and cannot be split into {heads} heads of even width. "
-            "Give the right num_heads, or put the prior's cfg.yaml beside it."
+            f"{path}: expected a width that splits into {heads} heads of even width, got a width of "
+            f"{sizes['hidden_dim']}. Give the right num_heads, or put the prior's cfg.yaml beside the file."
         )
     config = PriorConfig(**sizes, num_heads=heads, use_ref=notes.get("use_ref"))
     return config, sound(path, state, shapes(empty_prior(config)))
 
 
 def load_prior(path: StrPath, num_heads: int | None = None) -> IPPrior:
-    """The IP-Prior of a file, on the CPU, for inference; head count and errors as in `read_prior`.
+    """The IP-Prior in a file, on the CPU, for inference; head count and errors as in `read_prior`.
 
     Its type is that of the file; a file of mixed types gives a float32 module, so that it runs.
     """
@@ -97,27 +99,35 @@ def _prior_sizes(path: Path, state: State) -> dict[str, int]:
 
 
 def empty_prior(config: PriorConfig) -> IPPrior:
+    """An IP-Prior of these sizes on the meta device: shapes without memory, to check and to fill."""
     return IPPrior(config.embedding_dim, config.hidden_dim, config.num_layers, config.num_heads,
                    feed_forward_dim=config.feed_forward_dim, device="meta")
 
 
-# Of all that the published training writes into cfg.yaml, what a reader of the weights needs.
+# What a reader of the weights needs of all that the published training writes into cfg.yaml. The rest is
+# ignored, so that files of later versions of it can be read.
 NOTES = {"num_attention_heads": int, "hidden_dim": int, "num_layers": int, "use_ref": bool}
 
 
 def prior_notes(path: Path, metadata: Mapping[str, str], sizes: Mapping[str, int]) -> dict[str, int | bool]:
-    """What `cfg.yaml` beside a prior says, else the file's metadata, under the names of `cfg.yaml`."""
+    """What `cfg.yaml` beside a prior says, else the file's metadata, under the names used in `cfg.yaml`.
+
+    Raises:
+        WeightFileError: either is damaged, or `cfg.yaml` belongs to a prior of other sizes.
+    """
     notes: dict[str, int | bool] = {}
     if "num_heads" in metadata:
         notes["num_attention_heads"] = whole_number(path, "num_heads", metadata)
     if metadata.get("use_ref", "").lower() in ("true", "false"):
         notes["use_ref"] = metadata["use_ref"].lower() == "true"
     notes |= _cfg_yaml(path.with_name("cfg.yaml"))
+    # Sizes come from the weights; where cfg.yaml contradicts them, its head count is another prior's, too.
     for name in ("hidden_dim", "num_layers"):
         if notes.get(name, sizes[name]) != sizes[name]:
             raise WeightFileError(
-                f"{path} has a {name} of {sizes[name]}, but the cfg.yaml beside it says {notes[name]} and so "
-                "belongs to another prior. Keep each prior with its own cfg.yaml in a folder of its own."
+                f"{path}: expected a {name} of {notes[name]}, as the cfg.yaml beside it says, got "
+                f"{sizes[name]}, so that cfg.yaml belongs to another prior. Keep each prior with its own "
+                "cfg.yaml in a folder of its own."
             )
     return notes
 
@@ -125,16 +135,19 @@ def prior_notes(path: Path, metadata: Mapping[str, str], sizes: Mapping[str, int
 def _cfg_yaml(path: Path) -> dict[str, int | bool]:
     if not path.is_file():
         return {}
-    advice = "Repair it, or move it away and give num_heads."
+    advice = "Repair the file, or move it away and give num_heads."
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise WeightFileError(f"{path} cannot be read ({' '.join(str(error).split())}). {advice}") from error
+        reason = " ".join(str(error).split())
+        raise WeightFileError(f"{path}: expected readable YAML, got an error ({reason}). {advice}") from error
     if not isinstance(content, dict):
         found = type(content).__name__
-        raise WeightFileError(f"{path} holds a {found}, expected lines of the form `name: value`. {advice}")
+        raise WeightFileError(f"{path}: expected lines of the form `name: value`, got a {found}. {advice}")
     notes = {name: content[name] for name in NOTES if content.get(name) is not None}
     for name, value in notes.items():
+        # Not isinstance, for which True is an int.
         if type(value) is not NOTES[name]:
-            raise WeightFileError(f"{path}: {name} is {value!r}, expected {NOTES[name].__name__}. {advice}")
+            expected = NOTES[name].__name__
+            raise WeightFileError(f"{path}: expected {name} to be {expected}, got {value!r}. {advice}")
     return notes

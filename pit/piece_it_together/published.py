@@ -1,4 +1,4 @@
-"""Piece it Together's record: its files, those that are published, and its commands.
+"""The record of Piece it Together: its kinds of files, the published ones, and its commands.
 
 Repositories and file names are those in the download scripts and the README of github.com/eladrich/PiT.
 """
@@ -16,12 +16,13 @@ PIT_REPO = "kfirgold99/Piece-it-Together"
 PIT_LICENSE = "none stated with the published code, see the model card"
 IP_ADAPTER_REPO = "h94/IP-Adapter"
 IP_ADAPTER_LICENSE = "Apache-2.0, as its model card says"
-PLUS_WANTED = "The -plus file is wanted: ip-adapter-plus_sdxl_vit-h, in models/ipadapter."
+PLUS_WANTED = "Use the -plus file, ip-adapter-plus_sdxl_vit-h, in models/ipadapter."
 DIRECTION_ROWS = (16, 257)  # of token space, and of the features of CLIP ViT-H
 
 
 def is_direction(state: Mapping[str, Tensor]) -> bool:
     """One matrix with as many rows as a picture has tokens or features, perhaps in a batch of one."""
+    # Published directions are bare tensors, which have no name of their own, so that the shape must decide.
     if len(state) != 1:
         return False
     shape = next(iter(state.values())).shape
@@ -29,7 +30,7 @@ def is_direction(state: Mapping[str, Tensor]) -> bool:
 
 
 def prior_files(name: str) -> tuple[PublishedFile, ...]:
-    """An IP-Prior is a weight file and the training configuration that names its head count."""
+    """An IP-Prior: a weight file, and the training configuration that names its head count."""
     return tuple(
         PublishedFile(name, PIT_REPO, f"models/{name}_ckpt/{file}", f"ip_prior/{name}/{file}", PIT_LICENSE)
         for file in ("prior.ckpt", "cfg.yaml")
@@ -50,6 +51,7 @@ IP_PRIOR = FileKind(
 IP_ADAPTER = FileKind(
     "ip_adapter", "an IP-Adapter", "ipadapter", "Load IP-Adapter+",
     is_one=has_key(r"^ip_adapter\."),
+    # The first that matches counts, and a FaceID adapter may have a two-layer projection, too.
     lookalikes=(
         Lookalike(
             has_key(r"^ip_adapter\..*_lora\.|^image_proj\.perceiver_resampler\."),

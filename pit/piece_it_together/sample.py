@@ -1,4 +1,4 @@
-"""Sampling the tokens of whole concepts from those of parts, with guidance."""
+"""Sampling the tokens of whole concepts from the tokens of parts, with guidance."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ OnProgress = Callable[[int, int, Tensor], None]
 
 
 def prepared(prior: Prior, parts: Tensor, times: Sequence[float]) -> Velocity:
-    """The velocity under fixed parts; an `IPPrior` works out beforehand what its steps share."""
+    """The velocity under fixed parts; an `IPPrior` computes beforehand what its steps share."""
     if isinstance(prior, IPPrior):
         return prior.prepared(parts, times)
 
@@ -33,10 +33,10 @@ def guided_velocity(
     """The velocity with guidance, in one batched call.
 
     Args:
-        parts, negative_parts: `[B, 16 P, D]`; the second is what to lead away from, by default empty
-            tokens in every slot.
-        times: all that it will be asked for.
+        parts, negative_parts: `[B, 16 P, D]`; guidance leads away from the second.
+        times: all at which it will be evaluated.
     """
+    # Two preparations, because steps with guidance have twice the batch and a CUDA graph has one shape.
     with_guidance = [t for t in times if guidance.applies(t)]
     without = [t for t in times if not guidance.applies(t)]
     both = prepared(prior, torch.cat([parts, negative_parts]), with_guidance) if with_guidance else None
@@ -45,6 +45,7 @@ def guided_velocity(
     def velocity(x: Tensor, t: float) -> Tensor:
         if not guidance.applies(t):
             return alone(x, t)
+        # Both branches in one batch: a prior is limited by reading its weights, not by the number of rows.
         given, negative = both(x, t).chunk(2)
         guided = torch.lerp(negative, given, guidance.scale)
         return rescaled(guided, given, guidance.rescale) if guidance.rescale else guided
@@ -65,35 +66,42 @@ def sample_prior(
 
     Args:
         parts: tokens of the parts `[B, 16 P, D]`, slot after slot.
-        empty_tokens: tokens of the white picture `[1, 16, D]`; fill every slot of the unconditional branch.
+        empty_tokens: tokens of the white picture `[1, 16, D]`; they fill every slot of the unconditional
+            branch.
         noise: starting noise `[B, 16, D]`.
         init_tokens: concepts to start from `[B, 16, D]`; mixed as strength * noise + (1 - strength) * init.
         strength: 0 (keep init_tokens) to 1 (start from noise), in ceil(steps * strength) steps.
-        callback: called once a step with (step, total, estimate of the clean tokens); raise to cancel.
-        schedule: one of `pit.solvers.SCHEDULES`.
+        callback: called after every step with (step, total, estimate of the clean tokens); may raise to
+            cancel.
+        schedule: one of `pit.flow.solvers.SCHEDULES`.
         guidance_interval, guidance_rescale: see `Guidance`.
-        negative_parts: `[B, 16 P, D]`, in place of the empty tokens of the unconditional branch.
+        negative_parts: `[B, 16 P, D]`, instead of the empty tokens of the unconditional branch.
     Returns:
         `[B, 16, D]` in the type of `noise`.
     Raises:
-        ValueError: unknown solver or schedule, steps < 1, a guidance or strength that is no number in range,
-            a strength below 1 without init_tokens, or shapes that do not fit together.
-        FloatingPointError: a result that is not finite, with the step at which it arose.
+        ValueError: unknown solver or schedule, steps < 1, guidance or strength out of range, a strength
+            below 1 without init_tokens, or shapes that do not fit together.
+        FloatingPointError: a result that is not finite; the message names the step at which it arose.
     """
     guidance = Guidance(guidance_scale, guidance_interval, guidance_rescale)
     guidance.check()
     if solver not in SOLVERS:
-        raise ValueError(f"unknown solver {solver!r}; there are {', '.join(SOLVERS)}")
+        raise ValueError(f"Expected one of the solvers {', '.join(SOLVERS)}, got {solver!r}.")
     check_shapes(parts, empty_tokens, noise)
     if negative_parts is None:
         slots = parts.shape[1] // empty_tokens.shape[1]
         negative_parts = empty_tokens.to(parts.dtype).repeat(len(parts), slots, 1)
     if negative_parts.shape != parts.shape:
-        raise ValueError(f"negative_parts are {list(negative_parts.shape)}, parts {list(parts.shape)}")
+        raise ValueError(
+            f"Expected negative_parts of the shape of the parts, {list(parts.shape)}, got "
+            f"{list(negative_parts.shape)}."
+        )
     x = start(noise, init_tokens, strength)
     times = time_steps(steps, strength, schedule)
     total = len(times) - 1
     velocity = guided_velocity(prior, parts, negative_parts, guidance, evaluation_times(solver, times))
+    # Flags stay on the device and are read once, at the end: reading one in each step would make the CPU wait
+    # for the GPU there. That way the message can still name the step.
     finite = torch.ones(total + 1, dtype=torch.bool, device=x.device)
 
     def on_step(step: int, clean_estimate: Tensor) -> None:
@@ -102,6 +110,7 @@ def sample_prior(
             callback(step + 1, total, clean_estimate)
 
     x = SOLVERS[solver](velocity, x, times, on_step)
+    # The last step has no estimate behind it, so its result is checked itself.
     finite[total] = x.isfinite().all()
     check_finite(finite)
     return x
@@ -113,13 +122,18 @@ def concept_noise(seed: int, count: int, width: int) -> Tensor:
 
 
 def start(noise: Tensor, init_tokens: Tensor | None, strength: float) -> Tensor:
-    """Where the path is entered, `[B, 16, D]`. Raises ValueError if strength and tokens do not fit."""
+    """Where the path is entered, `[B, 16, D]`. Raises ValueError if strength and tokens do not match."""
     if init_tokens is None:
         if strength != 1.0:
-            raise ValueError(f"a strength of {strength} needs init_tokens to start from")
+            raise ValueError(f"Expected init_tokens to start from with a strength of {strength}, got none.")
         return noise
     if init_tokens.shape != noise.shape:
-        raise ValueError(f"init_tokens are {list(init_tokens.shape)}, noise is {list(noise.shape)}")
+        raise ValueError(
+            f"Expected init_tokens of the shape of the noise, {list(noise.shape)}, got "
+            f"{list(init_tokens.shape)}."
+        )
+    # The point of the path at t = strength. As published, the first time may lie a little above it, where
+    # steps * strength is not a whole number.
     return strength * noise + (1 - strength) * init_tokens
 
 
@@ -129,8 +143,8 @@ def check_finite(finite: Tensor) -> None:
     if not all(flags):
         steps = len(flags) - 1
         raise FloatingPointError(
-            f"The IP-Prior produced values that are not finite at step "
-            f"{min(flags.index(False) + 1, steps)} of {steps}; its weights or the tokens of the parts are "
+            f"Expected finite values from the IP-Prior, got values that are not finite at step "
+            f"{min(flags.index(False) + 1, steps)} of {steps}. Its weights or the tokens of the parts are "
             "damaged, or the guidance scale is far too high."
         )
 
@@ -139,9 +153,13 @@ def check_shapes(parts: Tensor, empty_tokens: Tensor, noise: Tensor) -> None:
     """Raise ValueError where the inputs of `sample_prior` do not fit together."""
     slot = empty_tokens.shape[1]
     if parts.shape[1] == 0 or parts.shape[1] % slot:
-        raise ValueError(f"parts must hold one or more slots of {slot} tokens, got {parts.shape[1]} tokens")
+        raise ValueError(f"Expected one or more slots of {slot} tokens in parts, got {parts.shape[1]}.")
     if not parts.shape[-1] == empty_tokens.shape[-1] == noise.shape[-1]:
-        raise ValueError(f"parts are {parts.shape[-1]} wide, empty tokens {empty_tokens.shape[-1]}, "
-                         f"noise {noise.shape[-1]}; all must be as wide as the prior")
+        raise ValueError(
+            f"Expected parts, empty tokens and noise of the width of the prior, got the widths "
+            f"{parts.shape[-1]}, {empty_tokens.shape[-1]} and {noise.shape[-1]}."
+        )
     if parts.shape[0] != noise.shape[0]:
-        raise ValueError(f"parts are given for {parts.shape[0]} concepts, noise for {noise.shape[0]}")
+        raise ValueError(
+            f"Expected noise for as many concepts as parts, {parts.shape[0]}, got noise for {noise.shape[0]}."
+        )

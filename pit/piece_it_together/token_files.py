@@ -1,7 +1,7 @@
-"""Directions and tokens as files: ours in safetensors that say what is in them, and the published directions.
+"""Files of directions and tokens: ours, safetensors that say what they hold, and the published directions.
 
-Layouts: `ip_direction.pt` `[16, 2048]` and `clip_direction.pt` `[257, 1280]`, bare tensors, as
-github.com/eladrich/PiT writes them; ours are described at `save_direction` and `save_tokens`.
+Published layouts: `ip_direction.pt` `[16, 2048]` and `clip_direction.pt` `[257, 1280]`, bare tensors, as
+github.com/eladrich/PiT writes them. Ours are described in `save_direction` and `save_tokens`.
 """
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..files.known import what_is
+from ..files.checked import another_file
 from ..files.records import KIND, check_finite, made_by, number
 from ..files.weights import WeightFileError, read_state, write_state
 from ..ip_adapter.resampler import TOKENS_PER_PICTURE
@@ -22,7 +22,7 @@ DIRECTION, TOKENS = "direction", "tokens"
 
 
 def save_direction(path: StrPath, direction: Direction) -> None:
-    """Write a direction: one tensor `direction`, and what is known of it in the metadata.
+    """Write a direction: one tensor `direction`, and in the metadata what is known of it.
 
     Raises:
         WeightFileError: the file cannot be written.
@@ -31,31 +31,31 @@ def save_direction(path: StrPath, direction: Direction) -> None:
     for name in ("deviation", "recommended"):
         value = getattr(direction, name)
         if value is not None:
-            facts[name] = repr(value)
+            facts[name] = repr(value)  # the shortest text that reads back as the very same number
     write_state(path, {DIRECTION: direction.values.float().contiguous()}, facts)
 
 
 def read_direction(path: StrPath, name: str) -> Direction:
-    """A direction of ours, or one bare tensor `[16, D]` or `[N, E]`, also with a batch of one in front.
+    """A direction of ours, or one bare tensor `[16, D]` or `[N, E]`, also with a batch dimension of one.
 
-    Of a bare tensor the shape tells the space: 16 rows are tokens.
+    The shape of a bare tensor tells its space: 16 rows are tokens.
 
     Args:
         name: what messages call the file.
     Raises:
-        WeightFileError: damaged, a pickle of more than tensors, or anything but a direction.
+        WeightFileError: damaged, a pickle of more than tensors, or not a direction.
     """
     path = Path(path)
     state, facts = read_state(path)
     if len(state) != 1:
-        what, advice = what_is(state)
-        raise WeightFileError(f"{path} is {what}; expected an edit direction. {advice}")
+        raise another_file(path, state, "an edit direction")
     key, values = next(iter(state.items()))
     values = values[0] if values.ndim == 3 and len(values) == 1 else values
     if values.ndim != 2 or not values.is_floating_point() or min(values.shape) < 2:
         raise WeightFileError(
-            f"{path}: {key} is {values.dtype} of the shape {list(values.shape)}, expected an edit direction: "
-            f"numbers of the shape [{TOKENS_PER_PICTURE}, D] of token space or [N, E] of CLIP space."
+            f"{path}: expected an edit direction, floating-point numbers of the shape "
+            f"[{TOKENS_PER_PICTURE}, D] in token space or [N, E] in CLIP space, got {values.dtype} of the "
+            f"shape {list(values.shape)} for {key}. Choose another file."
         )
     check_finite(path, key, values)
     if facts.get(KIND) == DIRECTION:
@@ -66,7 +66,7 @@ def read_direction(path: StrPath, name: str) -> Direction:
 
 
 def save_tokens(path: StrPath, tokens: Tokens) -> None:
-    """Write tokens: `values` and `uncond`, and where they come from in the metadata.
+    """Write tokens: `values`, `uncond` and, where known, `features`; in the metadata where they come from.
 
     Raises:
         WeightFileError: the file cannot be written.
@@ -82,23 +82,23 @@ def read_tokens(path: StrPath, name: str) -> Tokens:
     """Tokens that `save_tokens` has written.
 
     Raises:
-        WeightFileError: damaged, or another file.
+        WeightFileError: damaged, or another kind of file.
     """
     path = Path(path)
     state, facts = read_state(path)
+    # The names of the tensors do not suffice: without the metadata nothing tells whose tokens they are.
     if facts.get(KIND) != TOKENS or not {"values", "uncond"} <= state.keys():
-        what, advice = what_is(state)
-        raise WeightFileError(f"{path} is {what}; expected tokens as Save IP+ Tokens writes them. {advice}")
+        raise another_file(path, state, "IP+ tokens with all tensors and their metadata")
     values, uncond, features = state["values"], state["uncond"], state.get("features")
     if values.ndim != 3 or not len(values) or uncond.shape != (1, *values.shape[1:]):
         raise WeightFileError(
-            f"{path} holds values of the shape {list(values.shape)} and uncond of the shape "
-            f"{list(uncond.shape)}, expected [B, 16, D] and [1, 16, D]. Save the tokens again."
+            f"{path}: expected values of the shape [B, 16, D] and uncond of the shape [1, 16, D], got "
+            f"{list(values.shape)} and {list(uncond.shape)}. Save the tokens again."
         )
     if features is not None and (features.ndim != 3 or len(features) != len(values)):
         raise WeightFileError(
-            f"{path} holds features of the shape {list(features.shape)} for {len(values)} sets of tokens, "
-            f"expected [{len(values)}, N, E]. Save the tokens again."
+            f"{path}: expected features of the shape [{len(values)}, N, E], for as many sets of tokens, got "
+            f"{list(features.shape)}. Save the tokens again."
         )
     for key, value in state.items():
         check_finite(path, key, value)
@@ -109,7 +109,7 @@ def read_tokens(path: StrPath, name: str) -> Tokens:
 def _space(path: Path, facts: Mapping[str, str]) -> str:
     if facts.get("space") not in (TOKEN_SPACE, CLIP_SPACE):
         raise WeightFileError(
-            f"{path} says that it lies in {facts.get('space')!r} space, expected {TOKEN_SPACE!r} or "
-            f"{CLIP_SPACE!r}. Save the direction again."
+            f"{path}: expected {TOKEN_SPACE!r} or {CLIP_SPACE!r} as its space, got {facts.get('space')!r}. "
+            "Save the direction again."
         )
     return facts["space"]

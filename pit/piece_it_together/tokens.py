@@ -19,7 +19,7 @@ class Tokens(Made):
 
     Attributes:
         values: `[B, 16, D]`.
-        uncond: tokens of an all-zero pixel tensor (a grey picture) `[1, 16, D]`, for SDXL's negative branch.
+        uncond: tokens of an all-zero pixel tensor (a gray picture) `[1, 16, D]`, for SDXL's negative branch.
         features: what the resampler made them from, `[B, N, E]`; None unless a picture was encoded.
     """
 
@@ -40,8 +40,8 @@ class Parts(Made):
         slots: tokens of each slot `[P, 16, D]`; a white slot holds the empty tokens.
         empty: tokens of the white picture `[1, 16, D]`.
         uncond: as in `Tokens`.
-        negative: what guidance leads away from in each slot `[P, 16, D]`; None is empty tokens in all.
-        reference: whether the first slot is that of a reference.
+        negative: what guidance leads away from in each slot `[P, 16, D]`; None = empty tokens in all.
+        reference: whether the first slot is the slot of a reference.
     """
 
     slots: Tensor
@@ -57,20 +57,21 @@ class Parts(Made):
     def sequence(self, count: int, order_seeds: Sequence[int] | None = None) -> Tensor:
         """The prior's condition for `count` concepts: `[count, 16 P, D]`.
 
-        With `order_seeds`, concept i sees the slots in the order that its seed alone decides: see
-        `slot_order`. Raises ValueError unless there is one seed for each concept.
+        With `order_seeds`, concept i sees the slots in an order that its own seed decides: see `slot_order`.
+        Raises ValueError unless there is one seed for each concept.
         """
         return self._sequence_of(self.slots, count, order_seeds)
 
     def negative_sequence(self, count: int, order_seeds: Sequence[int] | None = None) -> Tensor:
-        """What guidance leads away from, as `sequence` and in the same order: `[count, 16 P, D]`."""
+        """What guidance leads away from, like `sequence` and in the same order: `[count, 16 P, D]`."""
+        # In the same order, or guidance would also lead away from the order.
         return self._sequence_of(self._negative_slots(), count, order_seeds)
 
     def slot_order(self, seed: int) -> list[int]:
         """The slots, counted from 0, in a random order.
 
-        As the published inference lays them out: a reference stays first, and the white slots that fill up
-        stay last. Those are the empty ones at the end, unless guidance leads away from something there.
+        As in the layout of the published inference, a reference stays first and the white slots that fill up
+        stay last: the empty ones at the end, unless guidance leads away from something there.
         """
         first, end = int(self.reference), len(self.slots)
         while end > first and self._is_empty(end - 1):
@@ -80,24 +81,25 @@ class Parts(Made):
         return [*range(first), *order, *range(end, len(self.slots))]
 
     def weighed(self, slot: int, weight: float) -> Parts:
-        """The same parts with another weight for the part in one slot, which is counted from 0.
+        """The same parts with another weight for the part in one slot, counted from 0.
 
         From 0 to 2 the slot lies on the line from the empty tokens through the part: at 0 it is empty, at 1
-        it is the part, at 2 it has gone as far again. Below 0 it is empty, and guidance leads away from the
-        part, weighed likewise: "not like this".
+        it is the part, at 2 it is twice as far from empty. Below 0 it is empty, and guidance leads away from
+        the part with the weight's absolute value: "not like this".
 
-        A second weight acts on what the first left in the slot: two positive ones multiply, and a part that
-        is led away from stays so under a positive one, but is gone after another negative one.
+        A second weight acts on what the first left in the slot: two positive ones multiply; a part that
+        guidance leads away from stays so under a positive one, but is gone after another negative one.
 
         Raises:
             ValueError: there is no such slot, or the weight is not a number from -2 to 2.
         """
+        # Written so that NaN, which compares as False, is refused.
         if not -STRONGEST <= weight <= STRONGEST:
-            raise ValueError(f"The weight of a part must lie between -2 and 2, found {weight}.")
+            raise ValueError(f"Expected a part's weight between -2 and 2, got {weight}.")
         if not 0 <= slot < len(self.slots):
             raise ValueError(
-                f"Part {slot + 1} is asked for, but there are {len(self.slots)} slots. They are counted from "
-                "1, and a reference, if there is one, is the first."
+                f"Expected a part from 1 to {len(self.slots)}, got {slot + 1}. Slots are counted from 1; a "
+                "reference, if there is one, is the first."
             )
         weighed = torch.lerp(self.empty[0], self.slots[slot], abs(weight))
         if weight >= 0:
@@ -109,13 +111,14 @@ class Parts(Made):
         return self.empty.expand_as(self.slots) if self.negative is None else self.negative
 
     def _is_empty(self, slot: int) -> bool:
+        # Exact: empty slots are copies of the empty tokens, and a real part hardly ever equals them.
         return all(torch.equal(each[slot], self.empty[0]) for each in (self.slots, self._negative_slots()))
 
     def _sequence_of(self, slots: Tensor, count: int, order_seeds: Sequence[int] | None) -> Tensor:
         if order_seeds is None:
             return slots.flatten(0, 1).expand(count, -1, -1)
         if len(order_seeds) != count:
-            raise ValueError(f"Expected one seed for each of {count} concepts, found {len(order_seeds)}.")
+            raise ValueError(f"Expected one seed for each of {count} concepts, got {len(order_seeds)}.")
         return torch.stack([slots[self.slot_order(seed)].flatten(0, 1) for seed in order_seeds])
 
 
@@ -126,14 +129,15 @@ def _with_slot(slots: Tensor, slot: int, tokens: Tensor) -> Tensor:
 
 
 def picked(tokens: Tokens, numbers: Iterable[int]) -> Tokens:
-    """The sets of tokens with these numbers, counted from 1, in their order; one may come several times.
+    """The sets of tokens with these numbers, counted from 1, in the given order, with repetitions.
 
-    Raises ValueError at the first number that there is no set for.
+    Raises ValueError at the first number without a set.
     """
     count, places = len(tokens.values), []
+    # One by one: a range that a user types may be endlessly long, and ends at the first number too high.
     for number in numbers:
         if not 1 <= number <= count:
-            raise ValueError(f"Number {number} is asked for, but there are {count} concepts, counted from 1.")
+            raise ValueError(f"Expected numbers of concepts from 1 to {count}, got {number}.")
         places.append(number - 1)
     features = None if tokens.features is None else tokens.features[places]
     return replace(tokens, values=tokens.values[places], features=features)
@@ -152,21 +156,22 @@ def difference_added(base: Tensor, plus: Tensor, minus: Tensor, amount: float) -
     """`base + amount * (plus - minus)`: what makes one concept differ from another, given to a third.
 
     Args:
-        base, plus, minus: `[B, 16, D]`; a batch of one goes with all of the others.
+        base, plus, minus: `[B, 16, D]`; a batch of one is paired with all of the others.
     Raises:
-        ValueError: the batches are of different sizes, and not all of the smaller ones are one.
+        ValueError: the batches are of different sizes, and not all of the smaller ones hold one.
     """
     sizes = {len(each) for each in (base, plus, minus)} - {1}
     if len(sizes) > 1:
         raise ValueError(
-            f"Concepts are counted together one by one, but the inputs hold {len(base)}, {len(plus)} and "
+            f"Expected as many concepts in each input, or one, got {len(base)}, {len(plus)} and "
             f"{len(minus)}. Pick as many of each, or single ones."
         )
     return base + amount * (plus - minus)
 
 
 def average(tokens: Tensor, keep_length: bool) -> Tensor:
-    """The mean of all sets, `[B, 16, D]` -> `[1, 16, D]`; if asked, as long as they are on average."""
+    """The mean of all sets, `[B, 16, D]` -> `[1, 16, D]`; with `keep_length` it has their mean length."""
+    # A plain mean is shorter than the sets, the more so the less they have in common.
     mean = tokens.mean(dim=0, keepdim=True)
     if not keep_length:
         return mean
@@ -174,9 +179,9 @@ def average(tokens: Tensor, keep_length: bool) -> Tensor:
 
 
 def derived(sources: Sequence[Tokens], values: Tensor, source: str) -> Tokens:
-    """Tokens made from others, which say what of; nothing is known of their features any more.
+    """Tokens made from others, with their sources in the notes and without features.
 
-    Of the notes, those stay in which all sources agree.
+    Only those notes are kept that are the same in all sources.
     """
     adapter = next((each.adapter for each in sources if each.adapter), "")
     shared = set.intersection(*(set(each.notes.items()) for each in sources))
@@ -186,13 +191,14 @@ def derived(sources: Sequence[Tokens], values: Tensor, source: str) -> Tokens:
 
 
 def check_same_adapter(*batches: Tokens) -> None:
-    """Raise ValueError unless all are tokens of one width, and of one IP-Adapter as far as they know."""
+    """Raise ValueError unless all tokens have one width and, as far as is known, one IP-Adapter."""
     first = batches[0]
     for other in batches[1:]:
         if other.width != first.width or first.of_another_adapter(other):
             raise ValueError(
-                f"The tokens from {first.source} (width {first.width}) and those from {other.source} (width "
-                f"{other.width}) belong to different IP-Adapters. Make all with the same one."
+                f"Expected tokens of one IP-Adapter, got those from {first.source} (width {first.width}) and "
+                f"those from {other.source} (width {other.width}), which belong to different IP-Adapters. "
+                "Make all with the same one."
             )
 
 
@@ -210,13 +216,13 @@ def blend(first: Tensor, second: Tensor, amounts: Sequence[float], spherical: bo
     """
     if first.shape[1:] != second.shape[1:]:
         raise ValueError(
-            f"Only tokens of one width can be blended, but those of first have width {first.shape[-1]} and "
-            f"those of second {second.shape[-1]}. Take both from the same IP-Adapter or IP-Prior."
+            f"Expected tokens of one width, got width {first.shape[-1]} in first and {second.shape[-1]} in "
+            "second. Take both from the same IP-Adapter or IP-Prior."
         )
     if len(first) != len(second) and 1 not in (len(first), len(second)):
         raise ValueError(
-            f"Concepts are blended in pairs, but first holds {len(first)} and second {len(second)}. Pick as "
-            "many of one as there are of the other, or a single one."
+            f"Expected as many concepts in second as in first, or one in either, got {len(first)} in first "
+            f"and {len(second)} in second. Pick as many of one as of the other, or a single one."
         )
     first, second = torch.broadcast_tensors(first, second)
     between = slerp if spherical else torch.lerp
@@ -228,13 +234,15 @@ def slerp(first: Tensor, second: Tensor, amount: float) -> Tensor:
 
     The direction turns at an even pace, and the length changes evenly.
     """
+    # In the middle of a straight line a vector is shorter than those at its ends. The angle is twice the
+    # arctangent of difference over sum: the arc cosine loses half its digits for nearly parallel vectors.
     length_a, length_b = _lengths(first), _lengths(second)
     a, b = first / length_a, second / length_b
     angle = 2 * torch.atan2(_lengths(a - b), _lengths(a + b))
     length, sine = torch.lerp(length_a, length_b, amount), angle.sin()
     share_a, share_b = ((1 - amount) * angle).sin() / sine, (amount * angle).sin() / sine
     turned = length / length_a * share_a * first + length / length_b * share_b * second
-    # Parallel vectors leave nothing to turn, opposite ones no way of turning, and zero ones no direction.
+    # Parallel vectors leave nothing to turn, opposite ones have no single way to turn, zero no direction.
     return torch.where(sine > 1e-4, turned, torch.lerp(first, second, amount))
 
 

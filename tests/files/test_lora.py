@@ -1,4 +1,4 @@
-"""LoRA key layouts, their scales, what is wrong with a file, and strengths of blocks."""
+"""LoRA key layouts and their scales, what can be wrong with a file, and strengths of blocks."""
 
 import math
 
@@ -137,6 +137,6 @@ def test_strengths_of_blocks():
 
 
 @pytest.mark.parametrize("text", ["in", "in4", "block=1", "mid1=1", "in=nan", "in=1e999", "in4=a", "in-3=1"])
-def test_what_is_no_strength_of_a_block_is_refused(text):
-    with pytest.raises(ValueError, match=f"{text}.* is no strength of a block"):
+def test_what_is_not_a_strength_of_a_block_is_refused(text):
+    with pytest.raises(ValueError, match=f"Expected strengths of blocks .*, got '{text}'"):
         parse_block_strengths(text)

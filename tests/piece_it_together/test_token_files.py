@@ -140,7 +140,7 @@ def test_a_direction_under_a_name_and_in_safetensors_is_read(tmp_path):
 def test_code_in_a_pickle_never_runs(tmp_path, read, where):
     canary, path = tmp_path / "canary", tmp_path / "ip_direction.pt"
     torch.save(Touch(canary) if where == "alone" else {"a": drawn(16, 8), "b": Touch(canary)}, path)
-    assert_refused(read, path, "system and was not opened", name="x")
+    assert_refused(read, path, "system. It was not opened", name="x")
     assert not canary.exists()
     os.system(f"touch {canary}")
     assert canary.exists()  # the canary would have sung
@@ -153,20 +153,20 @@ def spoiled(values: Tensor, number: float) -> Tensor:
 
 
 @pytest.mark.parametrize("content, message", [
-    ({"a": drawn(16, 8), "b": drawn(16, 8)}, "a file of another kind, with a, b; expected an edit"),
+    ({"a": drawn(16, 8), "b": drawn(16, 8)}, "got a file of another kind, with the keys a, b"),
     ([drawn(16, 8), drawn(16, 8)], "expected an edit direction"),
-    (torch.ones(16, 8, dtype=torch.int64), "tensor is torch.int64 of the shape [16, 8], expected an edit"),
-    (torch.ones(16, 8, dtype=torch.bool), "tensor is torch.bool of the shape [16, 8]"),
-    (drawn(16).to(torch.complex64), "tensor is torch.complex64"),
-    (drawn(2048), "tensor is torch.float32 of the shape [2048], expected an edit direction"),
+    (torch.ones(16, 8, dtype=torch.int64), "CLIP space, got torch.int64 of the shape [16, 8] for tensor"),
+    (torch.ones(16, 8, dtype=torch.bool), "got torch.bool of the shape [16, 8] for tensor"),
+    (drawn(16).to(torch.complex64), "got torch.complex64"),
+    (drawn(2048), "got torch.float32 of the shape [2048] for tensor"),
     (torch.tensor(1.0), "of the shape []"),
     (drawn(2, 16, 8), "of the shape [2, 16, 8]"),
     (drawn(1, 1, 16, 8), "of the shape [1, 1, 16, 8]"),
     (drawn(1, 2048), "of the shape [1, 2048]"),
     (torch.empty(16, 0), "of the shape [16, 0]"),
-    (spoiled(drawn(16, 8), float("nan")), "tensor holds NaN or infinite values"),
-    (spoiled(drawn(16, 8), float("-inf")), "tensor holds NaN or infinite values"),
-    (torch.full((16, 8), 1e300, dtype=torch.float64), "tensor holds NaN or infinite values"),
+    (spoiled(drawn(16, 8), float("nan")), "finite numbers in tensor, got NaN or infinite values"),
+    (spoiled(drawn(16, 8), float("-inf")), "finite numbers in tensor, got NaN or infinite values"),
+    (torch.full((16, 8), 1e300, dtype=torch.float64), "finite numbers in tensor, got NaN or infinite values"),
 ])
 def test_what_is_no_direction_is_refused(tmp_path, content, message):
     torch.save(content, tmp_path / "ip_direction.pt")
@@ -177,18 +177,18 @@ DAMAGED_NOTES = [
     ({"notes": "{not JSON"}, "has notes that cannot be read"),
     ({"notes": ""}, "has notes that cannot be read"),
     ({"notes": "[" * 100_000}, "has notes that cannot be read"),
-    ({"notes": "[1, 2]"}, "has a list for notes, expected named values"),
-    ({"notes": "null"}, "has a NoneType for notes"),
+    ({"notes": "[1, 2]"}, "expected named values as its notes, got a list"),
+    ({"notes": "null"}, "notes, got a NoneType"),
 ]
 
 
 @pytest.mark.parametrize("facts, message", [
-    ({"space": "latent"}, "says that it lies in 'latent' space, expected 'tokens' or 'clip'"),
-    ({"space": ""}, "says that it lies in '' space"),
-    ({"deviation": "wide"}, "says that its deviation is 'wide', expected a number"),
-    ({"deviation": "nan"}, "says that its deviation is 'nan', expected a number"),
-    ({"recommended": "inf"}, "says that its recommended is 'inf', expected a number"),
-    ({"recommended": ""}, "says that its recommended is '', expected a number"),
+    ({"space": "latent"}, "expected 'tokens' or 'clip' as its space, got 'latent'"),
+    ({"space": ""}, "as its space, got ''"),
+    ({"deviation": "wide"}, "expected a number as its deviation, got 'wide'"),
+    ({"deviation": "nan"}, "expected a number as its deviation, got 'nan'"),
+    ({"recommended": "inf"}, "expected a number as its recommended, got 'inf'"),
+    ({"recommended": ""}, "expected a number as its recommended, got ''"),
     *DAMAGED_NOTES,
 ])
 def test_damaged_metadata_of_a_direction_is_refused(tmp_path, facts, message):
@@ -199,17 +199,16 @@ def test_damaged_metadata_of_a_direction_is_refused(tmp_path, facts, message):
 def test_a_direction_of_ours_must_say_its_space(tmp_path):
     facts = {key: value for key, value in DIRECTION_FACTS.items() if key != "space"}
     path = write(tmp_path / "x.safetensors", {"direction": drawn(16, 8)}, facts)
-    assert_refused(read_direction, path, "says that it lies in None space", name="x")
+    assert_refused(read_direction, path, "as its space, got None", name="x")
 
 
 def test_tokens_are_no_direction_and_a_direction_is_no_tokens(tmp_path):
     tokens, direction = tmp_path / "tokens.safetensors", tmp_path / "direction.safetensors"
     save_tokens(tokens, TOKENS)
     save_direction(direction, DIRECTION)
-    assert_refused(read_direction, tokens, "tokens of Save IP+ Tokens", "expected an edit direction",
-                   name="x")
-    assert_refused(read_tokens, direction, "is an edit direction (one tensor, [16, 8])",
-                   "expected tokens as Save IP+ Tokens writes them", "models/ip_directions", name="x")
+    assert_refused(read_direction, tokens, "IP+ tokens", "expected an edit direction", name="x")
+    assert_refused(read_tokens, direction, "an edit direction", "expected IP+ tokens with all tensors",
+                   "models/ip_directions", name="x")
 
 
 # Refused tokens -----------------------------------------------------------------------------------------
@@ -221,22 +220,22 @@ def token_state(**changed: Tensor | None) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("changed, message", [
-    ({"uncond": None}, "expected tokens as Save IP+ Tokens writes them"),
-    ({"values": None}, "expected tokens as Save IP+ Tokens writes them"),
-    ({"uncond": drawn(1, 16, 6)}, "uncond of the shape [1, 16, 6], expected [B, 16, D] and [1, 16, D]"),
-    ({"uncond": drawn(2, 16, 8)}, "uncond of the shape [2, 16, 8]"),
-    ({"uncond": drawn(16, 8)}, "uncond of the shape [16, 8]"),
-    ({"uncond": torch.tensor(1.0)}, "uncond of the shape []"),
-    ({"values": drawn(16, 8)}, "holds values of the shape [16, 8]"),
-    ({"values": torch.tensor(1.0)}, "holds values of the shape []"),
-    ({"values": torch.empty(0, 16, 8)}, "holds values of the shape [0, 16, 8]"),
-    ({"features": drawn(2, 9, 5)}, "the shape [2, 9, 5] for 3 sets of tokens, expected [3, N, E]"),
-    ({"features": drawn(3, 9)}, "features of the shape [3, 9] for 3 sets of tokens"),
-    ({"features": torch.tensor(1.0)}, "features of the shape []"),
-    ({"values": spoiled(drawn(3, 16, 8), float("nan"))}, "values holds NaN or infinite values"),
-    ({"uncond": spoiled(drawn(1, 16, 8), float("inf"))}, "uncond holds NaN or infinite values"),
-    ({"features": spoiled(drawn(3, 9, 5), float("nan"))}, "features holds NaN or infinite values"),
-    ({"values": torch.ones(3, 16, 8, dtype=torch.int32)}, "values is torch.int32, expected floating-point"),
+    ({"uncond": None}, "expected IP+ tokens with all tensors"),
+    ({"values": None}, "expected IP+ tokens with all tensors"),
+    ({"uncond": drawn(1, 16, 6)}, "uncond of the shape [1, 16, D], got [3, 16, 8] and [1, 16, 6]"),
+    ({"uncond": drawn(2, 16, 8)}, "got [3, 16, 8] and [2, 16, 8]"),
+    ({"uncond": drawn(16, 8)}, "got [3, 16, 8] and [16, 8]"),
+    ({"uncond": torch.tensor(1.0)}, "got [3, 16, 8] and []"),
+    ({"values": drawn(16, 8)}, "expected values of the shape [B, 16, D] and uncond"),
+    ({"values": torch.tensor(1.0)}, "got [] and [1, 16, 8]"),
+    ({"values": torch.empty(0, 16, 8)}, "got [0, 16, 8] and [1, 16, 8]"),
+    ({"features": drawn(2, 9, 5)}, "features of the shape [3, N, E], for as many sets"),
+    ({"features": drawn(3, 9)}, "for as many sets of tokens, got [3, 9]"),
+    ({"features": torch.tensor(1.0)}, "for as many sets of tokens, got []"),
+    ({"values": spoiled(drawn(3, 16, 8), float("nan"))}, "numbers in values, got NaN or infinite"),
+    ({"uncond": spoiled(drawn(1, 16, 8), float("inf"))}, "numbers in uncond, got NaN or infinite"),
+    ({"features": spoiled(drawn(3, 9, 5), float("nan"))}, "numbers in features, got NaN or infinite"),
+    ({"values": torch.ones(3, 16, 8, dtype=torch.int32)}, "floating-point numbers in values, got"),
 ])
 def test_tokens_that_are_not_whole_are_refused(tmp_path, changed, message):
     path = write(tmp_path / "x.safetensors", token_state(**changed), TOKENS_FACTS)
@@ -251,7 +250,7 @@ def test_damaged_notes_of_tokens_are_refused(tmp_path, facts, message):
 
 def test_tensors_that_do_not_say_that_they_are_tokens_are_refused(tmp_path):
     path = write(tmp_path / "x.safetensors", token_state(), {})
-    assert_refused(read_tokens, path, "expected tokens as Save IP+ Tokens writes them", name="x")
+    assert_refused(read_tokens, path, "expected IP+ tokens with all tensors and their metadata", name="x")
 
 
 @pytest.mark.parametrize("read, save, thing", [

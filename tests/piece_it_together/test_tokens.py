@@ -10,20 +10,17 @@ from torch import Tensor
 from pit.piece_it_together.prior import IPPrior
 from pit.piece_it_together.sample import concept_noise, sample_prior
 from pit.piece_it_together.tokens import Parts, Tokens, blend, picked, slerp
-from tests.golden import assert_equal, below, facts
+from tests.golden import assert_equal
+from tests.piece_it_together.random_prior import SIZES, random_prior
 
-SAMPLE = below("pit_tiny_io", "sample.")
-EMPTY = SAMPLE["empty_tokens"]
-PARTS = Parts(SAMPLE["cond"][0].unflatten(0, (-1, 16)), EMPTY, EMPTY, source="golden")
-WIDTH = PARTS.width
+WIDTH = SIZES["embedding_dim"]
+EMPTY = concept_noise(9, 1, WIDTH)
+PARTS = Parts(concept_noise(1, 3, WIDTH), EMPTY, EMPTY, source="random")
 
 
 @pytest.fixture(scope="module")
 def prior() -> IPPrior:
-    sizes = facts("pit_tiny_config")["dit"]
-    model = IPPrior(sizes["embedding_dim"], sizes["hidden_dim"], sizes["n_layers"], sizes["n_heads"])
-    model.load_state_dict(below("pit_tiny_state", "prior."))
-    return model.eval().requires_grad_(False)
+    return random_prior()
 
 
 def sample(prior, parts: Parts, seed=0, count=1, order_seeds=None, scale=2.0) -> Tensor:
@@ -64,11 +61,10 @@ def test_a_weight_of_zero_is_an_empty_slot_bit_for_bit(prior, slot):
 
 
 def test_a_weight_of_one_changes_no_bit(prior):
-    published = sample_prior(
-        prior, SAMPLE["cond"][:1], empty_tokens=EMPTY, steps=6, noise=concept_noise(0, 1, WIDTH)
-    )
-    assert torch.equal(sample(prior, PARTS), published)
-    assert torch.equal(sample(prior, PARTS.weighed(0, 1.0).weighed(2, 1.0)), published)
+    parts = PARTS.slots.flatten(0, 1)[None]
+    plain = sample_prior(prior, parts, empty_tokens=EMPTY, steps=6, noise=concept_noise(0, 1, WIDTH))
+    assert torch.equal(sample(prior, PARTS), plain)
+    assert torch.equal(sample(prior, PARTS.weighed(0, 1.0).weighed(2, 1.0)), plain)
 
 
 @pytest.mark.parametrize("weight", [0.25, 0.5, 1.5, 2.0])
@@ -125,13 +121,13 @@ def test_without_guidance_nothing_leads_away(prior):
 
 @pytest.mark.parametrize("weight", [math.nan, math.inf, -math.inf, 2.01, -2.01])
 def test_a_weight_out_of_range_is_refused(weight):
-    with pytest.raises(ValueError, match="must lie between -2 and 2, found"):
+    with pytest.raises(ValueError, match="weight between -2 and 2, got"):
         PARTS.weighed(0, weight)
 
 
 @pytest.mark.parametrize("slot, shown", [(-1, 0), (3, 4)])
 def test_a_slot_that_is_not_there_is_refused(slot, shown):
-    with pytest.raises(ValueError, match=f"Part {shown} is asked for, but there are 3 slots.*reference"):
+    with pytest.raises(ValueError, match=f"part from 1 to 3, got {shown}.*reference"):
         PARTS.weighed(slot, 1.0)
 
 
@@ -186,7 +182,7 @@ def test_what_is_led_away_from_moves_with_the_slots():
 
 
 def test_there_must_be_a_seed_for_each_concept():
-    with pytest.raises(ValueError, match="one seed for each of 3 concepts, found 2"):
+    with pytest.raises(ValueError, match="one seed for each of 3 concepts, got 2"):
         PARTS.sequence(3, [1, 2])
 
 
@@ -199,7 +195,7 @@ def test_concepts_are_picked_in_the_order_of_their_numbers():
     assert chosen.values[:, 0, 0].tolist() == [3, 0, 0]
     assert chosen.uncond is tokens.uncond and chosen.source == "a wall"
     for number in (0, 5):
-        with pytest.raises(ValueError, match=f"Number {number} is asked for, but there are 4 concepts"):
+        with pytest.raises(ValueError, match=f"concepts from 1 to 4, got {number}"):
             picked(tokens, [1, number])
 
 
@@ -299,7 +295,7 @@ def test_nearly_parallel_concepts_blend_smoothly():
 
 
 def test_only_what_fits_together_can_be_blended():
-    with pytest.raises(ValueError, match="of first have width 8 and those of second 6"):
+    with pytest.raises(ValueError, match="width 8 in first and 6 in second"):
         blend(sets(1, 1), sets(1, 2, width=6), [0.5], True)
-    with pytest.raises(ValueError, match="first holds 2 and second 3"):
+    with pytest.raises(ValueError, match="got 2 in first and 3 in second"):
         blend(sets(2, 1), sets(3, 2), [0.5], True)

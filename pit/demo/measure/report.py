@@ -147,7 +147,7 @@ def concept_sheet(lab: Laboratory) -> Image.Image:
         trial = draw_trials(lab.seed, number + 1, parts, FREE, purpose="sheet")[-1]
         tokens = lab.sample(lab.conditions([trial]).expand(SHEET_SEEDS, -1, -1), RECOMMENDED)
         given = [picture.resize((PICTURE_SIZE,) * 2) for picture in trial.part_pictures()]
-        drawn = as_images(lab.chain.draw(tokens, [trial.caption] * SHEET_SEEDS, 0))
+        drawn = as_images(lab.chain.render(tokens, [trial.caption] * SHEET_SEEDS, 0))
         rows += [None] * (widest - parts) + given + drawn
     sheet = contact_sheet(rows, widest + SHEET_SEEDS, PICTURE_SIZE)
     border = widest * PICTURE_SIZE

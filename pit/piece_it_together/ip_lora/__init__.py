@@ -1,1 +1,1 @@
-"""IP-LoRA: words that count beside image tokens, trained and used."""
+"""IP-LoRA: trained and used so that words count beside image tokens."""

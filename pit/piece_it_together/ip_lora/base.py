@@ -1,4 +1,4 @@
-"""The user's own SDXL as an IP-LoRA is trained on it: what renders, and what encodes for it."""
+"""The user's own SDXL, on which an IP-LoRA is trained: what renders, and what encodes for it."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -20,17 +20,19 @@ from .image_prompt import ImagePromptUNet
 def load_renderer(
     base: Path, adapter: Path, dtype: torch.dtype = torch.float32, configs: Path = CONFIGS
 ) -> tuple[ImagePromptUNet, DDPMScheduler]:
-    """UNet, image cross-attention and noise schedule, on the CPU.
+    """The UNet with its image cross-attention, and the noise schedule, on the CPU.
 
     Args:
         base: a single file (.safetensors) or a diffusers folder.
         adapter: an IP-Adapter-plus file.
-        configs: a folder of diffusers' configuration files for a single file.
+        configs: a folder with diffusers' configuration files, for a single file.
 
     Raises:
-        WeightFileError: a file is missing, damaged or of another kind, or the two do not fit each other.
+        WeightFileError: a file is missing, damaged or of another kind.
+        ValueError: the adapter was made for another UNet.
     """
     check_base(base)
+    # Always with local files and our own configuration: diffusers would otherwise ask the hub for it.
     try:
         if base.is_dir():
             unet = UNet2DConditionModel.from_pretrained(
@@ -44,6 +46,7 @@ def load_renderer(
             schedule = DDPMScheduler.from_pretrained(configs, subfolder="scheduler")
     except Exception as error:  # diffusers raises errors of many kinds, which change with its version
         raise WeightFileError(why_unreadable(base, error)) from error
+    # The mark that SDXL files with velocity prediction carry, and that ComfyUI goes by, too.
     if base.is_file() and "v_pred" in read_keys(base):
         schedule = DDPMScheduler.from_config(schedule.config, prediction_type="v_prediction")
     file = read_ip_adapter(adapter)
@@ -56,7 +59,7 @@ def load_encoders(
     base: Path, tokens: TokenEncoder, device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32, configs: Path = CONFIGS,
 ) -> RenderEncoders:
-    """VAE (in fp32: its fp16 overflows) and text encoders of an SDXL; errors as in `load_renderer`."""
+    """VAE and text encoders of an SDXL; WeightFileError as in `load_renderer`."""
     check_base(base)
     shared = {"unet": None, "torch_dtype": dtype, "local_files_only": True}
     try:
@@ -70,15 +73,16 @@ def load_encoders(
         pipeline.to(device)  # fails if diffusers has left weights of the file unread
     except Exception as error:  # as above
         raise WeightFileError(why_unreadable(base, error)) from error
-    vae = pipeline.vae.float()
+    vae = pipeline.vae.float()  # SDXL's VAE overflows in fp16
 
+    # Mean and deviation instead of one sample: training then draws a new sample in every step, as published.
     def latents(pixels: Tensor) -> Tensor:
         found = vae.encode(pixels.to(device, torch.float32)).latent_dist
         return torch.cat([found.mean, found.std], dim=1).float().cpu() * vae.config.scaling_factor
 
     def text(captions: Sequence[str]) -> tuple[Tensor, Tensor]:
         context, _, pooled, _ = pipeline.encode_prompt(list(captions), do_classifier_free_guidance=False)
-        # As published, zeros and not the encoding of "" stand for no words.
+        # As published, no words are zeros, not the encoding of "".
         said = torch.tensor([bool(caption) for caption in captions], device=context.device)
         return (context * said[:, None, None]).float().cpu(), (pooled * said[:, None]).float().cpu()
 

@@ -1,6 +1,6 @@
-"""What an IP-LoRA learns from, encoded once: latents, text and image tokens, a file for each sample.
+"""What an IP-LoRA learns from, encoded once: latents, text and image tokens, one file for each sample.
 
-See `pit.training.sample_cache` for how they lie on disk.
+`pit.training.sample_cache` describes the files.
 """
 from __future__ import annotations
 
@@ -22,20 +22,22 @@ from ...training.sample_cache import digest, models_folder, read_sample, write_s
 from .dataset import LoraSample
 
 NOTHING = ""
-HALF = ("context", "pooled", "tokens")  # but not latents, whose spread is small
+# In fp16, which takes half the room. Latents stay in fp32: their deviations are small, and fp16 loses digits
+# of small numbers.
+HALF = ("context", "pooled", "tokens")
 
 
 @dataclass(frozen=True)
 class RenderEncoders:
-    """The frozen models that a renderer is conditioned by.
+    """The frozen models that encode for a renderer.
 
     Attributes:
-        stamps: of VAE and text encoders, which change with any of their weights and with nothing else.
+        stamps: of VAE and text encoders; they change with any weight of these and with nothing else.
         latents: pictures `[B, 3, H, W]` in -1..1 -> mean and standard deviation of the latents, scaled as
             the UNet sees them, `[B, 8, h, w]`.
-        text: captions -> context `[B, N, C]` and pooled vector `[B, P]`; of an empty one whatever guidance
+        text: captions -> context `[B, N, C]` and pooled vector `[B, P]`; for an empty caption, what guidance
             leads away from.
-        tokens: of the IP-Adapter.
+        tokens: the encoder of image tokens.
     """
 
     stamps: Mapping[str, str]
@@ -57,12 +59,12 @@ class EncodedSample:
 
 @dataclass(frozen=True)
 class LoraCache:
-    """The samples of a dataset, encoded.
+    """The encoded samples of a dataset.
 
     Attributes:
         names: of the samples, in order.
-        files: of each.
-        models: that have encoded them.
+        files: the file of each sample.
+        models: the models that encoded them.
         empty: what stands for no words and no picture; its latents are zeros.
     """
 
@@ -73,7 +75,8 @@ class LoraCache:
 
     @property
     def fingerprint(self) -> str:
-        """Of the pictures and words in it; `models` tells of the encoders."""
+        """Identifies the pictures and words in it; `models` identifies the encoders."""
+        # The name of a file is a hash of what its sample is made of.
         return hashlib.sha256("\n".join(path.name for path in self.files).encode()).hexdigest()
 
     def read(self, index: int) -> EncodedSample:
@@ -88,9 +91,10 @@ def encode_lora_dataset(
     """Encode what the folder does not hold yet; pictures that cannot be read are left out and named.
 
     Args:
-        size: of the square that pictures are brought to: scaled by their shorter side, then cropped to the
-            centre. The published trainer does neither, and fails at a batch of pictures of two sizes.
-        on_progress: is told how many samples are done, and of how many; may raise to cancel.
+        size: side of the square that pictures become: scaled by their shorter side, then center-cropped. The
+            published trainer does neither and fails on a batch with pictures of two sizes.
+        on_progress: called with the number of samples that are done and the number of all; may raise to
+            cancel.
 
     Raises:
         WeightFileError: a file cannot be written.
@@ -98,6 +102,7 @@ def encode_lora_dataset(
     """
     models = models_of(encoders)
     folder = models_folder(folder, models)
+    # The size is in the names, so that one folder can hold the samples at several sizes.
     empty = folder / f"{digest([str(size)])}.safetensors"
     if not empty.is_file():
         write_encoded(empty, encode_nothing(encoders, size))
@@ -105,7 +110,7 @@ def encode_lora_dataset(
     for done, sample in enumerate(samples):
         on_progress(done, len(samples))
         try:
-            # Before hashing, so that a file which is gone is named as one that cannot be read.
+            # Inside the try: a file that is gone is then skipped and named like one that cannot be decoded.
             sources = [sha256_of(sample.target), sha256_of(sample.reference), sample.caption]
             path = folder / f"{digest([str(size), *sources])}.safetensors"
             if not path.is_file():
@@ -117,7 +122,10 @@ def encode_lora_dataset(
         files.append(path)
     on_progress(len(samples), len(samples))
     if not files:
-        raise ValueError(f"None of the {len(samples)} samples can be read: {skipped[0].why}.")
+        raise ValueError(
+            f"Expected at least one sample that can be read, got none of {len(samples)}: {skipped[0].why}. "
+            "Replace the pictures."
+        )
     return LoraCache(tuple(names), tuple(files), models, read_encoded(empty)), skipped
 
 
@@ -143,12 +151,12 @@ def encode_nothing(encoders: RenderEncoders, size: int) -> EncodedSample:
 
 
 def time_ids(size: int) -> Tensor:
-    """What SDXL is told of sizes, as published: the trained one as the original, and no crop, `[6]`."""
+    """What SDXL is told about sizes, as published: the training size as the original one, no crop, `[6]`."""
     return torch.tensor([size, size, 0, 0, size, size], dtype=torch.float32)
 
 
 def models_of(encoders: RenderEncoders) -> Models:
-    """What tells these encoders from others."""
+    """What distinguishes these encoders from others."""
     vision, adapter = fingerprints(encoders.tokens)
     return {**encoders.stamps, "image encoder": vision, "IP-Adapter": adapter}
 

@@ -2,8 +2,8 @@
 
     targets/NAME.png, targets/NAME.txt, refs/NAME_ref.png
 
-Source: the IP-LoRA trainer of Piece it Together (github.com/eladrich/PiT). Its pairing takes the part of a
-reference's name before the first `_ref`, and demands a file where a reference has no such ending.
+Source: the IP-LoRA trainer of Piece it Together (github.com/eladrich/PiT). It pairs by what precedes the
+first `_ref` in a reference's name, and fails on a reference without this ending.
 """
 from __future__ import annotations
 
@@ -43,24 +43,24 @@ class LoraDataset:
 
 
 def read_lora_dataset(folder: Path, mode: str) -> LoraDataset:
-    """The samples of a folder, found by names alone; no picture is opened.
+    """The samples of a folder, found by their names alone; no picture is opened.
 
-    As published, a sample is a name with a target, a caption and a reference. Mended: a reference belongs to
-    the target whose whole name stands before its last `_ref`, so that names may hold `_ref` themselves, and
-    may do without that ending; what does not fit together is named instead of breaking the training. Of
-    pictures with the same name png comes before jpg, as published.
+    As published, a sample is a name with a target, a caption and a reference. Fixed: a reference belongs to
+    the target with the whole name before its last `_ref`, so that names may contain `_ref` themselves, and
+    references may do without this ending; what does not pair is named instead of breaking the training. Of
+    pictures with the same name, png is preferred to jpg, as published.
 
     Args:
-        mode: one of `MODES`: which captions are learnt.
+        mode: one of `MODES`: which captions are learned.
 
     Raises:
         FileNotFoundError: no such folder.
         ValueError: an unknown mode, or no sample in it.
     """
     if mode not in MODES:
-        raise ValueError(f"unknown prompt mode {mode!r}; there are {', '.join(MODES)}")
+        raise ValueError(f"Expected one of the prompt modes {', '.join(MODES)}, got {mode!r}.")
     if not folder.is_dir():
-        raise FileNotFoundError(f"Expected a folder with {EXPECTED}; found none at {folder}.")
+        raise FileNotFoundError(f"Expected a folder with {EXPECTED}, got no folder at {folder}.")
     skipped: list[Skipped] = []
     targets = pictures_by_name(folder / "targets", skipped)
     references = {
@@ -68,23 +68,24 @@ def read_lora_dataset(folder: Path, mode: str) -> LoraDataset:
     }
     samples = []
     for key, target in targets.items():
+        # What is left in `references` afterwards has no target.
         reference = references.pop(key, None)
         caption = read_caption(target.with_suffix(".txt"), mode)
         if reference is None:
-            skipped.append(Skipped(target, "a target without reference"))
+            skipped.append(Skipped(target, "a target without a reference"))
         elif isinstance(caption, Skipped):
             skipped.append(caption)
         else:
             samples.append(LoraSample(target.stem, target, reference, caption))
-    skipped += [Skipped(path, "a reference without target") for path in references.values()]
+    skipped += [Skipped(path, "a reference without a target") for path in references.values()]
     if not samples:
         found = "; ".join(describe_skipped(skipped, folder)) or "nothing"
-        raise ValueError(f"Expected {EXPECTED}; found in {folder}: {found}.")
+        raise ValueError(f"Expected {EXPECTED} in {folder}, got: {found}.")
     return LoraDataset(folder, tuple(sorted(samples, key=lambda each: each.name)), tuple(skipped))
 
 
 def pictures_by_name(folder: Path, skipped: list[Skipped]) -> dict[str, Path]:
-    """The pictures of a folder by name, png before others; adds to `skipped` what else lies there."""
+    """The pictures in a folder by name, png before others; whatever else is there is added to `skipped`."""
     found: dict[str, Path] = {}
     visible = (path for path in folder.glob("*") if not path.name.startswith("."))
     for path in sorted(visible, key=lambda path: (path.suffix.lower() != ".png", path.name)):
@@ -98,11 +99,11 @@ def pictures_by_name(folder: Path, skipped: list[Skipped]) -> dict[str, Path]:
 
 
 def read_caption(path: Path, mode: str) -> str | Skipped:
-    """The caption in a mode, or why there is none. Sheets need no file, but as published want one."""
+    """The caption in a mode, or why there is none. As published, sheets need the file, whatever is in it."""
     try:
         return MODES[mode](path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return Skipped(path, "a caption that is missing")
+        return Skipped(path, "a missing caption")
     except (OSError, UnicodeDecodeError):
         return Skipped(path, "a caption that cannot be read")
     except ValueError:

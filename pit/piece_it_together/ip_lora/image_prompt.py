@@ -1,6 +1,6 @@
-"""diffusers' UNet of SDXL's kind with the image cross-attention of an IP-Adapter, as it is trained.
+"""diffusers' UNet of SDXL's kind with the image cross-attention of an IP-Adapter, for training.
 
-ComfyUI's own model renders; the weights are the same. IP-Adapter (arXiv 2308.06721), section 3.2.
+ComfyUI's own model renders, with the same weights. IP-Adapter (arXiv 2308.06721), section 3.2.
 """
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ class DecoupledAttention:
         self, attn: nn.Module, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None,
         attention_mask: None = None, image_tokens: Tensor | None = None, image_weight: float = 1.0,
     ) -> Tensor:
+        # Only what SDXL needs: its attention has no mask, group norm, dropout or residual of its own.
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         q = attn.to_q(hidden_states)
         out = multi_head_attention(q, attn.to_k(context), attn.to_v(context), attn.heads)
@@ -34,26 +35,27 @@ class DecoupledAttention:
 
 def crossing_names(unet: UNet2DConditionModel) -> list[str]:
     """The cross-attention layers in the order of IP-Adapter files: down, up, middle."""
+    # Such files number the layers as diffusers lists them, so its own list is the order.
     return [name.removesuffix(".processor") for name in unet.attn_processors if ".attn2." in name]
 
 
 def crossing_widths(unet: UNet2DConditionModel) -> list[int]:
-    """Their widths."""
+    """The widths of these layers."""
     return [unet.get_submodule(name).to_q.out_features for name in crossing_names(unet)]
 
 
 def attend_to_images(unet: UNet2DConditionModel, image: ImageCrossAttention) -> None:
-    """Let every cross-attention of a UNet attend to image tokens too, by the weights of an adapter.
+    """Let every cross-attention of a UNet also attend to image tokens, with the weights of an adapter.
 
     Raises:
-        ValueError: the adapter is for a UNet of other layers.
+        ValueError: the adapter is for a UNet with other layers.
     """
     names, widths = crossing_names(unet), crossing_widths(unet)
     if widths != image.inner_dims:
         raise ValueError(
-            f"The IP-Adapter has weights for {len(image.inner_dims)} cross-attention layers of the widths "
-            f"{sorted(set(image.inner_dims))}, the model has {len(widths)} of {sorted(set(widths))}. Take a "
-            "model of the kind that it was made for."
+            f"Expected a model with {len(image.inner_dims)} cross-attention layers of the widths "
+            f"{sorted(set(image.inner_dims))}, as the IP-Adapter has, got {len(widths)} of the widths "
+            f"{sorted(set(widths))}. Use a model of the kind that the IP-Adapter was made for."
         )
     layers = dict(zip(names, image, strict=True))
     unet.set_attn_processor({
@@ -73,7 +75,7 @@ class ImagePromptUNet(nn.Module):
         self, latents: Tensor, timesteps: Tensor, context: Tensor, pooled: Tensor, time_ids: Tensor,
         tokens: Tensor, image_weight: float = 1.0,
     ) -> Tensor:
-        """What the UNet predicts of noisy latents, in their shape.
+        """What the UNet predicts from noisy latents, in their shape.
 
         Args:
             latents: `[B, 4, h, w]`; timesteps: `[B]`.
@@ -89,23 +91,27 @@ class ImagePromptUNet(nn.Module):
 
 
 def unet_of_sizes(config: Mapping[str, object]) -> UNet2DConditionModel:
-    """diffusers' UNet with the sizes of one in the original layout, on the meta device: it has no weights.
+    """diffusers' UNet with the sizes of one in the original layout, on the meta device, without weights.
 
     Args:
         config: keyword arguments of the original `UNetModel`, as ComfyUI keeps them.
 
     Raises:
-        ValueError: it is not of SDXL's kind.
+        ValueError: the UNet is not of SDXL's kind.
     """
     first: int = config["model_channels"]
     repeats: Sequence[int] = config["num_res_blocks"]
+    # The original layout lists a depth for each residual block, diffusers one for each level.
     depths = [config["transformer_depth"][sum(repeats[:level])] for level in range(len(repeats))]
     like_sdxl = (
         len(set(repeats)) == 1 and config.get("num_head_channels", -1) > 0 and config.get("adm_in_channels")
         and config.get("transformer_depth_middle") == depths[-1]
     )
     if not like_sdxl:
-        raise ValueError("The model is not of SDXL's kind, which IP-Adapter-plus for SDXL is made for.")
+        raise ValueError(
+            "Expected a model of SDXL's kind for the IP-Adapter, got one of another structure. "
+            "Use an SDXL model."
+        )
     widths = tuple(first * factor for factor in config["channel_mult"])
     with torch.device("meta"):
         return UNet2DConditionModel(
@@ -114,6 +120,7 @@ def unet_of_sizes(config: Mapping[str, object]) -> UNet2DConditionModel:
             down_block_types=tuple("CrossAttnDownBlock2D" if depth else "DownBlock2D" for depth in depths),
             up_block_types=tuple("CrossAttnUpBlock2D" if depth else "UpBlock2D" for depth in depths[::-1]),
             transformer_layers_per_block=tuple(max(1, depth) for depth in depths),
+            # diffusers' name is wrong and kept for old files: it is the number of heads.
             attention_head_dim=tuple(width // config["num_head_channels"] for width in widths),
             use_linear_projection=config.get("use_linear_in_transformer", False),
             cross_attention_dim=config["context_dim"], addition_embed_type="text_time",

@@ -1,4 +1,4 @@
-"""Pictures from an IP-LoRA in training: what it makes of the captions and references that it learns from."""
+"""Pictures from an IP-LoRA in training: what it makes of the captions and references it learns from."""
 from __future__ import annotations
 
 from dataclasses import replace
@@ -19,11 +19,12 @@ def sample_latents(
 ) -> Tensor:
     """Latents of the first samples of the cache, as the UNet sees them, `[N, 4, h, w]`.
 
-    As at the published inference, guidance leads away from no words, and both branches see the same image
-    tokens (Piece it Together, its script for IP-LoRA).
+    As in the published inference script for IP-LoRA, guidance leads away from no words, and both branches see
+    the same image tokens.
     """
     cache = task.cache
     samples = [cache.read(index) for index in range(min(count, len(cache.files)))]
+    # Guidance then acts on the words alone, and it is words that an IP-LoRA teaches to count.
     unsaid = [replace(each, context=cache.empty.context, pooled=cache.empty.pooled) for each in samples]
     context, pooled, time_ids, tokens = (
         torch.stack([getattr(each, name) for each in samples + unsaid]).to(device)
@@ -32,6 +33,7 @@ def sample_latents(
     schedule = EulerDiscreteScheduler.from_config(task.schedule.config)
     schedule.set_timesteps(steps)
     shape = samples[0].latents.chunk(2)[0].shape
+    # The same noise each time, so that two pictures of a training differ by what was learned in between.
     generator = torch.Generator().manual_seed(seed)
     latents = torch.randn(len(samples), *shape, generator=generator).to(device) * schedule.init_noise_sigma
     for time in schedule.timesteps:

@@ -1,4 +1,4 @@
-"""What the trainer does to make an IP-LoRA: the denoising loss of a renderer with words and image tokens.
+"""What the trainer needs to make an IP-LoRA: the denoising loss of a renderer with words and image tokens.
 
 Source: Piece it Together (arXiv 2503.10365), section 3.4, and its IP-LoRA trainer (github.com/eladrich/PiT).
 """
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ...files.lora import convert_lora
 from ...files.records import models_to_json
 from ...files.weights import write_state
-from ...training.denoising import min_snr_weights, seed_of
+from ...training.denoising import min_snr_weights, noised, seed_of
 from ...training.order import Batch, concept_at
 from ...training.recipes import RunSettings
 from ...training.validation import TIMES, Validation
@@ -35,10 +35,10 @@ VALIDATED = 8
 
 @dataclass(frozen=True)
 class LoraBatch(Batch):
-    """Samples of one step; see `ImagePromptUNet` for what each is.
+    """The samples of one step; `ImagePromptUNet` describes the fields that are not listed here.
 
     Attributes:
-        noisy: latents with noise; wanted: what the UNet is to predict of them; both `[B, 4, h, w]`.
+        noisy: latents with noise; wanted: what the UNet is to predict from them; both `[B, 4, h, w]`.
         weight: of each sample's loss, `[B]`.
     """
 
@@ -56,7 +56,7 @@ class LoraTask:
     """An IP-LoRA in training, for `Trainer`.
 
     Attributes:
-        model: the frozen renderer with the additions, whose weights alone are trained, in fp32.
+        model: the frozen renderer with the LoRA, whose weights alone are trained, in fp32.
         rate: the peak learning rate.
     """
 
@@ -70,8 +70,8 @@ class LoraTask:
     ):
         """
         Args:
-            renderer: the weights to start from; is changed.
-            schedule: of the noise, with the prediction type of the renderer.
+            renderer: the weights to start from; changed in place.
+            schedule: the noise schedule, with the prediction type of the renderer.
         """
         self.schedule, self.cache, self.recipe, self.seed = schedule, cache, recipe, settings.seed
         self.rate = recipe.learning_rate or LoraRecipe.learning_rate
@@ -79,10 +79,12 @@ class LoraTask:
         self.model: nn.Module = add_lora(renderer, recipe, self.seed)
 
     def draw(self, step: int, rows: range, total: int) -> LoraBatch:
-        """The samples number `rows` out of the `total` of a step: a function of the seed and the step."""
+        """The samples numbered `rows` out of the `total` of a step: a function of the seed and the step."""
         everything = torch.arange(len(self.cache.files))
         samples, times, seeds = [], [], []
         for row in rows:
+            # One generator a row, so that a row is the same whichever process or batch it falls to, and a
+            # resumed run draws what an uninterrupted one would.
             rng = random.Random(f"{self.seed}/{step}/{row}")
             sample = self.cache.read(concept_at(everything, self.seed, step * total + row))
             samples.append(self.drop(sample, rng))
@@ -91,7 +93,9 @@ class LoraTask:
         return self.noised(samples, times, seeds, self.recipe.noise_offset)
 
     def drop(self, sample: EncodedSample, rng: random.Random) -> EncodedSample:
-        """Leave out words or picture now and then."""
+        """Leave out the words or the picture now and then."""
+        # Both are drawn whatever comes of the first, and also for shares of 0: what is drawn after them does
+        # not depend on the settings.
         empty = self.cache.empty
         if rng.random() < self.recipe.text_dropout:
             sample = replace(sample, context=empty.context, pooled=empty.pooled)
@@ -103,28 +107,18 @@ class LoraTask:
         self, samples: Sequence[EncodedSample], times: Sequence[int], seeds: Sequence[int],
         offset: float = 0.0,
     ) -> LoraBatch:
-        """A batch at given timesteps; all chance of a sample comes from its seed."""
-        latents, noise = [], []
-        for sample, seed in zip(samples, seeds, strict=True):
-            generator = torch.Generator().manual_seed(seed)
-            mean, spread = sample.latents.chunk(2)
-            latents.append(mean + spread * torch.randn(mean.shape, generator=generator))
-            own = torch.randn(mean.shape, generator=generator)
-            noise.append(own + offset * torch.randn(len(mean), 1, 1, generator=generator))
-        clean, noise, timesteps = torch.stack(latents), torch.stack(noise), torch.tensor(times)
-        velocity = self.schedule.config.prediction_type == "v_prediction"
+        """A batch at given timesteps; everything random in a sample comes from its seed."""
+        latents = [sample.latents for sample in samples]
+        noisy = noised(self.schedule, latents, times, seeds, offset)
+        weight = min_snr_weights(self.schedule, noisy.timesteps, self.recipe.min_snr_gamma)
         fields = {
             name: torch.stack([getattr(sample, name) for sample in samples])
             for name in ("context", "pooled", "time_ids", "tokens")
         }
-        return LoraBatch(
-            noisy=self.schedule.add_noise(clean, noise, timesteps), timesteps=timesteps,
-            wanted=self.schedule.get_velocity(clean, noise, timesteps) if velocity else noise,
-            weight=min_snr_weights(self.schedule, timesteps, self.recipe.min_snr_gamma), **fields,
-        )
+        return LoraBatch(**noisy._asdict(), weight=weight, **fields)
 
     def losses(self, model: nn.Module, batch: LoraBatch) -> Tensor:
-        """The mean squared error of each sample, `[B]`."""
+        """The weighted mean squared error of each sample, `[B]`."""
         predicted = model(
             batch.noisy, batch.timesteps, batch.context, batch.pooled, batch.time_ids, batch.tokens
         )
@@ -133,6 +127,7 @@ class LoraTask:
     @torch.no_grad()
     def validate(self, model: nn.Module, device: torch.device) -> Validation:
         """The loss of the first samples at fixed times with fixed noise."""
+        # Noise by the sample's name and the time: adding samples does not change the losses of the others.
         steps = self.schedule.config.num_train_timesteps
         by_time = []
         chosen = range(min(VALIDATED, len(self.cache.files)))
@@ -147,45 +142,47 @@ class LoraTask:
         return Validation(sum(by_time) / len(by_time), tuple(by_time))
 
     def identity(self) -> dict[str, object]:
-        """What must be the same for a run to go on, beside what the trainer looks at."""
+        """What must be the same for a run to resume, besides what the trainer itself compares."""
+        # Shapes only: `started_from` of the settings stands for the weights of renderer and adapter.
         shapes = {name: list(value.shape) for name, value in self.model.named_parameters()}
         sizes = hashlib.sha256(json.dumps(shapes).encode()).hexdigest()
         models = models_to_json(self.cache.models)
         return {"model": {"weights": sizes}, "dataset": self.cache.fingerprint, "models": models}
 
     def write(self, path: Path, model: nn.Module, metadata: dict[str, str]) -> None:
-        """Write the additions in the layout that ComfyUI's stock loader opens."""
+        """Write the LoRA in the layout that ComfyUI's own loader reads."""
         write_state(path, self.exported(model), metadata)
 
     def exported(self, model: nn.Module) -> dict[str, Tensor]:
-        """The additions in kohya's layout, with their scale as alpha."""
+        """The LoRA in kohya's layout, with its scale as alpha."""
         state = {}
         for name, value in model.named_parameters():
             if value.requires_grad:
                 state[self.published_name(name)] = value.detach().cpu()
         converted = convert_lora(state)
+        # Written even where the scale is 1, so that no loader has to assume it.
         alpha = torch.tensor(float(self.recipe.alpha or self.recipe.rank))
         downs = [key for key in converted if key.endswith(".lora_down.weight")]
         return converted | {key.replace(".lora_down.weight", ".alpha"): alpha for key in downs}
 
     def published_name(self, name: str) -> str:
-        """diffusers' name of a weight; `image.3.to_k` is that of the adapter in cross-attention 3."""
+        """The name of a weight in diffusers; `image.3.to_k` is the adapter's in cross-attention 3."""
         if not name.startswith(ADAPTER_PREFIX):
             return name
         number, kind, rest = name.removeprefix(ADAPTER_PREFIX).split(".", 2)
         return f"unet.{self.crossing[int(number)]}.{kind}_ip.{rest}"
 
     def about(self) -> str:
-        """What it is trained on, in words."""
+        """What the training uses, in words."""
         count = sum(value.numel() for value in self.model.parameters() if value.requires_grad)
         return f"{len(self.cache.files)} pictures to train on, {count:,} weights"
 
 
 def add_lora(renderer: ImagePromptUNet, recipe: LoraRecipe, seed: int) -> nn.Module:
-    """Freeze a renderer and add trainable products to its attention layers, and as asked to the adapter's.
+    """Freeze a renderer and add a LoRA to its attention layers, and on request to the adapter's.
 
-    As published, the first factor is normal with a deviation of 1 / rank and the second zero (peft's
-    "gaussian"). Frozen weights take the type of the recipe, the additions stay fp32.
+    As published, the first factor is normal with a deviation of 1 / rank and the second is zero (peft's
+    "gaussian"). Frozen weights take the type of the recipe, the LoRA stays fp32.
     """
     targets = "|".join(target.replace(".", r"\.") for target in UNET_TARGETS)
     pattern = rf"unet\..*\.attn[12]\.({targets})"
@@ -200,9 +197,13 @@ def add_lora(renderer: ImagePromptUNet, recipe: LoraRecipe, seed: int) -> nn.Mod
         r=recipe.rank, lora_alpha=recipe.alpha or recipe.rank, target_modules=pattern,
         init_lora_weights="gaussian",
     )
+    # peft draws from the global generator. It is seeded here and put back, since ComfyUI and other nodes use
+    # it, too; no devices, as this happens on the CPU and asking for them would start CUDA.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = inject_adapter_in_model(settings, renderer)
+    # peft gives new weights the type of the layer. In bfloat16, with its 8 bits, most steps would be rounded
+    # away.
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()

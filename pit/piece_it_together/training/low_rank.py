@@ -11,7 +11,7 @@ from ..prior import IPPrior
 TARGETS = ("wq", "wk", "wv", "wo", "w1", "w2", "w3")
 
 
-def add_lora(prior: IPPrior, rank: int, seed: int) -> PeftModel:
+def add_low_rank(prior: IPPrior, rank: int, seed: int) -> PeftModel:
     """Freeze a prior and add trainable products of this rank to its attention and feed-forward layers.
 
     LoRA: arXiv 2106.09685, with alpha = rank and the second factor zero, so that it starts as it was.

@@ -33,17 +33,6 @@ def picture_seeds(count: int, seed: int) -> list[int]:
     return [random.Random(f"{seed}/{index}/picture").getrandbits(64) for index in range(count)]
 
 
-def word_list(name: str) -> list[str]:
-    """The words of one list, sorted.
-
-    Raises ValueError for an unknown list.
-    """
-    known = sorted(path.stem for path in FOLDER.glob("*.txt"))
-    if name not in known:
-        raise ValueError(f'Expected one of the word lists {", ".join(known)}, found "{name}".')
-    return list(_words(name))
-
-
 def _character(rng: random.Random) -> str:
     adjectives = _draw(rng, "adjectives", 2, 6)
     # dict.fromkeys: a word of both lists, or one drawn twice, is named once.

@@ -33,7 +33,7 @@ class PriorRecipe(Recipe):
         time_mean: of the logit of t; above 0 the tokens that are learnt from are noisier, which teaches what
             the parts say rather than what the last details are.
         time_spread: of the logit of t.
-        min_snr_gamma: cap of the weight of small times (`pit.flow.min_snr_weight`); 0 = no weighting.
+        min_snr_gamma: cap of the weight of small times (`pit.flow.path.min_snr_weight`); 0 = no weighting.
         lora_rank: train low-rank additions of this rank instead of all weights; 0 = all weights.
     """
 

@@ -17,7 +17,7 @@ from ..prior import IPPrior
 from ..prior_files import PriorConfig, save_prior
 from .batches import PriorBatch, draw_batch, split_concepts
 from .cache import TokenCache
-from .low_rank import add_lora, merged
+from .low_rank import add_low_rank, merged
 from .recipes import PriorRecipe
 from .validation import batch_loss, validate, validation_set
 
@@ -43,7 +43,9 @@ class PriorTask:
         """`prior` holds the weights to start from."""
         self.config, self.cache, self.recipe, self.seed = config, cache, recipe, settings.seed
         prior.gradient_checkpointing = recipe.gradient_checkpointing
-        self.model: nn.Module = add_lora(prior, recipe.lora_rank, self.seed) if recipe.lora_rank else prior
+        self.model: nn.Module = prior
+        if recipe.lora_rank:
+            self.model = add_low_rank(prior, recipe.lora_rank, self.seed)
         self.rate = recipe.peak_rate(config.hidden_dim, settings.fine_tuning)
         self.split = split_concepts(cache)
         held_out = self.split.held_out if len(self.split.held_out) else self.split.training

@@ -112,8 +112,9 @@ def test_white_slots_hold_the_very_empty_tokens(monkeypatch, nodes, encode):
     exact = nodes[1].encode_pixels
 
     def noisy(*inputs):
-        tokens, uncond = exact(*inputs)
-        return tokens + 1e-6 * torch.arange(len(tokens))[:, None, None], uncond
+        encoded = exact(*inputs)
+        noise = 1e-6 * torch.arange(len(encoded.tokens))[:, None, None]
+        return encoded._replace(tokens=encoded.tokens + noise)
 
     monkeypatch.setattr(nodes[1], "encode_pixels", noisy)
     parts = encode(reference_slot=True)
@@ -152,20 +153,20 @@ def test_another_choice_draws_nothing_again(lab):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"weight__weight": float("nan")}, "PiT_PartWeight.*between -2 and 2, found nan"),
-        ({"weight__part": 4}, "PiT_PartWeight.*Part 4 is asked for, but there are 3 slots.*reference"),
-        ({"blend__amounts": ""}, "PiT_BlendConcepts.*found nothing"),
-        ({"blend__amounts": "half"}, "PiT_BlendConcepts.*found 'half'"),
-        ({"blend__amounts": "0, nan"}, "PiT_BlendConcepts.*between 0 .* and 1 .*, found nan"),
-        ({"blend__amounts": "inf"}, "PiT_BlendConcepts.*between 0 .* and 1 .*, found inf"),
-        ({"blend__amounts": "0.5, 1.5"}, "PiT_BlendConcepts.*between 0 .* and 1 .*, found 1.5"),
-        ({"other__concepts": 3}, "PiT_BlendConcepts.*first holds 2 and second 3"),
-        ({"pick__numbers": ""}, "PiT_PickConcepts.*found nothing"),
-        ({"pick__numbers": "the best"}, "PiT_PickConcepts.*found 'the best'"),
-        ({"pick__numbers": "0"}, "PiT_PickConcepts.*Number 0 is asked for, but there are 3 concepts"),
-        ({"pick__numbers": "1, 4"}, "PiT_PickConcepts.*Number 4 is asked for, but there are 3 concepts"),
-        ({"pick__numbers": "2-999999999999"}, "PiT_PickConcepts.*Number 4 is asked for, but there are 3"),
-        ({"pick__numbers": "3-1"}, "PiT_PickConcepts.*'3-1' runs backwards; write '1-3'"),
+        ({"weight__weight": float("nan")}, "PiT_PartWeight.*between -2 and 2, got nan"),
+        ({"weight__part": 4}, "PiT_PartWeight.*part from 1 to 3, got 4.*reference"),
+        ({"blend__amounts": ""}, "PiT_BlendConcepts.*got nothing"),
+        ({"blend__amounts": "half"}, "PiT_BlendConcepts.*got 'half'"),
+        ({"blend__amounts": "0, nan"}, "PiT_BlendConcepts.*between 0 .* and 1 .*, got nan"),
+        ({"blend__amounts": "inf"}, "PiT_BlendConcepts.*between 0 .* and 1 .*, got inf"),
+        ({"blend__amounts": "0.5, 1.5"}, "PiT_BlendConcepts.*between 0 .* and 1 .*, got 1.5"),
+        ({"other__concepts": 3}, "PiT_BlendConcepts.*got 2 in first and 3 in second"),
+        ({"pick__numbers": ""}, "PiT_PickConcepts.*got nothing"),
+        ({"pick__numbers": "the best"}, "PiT_PickConcepts.*got 'the best'"),
+        ({"pick__numbers": "0"}, "PiT_PickConcepts.*concepts from 1 to 3, got 0"),
+        ({"pick__numbers": "1, 4"}, "PiT_PickConcepts.*concepts from 1 to 3, got 4"),
+        ({"pick__numbers": "2-999999999999"}, "PiT_PickConcepts.*concepts from 1 to 3, got 4"),
+        ({"pick__numbers": "3-1"}, "PiT_PickConcepts.*counts up, such as '1-3', got '3-1'"),
     ],
 )
 def test_what_cannot_be_done_is_said(lab, changes, words):
@@ -190,5 +191,5 @@ def test_what_is_out_of_range_is_refused(lab, changes, words):
 
 
 def test_concepts_of_another_width_are_not_blended(inside, blend):
-    with pytest.raises(ValueError, match="of first have width 96 and those of second 48.*IP-Adapter"):
+    with pytest.raises(ValueError, match="width 96 in first and 48 in second.*IP-Adapter"):
         blend(inside.tokens(1), inside.tokens(1, width=48), "0.5", "linear")

@@ -167,7 +167,7 @@ def test_a_file_in_half_precision_stays_so_in_memory_and_computes_in_single(insi
 
 def test_an_encoder_of_another_width_is_refused_with_both_widths(inside, ip_adapter):
     wide = inside.tiny.tiny_clip_vision(width=128)
-    with pytest.raises(ValueError, match="width 64, .* clip_vision_model of width 128.*CLIP-ViT-H"):
+    with pytest.raises(ValueError, match="width 64 .*, got a clip_vision_model of width 128.*CLIP-ViT-H"):
         inside.nodes("parts").EncodeImage.execute(wide, ip_adapter, picture(0, 0, 0))
 
 
@@ -201,12 +201,12 @@ def test_start_is_kept_varied_or_ignored_by_strength(inside, sample):
 
 def test_start_must_be_one_set_or_one_for_each(inside, sample):
     assert sample(concepts=2, start=inside.tokens(2)).values.shape[0] == 2
-    with pytest.raises(ValueError, match="set to 3 concepts, but start holds 2 sets"):
+    with pytest.raises(ValueError, match="each of 3 concepts; got 2 sets"):
         sample(concepts=3, start=inside.tokens(2))
 
 
 def test_tokens_of_another_width_are_refused_with_both_widths_and_their_source(inside, sample, prior):
-    with pytest.raises(ValueError, match="prior.ckpt works on .* 96, .* the tokens of a test .* 48"):
+    with pytest.raises(ValueError, match="prior.ckpt expected .* 96, got width 48 from the tokens of a"):
         sample(start=inside.tokens(1, width=48))
 
 

@@ -1,4 +1,4 @@
-"""`python -m pit demo-measure`: the whole run at a few samples, its tables, and how it refuses."""
+"""`python -m pit demo-measure`: the whole run with a few samples, its tables, and what it refuses."""
 
 import contextlib
 import io
@@ -23,7 +23,7 @@ from pit.demo.measure.trials import MAX_SEED
 from pit.demo.models import chain, weights
 from pit.demo.models.sizes import PICTURE_SIZE
 
-TINY = Plan(renders=40, trials=2, sets=1, known=6, compared=(2, 5))
+TINY = Plan(fresh=40, trials=2, sets=1, known=6, compared=(2, 5))
 SEEDS = 2
 KEPT = [f"kept_{parts}_{coherence}" for parts in (1, 2, 3, 5) for coherence in ("free", "natural")]
 SHARES = [*KEPT, "reader_accuracy", "ceiling", "whole", "scene_1.0", "scene_0.7", "scene_0.4"]
@@ -78,7 +78,7 @@ def test_chance_and_the_samples_stand_beside_the_measures(measured):
     assert (samples["kept_2_free"], samples["whole"], samples["diverse"]) == (2, 16, 1)
 
 
-def test_distances_stand_beside_those_of_renders(measured):
+def test_distances_stand_beside_those_of_drawings(measured):
     for kinds in measured.numbers["distances"].values():
         assert set(kinds) == {"frechet", "frechet of renders", "kernel", "kernel of the ceiling"}
         assert all(map(math.isfinite, kinds.values()))
@@ -158,12 +158,12 @@ def test_changes_say_what_is_clear():
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "{}"])
-def test_an_earlier_run_that_is_none_is_refused(capsys, tmp_path, text):
+def test_a_file_that_is_no_earlier_run_is_refused(capsys, tmp_path, text):
     (tmp_path / "before.json").write_text(text)
     assert "before.json" in refused(capsys, "--against", tmp_path / "before.json")
 
 
-def test_the_nearest_owner_is_near_with_all_parts_together():
+def test_the_nearest_owner_is_near_with_all_of_its_parts():
     known = torch.tensor([[1.0, 0], [0, 0], [9, 9], [1, 1], [8, 8]])
     owners = torch.tensor([0, 1, 1, 2, 2])
     assert nearest_owner(torch.tensor([[1.0, 0]]), known, owners) == 0
@@ -180,14 +180,15 @@ def refused(capsys, *arguments):
 
 
 def test_a_seed_out_of_range_is_refused(capsys):
-    assert f"seed must lie between 0 and {MAX_SEED}, got -1" in refused(capsys, "--seed", -1)
+    assert f"seed between 0 and {MAX_SEED}, got -1" in refused(capsys, "--seed", -1)
 
 
 def test_missing_weights_are_refused(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "FOLDER", tmp_path)
-    assert "is not there. Install the pack" in refused(capsys)
+    assert "got no such file. Install the pack" in refused(capsys)
 
 
 @pytest.mark.parametrize("flag", ["--json", "--picture"])
 def test_a_file_that_cannot_be_written_is_refused_before_the_work(capsys, tmp_path, flag):
-    assert f"there is no folder {tmp_path / 'no'}" in refused(capsys, flag, tmp_path / "no" / "file")
+    message = f"Expected a folder {tmp_path / 'no'} for file, got none"
+    assert message in refused(capsys, flag, tmp_path / "no" / "file")

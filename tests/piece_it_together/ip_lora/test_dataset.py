@@ -44,9 +44,9 @@ def test_what_is_skipped_is_named(tmp_path):
     report = describe_lora_dataset(read_lora_dataset(tmp_path, PLAIN))
     assert "6 targets with references, 1 captions" in report
     for line in (
-        "1, a reference without target (refs/alone_ref.png)",
-        "1, a target without reference (targets/noref.jpg)",
-        "1, a caption that is missing (targets/noprompt.txt)", "2, the same name as another",
+        "1, a reference without a target (refs/alone_ref.png)",
+        "1, a target without a reference (targets/noref.jpg)",
+        "1, a missing caption (targets/noprompt.txt)", "2, the same name as another",
         "1, not one of .jpg, .jpeg, .png, .webp (targets/readme.md)",
     ):
         assert line in report
@@ -77,12 +77,12 @@ def test_a_caption_of_another_form_is_skipped_by_name(tmp_path):
 @pytest.mark.parametrize("files", [[], ["targets/a.png", "targets/a.txt"], ["refs/a_ref.png"], ["a.png"]])
 def test_a_folder_without_samples_says_what_was_expected(tmp_path, files):
     write(tmp_path, files)
-    with pytest.raises(ValueError, match=r"Expected targets/NAME.png .* found in "):
+    with pytest.raises(ValueError, match=r"Expected targets/NAME.png .* got: "):
         read_lora_dataset(tmp_path, SHEET)
 
 
 def test_no_folder_and_no_mode(tmp_path):
     with pytest.raises(FileNotFoundError, match="Expected a folder with targets/NAME.png"):
         read_lora_dataset(tmp_path / "absent", SHEET)
-    with pytest.raises(ValueError, match="unknown prompt mode 'x'; there are character sheet"):
+    with pytest.raises(ValueError, match="prompt modes character sheet, .* got 'x'"):
         read_lora_dataset(tmp_path, "x")

@@ -32,7 +32,7 @@ def test_the_scene_ends_at_the_next_in_a():
 
 @pytest.mark.parametrize("text", [SEA, "a creature in a forest", "", "photo, in a"])
 def test_a_caption_without_scene_is_refused(text):
-    with pytest.raises(ValueError, match="caption|scene is empty"):
+    with pytest.raises(ValueError, match="Expected a (caption|scene)"):
         scene_caption(text)
 
 
@@ -40,5 +40,5 @@ def test_a_scene_is_said_as_it_was_trained():
     assert scene_prompt("a snowy forest ", "photo") == scene_caption("photo, x in a snowy forest")
     assert scene_prompt("An old castle") == "an imaginary fantasy creature in old castle"
     assert scene_prompt("antarctica") == "an imaginary fantasy creature in antarctica"
-    with pytest.raises(ValueError, match="The scene is empty"):
+    with pytest.raises(ValueError, match="Expected a scene, got none"):
         scene_prompt("  ")

@@ -130,7 +130,8 @@ def test_targets_without_any_parts_are_no_dataset(tmp_path):
 
 def test_folders_below_the_sub_folders_are_not_entered(tmp_path):
     touch(tmp_path, "set/a_b.jpg", "set/a_b_0.jpg", "set/deep/c_d.jpg", "set/deep/c_d_0.jpg")
-    assert list(found(tmp_path)) == ["set/a_b"] and skipped(tmp_path) == {"set/deep": "a folder too deep"}
+    assert list(found(tmp_path)) == ["set/a_b"]
+    assert skipped(tmp_path) == {"set/deep": "a folder nested too deep"}
 
 
 def test_the_report_counts_and_names(published):
@@ -192,5 +193,5 @@ def test_missing_and_enormous_pictures_are_refused(tmp_path):
     with pytest.raises(PictureError, match="gone.png cannot be read"):
         open_picture(tmp_path / "gone.png")
     Image.new("1", (10000, 8001)).save(tmp_path / "huge.png")
-    with pytest.raises(PictureError, match="at most 80 megapixels, found 10000x8001 in .*huge.png"):
+    with pytest.raises(PictureError, match="at most 80 megapixels, got 10000x8001 in .*huge.png"):
         open_picture(tmp_path / "huge.png")

@@ -11,8 +11,12 @@ from pit.piece_it_together.training.prompts import (
     FOLDER,
     dataset_prompts,
     picture_seeds,
-    word_list,
 )
+
+
+def word_list(name):
+    return (FOLDER / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+
 
 LISTS = sorted(path.stem for path in FOLDER.glob("*.txt"))
 CHARACTER = re.compile(
@@ -41,11 +45,6 @@ def test_a_word_list_is_clean(name):
     # Only features are phrases; a comma or an "and" inside would read as two words.
     pattern = r"[a-z]+(-[a-z]+)*" + (r"( [a-z]+(-[a-z]+)*)+" if name == "features" else "")
     assert [word for word in words if not re.fullmatch(pattern, word)] == []
-
-
-def test_a_word_list_is_a_copy():
-    word_list("adjectives").clear()
-    assert word_list("adjectives")
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
@@ -107,8 +106,6 @@ def test_what_cannot_be_written_is_said():
         dataset_prompts("cars", 1, seed=0)
     with pytest.raises(ValueError, match="found a count of 0"):
         dataset_prompts("plush", 0, seed=0)
-    with pytest.raises(ValueError, match='plush_items, found "../prompts"'):
-        word_list("../prompts")
 
 
 def test_every_picture_has_a_seed_of_its_own():
