@@ -1,7 +1,7 @@
-"""Make the pictures of the README that neither a template nor a benchmark draws.
+"""Make the pictures of the README that neither a template nor a benchmark makes.
 
-Two are drawn: parts with what becomes of them, and how concepts are steered. The sets of parts are chosen,
-the seeds are not: they are 0, 1, 2 and so on. Two are rows of what the benchmarks have drawn in docs/. Run in
+Two are new: parts with what becomes of them, and how concepts are steered. The sets of parts are chosen,
+the seeds are not: they are 0, 1, 2 and so on. Two are rows of what benchmarks have put into docs/. Run in
 the folder of the pack, inside dev.py's environment; it takes a minute or two:
 
     python -m dev.readme_pictures
@@ -78,9 +78,9 @@ class Studio:
         varied = self.sample(self.parts(trial), noise, init_tokens=start, strength=STRENGTH)
         return torch.cat([first, varied])
 
-    def draw(self, tokens: Tensor, caption: str) -> list[Image.Image]:
+    def render(self, tokens: Tensor, caption: str) -> list[Image.Image]:
         """Pictures of tokens `[B, 16, D]`, all from the same noise."""
-        return [as_images(self.chain.draw(each[None], [caption], 0))[0] for each in tokens]
+        return [as_images(self.chain.render(each[None], [caption], 0))[0] for each in tokens]
 
 
 def rounded(picture: Image.Image) -> Image.Image:
@@ -110,7 +110,7 @@ def parts_to_creatures(studio: Studio) -> Image.Image:
         arrow = left - 46
         pen.line((arrow, middle, arrow + 24, middle), INK, 3)
         pen.polygon([(arrow + 34, middle), (arrow + 22, middle - 7), (arrow + 22, middle + 7)], INK)
-        for column, picture in enumerate(studio.draw(studio.concepts(trial, CONCEPTS), trial.caption)):
+        for column, picture in enumerate(studio.render(studio.concepts(trial, CONCEPTS), trial.caption)):
             sheet.paste(rounded(picture), (left + column * step, row * step))
     return sheet
 
@@ -132,7 +132,7 @@ def steering(studio: Studio) -> Image.Image:
     for row, (label, (tokens, names)) in enumerate(rows.items()):
         top = row * (step + title) + title
         pen.text((0, top + PICTURE_SIZE / 2), label, INK, font, anchor="lm")
-        for column, picture in enumerate(studio.draw(tokens, trial.caption)):
+        for column, picture in enumerate(studio.render(tokens, trial.caption)):
             x = LABEL + column * step
             pen.text((x + PICTURE_SIZE / 2, top - title / 2), names[column], INK, font, anchor="mm")
             sheet.paste(rounded(picture), (x, top))
@@ -151,7 +151,7 @@ def shortened(picture: Image.Image, title: int, height: int, rows: tuple[int, ..
 
 def main() -> None:
     studio = Studio()
-    pictures = {draw.__name__: draw(studio) for draw in (parts_to_creatures, steering)}
+    pictures = {make.__name__: make(studio) for make in (parts_to_creatures, steering)}
     for name, (whole, *layout) in SHORTENED.items():
         pictures[name] = shortened(Image.open(DOCS / f"{whole}.jpg"), *layout)
     for name, picture in pictures.items():

@@ -122,7 +122,7 @@ def stage_table(findings: Findings) -> str:
         [KINDS[coherence], *(percent(estimate) for estimate in stages.values())]
         for coherence, stages in findings.stages.items()
     ]
-    header = ["attributes of true creatures", "rendered", "through the autoencoder", "drawn from true tokens"]
+    header = ["attributes of true creatures", "drawn", "through the autoencoder", "rendered from true tokens"]
     return markdown(header, rows)
 
 
@@ -131,7 +131,7 @@ def reader_table(findings: Findings) -> str:
         ["complete or flawed" if name == "whole" else name.replace("_", " "), percent(estimate)]
         for name, estimate in findings.reader.items()
     ]
-    return markdown(["what the reader tells of fresh renders", "right"], rows)
+    return markdown(["what the reader tells of fresh drawings", "right"], rows)
 
 
 def time_table(findings: Findings) -> str:
