@@ -64,7 +64,7 @@ def _facts(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def number(key: str, word: str, default: float | None = None) -> float:
+def number_in(key: str, word: str, default: float | None = None) -> float:
     """The number behind a word in a key, such as 0.4 in `out_init_strength0.4_g2` behind `strength`."""
     found = re.search(rf"(?:^|[._]){word}(-?\d+(?:\.\d+)?)(?=_|$)", key)
     if found is None and default is None:

@@ -97,6 +97,34 @@ def wall(pictures: Tensor) -> Image.Image:
     return contact_sheet(enlarged, math.ceil(math.sqrt(len(enlarged))), PREVIEW_PIXELS)
 
 
+def later_inputs() -> list[io.Input]:
+    """What few want to set."""
+    # These inputs came later than the others. They are optional so that older API graphs, which do not
+    # name them, still run, and their defaults sample as before.
+    return [
+        io.Combo.Input(
+            "schedule", options=list(SCHEDULES), default="uniform", optional=True, advanced=True,
+            tooltip="Where the steps are dense: shifted near noise, cosine at both ends.",
+        ),
+        io.Float.Input(
+            "guidance_start", default=0.0, min=0.0, max=1.0, step=0.05, optional=True, advanced=True,
+            tooltip="Fraction of the way from noise at which guidance begins.",
+        ),
+        io.Float.Input(
+            "guidance_end", default=1.0, min=0.0, max=1.0, step=0.05, optional=True, advanced=True,
+            tooltip="Fraction of the way at which guidance ends; steps without it are twice as fast.",
+        ),
+        io.Float.Input(
+            "rescale", default=0.0, min=0.0, max=1.0, step=0.05, optional=True, advanced=True,
+            tooltip="How much of the contrast that high guidance adds is removed; 0 as published.",
+        ),
+        io.Combo.Input(
+            "order", options=[GIVEN, SHUFFLED], default=GIVEN, optional=True, advanced=True,
+            tooltip="Order of the parts in their slots; shuffled uses the seed of each concept.",
+        ),
+    ]
+
+
 class SamplePrior(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -136,28 +164,7 @@ class SamplePrior(io.ComfyNode):
                     "strength", default=0.6, min=0.0, max=1.0, step=0.05,
                     tooltip="How far to move from start: 0 keeps it, 1 ignores it; unused without start.",
                 ),
-                # The inputs below came later. They are optional so that older API graphs, which do not name
-                # them, still run, and their defaults sample as before.
-                io.Combo.Input(
-                    "schedule", options=list(SCHEDULES), default="uniform", optional=True, advanced=True,
-                    tooltip="Where the steps are dense: shifted near noise, cosine at both ends.",
-                ),
-                io.Float.Input(
-                    "guidance_start", default=0.0, min=0.0, max=1.0, step=0.05, optional=True, advanced=True,
-                    tooltip="Fraction of the way from noise at which guidance begins.",
-                ),
-                io.Float.Input(
-                    "guidance_end", default=1.0, min=0.0, max=1.0, step=0.05, optional=True, advanced=True,
-                    tooltip="Fraction of the way at which guidance ends; steps without it are twice as fast.",
-                ),
-                io.Float.Input(
-                    "rescale", default=0.0, min=0.0, max=1.0, step=0.05, optional=True, advanced=True,
-                    tooltip="How much of the contrast that high guidance adds is removed; 0 as published.",
-                ),
-                io.Combo.Input(
-                    "order", options=[GIVEN, SHUFFLED], default=GIVEN, optional=True, advanced=True,
-                    tooltip="Order of the parts in their slots; shuffled uses the seed of each concept.",
-                ),
+                *later_inputs(),
             ],
             outputs=[TokensType.Output(display_name="tokens")],
         )

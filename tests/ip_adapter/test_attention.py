@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from pit.ip_adapter.attention import ImageCrossAttention, ImageKeyValue, attend_to_tokens, tokens_for_batch
 from pit.unet import attention_layers, multi_head_attention
-from tests.golden import Golden, assert_equal, number
+from tests.golden import Golden, assert_equal, number_in
 
 HEADS = 4
 Q, TOKENS = torch.randn(2, 10, 32), torch.randn(2, 16, 48)
@@ -27,12 +27,12 @@ def cross_attention(golden: Golden, scale: Tensor | float) -> Tensor:
 
 @pytest.mark.golden_keys("pit_tiny_io", r"ipattn\.out_scale.+")
 def test_attention_equals_the_published_one(golden, key):
-    assert_equal(cross_attention(golden, number(key, "scale")), golden.tensors("pit_tiny_io")[key])
+    assert_equal(cross_attention(golden, number_in(key, "scale")), golden.tensors("pit_tiny_io")[key])
 
 
 def test_a_scale_per_picture_acts_on_each(golden):
     published = golden.below("pit_tiny_io", "ipattn.out_")
-    outputs = {number(key, "scale"): value for key, value in published.items() if "v1" not in key}
+    outputs = {number_in(key, "scale"): value for key, value in published.items() if "v1" not in key}
     scales, pictures = list(outputs), len(next(iter(outputs.values())))
     for first in range(len(scales)):
         mixed = [scales[(first + picture) % len(scales)] for picture in range(pictures)]

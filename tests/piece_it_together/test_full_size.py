@@ -13,7 +13,7 @@ from pit.ip_adapter.files import load_ip_adapter, read_ip_adapter
 from pit.piece_it_together.prior import IPPrior
 from pit.piece_it_together.prior_files import read_prior
 from pit.piece_it_together.sample import sample_prior
-from tests.golden import Golden, assert_equal, number
+from tests.golden import Golden, assert_equal, number_in
 
 SLOTS = 4
 
@@ -89,13 +89,13 @@ def test_the_formula_gives_the_weights_that_were_used(prior, io, key):
 @pytest.mark.golden_keys("pit_full_formula_io", r"dit\.out_t.+")
 def test_velocity_equals_the_published_one(prior, inputs, io, key):
     noise, parts, _ = inputs
-    assert_equal(prior(noise, torch.tensor([number(key, "t")]), parts), io[key])
+    assert_equal(prior(noise, torch.tensor([number_in(key, "t")]), parts), io[key])
 
 
 @pytest.mark.golden_keys("pit_full_formula_io", r"sample\.out_g.+")
 def test_samples_equal_the_published_ones(prior, inputs, io, key):
     noise, parts, empty = inputs
-    scale, steps = number(key, "g"), int(key.rpartition("_")[2])
+    scale, steps = number_in(key, "g"), int(key.rpartition("_")[2])
     tokens = sample_prior(
         prior, parts, empty_tokens=empty, noise=noise, steps=steps, guidance_scale=scale
     )

@@ -8,7 +8,7 @@ from PIL import Image
 
 from pit.images import resize_for_encoder, white_image
 from pit.piece_it_together.parts import cut_out_part, encoder_pictures, place_part, reference_grid
-from tests.golden import number
+from tests.golden import number_in
 
 
 def black_box(image: Image.Image) -> list[int]:
@@ -46,7 +46,7 @@ def test_parts_are_placed_as_published(golden):
 def test_pasted_pixels_equal_the_published_ones(golden, key):
     pictures, rng = golden.tensors("pit_image_ops"), random.Random(golden.facts("pit_seeds")["paste"])
     part = Image.fromarray(pictures["paste.part"].numpy())
-    placed = place_part(part, canvas=int(number(key, "bg")), scale=number(key, "scale"), rng=rng)
+    placed = place_part(part, canvas=int(number_in(key, "bg")), scale=number_in(key, "scale"), rng=rng)
     assert np.array_equal(np.asarray(placed), pictures[key])
 
 

@@ -11,7 +11,7 @@ from pit.flow.path import interpolate, logit_normal_time, velocity_loss
 from pit.flow.solvers import SOLVERS
 from pit.piece_it_together.prior import IPPrior
 from pit.piece_it_together.sample import concept_noise, guided_velocity, sample_prior
-from tests.golden import assert_equal, number
+from tests.golden import assert_equal, number_in
 from tests.piece_it_together.random_prior import SIZES, random_prior
 
 WIDTH = SIZES["embedding_dim"]
@@ -46,13 +46,13 @@ def test_samples_equal_the_published_ones(golden, golden_prior, key):
     given = golden.below("pit_tiny_io", "sample.")
     parts, noise, options = given["cond"], given["noise"], {}
     if "seed" in key:
-        noise = concept_noise(int(number(key, "seed")), 1, parts.shape[-1])
+        noise = concept_noise(int(number_in(key, "seed")), 1, parts.shape[-1])
         parts = parts[:1]
     if "strength" in key:
-        options = {"init_tokens": given["init_latents"], "strength": number(key, "strength")}
+        options = {"init_tokens": given["init_latents"], "strength": number_in(key, "strength")}
     tokens = sample_prior(
         golden_prior, parts, empty_tokens=given["empty_tokens"], noise=noise,
-        steps=int(number(key, "steps", 25)), guidance_scale=number(key, "g"), **options,
+        steps=int(number_in(key, "steps", 25)), guidance_scale=number_in(key, "g"), **options,
     )
     assert_equal(tokens, given[key.removeprefix("sample.")])
 
@@ -60,7 +60,7 @@ def test_samples_equal_the_published_ones(golden, golden_prior, key):
 @pytest.mark.golden_keys("pit_tiny_io", r"sample\.cpu_noise_seed\d+")
 def test_a_seed_gives_the_published_noise(golden, key):
     noise = golden.tensors("pit_tiny_io")[key]
-    assert torch.equal(concept_noise(int(number(key, "seed")), len(noise), noise.shape[-1]), noise)
+    assert torch.equal(concept_noise(int(number_in(key, "seed")), len(noise), noise.shape[-1]), noise)
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from pit.piece_it_together.sketch import (
     share_curves,
     sketch_segments,
 )
-from tests.golden import number
+from tests.golden import number_in
 
 PLAIN = r"sketch\.result_\d+curves"
 
@@ -71,8 +71,8 @@ def test_published_control_points_draw_the_published_pixels(published, key):
 @pytest.mark.golden_keys("pit_image_ops", r"sketch\.result_.+")
 def test_sketches_equal_the_published_ones(published, picture, key):
     drawn = bezier_sketch(
-        picture, curves=curves_of(key), drop_probability=number(key, "drop", 0.0),
-        rng=random.Random(int(number(key, "seed", 0))),
+        picture, curves=curves_of(key), drop_probability=number_in(key, "drop", 0.0),
+        rng=random.Random(int(number_in(key, "seed", 0))),
     )
     assert drawn.mode == "RGB"
     assert np.array_equal(np.asarray(drawn), published[key.removeprefix("sketch.")])
