@@ -25,7 +25,7 @@ def recordable(module: nn.Module, like: Tensor) -> bool:
     It does on a GPU if all weights are there, in the type of the computation, and nothing is patched into
     them on the way, as ComfyUI does with weights that it has offloaded.
     """
-    # A replay builds no graph of gradients, and autocast keeps converted weights in memory that it may free.
+    # A replay does not record gradients, and autocast keeps converted weights in memory that it frees.
     if not like.is_cuda or torch.is_grad_enabled() or torch.is_autocast_enabled(like.device.type):
         return False
 
@@ -78,7 +78,7 @@ class RecordedStep:
                 step(*self.inputs)
         torch.cuda.current_stream().wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()
-        # By default an allocation in any other thread breaks the recording, and ComfyUI's may use the GPU.
+        # By default an allocation in another thread breaks the recording, and ComfyUI's may make one.
         with torch.cuda.graph(self.graph, stream=stream, capture_error_mode="thread_local"):
             self.output = step(*self.inputs)
 

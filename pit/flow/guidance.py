@@ -13,8 +13,8 @@ def seeded_noise(seed: int, count: int, *shape: int) -> Tensor:
 
     It is drawn on the CPU, so that a seed means the same on every device.
     """
-    # One generator a row: otherwise a row would depend on how many come before it. The seed wraps because
-    # the largest one that a user can enter is also the largest that torch takes.
+    # One generator per row, so that a row does not depend on those before it. The sum wraps around because
+    # the largest seed that a user can enter is also the largest that torch accepts.
     generators = (torch.Generator().manual_seed((seed + index) % 2**64) for index in range(count))
     return torch.stack([torch.randn(*shape, generator=generator) for generator in generators])
 

@@ -33,14 +33,13 @@ def logit_normal_time(
 
 
 def velocity_loss(prior: Prior, clean: Tensor, parts: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-    """The published loss per sample: mean squared error of the velocity.
+    """The published loss per sample: mean squared error of the velocity, with the same weight at all times.
 
     Args:
         clean, noise: `[B, 16, D]`; parts: `[B, 16 P, D]`; t: `[B]`.
     Returns:
         `[B]`.
     """
-    # Not weighted by time, as published: the density of the training times does that.
     velocity = prior(interpolate(clean, noise, t), t, parts)
     return (noise - clean - velocity).square().mean(dim=(1, 2))
 

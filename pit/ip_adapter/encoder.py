@@ -26,7 +26,7 @@ class TokenEncoder:
     Attributes:
         name: the image encoder's file, for messages.
         adapter: the IP-Adapter's file, for messages.
-        size: of its pictures, in pixels.
+        size: side of its square pictures, in pixels.
         features: pixel values `[B, 3, size, size]` float32 on the CPU -> penultimate features `[B, N, E]`.
         resample: features -> IP+ tokens `[B, 16, D]`.
     """
@@ -45,7 +45,7 @@ class TokenEncoder:
 
 @torch.no_grad()
 def fingerprints(encoder: TokenEncoder) -> tuple[Fingerprint, Fingerprint]:
-    """Fingerprints of image encoder (its features) and adapter (its tokens), from one synthetic picture."""
+    """Fingerprints of the encoder, by its features, and the adapter, by its tokens, for one test picture."""
     # By what the models answer, not by their bytes: the same weights come in several formats and precisions.
     features = encoder.features(clip_pixel_values([_probe_picture(encoder.size)], encoder.size))
     tokens = encoder.resample(features)
@@ -62,8 +62,8 @@ def _probe_picture(size: int) -> Image.Image:
 
 def _projected(values: Tensor) -> tuple[float, ...]:
     flat = values.float().cpu().flatten().double().numpy()
-    # The legacy generator: numpy promises that its stream never changes. Divided by the root of the length,
-    # so that the numbers are of the size of the values, whatever the number of values.
+    # The legacy generator: numpy promises that its stream never changes. Division by the root of the length
+    # gives numbers of the size of the values, however many values there are.
     directions = np.random.RandomState(0).standard_normal((FINGERPRINT_NUMBERS, len(flat)))
     return tuple((directions @ flat / len(flat) ** 0.5).tolist())
 

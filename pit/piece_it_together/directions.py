@@ -130,9 +130,9 @@ def measured_direction(
     find = METHODS[method]
     values, found = find(a_tokens, b_tokens), separation(a_tokens, b_tokens, find, on_fold=on_fold)
     noise, _ = _noise(a_tokens, b_tokens, _within(a_tokens, b_tokens))
-    # A direction found from few pictures stands at an angle to the true one, and the gap is the true distance
-    # times its cosine. Going along it as far as takes one across the true distance is that distance over the
-    # cosine: squared distance over gap. The squared distance is the measured one without its noise.
+    # A direction found from few pictures is at an angle to the true one, and the gap is the true distance
+    # times the cosine. Covering the true distance along it takes that distance over the cosine: the squared
+    # distance over the gap. The squared distance is the measured one minus its noise.
     way = max(difference - noise, 0.0) / found.gap if found.gap > 0 else 0.0
     length = values.double().norm().item()
     way = min(max(way, abs(found.gap)), FARTHEST * abs(found.gap)) or length
@@ -221,7 +221,7 @@ def only_tokens(direction: Direction, numbers: Iterable[int]) -> Direction:
     """
     count = len(direction.values)
     mask = torch.zeros(count, 1)
-    # One by one: a range that a user types may be endlessly long, and ends at the first number too high.
+    # One by one: a range that a user types may be endless, and reading stops at the first number too high.
     for number in numbers:
         if not 1 <= number <= count:
             raise ValueError(f"Expected tokens from 1 to {count}, as in the direction, got {number}.")
@@ -237,7 +237,7 @@ def combined(first: Direction, second: Direction, weight_first: float, weight_se
 
 
 def orthogonal(first: Direction, second: Direction) -> Direction:
-    """What is left of the first without moving along the second: "more muscular, of the same colour".
+    """What is left of the first without moving along the second: "more muscular, of the same color".
 
     Raises:
         ValueError: they lie in different spaces, or nothing is left because both point the same way.
@@ -316,7 +316,7 @@ def _noise(a_tokens: Tensor, b_tokens: Tensor, within: Tensor) -> tuple[float, i
 
 
 def _split(tokens: Tensor, fold: int, folds: int) -> tuple[Tensor, Tensor]:
-    """All sets except every `folds`-th one from number `fold` on, and these."""
-    # Every so many and not blocks: pictures that follow each other in a folder are often alike.
+    """The sets without every `folds`-th one, counted from number `fold`, and those left out."""
+    # Spread out, not in blocks: pictures that follow each other in a folder are often alike.
     held = torch.arange(len(tokens)) % folds == fold
     return tokens[~held], tokens[held]

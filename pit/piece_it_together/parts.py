@@ -150,4 +150,5 @@ def _placed_size(part: Image.Image, canvas: tuple[int, int], scale: float) -> tu
 def _reference_picture(images: list[Image.Image]) -> Image.Image:
     if len(images) > 1:
         return reference_grid(images)
+    # Bicubic, because the published code leaves the filter to Pillow, whose default that is.
     return on_white(images[0]).resize((_CANVAS, _CANVAS), Image.Resampling.BICUBIC)

@@ -53,6 +53,7 @@ def sketch_segments(image: Image.Image, curves: int) -> list[np.ndarray]:
         raise ValueError(f"Expected at least one curve for a sketch, got {curves}.")
     borders = outer_borders(foreground(image))
     if len(borders) > curves:
+        # Back in their own order, in which the curves to drop are drawn.
         kept = sorted(range(len(borders)), key=lambda i: -_length(borders[i]))[:curves]
         borders = [borders[i] for i in sorted(kept)]
     counts = share_curves([_length(border) for border in borders], curves)

@@ -61,6 +61,7 @@ def read_direction(path: StrPath, name: str) -> Direction:
     if facts.get(KIND) == DIRECTION:
         amounts = (number(path, amount, facts) for amount in ("deviation", "recommended"))
         return Direction(values.float(), _space(path, facts), *amounts, **made_by(path, facts, name))
+    # A published direction is a bare tensor that does not say whose it is, so no IP-Adapter is known here.
     space = TOKEN_SPACE if len(values) == TOKENS_PER_PICTURE else CLIP_SPACE
     return Direction(values.float(), space, source=name)
 

@@ -134,7 +134,7 @@ def picked(tokens: Tokens, numbers: Iterable[int]) -> Tokens:
     Raises ValueError at the first number without a set.
     """
     count, places = len(tokens.values), []
-    # One by one: a range that a user types may be endlessly long, and ends at the first number too high.
+    # One by one: a range that a user types may be endless, and reading stops at the first number too high.
     for number in numbers:
         if not 1 <= number <= count:
             raise ValueError(f"Expected numbers of concepts from 1 to {count}, got {number}.")

@@ -32,7 +32,7 @@ class RenderEncoders:
     """The frozen models that encode for a renderer.
 
     Attributes:
-        stamps: of VAE and text encoders; they change with any weight of these and with nothing else.
+        stamps: of VAE and text encoders; each changes with any weight of its model and with nothing else.
         latents: pictures `[B, 3, H, W]` in -1..1 -> mean and standard deviation of the latents, scaled as
             the UNet sees them, `[B, 8, h, w]`.
         text: captions -> context `[B, N, C]` and pooled vector `[B, P]`; for an empty caption, what guidance

@@ -35,7 +35,7 @@ class LoraSample:
 
 @dataclass(frozen=True)
 class LoraDataset:
-    """What a folder holds; `samples` are sorted by name."""
+    """The content of a folder; `samples` are sorted by name."""
 
     folder: Path
     samples: tuple[LoraSample, ...]
@@ -89,7 +89,7 @@ def pictures_by_name(folder: Path, skipped: list[Skipped]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     visible = (path for path in folder.glob("*") if not path.name.startswith("."))
     for path in sorted(visible, key=lambda path: (path.suffix.lower() != ".png", path.name)):
-        if path.suffix.lower() == ".txt":
+        if path.suffix.lower() == ".txt":  # captions, read with their targets
             continue
         if path.suffix.lower() not in PICTURE_ENDINGS:
             skipped.append(Skipped(path, f"not one of {', '.join(PICTURE_ENDINGS)}"))

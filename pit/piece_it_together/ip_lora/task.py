@@ -83,7 +83,7 @@ class LoraTask:
         everything = torch.arange(len(self.cache.files))
         samples, times, seeds = [], [], []
         for row in rows:
-            # One generator a row, so that a row is the same whichever process or batch it falls to, and a
+            # One generator per row, so that a row is the same whichever process or batch it falls to, and a
             # resumed run draws what an uninterrupted one would.
             rng = random.Random(f"{self.seed}/{step}/{row}")
             sample = self.cache.read(concept_at(everything, self.seed, step * total + row))
@@ -94,8 +94,8 @@ class LoraTask:
 
     def drop(self, sample: EncodedSample, rng: random.Random) -> EncodedSample:
         """Leave out the words or the picture now and then."""
-        # Both are drawn whatever comes of the first, and also for shares of 0: what is drawn after them does
-        # not depend on the settings.
+        # Both numbers are always drawn, also for shares of 0: what is drawn after them does not depend on the
+        # settings.
         empty = self.cache.empty
         if rng.random() < self.recipe.text_dropout:
             sample = replace(sample, context=empty.context, pooled=empty.pooled)
@@ -202,8 +202,8 @@ def add_lora(renderer: ImagePromptUNet, recipe: LoraRecipe, seed: int) -> nn.Mod
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = inject_adapter_in_model(settings, renderer)
-    # peft gives new weights the type of the layer. In bfloat16, with its 8 bits, most steps would be rounded
-    # away.
+    # peft gives new weights the type of the layer. bfloat16 has 8 bits of precision, which would round most
+    # steps away.
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()

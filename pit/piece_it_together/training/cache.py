@@ -100,6 +100,7 @@ class Manifest:
         return json.dumps(content, indent=1).encode()
 
 
+# eq=False: comparing tensors gives a tensor, of which no one truth can be told.
 @dataclass(frozen=True, eq=False)
 class TokenCache:
     """An open cache, read-only. Its N concepts, with M parts in all, are in the order of their names.
@@ -191,6 +192,7 @@ def open_cache(folder: Path, verify: bool = False) -> TokenCache:
         shards.append(tokens)
         records.append(concepts)
     starts = torch.tensor([0] + [entry.rows for entry in manifest.shards[:-1]]).cumsum(0)
+    # The manifest holds the hash of every file, so its own hash identifies all tokens.
     return TokenCache(
         folder=folder, settings=manifest.settings, fingerprint=hashlib.sha256(content).hexdigest(),
         **_references(folder / REFERENCE, reference, manifest.settings.width),
@@ -296,6 +298,7 @@ def _read_file(folder: Path, entry: CachedFile, verify: bool) -> tuple[dict[str,
 
 
 def _check_record(record: dict[str, Any], rows: int, variants: int) -> None:
+    # Here, once: a row that is not in its shard would end a training in its middle, or give other tokens.
     sources_of(record)
     firsts = [record["target"], *record["references"]]
     inside = all(0 <= row < rows for row in firsts)
@@ -329,7 +332,7 @@ def _tables(folder: Path, starts: list[int], records: list[list[dict[str, Any]]]
     concepts = [latest[name] for name in sorted(latest)]
     if len({len(record["references"]) for _, record in concepts}) != 1:
         raise CacheError(
-            f"Expected as many references for each concept in {folder}, got different numbers. {AGAIN}"
+            f"Expected the same number of references for all concepts in {folder}, got several. {AGAIN}"
         )
     part_counts = torch.tensor([0] + [len(record["parts"]) for _, record in concepts])
     part_rows = [start + part["row"] for start, record in concepts for part in record["parts"]]

@@ -107,7 +107,7 @@ def encode_dataset(
         line = EncodingLine(encoder, writer, batch, preparation.total, on_progress)
         skipped = list(preparation.left_out)
         kept = 0
-        # Closed at once when something raises, so that no thread goes on opening pictures.
+        # Closed as soon as anything raises, so that no thread keeps opening pictures.
         with closing(prefetched(preparation.prepare, preparation.concepts)) as jobs:
             for job in jobs:
                 line.put(job)
@@ -246,7 +246,7 @@ class EncodingLine:
         self.tokens: list[Tensor] = []
 
     def put(self, job: Job) -> None:
-        # Batches run across concepts: a concept has few pictures, and the encoder is fastest on full batches.
+        # Across concepts, because one has few pictures and the encoder is fastest on full batches.
         if job.pictures:
             self.jobs.append(job)
             self.pictures += job.pictures
