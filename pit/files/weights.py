@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -92,6 +93,20 @@ def write_state(
             unfinished.chmod(mode)
     except (OSError, SafetensorError) as error:
         raise WeightFileError(f"{path} could not be written: {error}") from error
+
+
+def save_states(path: Path, content: Mapping[str, object]) -> None:
+    """Write nested states of modules and optimizers as a pickle, for the next start of the same training.
+
+    The file appears only when it is complete. Raises OSError if it cannot be written.
+    """
+    with replacing(path) as unfinished:
+        torch.save(dict(content), unfinished)
+
+
+def load_states(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """What `save_states` has written, on a device."""
+    return torch.load(path, map_location=device, weights_only=True)
 
 
 def _first_bytes(path: Path) -> bytes:

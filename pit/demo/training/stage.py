@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
+from ...files.weights import load_states, save_states
 from ...training.attention import plain_attention
 
 SAVE_SECONDS = 60
@@ -104,7 +104,7 @@ def resume(path: Path, state: dict, device: torch.device) -> int:
     """Load the checkpoint of a stage into its objects, if there is one; returns the step to continue with."""
     if not path.exists():
         return 0
-    saved = torch.load(path, map_location=device, weights_only=True)
+    saved = load_states(path, device)
     for name, target in state.items():
         target.load_state_dict(saved[name])
     return saved["step"]
@@ -112,14 +112,7 @@ def resume(path: Path, state: dict, device: torch.device) -> int:
 
 def save(path: Path, state: dict, step: int) -> None:
     """Write the checkpoint of a stage."""
-    save_tensors({name: target.state_dict() for name, target in state.items()} | {"step": step}, path)
-
-
-def save_tensors(content: dict, path: Path) -> None:
-    """Write a file completely or not at all."""
-    partial = path.with_suffix(".tmp")
-    torch.save(content, partial)
-    os.replace(partial, path)
+    save_states(path, {name: target.state_dict() for name, target in state.items()} | {"step": step})
 
 
 def log(run: Run, stage: Stage, step: int, loss: Tensor) -> None:

@@ -11,6 +11,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ...files.weights import load_states, save_states
 from ...piece_it_together.prior import IPPrior
 from ..models.autoencoder import build_autoencoder
 from ..models.library import FOLDER
@@ -26,7 +27,7 @@ from .library import write_library
 from .loras import train_loras
 from .prior import PriorData, train_prior, write_cache
 from .reader import train_reader
-from .stage import Run, save_tensors
+from .stage import Run
 from .unet import RendererData, train_unet
 
 
@@ -49,7 +50,7 @@ def run_stages(arguments: argparse.Namespace) -> int:
     wanted = arguments.stage or STAGES
     for name in STAGES:
         if name in trainers and name in wanted:
-            save_tensors(trainers[name]().state_dict(), result_path(run, name))
+            save_states(result_path(run, name), trainers[name]().state_dict())
     if "export" in wanted:
         taught = finished(run, "encoder")
         export(
@@ -96,7 +97,7 @@ def finished(run: Run, stage: str) -> nn.Module:
         "unet": Renderer, "prior": lambda: IPPrior(**PRIOR),
     }
     model = builders[stage]()
-    model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    model.load_state_dict(load_states(path))
     return model.to(run.device).eval().requires_grad_(False)
 
 
@@ -162,5 +163,5 @@ def cached(run: Run, name: str, stage: str, make: Callable[[nn.Module], Tensor])
     if is_older(path, source):
         with run.autocast():
             # fp16 halves the file; its rounding is far below the noise that trainings add.
-            save_tensors({name: make(finished(run, stage)).half()}, path)
-    return torch.load(path, map_location="cpu", weights_only=True)[name].float()
+            save_states(path, {name: make(finished(run, stage)).half()})
+    return load_states(path)[name].float()
