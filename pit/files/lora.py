@@ -1,7 +1,7 @@
 """Low-rank changes of a UNet (LoRA, arXiv 2106.09685), brought from many key layouts into one.
 
 ComfyUI's own loader reads kohya's layout, `lora_unet_{path}.lora_down.weight`, `.lora_up.weight` and
-`.alpha`. Of what diffusers and PEFT write for SDXL, the published IP-LoRA included, it matches no key.
+`.alpha`. Of what diffusers and PEFT write for SDXL, it matches no key.
 """
 from __future__ import annotations
 

@@ -1,0 +1,173 @@
+"""The rules of the house, as docs/architecture.md tells them: who may know of whom, and who opens files."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from dev import ROOT
+
+# From the top floor down: a room may know of those below it. Systems share a floor, strangers to each other.
+SYSTEMS = {"piece_it_together", "pops", "object_insertion", "partcraft", "parts2whole"}
+FLOORS = (
+    {""}, {"commands"}, {"demo"}, SYSTEMS, {"ip_adapter"}, {"training"}, {"flow"}, {"files"},
+)
+ROOF = {"pit", "pit.__main__", "pit.systems"}
+LEAVES = {"pit.unet", "pit.images", "pit.number_lists", "pit.charts", "pit.packages"}
+OPENERS = {"safe_open", "torch.load", "torch.save", "load_file", "save_file", "pickle.load", "numpy.load"}
+# Of these rooms of nodes/, the first may know of the second.
+ROOMS_THAT_KNOW = {("creatures", "piece_it_together")}
+
+Graph = Mapping[str, set[str]]
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def for_type_checkers(tree: ast.Module) -> set[ast.AST]:
+    """All that stands below `if TYPE_CHECKING`, which no running program imports."""
+    blocks = (node for node in ast.walk(tree) if isinstance(node, ast.If))
+    return {
+        inner for node in blocks if ast.unparse(node.test) == "TYPE_CHECKING" for inner in ast.walk(node)
+    }
+
+
+def imports_of(name: str, is_package: bool, source: str, known: set[str]) -> set[str]:
+    """Modules of the pack that a module imports, at its top or inside a function."""
+    tree, found = ast.parse(source), set()
+    unseen = for_type_checkers(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level and node not in unseen:
+            base = name.split(".") if is_package else name.split(".")[:-1]
+            base = base[:len(base) - node.level + 1] + (node.module.split(".") if node.module else [])
+            for alias in node.names:
+                inner = ".".join([*base, alias.name])
+                found.add(inner if inner in known else ".".join(base))
+    return found - {name}
+
+
+def graph_of(top: str) -> dict[str, set[str]]:
+    paths = {module_name(path): path for path in sorted((ROOT / top).rglob("*.py"))}
+    return {
+        name: imports_of(name, path.name == "__init__.py", path.read_text(encoding="utf-8"), set(paths))
+        for name, path in paths.items()
+    }
+
+
+def floor(module: str) -> int:
+    if module in LEAVES:
+        return len(FLOORS)
+    room = "" if module in ROOF else module.split(".")[1]
+    return next(number for number, rooms in enumerate(FLOORS) if room in rooms)
+
+
+def climbs(graph: Graph) -> list[str]:
+    """Imports that do not point downwards, or lead from one system into another."""
+    def allowed(module: str, other: str) -> bool:
+        same_room = module.split(".")[:2] == other.split(".")[:2]
+        if module in ROOF or same_room:
+            return True
+        return floor(other) > floor(module) or floor(module) == floor(other) == len(FLOORS)
+
+    return [
+        f"{module} -> {other}" for module, others in graph.items() for other in sorted(others)
+        if other.startswith("pit") and not allowed(module, other)
+    ]
+
+
+def circles(graph: Graph) -> list[list[str]]:
+    """Groups of modules that import each other, directly or by others (Tarjan's algorithm)."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    waiting: list[str] = []
+    found = []
+
+    def visit(module: str) -> None:
+        index[module] = low[module] = len(index)
+        waiting.append(module)
+        for other in sorted(graph.get(module, ())):
+            if other not in index:
+                visit(other)
+            if other in waiting:
+                low[module] = min(low[module], low[other])
+        if low[module] == index[module]:
+            group = waiting[waiting.index(module):]
+            del waiting[waiting.index(module):]
+            if len(group) > 1:
+                found.append(sorted(group))
+
+    for module in graph:
+        if module not in index:
+            visit(module)
+    return found
+
+
+def opened_files(source: str) -> list[int]:
+    """The lines that open a weight file themselves."""
+    calls = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
+    return [call.lineno for call in calls if ast.unparse(call.func) in OPENERS]
+
+
+def python_files(*tops: str) -> Iterator[Path]:
+    for top in tops:
+        yield from sorted((ROOT / top).rglob("*.py"))
+
+
+def test_imports_of_the_engine_point_downwards():
+    assert climbs(graph_of("pit")) == []
+
+
+def test_no_imports_run_in_a_circle():
+    assert circles(graph_of("pit")) == []
+    assert circles(graph_of("nodes")) == []
+
+
+def test_rooms_of_nodes_know_the_bridge_and_not_each_other():
+    def room(module: str) -> str:
+        return module.split(".")[1] if "." in module else ""
+
+    offenders = [
+        f"{module} -> {other}" for module, others in graph_of("nodes").items() for other in sorted(others)
+        if room(module) and other.startswith("nodes.") and room(other) not in (room(module), "bridge")
+        and (room(module), room(other)) not in ROOMS_THAT_KNOW
+    ]
+    assert offenders == []
+
+
+def test_only_one_room_opens_weight_files():
+    offenders = [
+        f"{path.relative_to(ROOT)}:{line}"
+        for path in python_files("pit", "nodes") if path.parent != ROOT / "pit" / "files"
+        for line in opened_files(path.read_text(encoding="utf-8"))
+    ]
+    assert offenders == []
+
+
+@pytest.mark.parametrize("word", ["creature", "miniature", "ip-lora"])
+def test_what_is_shared_says_no_word_of_what_stands_above(word):
+    shared = python_files("pit/files", "pit/flow", "pit/ip_adapter", "pit/training")
+    offenders = [path for path in shared if word in path.read_text(encoding="utf-8").lower()]
+    assert [str(path.relative_to(ROOT)) for path in offenders] == []
+
+
+def test_the_rules_are_sharp():
+    graph = {
+        "pit.files.weights": {"pit.training.trainer"}, "pit.training.trainer": {"pit.files.weights"},
+        "pit.pops.sample": {"pit.piece_it_together.prior"}, "pit.piece_it_together.prior": {"pit.flow.path"},
+        "pit.commands.train_pops": {"pit.pops.sample"}, "pit.flow.path": {"pit.images"},
+    }
+    assert climbs(graph) == [
+        "pit.files.weights -> pit.training.trainer", "pit.pops.sample -> pit.piece_it_together.prior",
+    ]
+    assert circles(graph) == [["pit.files.weights", "pit.training.trainer"]]
+    assert opened_files("import torch\ntorch.load(a)\nx = safe_open(b)\nload(c)") == [2, 3]
+    source = (
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .b import c\n"
+        "def f():\n    from ..training import trainer"
+    )
+    assert imports_of("pit.files.a", False, source, {"pit.training.trainer"}) == {"pit.training.trainer"}
