@@ -1,10 +1,12 @@
-"""Piece it Together for ComfyUI: pictures of a few parts in, whole concepts that keep those parts out."""
+"""Piece it Together for ComfyUI: turns pictures of a few parts into whole concepts that keep those parts."""
 
 WEB_DIRECTORY = "./web"
 
 
 async def comfy_entrypoint():
-    """ComfyUI asks here for the nodes; imported only now, so that the pack imports without ComfyUI."""
+    """What ComfyUI calls to get the nodes."""
+    # ComfyUI looks for NODE_CLASS_MAPPINGS first and, if it finds them, never calls this function: a module
+    # must not have both. The import waits until now so that the pack can be imported without ComfyUI.
     from .nodes import PieceItTogether
 
     return PieceItTogether()

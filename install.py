@@ -1,4 +1,4 @@
-"""Makes the model folders of this pack in the ComfyUI it lies in, and says which file goes where.
+"""Makes the pack's model folders in the ComfyUI that it is installed in, and says which file goes where.
 
 ComfyUI-Manager runs this after installing; it downloads nothing.
 """
@@ -12,16 +12,19 @@ FILES = {
 
 
 def models_folder(pack: Path) -> Path | None:
-    """ComfyUI's models folder, seen from <ComfyUI>/custom_nodes/<pack>; None when the pack lies elsewhere."""
+    """ComfyUI's models folder, seen from <ComfyUI>/custom_nodes/<pack>; None if the pack is elsewhere."""
     return pack.parent.parent / "models" if pack.parent.name == "custom_nodes" else None
 
 
 def main() -> None:
-    # Not resolved: a pack that is linked into custom_nodes belongs to the ComfyUI with the link.
+    # Links are not followed: a pack that is linked into custom_nodes belongs to the ComfyUI with the link.
     pack = Path(__file__).absolute().parent
     models = models_folder(pack)
     if models is None:
-        print(f"{pack} does not lie in the custom_nodes folder of a ComfyUI: no model folder was made.")
+        print(
+            f"Expected the pack in the custom_nodes folder of a ComfyUI, got {pack}. No model folder was "
+            "made: move the pack there and run this again."
+        )
         return
     print("Piece it Together needs no files for its demo models. For SDXL put")
     for name, files in FILES.items():

@@ -1,9 +1,9 @@
-"""How well directions edit creatures: the attribute changed, the others kept, and by how many pictures.
+"""How well directions edit creatures: what they change, what they keep, and how many pictures they need.
 
-For each of ten edits a direction is found from pictures of creatures before and after it, which share nothing
-else, and moves unseen creatures at the recommended amount. Their tokens are drawn and read by the attribute
-reader. The published difference of means at amount 1 is the baseline. Prints three tables; with --picture
-draws a strip for some edits instead. Run in the folder of the pack:
+For each of ten edits, a direction is found from pictures of creatures before and after the edit, which have
+nothing else in common, and moves unseen creatures by the recommended amount. The edited tokens are rendered,
+and the attribute reader reads the pictures. The baseline is the published difference of means at amount 1.
+Prints three tables; with --picture shows a strip for some edits instead. Run in the folder of the pack:
 
     python -m benchmarks.creature_directions
 """
@@ -42,9 +42,9 @@ from pit.piece_it_together.directions import (
     separation,
 )
 
-PICTURES, FEWER = 32, (8, 16, 32)  # of each class
+PICTURES, FEWER = 32, (8, 16, 32)  # of each of the two classes
 COUNTS, DRAWS = (8, 12, 16, 20, 24, 28, 32, 40, 48, 64), 4
-HELD_OUT = 1_000_000  # a seed that no direction is found with
+HELD_OUT = 1_000_000  # a seed with which no direction is found
 STEPS = 12
 CAPTION = "a creature"
 CHANGED, KEPT = 0.80, 0.85
@@ -54,7 +54,7 @@ SHARES = (-0.5, 0.0, 0.5, 0.75, 1.0, 1.25)
 
 @dataclass(frozen=True)
 class Shares:
-    """Of edited creatures: with the new attribute, of their other attributes kept, and whole."""
+    """Shares among edited creatures: with the new attribute, other attributes kept, complete."""
 
     changed: float
     kept: float
@@ -62,11 +62,12 @@ class Shares:
 
     @property
     def reached(self) -> bool:
+        """Whether both bars are reached."""
         return self.changed >= CHANGED and self.kept >= KEPT
 
 
 class Bench:
-    """The models, and creatures that no direction has seen."""
+    """The models on which directions are measured."""
 
     def __init__(self) -> None:
         self.chain, self.reader = CreatureChain(), load_reader()
@@ -79,25 +80,26 @@ class Bench:
 
     @torch.no_grad()
     def tokens(self, features: Tensor) -> Tensor:
+        """Tokens of features, `[N, 16, D]`."""
         return torch.cat([self.chain.resampler(chunk) for chunk in features.split(64)])
 
     def found(self, name: str, count: int, method: str, space: str) -> tuple[Direction, Separation]:
-        """The direction of an edit, from `count` pictures of each class."""
+        """The direction of an edit, found from `count` pictures of each class."""
         classes = [self.features(creatures) for creatures in both_classes(name, count, 0)]
         if space == TOKEN_SPACE:
             classes = [self.tokens(features) for features in classes]
         return measured_direction(*classes, method, space, name)
 
     def edited(self, creatures: list[Creature], direction: Direction, amount: float) -> Tensor:
-        """The tokens of creatures after an edit."""
+        """The tokens of edited creatures, `[N, 16, D]`."""
         features = self.features(creatures)
         if direction.space == CLIP_SPACE:
             return self.tokens(apply_direction(features, direction.values, amount))
         return apply_direction(self.tokens(features), direction.values, amount)
 
     def shares(self, edit: Edit, creatures: list[Creature], tokens: Tensor) -> Shares:
-        """What pictures drawn from edited tokens show."""
-        pictures = self.chain.draw(tokens, [CAPTION] * len(tokens), seed=1, steps=STEPS)
+        """What pictures rendered from edited tokens show."""
+        pictures = self.chain.render(tokens, [CAPTION] * len(tokens), seed=1, steps=STEPS)
         reading = self.reader.read(pictures)
         options = torch.tensor([index_of(edit.attribute, value) for value in edit.after])
         shown = visible(reading.attributes)[:, NAMES.index(edit.attribute)]
@@ -109,11 +111,12 @@ class Bench:
 
 
 def index_of(attribute: str, value: str) -> int:
+    """The index under which the reader reports a value."""
     return ATTRIBUTES[attribute].index(value)
 
 
 def other_targets(edit: Edit, creature: Creature) -> Tensor:
-    """The attributes that are to stay, `[A]`; -100 for the edited one, and for the colour of a new part."""
+    """The attributes that should stay, `[A]`; -100 for the edited one, and for the color of a new part."""
     targets = targets_of(creature)
     targets[NAMES.index(edit.attribute)] = HIDDEN
     if "none" in edit.before + edit.after:
@@ -122,11 +125,12 @@ def other_targets(edit: Edit, creature: Creature) -> Tensor:
 
 
 def percent(value: float) -> str:
+    """A share as text."""
     return f"{value:.1%}"
 
 
 def edits_table(bench: Bench, count: int, baseline_count: int) -> str:
-    """Every edit at the recommended amount, beside no edit and the published one."""
+    """Every edit at the recommended amount, compared with the published one and with no edit."""
     rows, everything = [], []
     for name, edit in EDITS.items():
         creatures, _ = both_classes(name, count, HELD_OUT)
@@ -149,6 +153,7 @@ def edits_table(bench: Bench, count: int, baseline_count: int) -> str:
 
 
 def edit_row(name: str, accuracy: float | None, amount: float | None, shares: list[Shares]) -> list[str]:
+    """One row of `edits_table`, from the shares of our edit, of the published one, and of no edit."""
     ours, published, unedited = shares
     return [
         name, "" if accuracy is None else percent(accuracy), "" if amount is None else f"{amount:.2f}",
@@ -159,7 +164,7 @@ def edit_row(name: str, accuracy: float | None, amount: float | None, shares: li
 
 
 def pictures_table(bench: Bench, count: int) -> str:
-    """How many pictures each method needs, at its own recommended amount: means of the ten edits."""
+    """How many pictures each method needs, at its own recommended amount: means over the ten edits."""
     rows = []
     for pictures in FEWER:
         for label, method, space in (
@@ -186,7 +191,7 @@ def pictures_table(bench: Bench, count: int) -> str:
 
 
 def separation_table(bench: Bench) -> str:
-    """How many left-out pictures each method tells apart: means over the edits and several draws."""
+    """How many held-out pictures each method tells apart: means over the edits and several draws."""
     shares: dict[tuple[int, str], list[float]] = defaultdict(list)
     for name in EDITS:
         for draw in range(DRAWS):
@@ -201,11 +206,12 @@ def separation_table(bench: Bench) -> str:
 
 
 def mean_shares(shares: Sequence[Shares]) -> Shares:
+    """The mean of each of them."""
     return Shares(*(mean([getattr(each, part) for each in shares]) for part in ("changed", "kept", "whole")))
 
 
 def strips(bench: Bench) -> Image.Image:
-    """An unseen creature for each edit shown, along its direction."""
+    """For some edits, an unseen creature moved along the direction."""
     rows = {}
     for name in SHOWN:
         creature = both_classes(name, 1, HELD_OUT + 1)[0]
@@ -213,29 +219,29 @@ def strips(bench: Bench) -> Image.Image:
         tokens = bench.tokens(bench.features(creature))
         amounts = [share * direction.recommended for share in SHARES]
         moved = apply_amounts(tokens, direction.values, amounts)
-        # The same noise for all, and a sampler step count at which small changes stay small.
-        drawn = [bench.chain.draw(each[None], [CAPTION], seed=1) for each in moved]
-        rows[name] = to_pil(torch.cat(drawn).permute(0, 2, 3, 1))
+        # The same noise for all, and enough steps that small changes of the tokens stay small.
+        rendered = [bench.chain.render(each[None], [CAPTION], seed=1) for each in moved]
+        rows[name] = to_pil(torch.cat(rendered).permute(0, 2, 3, 1))
     return sheet(rows, [f"{share:g}" for share in SHARES])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--count", type=int, default=256, help="creatures an edit (default: %(default)s)")
-    parser.add_argument("--fewer", type=int, default=64, help="of the baselines (default: %(default)s)")
-    parser.add_argument("--counted", type=int, default=16, help="of table 2 (default: %(default)s)")
-    parser.add_argument("--picture", type=Path, help="draw a strip for some edits")
+    parser.add_argument("--count", type=int, default=256, help="creatures per edit (default: %(default)s)")
+    parser.add_argument("--fewer", type=int, default=64, help="creatures per baseline (default: %(default)s)")
+    parser.add_argument("--counted", type=int, default=16, help="in the last table (default: %(default)s)")
+    parser.add_argument("--picture", type=Path, help="draw a strip for some edits into this file instead")
     options = parser.parse_args()
     bench = Bench()
     if options.picture:
         strips(bench).save(options.picture)
         return
-    print(f"{options.count} unseen creatures an edit, {options.fewer} for the baselines; directions from "
+    print(f"{options.count} unseen creatures per edit, {options.fewer} for the baselines; directions from "
           f"{PICTURES} + {PICTURES} pictures\n")
     print(edits_table(bench, options.count, options.fewer), flush=True)
-    print(f"\nleft-out pictures on their side; ten edits, {DRAWS} draws\n")
+    print(f"\nheld-out pictures told apart; means over ten edits and {DRAWS} draws\n")
     print(separation_table(bench), flush=True)
-    print(f"\n{options.counted} unseen creatures an edit, at the recommended amount\n")
+    print(f"\n{options.counted} unseen creatures per edit, at the recommended amount\n")
     print(pictures_table(bench, options.counted), flush=True)
 
 

@@ -1,8 +1,8 @@
-"""What the creature IP-LoRA changes: scenes as asked for in words, and parts kept, without it and with it.
+"""What the creatures' IP-LoRA changes: how often the scene is as asked for, and how many attributes are kept.
 
-Concepts are completed from two parts and drawn at full weight of their tokens, with prompts that name a
-scene: one that the shipped models know, or one that the LoRA teaches. Without the LoRA is the baseline.
-Prints a table; with --picture also draws concepts in every scene. Run in the folder of the pack:
+Concepts are completed from two parts and rendered at the full weight of their tokens, with prompts that name
+a scene: one that the shipped models know, or one that the IP-LoRA teaches. The baseline is the same without
+the IP-LoRA. Prints a table; with --picture also shows concepts in every scene. Run in the folder of the pack:
 
     python -m benchmarks.creature_lora
 """
@@ -40,7 +40,7 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class Shares:
-    """Of pictures with the scene asked for, of given attributes kept, of whole creatures."""
+    """Shares: pictures with the scene asked for, given attributes kept, complete creatures."""
 
     scene: float
     kept: float
@@ -48,7 +48,7 @@ class Shares:
 
 
 def shares(lab: suite.Laboratory, pictures: Tensor, trials: list[Trial]) -> Shares:
-    """What pictures of trials show."""
+    """What the pictures of trials show."""
     reading = lab.reader.read(pictures)
     asked = torch.tensor([NAMES.index(trial.creature.scene) for trial in trials])
     return Shares(
@@ -59,18 +59,18 @@ def shares(lab: suite.Laboratory, pictures: Tensor, trials: list[Trial]) -> Shar
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--lora", type=Path, default=None, help="file (default: the shipped one)")
-    parser.add_argument("--count", type=int, default=128, help="pictures a number (default: %(default)s)")
+    parser.add_argument("--lora", type=Path, default=None, help="an IP-LoRA file (default: the shipped one)")
+    parser.add_argument("--count", type=int, default=128, help="pictures per number (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=100)
     parser.add_argument("--strength", type=float, default=1.0)
-    parser.add_argument("--picture", type=Path, help="draw the same concepts in every scene")
+    parser.add_argument("--picture", type=Path, help="show the same concepts in every scene in this file")
     options = parser.parse_args()
     chain = CreatureChain()
     lab, plain = suite.Laboratory(chain, load_reader(), options.seed), chain.renderer.unet
     taught = copy.deepcopy(plain)
     merge_lora(taught, read_lora(options.lora or weight_file(SCENES_LORA)), options.strength)
     unets = {"without": plain, "with": taught}
-    print(f"{options.count} pictures a number, adapter weight 1, two parts of free mixtures given")
+    print(f"{options.count} pictures for each number, adapter weight 1, two given parts of free mixtures")
     print(f"{'':<32}{'scene as asked':>16}{'parts kept':>12}{'whole':>8}")
     for group, scenes in GROUPS.items():
         trials = draw_trials(options.seed, options.count, 2, suite.FREE, scenes, purpose="lora")
@@ -78,16 +78,16 @@ def main() -> None:
         pictures = {"true pictures": as_pictures(true_pictures([trial.creature for trial in trials]))}
         for name, unet in unets.items():
             chain.renderer.unet = unet
-            pictures[f"{name} IP-LoRA"] = chain.draw(tokens, [trial.caption for trial in trials], lab.seed)
-        for name, drawn in pictures.items():
-            found = shares(lab, drawn, trials)
+            pictures[f"{name} IP-LoRA"] = chain.render(tokens, [trial.caption for trial in trials], lab.seed)
+        for name, batch in pictures.items():
+            found = shares(lab, batch, trials)
             print(f"{group + ', ' + name:<32}{found.scene:>16.1%}{found.kept:>12.1%}{found.whole:>8.1%}")
     if options.picture:
-        draw_examples(lab, unets, options.seed).save(options.picture)
+        examples(lab, unets, options.seed).save(options.picture)
 
 
-def draw_examples(lab: suite.Laboratory, unets: dict[str, torch.nn.Module], seed: int) -> Image.Image:
-    """A few concepts in every scene, without the LoRA and with it."""
+def examples(lab: suite.Laboratory, unets: dict[str, torch.nn.Module], seed: int) -> Image.Image:
+    """A few concepts in every scene, without the IP-LoRA and with it."""
     trials = draw_trials(seed, SHOWN, 2, suite.FREE, purpose="shown")
     tokens = lab.sample(lab.conditions(trials), suite.RECOMMENDED)
     scenes, rows = NAMES[1:], {}
@@ -95,8 +95,9 @@ def draw_examples(lab: suite.Laboratory, unets: dict[str, torch.nn.Module], seed
         for name, unet in unets.items():
             lab.chain.renderer.unet = unet
             same = tokens[number:number + 1].expand(len(scenes), -1, -1)
-            drawn = lab.chain.draw(same, [scene_caption(scene) for scene in scenes], lab.seed)
-            rows[f"{name} IP-LoRA{' ' * number}"] = to_pil(drawn.permute(0, 2, 3, 1))
+            rendered = lab.chain.render(same, [scene_caption(scene) for scene in scenes], lab.seed)
+            # Spaces that nobody sees keep the labels, which are keys, apart.
+            rows[f"{name} IP-LoRA{' ' * number}"] = to_pil(rendered.permute(0, 2, 3, 1))
     return sheet(rows, scenes)
 
 

@@ -1,7 +1,7 @@
-"""Time of every stage of the demo graph in a real ComfyUI, from the messages that its websocket sends.
+"""How long each stage of the demo graph takes in a real ComfyUI, from the messages of its websocket.
 
-The baseline is the first run of a fresh server. The second run has other seeds, so that ComfyUI has kept
-nothing that matters but the models. Run in the folder of the pack:
+The baseline is the first run of a fresh server. The second run has other seeds, so nothing that matters is
+cached but the models. Run in the folder of the pack:
 
     python -m benchmarks.demo_stages
 """
@@ -34,7 +34,7 @@ CPU_INFO = Path("/proc/cpuinfo")
 
 
 class StageTimes:
-    """Adds up seconds by stage from one graph's messages: a node works until the next one starts."""
+    """Adds up the seconds of each stage from a run's messages: a node works until the next one starts."""
 
     def __init__(self, graph: dict):
         self.graph = graph
@@ -54,16 +54,16 @@ class StageTimes:
 
 
 def timed_run(client: ComfyClient, graph: dict) -> dict[str, float]:
-    """Seconds by stage of one run; cached nodes do not appear."""
+    """The seconds of each stage in one run; cached nodes do not appear."""
     times = StageTimes(graph)
     result = client.queue(graph, times)
     if result.status != "success":
-        raise Failure(f"ComfyUI did not run the demo graph: {result.error or result.status}.", client.log)
+        raise Failure(f"ComfyUI could not run the graph: {result.error or result.status}.", client.log)
     return times.seconds
 
 
 def with_other_seeds(graph: dict) -> dict:
-    """The same graph, with every seed one higher."""
+    """A copy of the graph, with every seed higher by one."""
     graph = json.loads(json.dumps(graph))
     for node in graph.values():
         if "seed" in node["inputs"]:
@@ -84,6 +84,7 @@ def machine(client: ComfyClient) -> str:
 
 
 def print_table(first: dict[str, float], second: dict[str, float]) -> None:
+    """The seconds of each stage in both runs."""
     print(f"{'seconds':<20}{'first run (baseline)':>22}{'second run':>14}")
     for stage in [*STAGES.values(), "other nodes"]:
         cells = [f"{run[stage]:.2f}" if stage in run else "cached" for run in (first, second)]

@@ -1,7 +1,7 @@
-"""Peak memory of training an IP-LoRA on SDXL, by preset: counted, and measured where there is a GPU.
+"""The peak memory of training an IP-LoRA on SDXL, for each preset: counted, and measured if there is a GPU.
 
-As `benchmarks.peak_memory` counts that of a prior. The encoders are not there: they have left the memory when
-the training begins. Run in the folder of the pack:
+It is counted as `benchmarks.peak_memory` does for a prior. The encoders are left out: by the time the
+training begins they are no longer in memory. Run in the folder of the pack:
 
     python -m benchmarks.lora_memory
 """
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 
-from benchmarks.peak_memory import LiveBytes, Memory, size_of
+from benchmarks.peak_memory import DISTINCT_BATCHES, LiveBytes, Memory, size_of
 from pit.ip_adapter.attention import ImageCrossAttention
 from pit.ip_adapter.resampler import TOKENS_PER_PICTURE
 from pit.piece_it_together.ip_lora.image_prompt import ImagePromptUNet, crossing_widths
@@ -32,10 +32,11 @@ GB = 1e9
 
 
 class LoraStep:
-    """What the trainer does with one batch and at the end of a step, on random samples.
+    """What the trainer does in one step, on random samples.
 
     Args:
-        model: of `renderer_with_lora`; gets memory on the device.
+        model: from `renderer_with_lora`; it gets memory on the device.
+        size: of the pictures, in pixels.
     """
 
     def __init__(self, model: nn.Module, recipe: LoraRecipe, size: int, device: torch.device):
@@ -45,8 +46,8 @@ class LoraStep:
         self.optimizer = build_optimizer(self.model, recipe, 1e-4, device)
 
     def run(self) -> None:
-        """Two batches, as the third and later are as the second, then the optimiser."""
-        for _ in range(min(2, self.recipe.accumulation)):
+        """Forward and backward passes, then the optimizer."""
+        for _ in range(min(DISTINCT_BATCHES, self.recipe.accumulation)):
             inputs = self.random_inputs()
             bf16 = self.recipe.precision == "bf16"
             with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
@@ -57,6 +58,7 @@ class LoraStep:
         self.optimizer.zero_grad()
 
     def random_inputs(self) -> list[Tensor]:
+        """Latents, timesteps, text context, pooled text, sizes and image tokens."""
         rows = self.recipe.batch
         shapes = (
             (4, self.side, self.side), (), (TEXT, TOKEN_DIM), (POOLED,), (6,),
@@ -66,7 +68,7 @@ class LoraStep:
 
 
 def renderer_with_lora(recipe: LoraRecipe) -> nn.Module:
-    """SDXL with an IP-Adapter and the additions, on the meta device: it takes no memory."""
+    """SDXL's UNet with an IP-Adapter and the IP-LoRA, on the meta device, where it takes no memory."""
     settings = json.loads((CONFIGS / "unet" / "config.json").read_text(encoding="utf-8"))
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(settings)
@@ -75,7 +77,7 @@ def renderer_with_lora(recipe: LoraRecipe) -> nn.Module:
 
 
 def with_memory(model: nn.Module, device: torch.device) -> nn.Module:
-    """A model of the meta device with weights that are not filled."""
+    """Give a model from the meta device weights on a device, without filling them."""
     for module in model.modules():
         for name, weight in module.named_parameters(recurse=False):
             empty = torch.empty(weight.shape, dtype=weight.dtype, device=device)
@@ -85,7 +87,7 @@ def with_memory(model: nn.Module, device: torch.device) -> nn.Module:
 
 @contextmanager
 def norms_as_on_a_gpu() -> Iterator[None]:
-    """Under autocast norms work in float32 on a GPU; on a CPU they stay in bfloat16."""
+    """Let norms compute in float32 under autocast, as on a GPU; on a CPU they would stay in bfloat16."""
     originals = functional.group_norm, functional.layer_norm
 
     def in_float32(original):
@@ -104,12 +106,12 @@ def norms_as_on_a_gpu() -> Iterator[None]:
 
 
 def counted_memory(recipe: LoraRecipe, size: int) -> Memory:
-    """Of a training on a GPU, which need not be there."""
-    model = renderer_with_lora(recipe)  # before there are fake tensors, which peft cannot work with
+    """The peak memory of training on a GPU, which need not exist."""
+    model = renderer_with_lora(recipe)  # outside of the fake tensors, which peft cannot work with
     with norms_as_on_a_gpu(), FakeTensorMode(), LiveBytes() as live:
         step = LoraStep(model, recipe, size, torch.device("cpu"))
         live.watched = step.trained
-        step.run()  # the optimiser makes its tensors at its first step
+        step.run()  # the optimizer creates its tensors in the first step
         step.run()
         parameters = size_of(step.model.parameters())
         values = [value for state in step.optimizer.state.values() for value in state.values()]
@@ -119,7 +121,7 @@ def counted_memory(recipe: LoraRecipe, size: int) -> Memory:
 
 
 def measured_memory(recipe: LoraRecipe, size: int, device: torch.device) -> int:
-    """Most bytes that PyTorch's tensors took on a GPU that did the same."""
+    """The most bytes that PyTorch's tensors take on a GPU for the same steps."""
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
@@ -131,11 +133,11 @@ def measured_memory(recipe: LoraRecipe, size: int, device: torch.device) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--size", type=int, default=1024, help="of the pictures (default: %(default)s)")
-    parser.add_argument("--device", type=torch.device, default="cpu", help="cuda also measures")
+    parser.add_argument("--size", type=int, default=1024, help="size of the pictures (default: %(default)s)")
+    parser.add_argument("--device", type=torch.device, default="cpu", help="cuda also measures the memory")
     options = parser.parse_args()
-    print(f"IP-LoRA of SDXL, pictures of {options.size} pixels, in GB (10^9 bytes)")
-    print(f"{'preset':<14}{'batch':>6}{'weights':>9}{'gradients':>11}{'optimiser':>11}{'activations':>13}"
+    print(f"IP-LoRA on SDXL, pictures of {options.size} pixels, in GB (10^9 bytes)")
+    print(f"{'preset':<14}{'batch':>6}{'weights':>9}{'gradients':>11}{'optimizer':>11}{'activations':>13}"
           f"{'peak':>7}{'measured':>10}")
     for name, recipe in PRESETS.items():
         found = counted_memory(recipe, options.size)

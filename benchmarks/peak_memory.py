@@ -1,8 +1,8 @@
-"""Peak memory of a training step, counted without running it: no GPU and hardly any memory is needed.
+"""The peak memory of a training step, counted without running it: no GPU and hardly any memory is needed.
 
-The step (forward, backward, AdamW, average of the weights) is done on PyTorch's fake tensors, which have a
-shape but no content, and what lives is added up, operation by operation. Not counted: CUDA itself, and what
-its allocator wastes.
+The step (forward, backward, AdamW, averaging the weights) runs on PyTorch's fake tensors, which have shapes
+but no contents, and the sizes of all live tensors are added up after every operation. CUDA itself and what
+its allocator wastes are not counted.
 """
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ from pit.piece_it_together.training.recipes import PriorRecipe, Sizes
 from pit.piece_it_together.training.validation import batch_loss
 from pit.training.state import build_optimizer
 
-BATCHES_ALIKE = 2  # of the batches that make an optimiser step, the third and later are as the second
+# Of the batches that make one optimizer step, the first finds no gradients yet; from the second on all are
+# alike.
+DISTINCT_BATCHES = 2
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes at the moment of the peak; `activations` is all that the others are not."""
+    """Bytes at the moment of the peak; `activations` is everything that the others are not."""
 
     parameters: int
     gradients: int
@@ -37,15 +39,17 @@ class Memory:
 
     @property
     def peak(self) -> int:
+        """All of them together."""
         return sum(vars(self).values())
 
 
 class LiveBytes(TorchDispatchMode):
-    """Adds up the storages that were made inside this context and live.
+    """Adds up the storages that are created in this context and still live.
 
     Attributes:
         alive: bytes now.
-        peak: the most so far, and `gradients_at_peak` of them the gradients of `watched`.
+        peak: the most bytes so far.
+        gradients_at_peak: how many of those were gradients of `watched`.
     """
 
     def __init__(self) -> None:
@@ -64,18 +68,20 @@ class LiveBytes(TorchDispatchMode):
         return result
 
     def add(self, storage: torch.UntypedStorage) -> None:
+        """Count a storage, once for all of its views, until it is freed."""
         if storage._cdata not in self.known:
             self.known.add(storage._cdata)
             self.alive += storage.nbytes()
             weakref.finalize(storage, self.remove, storage._cdata, storage.nbytes())
 
     def remove(self, key: int, size: int) -> None:
+        """Stop counting a storage."""
         self.known.remove(key)
         self.alive -= size
 
 
 class NormOnGPU(nn.LayerNorm):
-    """Under autocast in float32, as on a GPU; on a CPU, autocast leaves it in bfloat16."""
+    """Computes in float32 under autocast, as on a GPU; on a CPU autocast would leave it in bfloat16."""
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
@@ -83,16 +89,17 @@ class NormOnGPU(nn.LayerNorm):
 
 
 class OnGPU:
-    """Layers that need on a CPU the memory that they need on a GPU."""
+    """Layers that need the same memory on a CPU as on a GPU."""
 
     Linear, LayerNorm = nn.Linear, NormOnGPU
 
 
 class TrainingStep:
-    """What the trainer does in a step, on random tokens: all slots, all of its memory.
+    """What the trainer does in one step, on random tokens with all slots in use.
 
     Args:
-        slots: pictures that a sample is given.
+        width: of the tokens.
+        slots: pictures given to each sample.
     """
 
     def __init__(
@@ -109,6 +116,7 @@ class TrainingStep:
         self.optimizer = build_optimizer(self.prior, recipe, 1e-5, device)
 
     def random_batch(self) -> PriorBatch:
+        """A batch in which every slot is in use, as the recipe would shape it."""
         rows, given = self.recipe.batch, TOKENS_PER_PICTURE * self.slots
         clean, noise = torch.randn(2, rows, TOKENS_PER_PICTURE, self.width, device=self.device)
         parts = torch.randn(rows, given, self.width, device=self.device)
@@ -117,7 +125,8 @@ class TrainingStep:
         return PriorBatch(clean, parts, mask, torch.rand(rows, device=self.device), noise)
 
     def run(self) -> None:
-        for _ in range(min(BATCHES_ALIKE, self.recipe.accumulation)):
+        """Forward and backward passes, the optimizer, and the average of the weights."""
+        for _ in range(min(DISTINCT_BATCHES, self.recipe.accumulation)):
             bf16 = self.recipe.precision == "bf16"
             with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
                 loss = batch_loss(self.prior, self.random_batch()).mean()
@@ -132,11 +141,11 @@ class TrainingStep:
 
 
 def counted_memory(recipe: PriorRecipe, sizes: Sizes, width: int, slots: int) -> Memory:
-    """Of a training on a GPU, which need not be there."""
+    """The peak memory of training on a GPU, which need not exist."""
     with FakeTensorMode(), LiveBytes() as live:
         step = TrainingStep(recipe, sizes, width, slots, torch.device("cpu"), OnGPU)
         live.watched = list(step.prior.parameters())
-        step.run()  # the optimiser makes its tensors at its first step
+        step.run()  # the optimizer creates its tensors in the first step
         step.run()
         parameters = size_of(live.watched)
         average = size_of(step.averaged.parameters()) if step.averaged is not None else 0
@@ -146,7 +155,7 @@ def counted_memory(recipe: PriorRecipe, sizes: Sizes, width: int, slots: int) ->
 
 
 def measured_memory(recipe: PriorRecipe, sizes: Sizes, width: int, slots: int, device: torch.device) -> int:
-    """Most bytes that PyTorch's tensors took on a GPU that did the same."""
+    """The most bytes that PyTorch's tensors take on a GPU for the same steps."""
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
@@ -157,9 +166,10 @@ def measured_memory(recipe: PriorRecipe, sizes: Sizes, width: int, slots: int, d
 
 
 def gradients(parameters: list[nn.Parameter]) -> list[Tensor]:
+    """The gradients that exist."""
     return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
 
 def size_of(tensors) -> int:
-    """Bytes of tensors that share nothing."""
+    """The bytes of tensors that share no storage."""
     return sum(tensor.nbytes for tensor in tensors)

@@ -1,9 +1,9 @@
-"""Which preset trains better: the same minutes for each, from nothing, on the creatures' tokens.
+"""Which preset trains better: the same minutes for each, from scratch, on the creatures' tokens.
 
-Draws creatures, encodes them with the shipped encoder into a token cache, trains a prior of the creature
-models' size with each recipe for as long, and measures what it keeps of given parts, read off the rendered
-pictures. Prints a table; with --picture also draws what each prior makes of the same parts. Run in the folder
-of the pack, on a machine that does nothing else:
+Draws creatures, encodes them into a token cache with the shipped encoder, trains a prior of the creature
+models' size with each recipe for the same time, and measures how much of the given parts it keeps, as read
+off rendered pictures. Prints a table; with --picture also shows what each prior makes of the same parts. Run
+in the folder of the pack, on a machine that does nothing else:
 
     python -m benchmarks.presets
 """
@@ -43,7 +43,7 @@ RECIPES = {
     "recommended": RECOMMENDED,
     "as the creature prior": RECIPE,
 }
-ENDLESS = 10**6
+ENDLESS = 10**6  # more steps than any run here makes: nothing is saved or validated on the way
 WARM_UP, TIMED = 10, 60
 SAMPLING = suite.RECOMMENDED
 SHOWN, CELL, LABEL = 8, 96, 200
@@ -52,7 +52,7 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a recipe came to: steps, validation loss, kept of two and of five parts, share that is whole."""
+    """The result of a recipe: steps, validation loss, shares kept of 2 and of 5 parts, complete creatures."""
 
     steps: int
     loss: float
@@ -61,7 +61,7 @@ class Outcome:
 
 
 def creature_cache(folder: Path, chain: CreatureChain, count: int) -> Path:
-    """A token cache of drawn creatures."""
+    """A token cache of `count` drawn creatures; returns its folder."""
     with tqdm(total=count, desc="creatures", mininterval=5) as bar:
         data = open_dataset(folder / "data", count, 0, 2, lambda done: bar.update(done - bar.n))
     encoder = ImageTokens()
@@ -75,7 +75,10 @@ def creature_cache(folder: Path, chain: CreatureChain, count: int) -> Path:
 
 
 def train(cache: Path, folder: Path, recipe: PriorRecipe, minutes: float) -> Path:
-    """A prior trained for so long; the number of steps follows from the time of the first ones."""
+    """Train a prior for some minutes; returns its file.
+
+    The number of steps is fixed beforehand, from the time of a few, since the learning rate falls with it.
+    """
     steps = int(60 * minutes / seconds_a_step(cache, folder / "timing", recipe))
     settings = RunSettings(folder / "run", save_every=ENDLESS, validate_every=ENDLESS)
     trainer = begin(cache, SIZES, replace(recipe, steps=steps), settings, cpu=True)
@@ -84,6 +87,7 @@ def train(cache: Path, folder: Path, recipe: PriorRecipe, minutes: float) -> Pat
 
 
 def seconds_a_step(cache: Path, folder: Path, recipe: PriorRecipe) -> float:
+    """The time of one step, averaged over a few after warming up."""
     settings = RunSettings(folder, save_every=ENDLESS, validate_every=ENDLESS)
     trainer = begin(cache, SIZES, replace(recipe, steps=ENDLESS), settings, cpu=True)
     with trainer.batches() as batches:
@@ -95,17 +99,18 @@ def seconds_a_step(cache: Path, folder: Path, recipe: PriorRecipe) -> float:
 
 
 def pictures_of(lab: suite.Laboratory, trials: list[Trial]) -> Tensor:
-    """What the prior of the chain completes the parts to, `[N, 3, 128, 128]`."""
+    """What the prior of the chain makes of the parts, rendered, `[N, 3, 128, 128]` in 0..1."""
     tokens = lab.sample(lab.conditions(trials), SAMPLING)
-    return lab.chain.draw(tokens, [trial.caption for trial in trials], lab.seed)
+    return lab.chain.render(tokens, [trial.caption for trial in trials], lab.seed)
 
 
-def draw_shown(lab: suite.Laboratory, trials: list[Trial]) -> list[Image.Image]:
+def pictures_shown(lab: suite.Laboratory, trials: list[Trial]) -> list[Image.Image]:
+    """What the prior of the chain makes of the parts, as PIL pictures."""
     return to_pil(pictures_of(lab, trials).permute(0, 2, 3, 1))
 
 
 def outcome(lab: suite.Laboratory, run: Path, count: int) -> Outcome:
-    """Measure the prior of the chain."""
+    """Measure the prior of the chain, which was trained in the folder `run`."""
     last = [point for point in read_points(run) if point.validation is not None][-1]
     shares, whole = {}, []
     for parts in (2, 5):
@@ -117,7 +122,7 @@ def outcome(lab: suite.Laboratory, run: Path, count: int) -> Outcome:
 
 
 def sheet(trials: Sequence[Trial], rows: dict[str, list[Image.Image]]) -> Image.Image:
-    """The parts of each trial above, and below what each prior makes of them."""
+    """The parts of each trial, and below them what each prior makes of them (RGB)."""
     image = Image.new("RGB", (LABEL + CELL * len(trials), CELL * (len(rows) + 2)), "white")
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(14)
     parts = [[part.resize((CELL, CELL)) for part in trial.part_pictures()] for trial in trials]
@@ -133,26 +138,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=6.0, help="for each recipe (default: %(default)s)")
     parser.add_argument("--creatures", type=int, default=6000, help="to train on (default: %(default)s)")
-    parser.add_argument("--count", type=int, default=32, help="measured for each number (default: 32)")
-    parser.add_argument("--folder", type=Path, help="for data and priors (default: a temporary one)")
-    parser.add_argument("--picture", type=Path, help="draw what each prior makes of the same parts")
+    parser.add_argument("--count", type=int, default=32, help="measured per number (default: %(default)s)")
+    parser.add_argument("--folder", type=Path, help="for the data and the priors (default: a temporary one)")
+    parser.add_argument("--picture", type=Path, help="show what each makes of the same parts in this file")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         compare(options, options.folder or Path(temporary))
 
 
 def compare(options: argparse.Namespace, folder: Path) -> None:
-    """Train, measure and print."""
+    """Train and measure each recipe, and print the table."""
     chain = CreatureChain()
     lab, trials = suite.Laboratory(chain, load_reader(), 100), draw_trials(7, SHOWN, 2, 0.0)
     cache = creature_cache(folder, chain, options.creatures)
     chain.prior = new_prior(open_cache(cache), SIZES, seed=0)[0].eval()
-    outcomes, rows = {}, {"untrained": draw_shown(lab, trials)}
+    outcomes, rows = {}, {"untrained": pictures_shown(lab, trials)}
     for name, recipe in RECIPES.items():
         chain.prior = load_prior(train(cache, folder / name, recipe, options.minutes)).eval()
         outcomes[name] = outcome(lab, folder / name / "run", options.count)
-        rows[name] = draw_shown(lab, trials)
-    print(f"{options.minutes:g} minutes each on {torch.get_num_threads()} CPU threads, from nothing; kept on "
+        rows[name] = pictures_shown(lab, trials)
+    print(f"{options.minutes:g} minutes each on {torch.get_num_threads()} CPU threads, from scratch; kept on "
           f"{options.count} free mixtures each, guidance {SAMPLING.guidance_scale:g}")
     print(f"{'recipe':<30}{'steps':>8}{'batch':>8}{'validation':>12}{'kept of 2':>12}{'of 5':>8}{'whole':>8}")
     for name, found in outcomes.items():

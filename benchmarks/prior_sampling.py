@@ -1,10 +1,10 @@
-"""Time of sampling an IP-Prior of the published size, by what is left out, kept, narrowed and stepped better.
+"""How long it takes to sample an IP-Prior of the published size, and what each improvement gains.
 
-The baseline is the published sampler: fp32, two calls at every step, one with the parts and then one with
-empty tokens, every token through every layer, nothing kept from step to step, 25 Euler steps. All samplers
-take turns on the same weights, noise and parts, so that each line shows its own gain. Their error is measured
-on the creature prior (`benchmarks.solver_errors`), since random weights have no concepts to miss. Run in the
-folder of the pack:
+The baseline is the published sampler: fp32, 25 Euler steps, two calls at each (one with the parts, then one
+with empty tokens), every token through every layer, and nothing kept from step to step. All samplers take
+turns on the same weights, noise and parts, and each has one improvement more than the one before it. Their
+errors are measured on the creature prior (`benchmarks.solver_errors`), since random weights have no concepts
+to miss. Run in the folder of the pack:
 
     python -m benchmarks.prior_sampling
 """
@@ -35,7 +35,7 @@ GEMM_SIZE = 2048
 
 @dataclass(frozen=True)
 class Sampler:
-    """A way to sample: what it calls, in which type, with which settings of `sample_prior`."""
+    """A way to sample: the function, the type it computes in, and its settings for `sample_prior`."""
 
     name: str
     call: Callable[..., Tensor]
@@ -45,7 +45,7 @@ class Sampler:
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be sampled: weights by type, parts and empty tokens in fp32, noise."""
+    """What is sampled: priors by type, and parts, empty tokens and noise in fp32."""
 
     priors: dict[torch.dtype, IPPrior]
     parts: Tensor
@@ -53,7 +53,7 @@ class Task:
     noise: Tensor
 
     def time(self, sampler: Sampler) -> float:
-        """Seconds of one run."""
+        """The seconds of one run."""
         prior, parts = self.priors[sampler.dtype], self.parts.to(sampler.dtype)
         wait = torch.cuda.synchronize if parts.is_cuda else lambda: None
         empty = self.empty.to(sampler.dtype)
@@ -65,7 +65,7 @@ class Task:
 
 
 def published_velocity(prior: IPPrior, x: Tensor, t: Tensor, parts: Tensor) -> Tensor:
-    """Every token through every layer."""
+    """The velocity with every token passing through every layer."""
     tokens = prior.x_embedder(torch.cat([x, parts], dim=1))
     rope = rope_table(tokens.shape[1], prior.head_dim, tokens.device)
     *modulations, last = prior.modulations(t, tokens.dtype)
@@ -75,7 +75,7 @@ def published_velocity(prior: IPPrior, x: Tensor, t: Tensor, parts: Tensor) -> T
 
 
 def published_sampler(prior: IPPrior, parts: Tensor, *, empty_tokens: Tensor, noise: Tensor) -> Tensor:
-    """Two calls at every step, one after the other."""
+    """Two calls at each step, one after the other."""
     nothing = empty_tokens.repeat(len(parts), parts.shape[1] // TOKENS_PER_PICTURE, 1)
     x = noise
     for step in range(STEPS, 0, -1):
@@ -86,7 +86,7 @@ def published_sampler(prior: IPPrior, parts: Tensor, *, empty_tokens: Tensor, no
 
 
 def batched_sampler(prior: IPPrior, parts: Tensor, **inputs) -> Tensor:
-    """One call at every step, of the same network."""
+    """One call at each step, of the same network."""
     def velocity(x: Tensor, t: Tensor, given: Tensor) -> Tensor:
         return published_velocity(prior, x, t, given)
 
@@ -96,14 +96,14 @@ def batched_sampler(prior: IPPrior, parts: Tensor, **inputs) -> Tensor:
 SAMPLERS = (
     Sampler("published: two calls (baseline)", published_sampler, torch.float32, {}),
     Sampler("one batched call", batched_sampler, torch.float32, {}),
-    Sampler("what steps share worked out once", sample_prior, torch.float32, {"steps": STEPS}),
-    Sampler("the same in bfloat16", sample_prior, torch.bfloat16, {"steps": STEPS}),
+    Sampler("work shared by steps done once", sample_prior, torch.float32, {"steps": STEPS}),
+    Sampler("also in bfloat16", sample_prior, torch.bfloat16, {"steps": STEPS}),
     Sampler(f"fast: {FAST['solver']}, {FAST['steps']} steps", sample_prior, torch.bfloat16, FAST),
 )
 
 
 def new_task(layers: int, batch: int, device: torch.device) -> Task:
-    """Random weights and inputs of the published size."""
+    """Random weights and inputs of the published width."""
     torch.manual_seed(0)
     prior = IPPrior(WIDTH, WIDTH, layers, HEADS, device=device).eval()
     priors = {torch.float32: prior, torch.bfloat16: copy.deepcopy(prior).bfloat16()}
@@ -113,13 +113,14 @@ def new_task(layers: int, batch: int, device: torch.device) -> Task:
 
 
 def measure(task: Task, repeats: int) -> list[float]:
-    """Median seconds of each sampler; they take turns, after one run each to warm up."""
+    """The median seconds of each sampler; they take turns, after one run each to warm up."""
+    # In turns, so that a slow moment of the machine does not hit only one of them.
     times = [[task.time(sampler) for sampler in SAMPLERS] for _ in range(1 + repeats)]
     return [statistics.median(column) for column in zip(*times[1:], strict=True)]
 
 
 def errors() -> list[float]:
-    """Of each sampler on the creature prior, against the exact solution in fp32."""
+    """The error of each sampler on the creature prior, against the exact solution in fp32."""
     domain = creature_domain(GUIDANCE)
     exact = domain.sample("midpoint", REFERENCE_STEPS, "uniform")
     found = []
@@ -130,21 +131,24 @@ def errors() -> list[float]:
 
 
 def floors(layers: int, batch: int, device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
-    """Seconds that `STEPS` guided Euler steps need at least for their products, and to read the weights.
+    """The fewest seconds in which `STEPS` guided Euler steps could do their products, and read the weights.
 
-    By the speed of a large product and of a copy on this device, measured here.
+    Derived from the speed of a large product and of a copy on this device.
     """
+    # The weights of a block: four projections of the attention, three of a SwiGLU of 5632.
     block = 4 * WIDTH**2 + 3 * WIDTH * 5632
+    # Both branches of guidance; in the last block only the tokens of the concept are worked out.
     tokens = 2 * batch * TOKENS_PER_PICTURE * ((layers - 1) * (1 + SLOTS) + 1)
     flop = 2 * STEPS * (tokens * block + 2 * 2 * batch * TOKENS_PER_PICTURE * WIDTH**2)
     a = torch.randn(GEMM_SIZE, GEMM_SIZE, device=device, dtype=dtype)
     weights = torch.empty(layers * block, device=device, dtype=dtype)
     product, copied = best_time(lambda: a @ a, device), best_time(lambda: weights.clone(), device)
+    # A copy reads and writes, so reading alone takes half of its time.
     return flop * product / (2 * GEMM_SIZE**3), STEPS * copied / 2
 
 
 def best_time(call: Callable[[], Tensor], device: torch.device) -> float:
-    """Seconds of the fastest of five calls."""
+    """The seconds of the fastest of five calls."""
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     times = []
     for _ in range(5):
@@ -157,6 +161,7 @@ def best_time(call: Callable[[], Tensor], device: torch.device) -> float:
 
 
 def machine(device: torch.device) -> str:
+    """What the times were measured on."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, {platform.system()}"
 
@@ -181,6 +186,7 @@ def main() -> None:
 
 
 def print_table(layers: int, batch: int, device: torch.device, repeats: int, found: list[float]) -> None:
+    """Evaluations, seconds, gain over the baseline and error of each sampler, and the floors."""
     print(f"\n{f'{layers} layers, {batch} at once':<36}", end="")
     print(f"{'evaluations':>12}{'seconds':>10}{'ratio':>8}{'error':>9}")
     seconds = measure(new_task(layers, batch, device), repeats)

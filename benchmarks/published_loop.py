@@ -1,7 +1,7 @@
-"""The published trainer's loop, on random weights and pictures: every step encodes all of its pictures again.
+"""The loop of the published trainer, which encodes all of its pictures at each step; on random ones here.
 
-Source: Piece it Together (github.com/eladrich/PiT), its trainer. What it reads from disk lies in memory here,
-ready for the encoder, so that the loop is measured without its JPEG files.
+Source: Piece it Together (github.com/eladrich/PiT), its trainer. What that reads from disk is already in
+memory here, ready for the encoder, so the time for its JPEG files is not counted.
 """
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ VIT_H = CLIPVisionConfig(
 
 
 def vit_h_encoder(device: torch.device) -> Encoder:
-    """CLIP ViT-H and the resampler of IP-Adapter-plus; in fp16 on a GPU, as published."""
+    """CLIP ViT-H and the resampler of IP-Adapter-plus, random; in fp16 on a GPU, as published."""
     with device:
         vision, resampler = CLIPVisionModelWithProjection(VIT_H), Resampler()
     dtype = torch.float16 if device.type == "cuda" else torch.float32
@@ -38,13 +38,13 @@ def vit_h_encoder(device: torch.device) -> Encoder:
 
 
 def creature_encoder(device: torch.device) -> Encoder:
-    """The miniature encoder of the creatures."""
+    """The miniature encoder of the creatures, with random weights."""
     vision, resampler = CreatureVision(device=device).eval(), Resampler(**RESAMPLER, device=device).eval()
     return lambda pictures: resampler(vision.features(pictures))
 
 
 class PublishedLoop:
-    """Trains a prior with AdamW at 1e-5, gradients clipped to 1; fp16 autocast on a GPU, fp32 on a CPU.
+    """Trains a prior with AdamW at 1e-5 and gradients clipped at 1; fp16 autocast on a GPU, fp32 on a CPU.
 
     Args:
         pictures: targets and slots, `[B, 1 + slots, 3, size, size]`.
@@ -58,6 +58,7 @@ class PublishedLoop:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=on_gpu)
 
     def step(self) -> None:
+        """Encode, predict, and update the weights."""
         with torch.no_grad():
             clean, *slots = [self.encode(slot).float() for slot in self.pictures.unbind(dim=1)]
         parts, noise = torch.cat(slots, dim=1), torch.randn_like(clean)

@@ -1,7 +1,7 @@
-"""How far each solver stays from the exact solution of the flow, by its number of evaluations.
+"""How far each solver is from the exact solution of the flow, by its number of evaluations.
 
-On the IP-Prior of the creature models, with guidance; the exact solution is that of 1000 midpoint steps.
-Prints a table, and with --picture draws the curves. Run in the folder of the pack:
+Measured on the IP-Prior of the creature models, with guidance; 1000 midpoint steps count as exact. Prints a
+table, and with --picture also draws the curves. Run in the folder of the pack:
 
     python -m benchmarks.solver_errors
 """
@@ -28,13 +28,13 @@ from pit.piece_it_together.sample import concept_noise, sample_prior
 CONCEPTS, PARTS, SEED, GUIDANCE = 16, 3, 7, 2.0
 REFERENCE_STEPS = 1000
 BUDGETS = (4, 6, 8, 10, 12, 16, 20, 25, 32, 50)
-COLOURS = ("#333333", "#d1495b", "#edae49", "#00798c", "#30638e", "#8f4cb3")
+COLORS = ("#333333", "#d1495b", "#edae49", "#00798c", "#30638e", "#8f4cb3")
 SIZE, BOX = (900, 520), (80, 40, 860, 460)
 
 
 @dataclass(frozen=True)
 class Domain:
-    """A prior with conditions `[B, 16 P, D]`, and the exact solution for them."""
+    """A prior, conditions `[B, 16 P, D]`, noise `[B, 16, D]` and a guidance scale to sample it with."""
 
     chain: CreatureChain
     parts: Tensor
@@ -42,25 +42,26 @@ class Domain:
     guidance: float
 
     def sample(self, solver: str, steps: int, schedule: str, **settings) -> Tensor:
+        """Tokens `[B, 16, D]`."""
         return sample_prior(
             self.chain.prior, self.parts, empty_tokens=self.chain.empty, noise=self.noise, steps=steps,
             solver=solver, schedule=schedule, guidance_scale=self.guidance, **settings,
         )
 
     def in_type(self, dtype: torch.dtype) -> Domain:
-        """The same with a prior that computes in another type."""
+        """The same, with a prior that computes in another type."""
         chain = copy.copy(self.chain)
         chain.prior = copy.deepcopy(chain.prior).to(dtype)
         return replace(self, chain=chain, parts=self.parts.to(dtype))
 
     def error(self, exact: Tensor, solver: str, steps: int, schedule: str, **settings) -> float:
-        """Root of the mean squared error, relative to the spread of the tokens."""
+        """The root mean square of the error, relative to that of the exact tokens."""
         found = self.sample(solver, steps, schedule, **settings)
         return ((found - exact).square().mean() / exact.square().mean()).sqrt().item()
 
 
 def creature_domain(guidance: float) -> Domain:
-    """The shipped creature prior, on freely mixed creatures of which three parts are given."""
+    """The shipped creature prior, given three parts each of freely mixed creatures."""
     chain = CreatureChain()
     lab = Laboratory(chain, load_reader(), SEED)
     parts = lab.conditions(draw_trials(SEED, CONCEPTS, PARTS, 0.0))
@@ -68,14 +69,14 @@ def creature_domain(guidance: float) -> Domain:
 
 
 def steps_within(solver: str, evaluations: int) -> int:
-    """The most steps that a solver takes with so many evaluations."""
+    """The most steps that a solver can take with this many evaluations."""
     return max(
         n for n in range(1, evaluations + 1) if len(evaluation_times(solver, time_steps(n))) <= evaluations
     )
 
 
 def measure(domain: Domain) -> Iterator[tuple[str, str, list[float]]]:
-    """Solver, schedule, and its error at each budget."""
+    """Solver, schedule, and the errors at all budgets."""
     exact = domain.sample("midpoint", REFERENCE_STEPS, "uniform")
     for solver in SOLVERS:
         for schedule in SCHEDULES:
@@ -84,7 +85,7 @@ def measure(domain: Domain) -> Iterator[tuple[str, str, list[float]]]:
 
 
 def picture(results: list[tuple[str, str, list[float]]]) -> Image.Image:
-    """The curves with even steps, and dashed those with the cosine schedule; both axes are logarithmic."""
+    """The curves on logarithmic axes: solid for even steps, dashed for the cosine schedule."""
     image = Image.new("RGB", SIZE, "white")
     draw = ImageDraw.Draw(image)
     values = [value for *_, errors in results for value in errors]
@@ -97,18 +98,18 @@ def picture(results: list[tuple[str, str, list[float]]]) -> Image.Image:
         return left + (right - left) * across, bottom - (bottom - top) * up
 
     grid(draw, place, low, high)
-    for solver, colour in zip(SOLVERS, COLOURS, strict=True):
+    for solver, color in zip(SOLVERS, COLORS, strict=True):
         by_schedule = {schedule: errors for name, schedule, errors in results if name == solver}
-        draw.line([place(*point) for point in zip(BUDGETS, by_schedule["uniform"], strict=True)], colour, 3)
-        dashed(draw, [place(*point) for point in zip(BUDGETS, by_schedule["cosine"], strict=True)], colour)
+        draw.line([place(*point) for point in zip(BUDGETS, by_schedule["uniform"], strict=True)], color, 3)
+        dashed(draw, [place(*point) for point in zip(BUDGETS, by_schedule["cosine"], strict=True)], color)
     legend(draw)
     return image
 
 
 def grid(draw: ImageDraw.ImageDraw, place, low: float, high: float) -> None:
-    """Lines at every power of ten and every budget, with their values."""
+    """Lines at every power of ten, and labels for them and for every budget."""
     error = low
-    while error <= high * 1.01:
+    while error <= high * 1.01:  # the factors of ten add up rounding errors
         draw.line([place(BUDGETS[0], error), place(BUDGETS[-1], error)], "#d8d8d8")
         x, y = place(BUDGETS[0], error)
         draw.text((x - 8, y), f"{error:g}", "#333333", font(), anchor="rm")
@@ -117,21 +118,23 @@ def grid(draw: ImageDraw.ImageDraw, place, low: float, high: float) -> None:
         x, y = place(budget, low)
         draw.text((x, y + 8), str(budget), "#333333", font(), anchor="ma")
     draw.text((BOX[2], SIZE[1] - 12), "evaluations of the prior", "#333333", font(), anchor="rs")
-    draw.text((BOX[0], 24), "error of the tokens, relative", "#333333", font(), anchor="ls")
+    draw.text((BOX[0], 24), "relative error of the tokens", "#333333", font(), anchor="ls")
 
 
-def dashed(draw: ImageDraw.ImageDraw, points: list[tuple[float, float]], colour: str) -> None:
+def dashed(draw: ImageDraw.ImageDraw, points: list[tuple[float, float]], color: str) -> None:
+    """A dashed line through the points."""
     for (x, y), (x_next, y_next) in zip(points, points[1:], strict=False):
         pieces = max(1, int(math.hypot(x_next - x, y_next - y) / 12))
         for i in range(pieces):
             shares = (i / pieces, (i + 0.5) / pieces)
-            draw.line([(x + a * (x_next - x), y + a * (y_next - y)) for a in shares], colour, 2)
+            draw.line([(x + a * (x_next - x), y + a * (y_next - y)) for a in shares], color, 2)
 
 
 def legend(draw: ImageDraw.ImageDraw) -> None:
-    for i, (solver, colour) in enumerate(zip(SOLVERS, COLOURS, strict=True)):
-        draw.text((BOX[2] - 20, BOX[1] + 10 + 20 * i), solver, colour, font(), anchor="ra")
-    draw.text((BOX[2], 24), "lines: even steps, dashed: cosine schedule", "#333333", font(), anchor="rs")
+    """The names of the solvers in their colors, and what the kinds of lines mean."""
+    for i, (solver, color) in enumerate(zip(SOLVERS, COLORS, strict=True)):
+        draw.text((BOX[2] - 20, BOX[1] + 10 + 20 * i), solver, color, font(), anchor="ra")
+    draw.text((BOX[2], 24), "solid: even steps, dashed: cosine schedule", "#333333", font(), anchor="rs")
 
 
 def font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

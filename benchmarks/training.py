@@ -1,8 +1,8 @@
 """Training an IP-Prior: samples per second, where the time of a step goes, and peak memory.
 
-The baseline is the published loop, which encodes the target and every slot in turn at every step; the trainer
-of this pack reads the tokens from a cache. Both train the same network on as many samples and slots. Weights
-and pictures are random, so that no file is needed. Run in the folder of the pack:
+The baseline is the published loop, which encodes the target and every slot one by one at each step; the
+trainer of this pack reads tokens from a cache. Both train the same network on equally many samples and slots.
+Weights and pictures are random, so no files are needed. Run in the folder of the pack:
 
     python -m benchmarks.training
 """
@@ -38,11 +38,11 @@ from pit.training.state import TrainingState
 from pit.training.trainer import Trainer
 
 PARTS = 7
-SLOTS = 1 + PARTS  # with the reference, as the published model of characters
+SLOTS = 1 + PARTS  # with the reference, like the published `characters` model
 CONCEPTS = 128
 WARM_UP = 1
 UPDATES = 5
-ENDLESS = 10**6  # steps that no run here comes to: nothing is validated or saved
+ENDLESS = 10**6  # more steps than any run here makes: nothing is validated or saved
 MEMORY_BATCH = 64
 MEMORY_PRESETS = ("recommended", "published", "8 GB card")
 GB = 1e9
@@ -50,7 +50,7 @@ GB = 1e9
 
 @dataclass(frozen=True)
 class Scale:
-    """Sizes of the models: `width` of the tokens, `pixels` of the side of a picture."""
+    """The sizes of the models: `width` of the tokens, `pixels` on the side of a picture."""
 
     name: str
     sizes: Sizes
@@ -68,7 +68,7 @@ CREATURES = Scale(
 
 @dataclass(frozen=True)
 class StepTimes:
-    """Seconds of a step: in all, drawing its batch (during the step before), waiting for it, copying it."""
+    """Seconds of a step: all of it, making its batch (during the step before), waiting for it, copying it."""
 
     all: float
     drawing: float
@@ -77,19 +77,20 @@ class StepTimes:
 
 
 def clock(device: torch.device) -> float:
-    """Seconds, once the device has done what it was given."""
+    """The time in seconds, once the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 def new_network(scale: Scale, device: torch.device) -> IPPrior:
+    """A prior with random weights."""
     sizes = scale.sizes
     return IPPrior(scale.width, sizes.hidden_dim, sizes.num_layers, sizes.num_heads, device=device)
 
 
 def time_published_loop(scale: Scale, batch: int, steps: int, device: torch.device) -> float:
-    """Seconds of a step of the published loop."""
+    """The seconds of a step of the published loop."""
     pictures = torch.randn(batch, 1 + SLOTS, 3, scale.pixels, scale.pixels, device=device)
     loop = PublishedLoop(scale.encoder(device), new_network(scale, device), pictures)
     for _ in range(WARM_UP):
@@ -101,7 +102,7 @@ def time_published_loop(scale: Scale, batch: int, steps: int, device: torch.devi
 
 
 def random_cache(folder: Path, width: int) -> TokenCache:
-    """Concepts with as many parts and references as there are slots."""
+    """A token cache of random concepts, with parts and a reference for every slot."""
     model = Fingerprint("random", (1.0,))
     sources = [(str(part), str(part)) for part in range(PARTS)]
     with CacheWriter(
@@ -118,7 +119,7 @@ def random_cache(folder: Path, width: int) -> TokenCache:
 def new_trainer(
     preset: str, scale: Scale, cache: TokenCache, batch: int, folder: Path, device: torch.device
 ) -> Trainer:
-    """The trainer of the pack, with a preset that leaves out no slot and no part."""
+    """The trainer of the pack, with a preset changed to leave out no slots."""
     prior, config = new_prior(cache, scale.sizes, seed=0)
     recipe = replace(PRESETS[preset], batch=batch, steps=ENDLESS, shortened_share=0.0)
     settings = RunSettings(folder, save_every=ENDLESS, validate_every=ENDLESS)
@@ -127,7 +128,7 @@ def new_trainer(
 
 
 def time_trainer(trainer: Trainer, steps: int) -> float:
-    """Seconds of a step, as in a run."""
+    """The seconds of a step, as in a real run."""
     with trainer.batches() as batches:
         for number in range(WARM_UP + steps):
             if number == WARM_UP:
@@ -138,7 +139,7 @@ def time_trainer(trainer: Trainer, steps: int) -> float:
 
 
 def time_waiting(trainer: Trainer, steps: int) -> StepTimes:
-    """The same, stopped before and after the batch has come: slower where a GPU could have gone on."""
+    """The same, with a stop of the clock around each batch, which keeps a GPU from running ahead."""
     waiting = copying = total = 0.0
     with trainer.batches() as batches:
         trainer.train_step(batches)
@@ -148,7 +149,7 @@ def time_waiting(trainer: Trainer, steps: int) -> StepTimes:
             there = time.perf_counter()
             batch.to(trainer.device)
             copied = clock(trainer.device)
-            trainer.train_step(iter([batch]))  # copies again
+            trainer.train_step(iter([batch]))  # copies again, so the copy above is not part of the step
             total += clock(trainer.device) - start - (copied - there)
             waiting += there - start
             copying += copied - there
@@ -158,7 +159,7 @@ def time_waiting(trainer: Trainer, steps: int) -> StepTimes:
 
 
 def time_updates(scale: Scale, device: torch.device, fused: bool) -> list[float]:
-    """Seconds of AdamW and of averaging the weights: as in the trainer, or one weight after the other."""
+    """The seconds of AdamW and of averaging the weights: as in the trainer, or one weight at a time."""
     prior = new_network(scale, device)
     for parameter in prior.parameters():
         parameter.grad = torch.randn_like(parameter)
@@ -174,12 +175,13 @@ def time_updates(scale: Scale, device: torch.device, fused: bool) -> list[float]
 
 @torch.no_grad()
 def average(averaged: nn.Module, prior: nn.Module) -> None:
+    """Update a moving average of the weights, one weight at a time."""
     for mean, weight in zip(averaged.parameters(), prior.parameters(), strict=True):
         mean.mul_(RECOMMENDED.ema_decay).add_(weight, alpha=1 - RECOMMENDED.ema_decay)
 
 
 def median_time(call: Callable[[], object], device: torch.device) -> float:
-    """Seconds of a call, after one to warm up."""
+    """The median seconds of a call, after one to warm up."""
     times = []
     for _ in range(1 + UPDATES):
         start = clock(device)
@@ -189,7 +191,7 @@ def median_time(call: Callable[[], object], device: torch.device) -> float:
 
 
 def print_speed(scale: Scale, batch: int, steps: int, device: torch.device) -> None:
-    """Samples per second, then where a step of the preset "recommended" spends its time."""
+    """Samples per second, then where a step with the preset "recommended" spends its time."""
     seconds = {"published loop (baseline)": time_published_loop(scale, batch, steps, device)}
     with tempfile.TemporaryDirectory() as folder:
         cache = random_cache(Path(folder, "cache"), scale.width)
@@ -208,9 +210,10 @@ def print_speed(scale: Scale, batch: int, steps: int, device: torch.device) -> N
 
 
 def print_waiting(times: StepTimes) -> None:
+    """How much of a step its batch takes."""
     print(f"\n{'batch of the recommended preset':<36}{'ms':>12}{'of a step':>12}")
     rows = {
-        "drawing it, beside the step": times.drawing,
+        "making it, during other steps": times.drawing,
         "waiting for it": times.waiting,
         "copying it to the device": times.copying,
     }
@@ -219,17 +222,21 @@ def print_waiting(times: StepTimes) -> None:
 
 
 def print_updates(plain: list[float], fused: list[float], step: float) -> None:
-    """`step`: seconds of the step that the fused updates are part of."""
+    """How long the updates of a step take.
+
+    Args:
+        step: seconds of the whole step that the fused updates are part of.
+    """
     print(f"\n{'update':<24}{'for-loop ms (baseline)':>24}{'fused ms':>12}{'ratio':>8}{'of a step':>12}")
     for name, before, now in zip(("AdamW", "average of the weights"), plain, fused, strict=True):
         print(f"{name:<24}{1e3 * before:>24.2f}{1e3 * now:>12.2f}{before / now:>8.2f}{now / step:>12.2%}")
 
 
 def print_memory(device: torch.device) -> None:
-    """Of a training at the published width, counted, and measured where there is a GPU."""
+    """The memory of training at the published width: counted, and measured if there is a GPU."""
     on_gpu = device.type == "cuda"
-    print(f"Gigabytes at the peak of a step: batch {MEMORY_BATCH}, {SLOTS} slots, width 2048, on a GPU; what")
-    print("CUDA itself takes, about half a gigabyte, is not counted. Ratio: of the peak to that of published")
+    print(f"Gigabytes at the peak of a step on a GPU: batch {MEMORY_BATCH}, {SLOTS} slots, width 2048. CUDA")
+    print("itself takes half a gigabyte more. Ratio: the peak, relative to that of published")
     columns = ("weights", "gradients", "optimizer", "average", "activations", "peak", "ratio")
     heads = "".join(f"{column:>12}" for column in columns) + ("    measured" if on_gpu else "")
     print(f"{'preset':<14}{'layers':>7}{heads}")
@@ -246,6 +253,7 @@ def print_memory(device: torch.device) -> None:
 
 
 def machine(device: torch.device) -> str:
+    """What the times were measured on."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, {platform.system()}"
 
@@ -253,8 +261,8 @@ def machine(device: torch.device) -> str:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--device", type=torch.device, default="cpu", help="default: %(default)s")
-    parser.add_argument("--batch", type=int, help="samples a step (default: 64; 1 on a CPU, unless small)")
-    parser.add_argument("--steps", type=int, help="steps of each (default: 20; 2 on a CPU, unless small)")
+    parser.add_argument("--batch", type=int, help="samples per step (default: 64; 1 on a CPU, unless small)")
+    parser.add_argument("--steps", type=int, help="timed steps (default: 20; 2 on a CPU, unless small)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: as torch decides)")
     parser.add_argument("--small", action="store_true", help="the sizes of the creature models")
     options = parser.parse_args()

@@ -1,35 +1,35 @@
-"""Where everything lies in the graphs that explore and blend concepts, and what the notes in them say."""
+"""The layout of the graphs that explore and blend concepts, and what their notes say."""
 
 from __future__ import annotations
 
 from dev.layouts import SDXL_FILES, SDXL_PARTS, Group, Layout, Note, Stack
 
 EXPLORE_START = Note("Start here", height=330, text="""\
-**Press Run.** Parts of one creature become a wall of sixteen; one of them is picked and varied.
+**Press Run.** Parts of one creature become a wall of sixteen creatures; one of them is picked and varied.
 
 Then look at the wall, type the number of the one that you like into **Pick Concepts**, and press Run again. \
-Only what changed is worked out: the wall stays, since its seed is fixed.
+Only what has changed is computed: the wall stays, because its seed is fixed.
 
-For another wall, change the parts, or move the seed of its **IP-Prior Sample** by 16, as many as it holds.
+For another wall, change the parts, or raise the seed of its **IP-Prior Sample** by 16 (its concepts).
 
 For SDXL, open the template *explore_concepts_sdxl*.""")
 
 EXPLORE_PICK = Note("Which number", height=150, text="""\
-Count the pictures of the wall from 1, row by row.
+Count the pictures on the wall from 1, row by row.
 
-To render several at once, type `2, 7` and set **batch_size** below to 2. **Vary** takes a single one, or \
-one for each of its concepts.""")
+To render several at once, type for example `2, 7`, and set **batch_size** below to 2. **Vary** takes a \
+single one, or one for each of its concepts.""")
 
 EXPLORE_VARY = Note("How far", height=190, text="""\
-**strength** says how far the variations leave the picked one, from 0 (not at all) to 1 (they are new). \
+**strength** is how far the variations move away from the picked one, from 0 (not at all) to 1 (all new). \
 Creatures change little below 0.6.
 
-The seed changes after every run, for other variations. **concepts** here and **batch_size** below belong \
-together.""")
+The seed changes after every run, which gives other variations. **concepts** here and **batch_size** below \
+should be equal.""")
 
 EXPLORE_NOISE = Note("The same noise", height=110, text="""\
-All pictures start from the same noise, so that they differ by their concepts alone, and the picked one \
-looks as it does on the wall.""")
+All pictures start from the same noise, so only their concepts make them differ, and the picked one looks \
+as it does on the wall.""")
 
 EXPLORE = Layout(
     groups=(
@@ -56,21 +56,21 @@ EXPLORE = Layout(
 )
 
 EXPLORE_SDXL_SIZES = Note("Small, then large", height=130, text="""\
-The wall is drawn small and in few steps, what is picked large and in many. When memory is short, draw the \
-wall with fewer **concepts** and as small a **batch_size**.""")
+The wall is rendered small and in few steps, the picked one large and in many. If memory is short, render \
+the wall with fewer **concepts**, and with the same **batch_size**.""")
 
 EXPLORE_SDXL_PICK = Note("Which number", height=210, text="""\
-Look at the wall, type the number of the one that you like, and press Run again. Only what changed is worked \
-out: the wall stays, since its seed is fixed.
+Look at the wall, type the number of the one that you like, and press Run again. Only what has changed is \
+computed: the wall stays, because its seed is fixed.
 
-Count from 1, row by row. To render several at once, type `2, 7` and set **batch_size** below to 2. **Vary** \
-takes a single one, or one for each of its concepts.""")
+Count from 1, row by row. To render several at once, type for example `2, 7`, and set **batch_size** below \
+to 2. **Vary** takes a single one, or one for each of its concepts.""")
 
 EXPLORE_SDXL_VARY = Note("How far", height=170, text="""\
-**strength** says how far the variations leave the picked one, from 0 (not at all) to 1 (they are new).
+**strength** is how far the variations move away from the picked one, from 0 (not at all) to 1 (all new).
 
-The seed changes after every run, for other variations. **concepts** here and **batch_size** below belong \
-together.""")
+The seed changes after every run, which gives other variations. **concepts** here and **batch_size** below \
+should be equal.""")
 
 EXPLORE_SDXL = Layout(
     groups=(
@@ -102,18 +102,18 @@ EXPLORE_SDXL = Layout(
 BLEND_START = Note("Start here", height=290, text="""\
 **Press Run.** Parts of two creatures become two concepts, and a strip shows what lies between them.
 
-Change first:
-- **Creature Parts**: the seeds and switches, for other ends.
+Things to change first:
+- **Creature Parts**: the seeds and switches, for other parts.
 - The seeds of **The first concept** and **The second concept**, for others with the same parts.
 - **Blend Concepts**: its amounts.
 
 For SDXL, open the template *blend_concepts_sdxl*.""")
 
 BLEND_AMOUNTS = Note("How many", height=190, text="""\
-As many **amounts** as pictures: set **batch_size** of the empty latent and **columns** of the grid to their \
-number.
+There is one picture for each of the **amounts**: set **batch_size** of the empty latent and **columns** of \
+the grid to their number.
 
-All pictures start from the same noise, and *euler* adds none, so that the strip goes over smoothly from one \
+All pictures start from the same noise, and *euler* adds none, so the strip changes smoothly from one \
 concept to the other.""")
 
 BLEND = Layout(
@@ -139,10 +139,10 @@ BLEND_SDXL_PARTS = Note("Start here", height=250, text="""\
 Load parts of two concepts, one picture each, **on white**, and press Run: a strip shows what lies between \
 the two.
 
-Connect more pictures to **Encode IP+ Parts**: there is always one socket more. Its **reference_slot** is on \
-for the characters prior; switch it off for the others.
+Connect more pictures to **Encode IP+ Parts**: there is always another socket. Its **reference_slot** is on \
+for the characters prior; turn it off for the others.
 
-To blend whole pictures, replace a concept by **Encode IP+ Image**.""")
+To blend whole pictures, replace a concept with **Encode IP+ Image**.""")
 
 BLEND_SDXL = Layout(
     groups=(

@@ -1,35 +1,35 @@
-"""Where everything lies in the graphs with directions and kept tokens, and what the notes in them say."""
+"""The layout of the graphs with directions and saved tokens, and what their notes say."""
 
 from __future__ import annotations
 
 from dev.layouts import Group, Layout, Note, Stack
 
 FIND_START = Note("Start here", height=350, text="""\
-**Press Run.** From 32 creatures without wings and 32 with, a direction is found; it gives wings to a \
-creature that was not among them.
+**Press Run.** From 32 creatures without wings and 32 with wings, a direction is found, which gives wings to \
+a creature that was not among them.
 
-Change first:
+Things to change first:
 - **Pictures of two kinds** and **A creature to edit**: the same **difference** in both.
-- **count**: how many pictures it takes. The chart shows each where it lies if it is left out.
+- **count**: how many pictures are used. The chart shows where each lies if it is left out.
 - **IP+ Direction Edit**: its amounts.
 
-For pictures of your own, set **pictures** of *Find IP+ Direction* to `folders`, one folder in ComfyUI's \
-input for each kind.""")
+For your own pictures, set **pictures** of *Find IP+ Direction* to `folders`, with one folder for each kind \
+in ComfyUI's input folder.""")
 
-FIND_KEPT = Note("Kept", height=110, text="""\
-**Save IP+ Direction** writes `models/ip_directions/my_direction.safetensors`. Press R, and \
-**Load IP+ Direction** offers it, in any graph.""")
+FIND_KEPT = Note("Saved", height=110, text="""\
+**Save IP+ Direction** writes `models/ip_directions/my_direction.safetensors`. Press R, and **Load IP+ \
+Direction** lists it in any graph.""")
 
 STRIP_SIZE = Note("How many", height=130, text="""\
-As many **amounts** as pictures: set **batch_size** of the empty latent to their number.
+There is one picture for each of the **amounts**: set **batch_size** of the empty latent to their number.
 
-All pictures start from the same noise, and *euler* adds none, so that only the edit changes them.""")
+All pictures start from the same noise, and *euler* adds none, so only the edit changes them.""")
 
 RENDER = (("1", 100), ("2", 100), ("3", 110), ("4", 60), ("5", 280), ("6", 50))
 
 
 def render(first: int) -> tuple[Stack, Stack]:
-    """Prompts, latents and sampler, whose ids begin after that of Apply IP+ Tokens."""
+    """Apply IP+ Tokens, with the id `first`, then prompts, latents and sampler, with the next ids."""
     rows = tuple((str(first + number), height) for number, (_, height) in enumerate(RENDER, 1))
     return Stack(280, ((str(first), 180), *rows[:3])), Stack(280, rows[3:])
 
@@ -50,18 +50,18 @@ FIND = Layout(
 
 EDIT_START = Note("Start here", height=330, text="""\
 **Press Run.** One concept is moved along two directions at once, by five amounts: to a round and cold \
-creature on the left, to a tall and warm one on the right.
+creature on the left, and to a tall and warm one on the right.
 
-Change first:
+Things to change first:
 - **One direction** and **Another direction**: ten come with the creature models.
-- **Both at once**: `first without second` frees one direction of the other.
-- **IP+ Direction Edit**: its amounts, also as `-1 to 1 in 9`.
+- **Both at once**: `first without second` removes the second direction from the first.
+- **IP+ Direction Edit**: its amounts, for example `-1 to 1 in 9`.
 
-For SDXL, put **Encode IP+ Image** or a prior of its own in front, and a published or found direction.""")
+For SDXL, use its own models, and a published or found direction.""")
 
 EDIT_UNITS = Note("Units", height=150, text="""\
-`raw` counts in the direction itself. A single direction from **Find IP+ Direction** also knows its \
-`standard deviations`, and what is `recommended`; a combination does not.""")
+`raw` measures in lengths of the direction itself. A single direction from **Find IP+ Direction** also has \
+`standard deviations` and a `recommended` amount; a combination has neither.""")
 
 EDIT = Layout(
     groups=(
@@ -80,17 +80,17 @@ EDIT = Layout(
 )
 
 LIBRARY_START = Note("Start here", height=310, text="""\
-**Press Run.** Three concepts out of files are drawn beside two that are made of them: the first, given what \
-makes the second differ from the third, and what lies half-way between those two.
+**Press Run.** Three concepts from files are rendered, and two that are made from them: the first, with what \
+distinguishes the second from the third added, and the one half-way between those two.
 
-**Save IP+ Tokens** writes the new one to `models/ip_tokens/my_concept.safetensors`. Press R, and \
-**Load IP+ Tokens** offers it, in any graph.
+**Save IP+ Tokens** writes the new one to `models/ip_tokens/my_concept.safetensors`. Press R, and **Load IP+ \
+Tokens** lists it in any graph.
 
-Any concept can be kept: put it behind *IP-Prior Sample* or *Encode IP+ Image*.""")
+You can save any concept: put the node after *IP-Prior Sample* or *Encode IP+ Image*.""")
 
 LIBRARY_SIZE = Note("How many", height=110, text="""\
-Five concepts go into **Batch Concepts**, so **batch_size** of the empty latent is 5, and **labels** has \
-five lines.""")
+Five concepts go into **Batch Concepts**, so **batch_size** of the empty latent is 5, and there are five \
+lines of **labels**.""")
 
 LIBRARY = Layout(
     groups=(

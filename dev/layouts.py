@@ -1,4 +1,4 @@
-"""Where everything lies in the graphs for people, and what the notes in them say."""
+"""The layout of the graphs for people, and what their notes say."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 TITLE, PADDING, BETWEEN, GROUP_TITLE = 30, 20, 40, 40
 
 Rectangle = tuple[int, int, int, int]
-"""Left, top, width, height; of a node without its title bar, as ComfyUI keeps it."""
+"""Left, top, width, height; for a node without its title bar, which is how ComfyUI stores it."""
 
 
 @dataclass(frozen=True)
 class Note:
-    """A note in the graph; the text is Markdown."""
+    """A note in the graph; its text is Markdown."""
 
     title: str
     text: str
@@ -22,20 +22,21 @@ class Note:
 
 @dataclass(frozen=True)
 class Stack:
-    """Nodes of one width, one below the other: ids of the API twin with heights, and notes."""
+    """Nodes of one width, one below the other: ids from the API twin with their heights, and notes."""
 
     width: int
     rows: tuple[tuple[str, int] | Note, ...]
 
     @property
     def height(self) -> int:
+        """From the top of the first title bar to the bottom of the last node."""
         heights = [row.height if isinstance(row, Note) else row[1] for row in self.rows]
         return sum(heights) + len(heights) * TITLE + (len(heights) - 1) * BETWEEN
 
 
 @dataclass(frozen=True)
 class Group:
-    """A titled frame around stacks that stand side by side."""
+    """A titled frame around stacks that are side by side."""
 
     title: str
     left: int
@@ -44,12 +45,13 @@ class Group:
 
     @property
     def frame(self) -> Rectangle:
+        """Just large enough for all stacks."""
         width = sum(stack.width for stack in self.stacks) + (len(self.stacks) - 1) * BETWEEN + 2 * PADDING
         height = max(stack.height for stack in self.stacks) + GROUP_TITLE + PADDING
         return self.left, self.top, width, height
 
     def places(self) -> Iterator[tuple[str | Note, Rectangle]]:
-        """Every node id and note, with its place."""
+        """Every node id and every note, with its place."""
         left = self.left + PADDING
         for stack in self.stacks:
             top = self.top + GROUP_TITLE + TITLE
@@ -62,25 +64,25 @@ class Group:
 
 @dataclass(frozen=True)
 class Layout:
-    """A graph's frames, and the nodes whose seed changes after every run; other seeds stay."""
+    """The frames of a graph, and the nodes whose seed changes after every run; other seeds stay the same."""
 
     groups: tuple[Group, ...]
     random_seeds: tuple[str, ...]
 
 
 DEMO_START = Note("Start here", height=270, text="""\
-**Press Run.** Parts of one creature go in, eight whole creatures that keep them come out.
+**Press Run.** Parts of one creature go in, and eight whole creatures that keep them come out.
 
-Change first:
+Things to change first:
 - **Creature Parts**: its seed and switches, for other parts.
-- **IP-Prior Sample**: its seed changes after every run, so that the next one shows other creatures with \
-the same parts.
+- **IP-Prior Sample**: its seed changes after every run, so the next run shows other creatures with the same \
+parts.
 - **Prompt**: `a creature in the sky`, `at night`, `in a meadow`, `on lava`.
 
-These small models know drawn creatures only. For SDXL, open the template *piece_it_together_sdxl*.""")
+These small models only know drawn creatures. For SDXL, open the template *piece_it_together_sdxl*.""")
 
 DEMO_CONCEPTS = Note("How many", height=130, text="""\
-**concepts** here and **batch_size** of the empty latent belong together.
+**concepts** here and **batch_size** of the empty latent should be equal.
 
 More **guidance** keeps the parts better, but makes the creatures more alike.""")
 
@@ -100,11 +102,11 @@ DEMO = Layout(
 )
 
 SDXL_FILES = Note("Files", height=170, text="""\
-Choose your SDXL checkpoint. In the folder of this pack, one command fetches the other files:
+Choose your SDXL checkpoint. One command, run in the folder of this pack, downloads the other files:
 
 `python -m pit download characters ip-adapter-plus clip-vit-h --models /path/to/ComfyUI/models`
 
-Priors for `products` and `plush` are published as well.""")
+There are published priors for `products` and `plush`, too.""")
 
 SDXL_PARTS = Note("Start here", height=220, text="""\
 Load your parts, one picture each, **on white**.
@@ -112,12 +114,11 @@ Load your parts, one picture each, **on white**.
 To take a part out of a picture, right-click the picture, choose **Open in MaskEditor**, paint over the \
 part and save: **Cut Out Part** does the rest.
 
-Connect more pictures to **Encode IP+ Parts**: there is always one socket more. Its **reference_slot** is \
-on for the characters prior; switch it off for the others.""")
+Connect more pictures to **Encode IP+ Parts**: there is always another socket. Its **reference_slot** is on \
+for the characters prior; turn it off for the others.""")
 
 SDXL_CONCEPTS = Note("How many", height=150, text="""\
-**concepts** here and **batch_size** of the empty latent belong together: set both to 1 when memory is \
-short.
+**concepts** here and **batch_size** of the empty latent should be equal: set both to 1 if memory is short.
 
 More **guidance** keeps the parts better, but makes the concepts more alike.""")
 
@@ -140,17 +141,17 @@ SDXL = Layout(
 )
 
 LAB_START = Note("Start here", height=310, text="""\
-**Press Run.** Three parts of one creature become sixteen whole creatures, and **Measure Creatures** counts, \
-against the exact truth, how many of them keep each attribute of the parts.
+**Press Run.** Three parts of one creature become sixteen whole creatures, and **Measure Creatures** counts \
+how many of them keep each attribute of the parts, against the exact truth.
 
-All seeds stay, so that one table compares with the next. Change one thing at a time:
+All seeds stay the same, so that you can compare one table with the next. Change one thing at a time:
 - **Creature Parts**: its seed and switches, for other parts.
 - **IP-Prior Sample**: guidance, steps, solver.
-- **Apply IP+ Tokens**: a higher weight keeps the parts better, a lower one obeys the words better.""")
+- **Apply IP+ Tokens**: a higher weight keeps the parts better, a lower one follows the words better.""")
 
 LAB_SCENE = Note("The scene", height=90, text="""\
-Set **scene** to what the prompt asks for: `at night`, `in the sky`, `in a meadow`, `on lava`, or white \
-when it names none. With *any*, the table leaves it out.""")
+Set **scene** to what the prompt asks for: `at night`, `in the sky`, `in a meadow`, `on lava`, or white if \
+it names none. With *any*, the table leaves it out.""")
 
 LAB = Layout(
     groups=(
@@ -170,30 +171,30 @@ LAB = Layout(
 
 OWN_START = Note("Start here", height=330, text="""\
 **Press Run.** Six hundred creatures are drawn and encoded, an IP-Prior learns from them which parts belong \
-together, and eight creatures show what it has learnt: all in a few minutes on a plain CPU.
+together, and eight creatures show what it has learned: all in a few minutes on a plain CPU.
 
-**Train IP-Prior** shows the loss and samples of the same parts as it learns. **Cancel** whenever you like: \
-Run goes on from there. A training that is finished is not done again; raise its **steps** to go on, or \
-choose another **name** for another one.
+**Train IP-Prior** shows the loss, and samples of the same parts, while it learns. **Cancel** whenever you \
+like: Run resumes from there. A finished training is not repeated; raise its **steps** to train longer, or \
+choose another **name** to start a new one.
 
-For SDXL and pictures of your own, replace **Creature Dataset** by **Load Dataset** or **Make Parts** \
-(see the template *generate_a_dataset*), and the creature models by those of the template \
+For SDXL and your own pictures, replace **Creature Dataset** with **Load Dataset** or **Make Parts** (see \
+the template *generate_a_dataset*), and the creature models with those of the template \
 *piece_it_together_sdxl*.""")
 
 OWN_TOKENS = Note("Encoded once", height=170, text="""\
-Every picture becomes tokens once, before the training, not at each of its steps.
+Every picture becomes tokens once, before the training, instead of at each of its steps.
 
 Raise **count** in Creature Dataset and run again: only new creatures are drawn and encoded. The training \
-then wants another **name**, since its pictures are others.""")
+then needs another **name**, because its pictures have changed.""")
 
 OWN_SIZES = Note("For SDXL", height=130, text="""\
 **hidden_dim** 2048, **layers** 4 and **heads** 32 are the published sizes. The preset *8 GB card* trains \
 them on a small card.""")
 
 OWN_CONCEPTS = Note("How many", height=110, text="""\
-**concepts** here and **batch_size** of the empty latent belong together.
+**concepts** here and **batch_size** of the empty latent should be equal.
 
-Put **Load IP-Prior** here to use the trained file later.""")
+To use the trained file later, put **Load IP-Prior** here.""")
 
 OWN = Layout(
     groups=(
@@ -216,27 +217,27 @@ OWN = Layout(
 
 DATASET_START = Note("Start here", height=210, text="""\
 Choose any text-to-image checkpoint, set **count**, and press Run: every prompt becomes a picture, and \
-**Make Parts** cuts it into parts and adds both to the dataset *my_parts* below `output/ip_prior_datasets`.
+**Make Parts** cuts it into parts and adds both to the dataset *my_parts* in `output/ip_prior_datasets`.
 
-The seed of **Dataset Prompts** changes after every run, so the next one adds new pictures. A prior wants \
-thousands: set the number of runs beside Run, and let it work over night.
+The seed of **Dataset Prompts** changes after every run, so the next one adds new pictures. A prior needs \
+thousands: set the number of runs next to Run, and let it work overnight.
 
-Then open the template *train_your_own_prior*, with **Load Dataset** in place of Creature Dataset.""")
+Then open the template *train_your_own_prior*, and replace Creature Dataset with **Load Dataset**.""")
 
 DATASET_MODELS = Note("Other models", height=100, text="""\
-Size, steps and **cfg** here are those of SDXL. Turbo, Lightning and FLUX schnell draw in 4 steps with \
-**cfg** 1, as the published datasets were drawn.""")
+Size, steps and **cfg** here are for SDXL. Turbo, Lightning and FLUX schnell need 4 steps and **cfg** 1; \
+the published datasets were made like that.""")
 
 DATASET_MASKS = Note("Parts by name", height=230, text="""\
-Without masks the parts are found by colour, which needs the plain ground that the prompts ask for.
+Without masks the parts are found by color, which needs the plain background that the prompts ask for.
 
-Better: ComfyUI's **SAM3 Detect** between VAE Decode and the **masks** of Make Parts, with \
+Better: put ComfyUI's **SAM3 Detect** between VAE Decode and the **masks** of Make Parts, with \
 **individual_masks** on, its model from **Load Checkpoint**, and a CLIP Text Encode of that checkpoint with \
 the names of the parts:
 
 `head, legs:4, arms:2, wings:2, tail, hat`
 
-A number after a colon is the most that it finds of one kind; without it, one.""")
+A number after a colon is the maximum that it finds of this kind; without a number, that is one.""")
 
 DATASET = Layout(
     groups=(

@@ -1,16 +1,16 @@
-"""Where everything lies in the graphs with an IP-LoRA, and what the notes in them say."""
+"""The layout of the graphs with an IP-LoRA, and what their notes say."""
 
 from __future__ import annotations
 
 from dev.layouts import Group, Layout, Note, Stack
 
 SCENE_START = Note("Start here", height=330, text="""\
-**Press Run.** Four concepts are drawn twice from the same noise: without an IP-LoRA, and with one that has \
-learnt what `a night meadow` means.
+**Press Run.** Four concepts are rendered twice from the same noise: without an IP-LoRA, and with one that \
+has learned what `a night meadow` means.
 
-Change first:
+Things to change first:
 - **IP-LoRA Prompt**: `a creature in a night meadow`, `in a lava meadow`, `on night lava`, `on sky lava`. \
-The models alone know these words, but not these pairs.
+The models alone know these words, but not these pairs of words.
 - **Apply IP-LoRA**: its strength.
 
 For SDXL and the published IP-LoRA, open the template *concept_in_a_scene_sdxl*.""")
@@ -35,9 +35,9 @@ SCENE = Layout(
 SHEET_START = Note("Start here", height=270, text="""\
 **Press Run.** Four concepts become character sheets: from the front, from behind, the limbs, the head.
 
-Change first:
+Things to change first:
 - **Creature Parts**: its seed and switches, for other parts.
-- **Apply IP-LoRA**: at strength 0 it is the creature alone.
+- **Apply IP-LoRA**: at strength 0 you see just the creature.
 
 For SDXL and the published IP-LoRA, open the template *character_sheet_sdxl*.""")
 
@@ -56,34 +56,34 @@ SHEET = Layout(
 )
 
 LORA_FILES = Note("Files", height=190, text="""\
-Choose your SDXL checkpoint. In the folder of this pack, one command fetches the other files:
+Choose your SDXL checkpoint. One command, run in the folder of this pack, downloads the other files:
 
 `python -m pit download ip-lora ip-adapter-plus clip-vit-h --models /path/to/ComfyUI/models`
 
-Read the licence of the IP-LoRAs on their model card first.""")
+Read the license of the IP-LoRAs on their model card first.""")
 
 LORA_CONCEPT = Note("Start here", height=170, text="""\
 Load a picture of the concept, **on white**, and press Run.
 
-Or let a prior invent it: put the tokens of **IP-Prior Sample**, as in *piece_it_together_sdxl*, in the \
-place of **Encode IP+ Image**.""")
+Or let a prior invent it: replace **Encode IP+ Image** with **IP-Prior Sample** and what comes before it in \
+*piece_it_together_sdxl*.""")
 
 SDXL_NOTES = {
     "scene": Note("Words", height=210, text="""\
-The published LoRA for backgrounds has learnt one form: the style, *an imaginary fantasy creature in*, the \
-scene. **IP-LoRA Prompt** writes it; you give the scene and the style.
+The published LoRA for backgrounds has learned one form: the style, *an imaginary fantasy creature in*, the \
+scene. **IP-LoRA Prompt** writes it; you give it the scene and the style.
 
-The tokens are the same on both branches, and zeros stand for the negative prompt, as published: guidance \
+As published, the tokens are the same on both branches, and zeros stand in for the negative prompt. Guidance \
 then acts on the words alone."""),
     "sheet": Note("Words", height=170, text="""\
-The published LoRA for sheets has seen a single text, which **IP-LoRA Prompt** writes.
+The published LoRA for sheets has seen only one text, which **IP-LoRA Prompt** writes.
 
-The tokens are the same on both branches, and zeros stand for the negative prompt, as published."""),
+As published, the tokens are the same on both branches, and zeros stand in for the negative prompt."""),
 }
 
 
 def sdxl_layout(kind: str, prompt_height: int) -> Layout:
-    """Both graphs for SDXL are alike but for their words."""
+    """The layout of a graph for SDXL; the two kinds differ only in their words."""
     return Layout(
         groups=(
             Group("Models", 0, 0, (Stack(300, (LORA_FILES, ("1", 100), ("2", 60), ("3", 60))),)),

@@ -1,8 +1,8 @@
 """Make the graphs for people from their API twins, in the real page of a real ComfyUI.
 
-The page itself lays them out as the modules of `dev` whose names end in `layouts` say, and saves them; those
-for SDXL, which cannot run without its models, also get a picture of themselves. Run in the folder of the
-pack, inside dev.py's environment:
+The page itself arranges and saves them, following the modules of `dev` whose names end in `layouts`. Graphs
+for SDXL, which cannot run without its models, also get a picture of the graph as their thumbnail. Run in the
+folder of the pack, inside dev.py's environment:
 
     python -m dev.make_workflows
 """
@@ -79,23 +79,28 @@ SHOW_ALL = """([left, top, width, height]) => {
 
 
 def make_workflow(page, name: str, layout: Layout) -> dict:
-    """The graph as the page saves it, laid out."""
+    """The arranged graph, as the page saves it."""
     graph = json.loads((WORKFLOWS / "api" / f"{name}.json").read_text())
     page.evaluate("([graph, name]) => window.app.loadApiJson(graph, name)", [graph, name])
     page.wait_for_function("count => window.app.graph.nodes.length === count", arg=len(graph))
     page.evaluate(ARRANGE, plan(graph, layout))
     page.evaluate(SHOW_ALL, bounds(layout))
-    page.wait_for_timeout(2000)  # the page draws, and fits sizes to what it has drawn
+    page.wait_for_timeout(2000)  # the page draws, and adapts sizes to what it has drawn
     workflow = json.loads(page.evaluate("JSON.stringify(window.app.graph.serialize())"))
+    # The page gives every graph a random id; a fixed one keeps the file the same from run to run.
     return workflow | {"id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"piece-it-together/{name}"))}
 
 
 def plan(graph: dict, layout: Layout) -> dict:
-    """What ARRANGE takes. Raises Failure unless the layout has a place for every node of the graph."""
+    """The argument of ARRANGE.
+
+    Raises:
+        Failure: the layout does not have a place for every node of the graph, and for no others.
+    """
     places = [place for group in layout.groups for place in group.places()]
     nodes = [(int(what), place) for what, place in places if not isinstance(what, Note)]
     if {str(key) for key, _ in nodes} != set(graph):
-        raise Failure(f"The layout has places for {sorted(dict(nodes))}, the graph has {sorted(graph)}.")
+        raise Failure(f"Expected a layout of the nodes {sorted(graph)}, got one of {sorted(dict(nodes))}.")
     return {
         "nodes": nodes,
         "notes": [(what.title, what.text, place) for what, place in places if isinstance(what, Note)],
@@ -105,7 +110,7 @@ def plan(graph: dict, layout: Layout) -> dict:
 
 
 def bounds(layout: Layout, margin: int = 40) -> tuple[int, int, int, int]:
-    """What the view is to show, as left, top, width, height."""
+    """What the view should show, as left, top, width, height."""
     frames = [group.frame for group in layout.groups]
     left, top = (min(frame[side] for frame in frames) - margin for side in (0, 1))
     right, bottom = (max(frame[side] + frame[side + 2] for frame in frames) + margin for side in (0, 1))
@@ -113,7 +118,7 @@ def bounds(layout: Layout, margin: int = 40) -> tuple[int, int, int, int]:
 
 
 def picture_of(page, layout: Layout) -> Image.Image:
-    """The graph on the page, cut to its frames and scaled down."""
+    """The graph on the page, cropped to its frames and scaled down (RGB)."""
     left, top, width, height = bounds(layout)
     scale = page.evaluate("window.app.canvas.ds.scale")
     corner = page.locator("#graph-canvas").bounding_box()
@@ -124,9 +129,9 @@ def picture_of(page, layout: Layout) -> Image.Image:
 
 
 def fill_base(base: Path) -> Path:
-    """Put what the SDXL graph names into ComfyUI's folders, so that its picture shows no missing files.
+    """Put all files that the SDXL graphs name into ComfyUI's folders, so that no picture shows missing files.
 
-    The model files are empty: the page only lists them.
+    The model files are empty, since the page only lists their names.
     """
     for name in FILES_SHOWN:
         file = base / "models" / name
@@ -148,10 +153,11 @@ def main() -> None:
 
 
 def make_all(playwright, base: Path) -> None:
+    """Write all graphs, and the pictures of those for SDXL."""
     with ComfyServer(ensure_comfyui(), base, LOGS / "make_workflows.log") as server:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=ARGUMENTS)
         for name, layout in LAYOUTS.items():
-            # Afresh: a page that has held another graph gives nodes the sizes that their numbers had there.
+            # A new page each time: one that has shown another graph would give nodes the sizes from there.
             context = browser.new_context(viewport={"width": 1920, "height": 1000})
             page = open_page(context, server, Comfy__Minimap__Visible=False, Comfy__Graph__CanvasInfo=False)
             page.evaluate("window.app.extensionManager.toggleFocusMode()")

@@ -1,7 +1,8 @@
-"""Make the pictures that show what the demo does, and the thumbnails of the graphs of creatures.
+"""Make the pictures that show what the demo does, and the thumbnails of the graphs with creatures.
 
-The demo's come from what `python3 dev.py demo` left below output/, the others' from a run of their graphs in
-a real ComfyUI; the one that trains takes minutes. Run in the folder of the pack, inside dev.py's environment:
+The pictures of the demo are made from the files that `python3 dev.py demo` has left in output/, the others
+from a run of the graphs in a real ComfyUI; the one that trains takes minutes. Run in the folder of the pack,
+inside dev.py's environment:
 
     python -m dev.thumbnails
 """
@@ -20,7 +21,7 @@ from dev.comfyui import ensure_comfyui, make_base
 from dev.demo import CELL, GAP, OUTPUT, contact_sheet, finished, fitted, pictures
 from dev.server import ComfyServer
 
-README_PICTURE = ROOT / "docs" / "piece_it_together.png"
+README_PICTURE = ROOT / "docs" / "piece_it_together.jpg"
 THUMBNAIL = ROOT / "workflows" / "piece_it_together.jpg"
 SHOWN = {
     "creature_lab": ("Concepts", "Table"),
@@ -37,15 +38,15 @@ THUMBNAIL_WIDTH, COLUMNS, MANY_COLUMNS, BETWEEN = 640, 4, 8, 8
 
 
 def demo_pictures(kind: str, folder: Path) -> list[Image.Image]:
-    """The demo's files of a kind, "part" or "concept", in the order of their numbers."""
+    """The demo's pictures of a kind, "part" or "concept", in the order of their numbers."""
     files = sorted(folder.glob(f"{kind}_*.png"), key=lambda path: int(path.stem.rpartition("_")[2]))
     if not files:
-        raise Failure(f"There is no {kind}_1.png in {folder}: run 'python3 dev.py demo' first.")
+        raise Failure(f"Expected {kind}_1.png in {folder}, got no file. Run 'python3 dev.py demo' first.")
     return [Image.open(path).convert("RGB") for path in files]
 
 
 def thumbnail(parts: list[Image.Image], concepts: list[Image.Image]) -> Image.Image:
-    """The parts in the first row, a line, and the concepts below: about as wide as high, as templates are."""
+    """The parts in the first row, a line, and the concepts below; roughly square, as templates show them."""
     step = CELL + GAP
     rows = [parts[:COLUMNS], *(concepts[start:start + COLUMNS] for start in range(0, len(concepts), COLUMNS))]
     sheet = Image.new("RGB", (COLUMNS * step + GAP, len(rows) * step + 2 * GAP), "white")
@@ -59,14 +60,15 @@ def thumbnail(parts: list[Image.Image], concepts: list[Image.Image]) -> Image.Im
 
 
 def write_pictures(output: Path, readme_picture: Path, thumbnail_file: Path) -> None:
+    """Write the picture in the README and the thumbnail of the demo, from the demo's files in `output`."""
     parts, concepts = demo_pictures("part", output), demo_pictures("concept", output)
     readme_picture.parent.mkdir(exist_ok=True)
-    contact_sheet(parts, concepts).save(readme_picture, optimize=True)
+    contact_sheet(parts, concepts).save(readme_picture, quality=88, optimize=True)
     thumbnail(parts, concepts).save(thumbnail_file, quality=88, optimize=True)
 
 
 def thumbnail_of_run(groups: list[list[Image.Image]]) -> Image.Image:
-    """Groups of pictures one below the other: a single one as wide as all, others in rows of eight."""
+    """Groups of pictures, one below the other: a single picture at full width, several in rows of eight."""
     blocks = [block(group) for group in groups]
     height = sum(each.height for each in blocks) + (len(blocks) - 1) * BETWEEN
     sheet, top = Image.new("RGB", (THUMBNAIL_WIDTH, height), "white"), 0
@@ -77,7 +79,7 @@ def thumbnail_of_run(groups: list[list[Image.Image]]) -> Image.Image:
 
 
 def block(group: list[Image.Image]) -> Image.Image:
-    """One group of a thumbnail."""
+    """One group of a thumbnail, at full width."""
     columns = min(len(group), MANY_COLUMNS)
     width = THUMBNAIL_WIDTH // columns
     height = group[0].height * width // group[0].width
@@ -90,7 +92,7 @@ def block(group: list[Image.Image]) -> Image.Image:
 
 
 def write_thumbnail_of_run(client: ComfyClient, name: str, titles: tuple[str, ...]) -> None:
-    """Run a graph for the pictures of its nodes with these titles."""
+    """Run a graph, and make its thumbnail from the pictures of the nodes with these titles."""
     graph = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text())
     result = finished(client, graph)
     path = ROOT / "workflows" / f"{name}.jpg"

@@ -1,4 +1,4 @@
-"""The nodes, in ComfyUI's V3 schema. Each is a shell around one call of the engine in `pit`."""
+"""The nodes, in ComfyUI's V3 schema. Each is a shell around one call into the engine, `pit`."""
 from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
@@ -14,6 +14,7 @@ SYSTEMS = (
 
 class PieceItTogether(ComfyExtension):
     async def on_load(self) -> None:
+        # ComfyUI calls this before it asks for the nodes, whose loaders list the files of these folders.
         register_model_folders()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:

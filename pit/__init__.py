@@ -1,13 +1,13 @@
 """The engine: IP+ tokens, the IP-Prior and its flow-matching core. Runs without ComfyUI.
 
-The names below are the public interface, imported when first used: importing `pit` itself costs nothing.
+The names below are the public interface. They are imported when first used: importing `pit` costs nothing.
 """
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING
 
-from . import systems  # noqa: F401  so that everything below knows the kinds of files
+from . import systems  # noqa: F401  registers the kinds of files, which every loader below needs to know
 
 if TYPE_CHECKING:  # for editors and type checkers
     from .files.lora import convert_lora
@@ -22,6 +22,8 @@ if TYPE_CHECKING:  # for editors and type checkers
     from .piece_it_together.prior_files import load_prior
     from .piece_it_together.sample import sample_prior
 
+# ComfyUI imports every pack when it starts, and `python -m pit --help` should not wait for torch: nothing
+# heavy is imported before it is used.
 _HOMES = {
     "IPPrior": "piece_it_together.prior",
     "load_prior": "piece_it_together.prior_files",

@@ -8,6 +8,7 @@ import sys
 from .files.published import Command
 from .systems import SYSTEMS
 
+# A system's commands come from its record, so that a new system needs no change here.
 COMMANDS = {
     "download": Command("download", "fetch the published files into a ComfyUI"),
     "convert": Command("convert", "save a weight file as safetensors"),
@@ -15,13 +16,13 @@ COMMANDS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command and returns its exit code. `arguments` defaults to those of the process."""
+    """Run one command and return its exit code; `arguments` defaults to those of the process."""
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(prog="python -m pit", description=__doc__)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
         subparser = commands.add_parser(name, help=command.summary, description=command.summary)
-        if arguments[:1] == [name]:  # importing the others would bring torch for nothing
+        if arguments[:1] == [name]:  # importing the others would load torch for nothing
             module = importlib.import_module(f".commands.{command.module}", __package__)
             module.add_arguments(subparser)
             subparser.set_defaults(run=module.run)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 _NUMBER_OR_RANGE = re.compile(r"(\d+)(?:\s*-\s*(\d+))?")
 _EVEN_STEPS = re.compile(r"(\S+)\s+to\s+(\S+)\s+in\s+(\d{1,4})")
-MOST_AMOUNTS = 256
+MOST_AMOUNTS = 256  # each becomes a picture, so a typing error must not fill the memory
 LARGEST_AMOUNT = 1000.0
 
 
@@ -29,32 +29,36 @@ def edit_amounts_in(text: str) -> list[float]:
             continue
         first, last, count = _edit_amount(steps[1], text), _edit_amount(steps[2], text), int(steps[3])
         if not 2 <= count <= MOST_AMOUNTS:
-            raise ValueError(f"Even steps want a number from 2 to {MOST_AMOUNTS}, found {count} in {item!r}.")
+            raise ValueError(
+                f"Expected a number of even steps from 2 to {MOST_AMOUNTS}, got {count} in {item!r}."
+            )
+        # The last amount is added as typed: first + (last - first) can miss it by a rounding error.
         amounts += [first + (last - first) * step / (count - 1) for step in range(count - 1)] + [last]
     if len(amounts) > MOST_AMOUNTS:
-        raise ValueError(f"At most {MOST_AMOUNTS} amounts can be given at once, found {len(amounts)}.")
+        raise ValueError(f"Expected at most {MOST_AMOUNTS} amounts at once, got {len(amounts)}.")
     return amounts
 
 
 def numbers_in(text: str) -> Iterator[int]:
-    """Whole numbers and ranges of them, separated by commas, one by one and in their order.
+    """Whole numbers and ranges of them, separated by commas, one by one in the order given.
 
-    It counts a range out only as it is asked, so that whoever takes the numbers can end at one too high.
     Raises ValueError for anything else, and for a range that runs backwards.
     """
     for item in _items(text, "1, 4, 7-9"):
         match = _NUMBER_OR_RANGE.fullmatch(item)
         if match is None:
-            raise ValueError(f"Expected numbers and ranges such as '1, 4, 7-9', found {item!r} in {text!r}.")
+            raise ValueError(f"Expected numbers and ranges such as '1, 4, 7-9', got {item!r} in {text!r}.")
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first:
-            raise ValueError(f"The range {item!r} runs backwards; write '{last}-{first}'.")
+            raise ValueError(f"Expected a range that counts up, such as '{last}-{first}', got {item!r}.")
+        # Generated rather than listed: "1-999999999" costs nothing, and the caller stops at the first number
+        # that it does not have.
         yield from range(first, last + 1)
 
 
 def _items(text: str, example: str) -> list[str]:
     if not text.strip():
-        raise ValueError(f"Expected numbers separated by commas, such as '{example}', found nothing.")
+        raise ValueError(f"Expected numbers separated by commas, such as '{example}', got nothing.")
     return [item.strip() for item in text.split(",")]
 
 
@@ -62,9 +66,9 @@ def _amount(item: str, text: str) -> float:
     try:
         amount = float(item)
     except ValueError:
-        raise ValueError(f"Expected numbers such as '0, 0.5, 1', found {item!r} in {text!r}.") from None
+        raise ValueError(f"Expected numbers such as '0, 0.5, 1', got {item!r} in {text!r}.") from None
     if not 0 <= amount <= 1:
-        raise ValueError(f"An amount must lie between 0 (the first) and 1 (the second), found {item}.")
+        raise ValueError(f"Expected an amount between 0 (the first) and 1 (the second), got {item}.")
     return amount
 
 
@@ -73,9 +77,10 @@ def _edit_amount(item: str, text: str) -> float:
         amount = float(item)
     except ValueError:
         amount = math.nan
+    # Negated, because every comparison with NaN is false: NaN and infinity are refused here as well.
     if not abs(amount) <= LARGEST_AMOUNT:
         raise ValueError(
-            f"Expected amounts such as '-1, 0, 1' or '-1 to 1 in 5', none beyond {LARGEST_AMOUNT:g}, found "
+            f"Expected amounts such as '-1, 0, 1' or '-1 to 1 in 5', none beyond {LARGEST_AMOUNT:g}, got "
             f"{item!r} in {text!r}."
         )
     return amount

@@ -1,4 +1,4 @@
-"""The systems of the pack, a line each: all that the rest must know of them is in their records."""
+"""The systems of the pack, one line each; all that the rest must know about them is in their records."""
 from __future__ import annotations
 
 from .demo.published import CREATURES
@@ -10,5 +10,6 @@ SYSTEMS: tuple[System, ...] = (
     CREATURES,
 )
 
+# On import, so that it has happened before anything else in the package can ask what a file is.
 for system in SYSTEMS:
     register(system)

@@ -154,4 +154,4 @@ def test_pyproject_has_what_the_registry_asks_for():
 def test_the_pack_asks_for_nothing_that_comfyui_brings_and_for_no_version():
     lines = Path(ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     asked = [line for line in lines if line.strip() and not line.startswith("#")]
-    assert asked == ["accelerate", "diffusers", "peft"]
+    assert asked == ["accelerate", "diffusers", "matplotlib", "peft", "scikit-image"]

@@ -1,10 +1,11 @@
-from pathlib import Path
+"""Pictures as the published processor sees them, and on their way between Pillow and tensors."""
+
+import re
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 
 from pit.images import (
     clip_pixel_values,
@@ -15,13 +16,7 @@ from pit.images import (
     to_tensor,
     white_image,
 )
-
-GOLDEN = Path("tests/golden")
-
-
-@pytest.fixture(scope="module")
-def golden_pixels() -> dict[str, torch.Tensor]:
-    return load_file(GOLDEN / "pit_clip_pixel_values.safetensors")
+from tests.golden import assert_equal
 
 
 def noise_image(width: int, height: int, channels: int = 3) -> Image.Image:
@@ -29,18 +24,19 @@ def noise_image(width: int, height: int, channels: int = 3) -> Image.Image:
     return Image.fromarray(pixels if channels > 1 else pixels[..., 0])
 
 
-@pytest.mark.parametrize("name", ["exact", "noise_small", "rgba_odd", "smooth_tall", "wide_strip"])
-def test_pixel_values_equal_the_published_processor(golden_pixels, name):
-    pixels = clip_pixel_values([Image.open(GOLDEN / "pit_clip_images" / f"{name}.png")])[0]
-    torch.testing.assert_close(pixels, golden_pixels[name], rtol=0, atol=0)
+@pytest.mark.golden_keys("pit_clip_pixel_values", r"(?!.*_first_pixel).+")
+def test_pixel_values_equal_the_published_processor(golden, key):
+    (path,) = (path for path in golden.path("pit_clip_images").iterdir() if path.stem == key)
+    published = golden.tensors("pit_clip_pixel_values")[key]
+    assert_equal(clip_pixel_values([Image.open(path)], size=published.shape[-1])[0], published)
 
 
-@pytest.mark.parametrize(
-    "name, size, colour", [("white256_first_pixel", 256, "white"), ("black128_first_pixel", 128, "black")]
-)
-def test_pixel_values_of_flat_pictures(golden_pixels, name, size, colour):
-    pixels = clip_pixel_values([Image.new("RGB", (size, size), colour)])[0]
-    assert torch.equal(pixels, golden_pixels[name][:, None, None].expand(3, 224, 224))
+@pytest.mark.golden_keys("pit_clip_pixel_values", r".+_first_pixel")
+def test_pixel_values_of_flat_pictures(golden, key):
+    colour, side = re.fullmatch(r"([a-z]+)(\d+)_first_pixel", key).groups()
+    pixels = clip_pixel_values([Image.new("RGB", (int(side), int(side)), colour)])[0]
+    published = golden.tensors("pit_clip_pixel_values")[key]
+    assert_equal(pixels, published[:, None, None].expand_as(pixels))
 
 
 def test_pixel_values_batch_pictures_of_any_size_in_order():
@@ -51,15 +47,15 @@ def test_pixel_values_batch_pictures_of_any_size_in_order():
         assert torch.equal(row, clip_pixel_values([image], size=64)[0])
 
 
-def test_grey_is_repeated_and_alpha_dropped():
-    grey, rgba = noise_image(50, 30, 1), noise_image(50, 30, 4)
-    as_rgb = Image.merge("RGB", [grey] * 3)
+def test_gray_is_repeated_and_alpha_dropped():
+    gray, rgba = noise_image(50, 30, 1), noise_image(50, 30, 4)
+    as_rgb = Image.merge("RGB", [gray] * 3)
     without_alpha = Image.merge("RGB", rgba.split()[:3])
-    assert torch.equal(clip_pixel_values([grey]), clip_pixel_values([as_rgb]))
+    assert torch.equal(clip_pixel_values([gray]), clip_pixel_values([as_rgb]))
     assert torch.equal(clip_pixel_values([rgba]), clip_pixel_values([without_alpha]))
 
 
-def test_long_side_is_truncated_before_the_centre_crop():
+def test_long_side_is_truncated_before_the_center_crop():
     image = noise_image(101, 67)  # 224 * 101 / 67 = 337.67: rounding would shift the grid
     expected = image.resize((337, 224), Image.Resampling.BICUBIC).crop((56, 0, 280, 224))
     assert resize_for_encoder(image).tobytes() == expected.tobytes()
@@ -85,7 +81,7 @@ def test_the_picture_shown_is_the_picture_encoded():
 
 
 def test_endless_strips_are_refused_before_they_fill_the_memory():
-    with pytest.raises(ValueError, match="at most 2000 to 1, found 1x2001 pixels"):
+    with pytest.raises(ValueError, match="at most 2000 to 1, got 1x2001 pixels"):
         clip_pixel_values([Image.new("RGB", (1, 2001))])
 
 
@@ -113,12 +109,12 @@ def test_to_pil_takes_one_picture_half_precision_and_overshoot():
     "shape", [(4, 4), (1, 4, 4, 2), (1, 3, 8, 8), (0, 4, 4, 3), (1, 0, 4, 3), (1, 1, 4, 4, 3)]
 )
 def test_to_pil_names_the_wrong_shape(shape):
-    with pytest.raises(ValueError, match=r"found shape \[" + ", ".join(map(str, shape))):
+    with pytest.raises(ValueError, match=r"got shape \[" + ", ".join(map(str, shape))):
         to_pil(torch.zeros(shape))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_to_pil_refuses_values_that_are_no_colours(value):
+def test_to_pil_refuses_values_that_are_not_colors(value):
     image = torch.zeros(1, 4, 4, 3)
     image[0, 1, 2, 0] = value
     with pytest.raises(ValueError, match="NaN or infinity"):
@@ -138,9 +134,9 @@ def test_to_tensor_inverts_to_pil():
 
 
 def test_to_tensor_refuses_mixed_sizes_and_nothing():
-    with pytest.raises(ValueError, match="found 4x4, 6x2"):
+    with pytest.raises(ValueError, match="got 4x4, 6x2"):
         to_tensor([Image.new("RGB", (6, 2)), white_image(4)])
-    with pytest.raises(ValueError, match="found no picture"):
+    with pytest.raises(ValueError, match="got no picture"):
         to_tensor([])
 
 

@@ -22,5 +22,5 @@ def test_inside_comfyui_it_makes_the_model_folders_and_names_them(tmp_path):
 
 def test_elsewhere_it_makes_nothing_and_says_why(tmp_path):
     told = run_install(tmp_path / "clone")
-    assert "does not lie in the custom_nodes folder" in told
+    assert "Expected the pack in the custom_nodes folder" in told
     assert [path.name for path in tmp_path.iterdir()] == ["clone"]

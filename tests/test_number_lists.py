@@ -1,3 +1,5 @@
+"""Lists of numbers as people type them, and what is refused."""
+
 import math
 
 import pytest
@@ -13,21 +15,21 @@ def test_amounts_are_read_in_their_order(text, amounts):
 
 
 @pytest.mark.parametrize("text", ["", " \n"])
-def test_nothing_is_no_list_of_amounts(text):
-    with pytest.raises(ValueError, match="'0, 0.5, 1', found nothing"):
+def test_nothing_is_not_a_list_of_amounts(text):
+    with pytest.raises(ValueError, match="'0, 0.5, 1', got nothing"):
         amounts_in(text)
 
 
 @pytest.mark.parametrize("text, item", [("half", "half"), ("0, ,1", ""), ("0.5,", ""), ("0.5 1", "0.5 1")])
-def test_text_is_no_amount(text, item):
+def test_text_is_not_an_amount(text, item):
     with pytest.raises(ValueError) as error:
         amounts_in(text)
-    assert f"found {item!r} in {text!r}" in str(error.value)
+    assert f"got {item!r} in {text!r}" in str(error.value)
 
 
 @pytest.mark.parametrize("amount", ["-0.1", "1.01", "nan", "inf", "-inf", str(math.pi)])
 def test_amounts_lie_between_zero_and_one(amount):
-    with pytest.raises(ValueError, match=f"between 0 .* and 1 .*, found {amount}"):
+    with pytest.raises(ValueError, match=f"between 0 .* and 1 .*, got {amount}"):
         amounts_in(f"0.5, {amount}")
 
 
@@ -44,8 +46,8 @@ def test_a_range_is_counted_only_as_far_as_it_is_asked():
 
 
 @pytest.mark.parametrize("text", ["", "  "])
-def test_nothing_is_no_list_of_numbers(text):
-    with pytest.raises(ValueError, match="'1, 4, 7-9', found nothing"):
+def test_nothing_is_not_a_list_of_numbers(text):
+    with pytest.raises(ValueError, match="'1, 4, 7-9', got nothing"):
         list(numbers_in(text))
 
 
@@ -53,14 +55,14 @@ def test_nothing_is_no_list_of_numbers(text):
     ("one", "one"), ("1,,2", ""), ("1, 2,", ""), ("-3", "-3"), ("1.5", "1.5"), ("1-", "1-"), ("1 2", "1 2"),
     ("1-2-3", "1-2-3"),
 ])
-def test_text_is_no_number(text, item):
+def test_text_is_not_a_number(text, item):
     with pytest.raises(ValueError) as error:
         list(numbers_in(text))
-    assert f"found {item!r} in {text!r}" in str(error.value)
+    assert f"got {item!r} in {text!r}" in str(error.value)
 
 
 def test_a_range_may_not_run_backwards():
-    with pytest.raises(ValueError, match="'9-7' runs backwards; write '7-9'"):
+    with pytest.raises(ValueError, match="counts up, such as '7-9', got '9-7'"):
         list(numbers_in("1, 9-7"))
 
 
@@ -87,8 +89,8 @@ def test_even_steps_begin_and_end_exactly_where_they_are_asked_to(first, last):
 
 
 @pytest.mark.parametrize("text", ["", " \n"])
-def test_nothing_is_no_list_of_amounts_of_an_edit(text):
-    with pytest.raises(ValueError, match="'-1, -0.5, 0, 0.5, 1', found nothing"):
+def test_nothing_is_not_a_list_of_amounts_of_an_edit(text):
+    with pytest.raises(ValueError, match="'-1, -0.5, 0, 0.5, 1', got nothing"):
         edit_amounts_in(text)
 
 
@@ -100,21 +102,21 @@ def test_nothing_is_no_list_of_amounts_of_an_edit(text):
     ("0 to 1 in many", "0 to 1 in many"), ("0 to 1 in -3", "0 to 1 in -3"),
     ("0 to 1 in 2.5", "0 to 1 in 2.5"), ("0 to 1 in 99999", "0 to 1 in 99999"), ("0to1in3", "0to1in3"),
 ])
-def test_text_is_no_amount_of_an_edit(text, item):
+def test_text_is_not_an_amount_of_an_edit(text, item):
     with pytest.raises(ValueError) as error:
         edit_amounts_in(text)
     assert "such as '-1, 0, 1' or '-1 to 1 in 5', none beyond 1000" in str(error.value)
-    assert f"found {item!r} in {text!r}" in str(error.value)
+    assert f"got {item!r} in {text!r}" in str(error.value)
 
 
 @pytest.mark.parametrize("count", [0, 1, 257, 9999])
 def test_even_steps_are_two_to_256(count):
-    with pytest.raises(ValueError, match=f"from 2 to 256, found {count} in '0 to 1 in {count}'"):
+    with pytest.raises(ValueError, match=f"from 2 to 256, got {count} in '0 to 1 in {count}'"):
         edit_amounts_in(f"0 to 1 in {count}")
 
 
 @pytest.mark.parametrize("text", [",".join(["1"] * 257), "0 to 1 in 256, 2", "0 to 1 in 129, 0 to 1 in 128"])
 def test_more_than_256_amounts_are_refused(text):
-    with pytest.raises(ValueError, match="At most 256 amounts can be given at once, found 257"):
+    with pytest.raises(ValueError, match="Expected at most 256 amounts at once, got 257"):
         edit_amounts_in(text)
     assert len(edit_amounts_in("0 to 1 in 128, 0 to 1 in 128")) == 256

@@ -41,5 +41,5 @@ def test_the_thumbnail_of_a_run_has_a_picture_below_its_concepts():
 
 def test_without_the_demos_pictures_it_says_what_to_do(tmp_path):
     write_demo_output(tmp_path, ["red"], [])
-    with pytest.raises(Failure, match=r"no concept_1\.png .* dev\.py demo"):
+    with pytest.raises(Failure, match=r"Expected concept_1\.png .* dev\.py demo"):
         write_pictures(tmp_path, tmp_path / "picture.png", tmp_path / "thumbnail.jpg")

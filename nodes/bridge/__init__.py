@@ -1,1 +1,1 @@
-"""ComfyUI's side, shared by all systems: folders, memory, feedback."""
+"""ComfyUI's side, shared by all systems: folders, memory and feedback."""

@@ -1,4 +1,4 @@
-"""Modules that ComfyUI loads, offloads and frees."""
+"""Modules under ComfyUI's memory management."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
@@ -19,10 +19,12 @@ def managed(
 
     Args:
         build: makes the module; called with `operations`, `device` and `dtype`.
-        state: all its weights.
-        dtype: what they are kept in, and cast from where they are used; by default that in which most come.
-        dynamic: may be loaded piece by piece while it runs, where ComfyUI can; a CUDA graph wants it whole.
+        state: all of its weights.
+        dtype: what they are stored in, and cast from where they are used; by default that of most of them.
+        dynamic: whether ComfyUI may load it piece by piece as it runs; a CUDA graph needs it whole.
     """
+    # Weights wait on the offload device, and `manual_cast` layers cast them to their inputs' device and dtype
+    # as they run. That is what lets ComfyUI keep part of a module offloaded when memory is short.
     device = comfy.model_management.unet_offload_device()
     dtype = dtype or comfy.utils.weight_dtype(state)
     module = build(operations=comfy.ops.manual_cast, device=device, dtype=dtype).eval()
@@ -30,6 +32,8 @@ def managed(
     patcher = (patchers.CoreModelPatcher if dynamic else patchers.ModelPatcher)(
         module, load_device=comfy.model_management.get_torch_device(), offload_device=device
     )
+    # As ComfyUI loads its own models: the layers of a dynamic one may be built without storage, so the given
+    # tensors become the parameters instead of being copied into them. They must have the dtype already.
     state = {key: value.to(dtype) for key, value in state.items()}
     module.load_state_dict(state, assign=patcher.is_dynamic())
     return patcher

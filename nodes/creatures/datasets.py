@@ -16,18 +16,20 @@ class CreatureDataset(io.ComfyNode):
             node_id="PiT_CreatureDataset",
             display_name="Creature Dataset",
             category=TRAINING,
-            description="Draws creatures and their parts as a dataset: an endless source without any model.",
+            description="Draws creatures and their parts as a dataset: an endless source, with no model.",
             search_aliases=["demo dataset", "synthetic dataset"],
             is_output_node=True,
             inputs=[
                 io.Int.Input("count", default=200, min=1, max=100_000, tooltip="How many creatures to draw."),
                 io.Float.Input(
                     "coherence", default=0.3, min=0.0, max=1.0, step=0.05,
-                    tooltip="1 draws pure species, 0 draws every attribute freely.",
+                    tooltip="1 draws pure species; 0 chooses every attribute at random.",
                 ),
+                # Without a control that changes it after each run: other seeds add other creatures, so the
+                # dataset would grow every time that the graph is queued.
                 io.Int.Input(
                     "seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=False,
-                    tooltip="Which creatures are drawn.",
+                    tooltip="Determines which creatures are drawn.",
                 ),
                 io.String.Input("name", default="creatures", tooltip=NAME_TOOLTIP),
             ],

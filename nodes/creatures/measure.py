@@ -1,4 +1,4 @@
-"""Measuring drawn creatures against the exact truth."""
+"""Measuring rendered creatures against the exact truth."""
 from __future__ import annotations
 
 import comfy.model_management
@@ -23,20 +23,23 @@ ANY_SCENE = "any"
 
 
 def check_size(pictures: Tensor) -> None:
-    """Raise ValueError if pictures `[N, 3, H, W]` are not of the size that the reader looks at."""
+    """Raise ValueError unless pictures `[N, 3, H, W]` have the size that the reader was trained on."""
     height, width = pictures.shape[2:]
+    # Refused rather than resized: resampling would change the very details that are measured.
     if (height, width) != (PICTURE_SIZE, PICTURE_SIZE):
         raise ValueError(
-            f"Measure Creatures reads pictures of {PICTURE_SIZE}x{PICTURE_SIZE} pixels, found "
+            f"Measure Creatures expected pictures of {PICTURE_SIZE}x{PICTURE_SIZE} pixels, got "
             f"{width}x{height}. Set the empty latent to {PICTURE_SIZE}x{PICTURE_SIZE}, and connect the "
-            "pictures as VAE Decode gives them."
+            "pictures directly from VAE Decode."
         )
 
 
 def read_pictures(images: Tensor) -> Reading:
     """What the attribute reader sees in pictures of its size, on the CPU."""
+    # By way of PIL, which rounds to the 8 bits of a saved picture and puts transparency on white.
     pictures = as_pictures(to_pil(images))
     check_size(pictures)
+    # Built for each call: the file is small, and a node must not hold on to memory between runs.
     reader = managed(CreatureReader, read_weights(READER))
     comfy.model_management.load_models_gpu([reader])
     done, readings, chunks = progress_bar(), [], pictures.split(PICTURES_AT_ONCE)
@@ -54,8 +57,8 @@ class MeasureCreatures(io.ComfyNode):
             display_name="Measure Creatures",
             category=CATEGORY,
             description=(
-                "Reads drawn creatures and counts what was kept of the given parts, which creatures are "
-                "whole, whether the scene is as asked, and how varied the rest is."
+                "Reads rendered creatures and measures how much of the given parts was kept, which creatures "
+                "are whole, whether the scene is the one asked for, and how varied the rest is."
             ),
             search_aliases=["creature measures", "evaluate creatures", "attribute table"],
             is_output_node=True,
@@ -68,7 +71,7 @@ class MeasureCreatures(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "scene", options=[ANY_SCENE, *SCENES], default=ANY_SCENE,
-                    tooltip="The scene that the prompt asked for; any leaves it out of the table.",
+                    tooltip="The scene that the prompt asked for; any leaves the scene out of the table.",
                 ),
             ],
             outputs=[io.Image.Output(display_name="table"), io.Float.Output(display_name="kept")],

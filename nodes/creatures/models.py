@@ -1,4 +1,4 @@
-"""The creature domain: miniature models as native ComfyUI objects, and parts to play with."""
+"""The creature domain: miniature models as native ComfyUI objects, and parts to try them with."""
 from __future__ import annotations
 
 from dataclasses import replace
@@ -49,7 +49,7 @@ from ..piece_it_together.loading import load_ip_adapter, load_prior
 from ..piece_it_together.types import CATEGORY, IPAdapterType, PriorType
 
 CreatureType = io.Custom("PIT_CREATURE")
-"""Carries `pit.demo.measure.trials.Trial`: a creature, and which of its parts are given."""
+"""Carries a `pit.demo.measure.trials.Trial`: a creature, and which of its parts are given."""
 
 MIXED = "mixed"
 CHOSEN_FIRST = ("horns", "wings", "tail")
@@ -58,6 +58,8 @@ CHOSEN_FIRST = ("horns", "wings", "tail")
 class MiniatureSDXL(comfy.supported_models.SDXL):
     """SDXL's structure at the creature models' widths."""
 
+    # ComfyUI recognizes models by fixed widths, so no checkpoint of this size would be detected as SDXL. The
+    # class is used directly and stays out of ComfyUI's list: the detection of other files does not change.
     unet_config = {
         "image_size": 32,
         "in_channels": 4,
@@ -81,9 +83,11 @@ class MiniatureSDXL(comfy.supported_models.SDXL):
 
 
 class CreatureClipVision(comfy.clip_vision.ClipVisionModel):
-    """ComfyUI's CLIP_VISION with the miniature's convolutional trunk for a vision transformer."""
+    """ComfyUI's CLIP_VISION with the miniature's convolutional trunk in place of a vision transformer."""
 
     def __init__(self) -> None:
+        # The superclass builds a vision transformer, which is replaced below: so the smallest one there is,
+        # of one layer and one patch. Only type, width and picture size of this configuration are read later.
         super().__init__({
             "model_type": "clip_vision_model", "image_size": ENCODER_SIZE, "patch_size": ENCODER_SIZE,
             "num_channels": 3, "hidden_size": VISION["channels"][-1], "hidden_act": "gelu",
@@ -91,6 +95,7 @@ class CreatureClipVision(comfy.clip_vision.ClipVisionModel):
         })
         offload = self.patcher.offload_device
         self.model = CreatureVision(comfy.ops.manual_cast, dtype=self.dtype, device=offload).eval()
+        # The superclass's patcher holds the model that is no longer there.
         self.patcher = comfy.model_patcher.CoreModelPatcher(
             self.model, load_device=self.load_device, offload_device=offload
         )
@@ -98,6 +103,7 @@ class CreatureClipVision(comfy.clip_vision.ClipVisionModel):
 
 def load_unet(state: dict[str, Tensor]) -> comfy.model_patcher.ModelPatcher:
     """The MODEL, from weights in diffusers' layout."""
+    # The steps of ComfyUI's own loader of diffusion models, without its detection by widths.
     config = MiniatureSDXL(MiniatureSDXL.unet_config)
     names = comfy.utils.unet_to_diffusers(config.unet_config)
     state = {names[key]: value for key, value in state.items()}
@@ -106,6 +112,7 @@ def load_unet(state: dict[str, Tensor]) -> comfy.model_patcher.ModelPatcher:
     dtype = comfy.model_management.unet_dtype(model_params=comfy.utils.calculate_parameters(state))
     cast = comfy.model_management.unet_manual_cast(dtype, device, config.supported_inference_dtypes)
     config.set_inference_dtype(dtype, cast, device=device)
+    # ComfyUI tells an SDXL that predicts velocity by the presence of this key; its value is not read.
     model = config.get_model({"v_pred": torch.tensor([])}, device=offload)
     patcher = comfy.model_patcher.CoreModelPatcher(model, load_device=device, offload_device=offload)
     model.load_model_weights(state, assign=patcher.is_dynamic())
@@ -113,7 +120,8 @@ def load_unet(state: dict[str, Tensor]) -> comfy.model_patcher.ModelPatcher:
 
 
 def load_text_encoders(state: dict[str, Tensor]) -> comfy.sd.CLIP:
-    """The CLIP: two encoders, as SDXL's."""
+    """The CLIP: two text encoders, as in SDXL."""
+    # The file also holds UNet and VAE: their parameters must not count among those of the text encoders.
     state = {key: value for key, value in state.items() if key.startswith(("clip_l.", "clip_g."))}
     target = MiniatureSDXL(MiniatureSDXL.unet_config).clip_target()
     config_g = TEXT_G | {"projection_dim": TEXT_G["hidden_size"]}
@@ -124,6 +132,7 @@ def load_text_encoders(state: dict[str, Tensor]) -> comfy.sd.CLIP:
 
 def load_autoencoder(state: dict[str, Tensor]) -> comfy.sd.VAE:
     """The VAE."""
+    # Spelled out, because from the weights alone ComfyUI assumes an encoder of 128 channels.
     first = AUTOENCODER_CHANNELS[0]
     layout = {
         "double_z": True, "z_channels": 4, "resolution": PICTURE_SIZE, "in_channels": 3, "out_ch": 3,
@@ -141,7 +150,7 @@ def load_clip_vision() -> CreatureClipVision:
 
 
 def load_preview() -> comfy.model_patcher.ModelPatcher:
-    """What makes small pictures of the tokens while they are sampled."""
+    """What turns tokens into small pictures while they are sampled."""
     return managed(TokenPreview, read_weights(PREVIEW))
 
 
@@ -153,7 +162,8 @@ class LoadCreatureModels(io.ComfyNode):
             display_name="Load Creature Models",
             category=CATEGORY,
             description=(
-                "The miniature models that come with the pack: the whole chain, trained on drawn creatures."
+                "Loads the miniature models that come with the pack: the whole chain, trained on drawn "
+                "creatures."
             ),
             search_aliases=["demo models", "piece it together demo"],
             inputs=[],
@@ -182,17 +192,17 @@ class CreatureParts(io.ComfyNode):
             display_name="Creature Parts",
             category=CATEGORY,
             description=(
-                "Draws parts of a creature on white, one picture each, to try the creature models with."
+                "Draws parts of a creature on white, one picture each, as input for the creature models."
             ),
             search_aliases=["demo parts"],
             inputs=[
                 io.Int.Input(
                     "seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True,
-                    tooltip="Which creature the parts are taken from.",
+                    tooltip="Determines which creature the parts are taken from.",
                 ),
                 io.Combo.Input(
                     "species", options=[MIXED, *SPECIES], default=MIXED,
-                    tooltip="The species of the creature; mixed draws every part freely.",
+                    tooltip="The species of the creature; mixed chooses every part at random.",
                 ),
                 *(
                     io.Boolean.Input(part, default=part in CHOSEN_FIRST, tooltip=f"Draw the {part}.")
@@ -208,12 +218,14 @@ class CreatureParts(io.ComfyNode):
     def execute(cls, seed: int, species: str, **wanted: bool) -> io.NodeOutput:
         mixed = species == MIXED
         creature = creature_from_seed(seed, 0.0 if mixed else 1.0, None if mixed else species)
+        # Not every creature has every part. Those that are missing are skipped, so that a seed can be changed
+        # without touching the switches.
         chosen = [part for part in creature.parts if wanted[part]]
         if not chosen:
             asked = ", ".join(part for part in PARTS if wanted[part]) or "no part"
             raise ValueError(
-                f"Creature Parts was asked for {asked}, but this creature has {', '.join(creature.parts)}. "
-                "Choose one of these, or another seed."
+                f"Creature Parts expected at least one part that this creature has "
+                f"({', '.join(creature.parts)}), got {asked}. Choose one of these parts, or another seed."
             )
         trial = Trial(creature, tuple(chosen))
         return io.NodeOutput(to_tensor(trial.part_pictures()), trial)
@@ -226,17 +238,18 @@ class CreatureKinds(io.ComfyNode):
             node_id="PiT_CreatureKinds",
             display_name="Creature Kinds",
             category=CATEGORY,
-            description="Draws creatures of two kinds that differ in one thing, to find a direction from.",
+            description="Draws creatures of two kinds that differ in one thing, to find a direction with.",
             search_aliases=["demo classes", "direction pictures"],
             inputs=[
                 io.Combo.Input(
                     "difference", options=list(EDITS), default=next(iter(EDITS)),
-                    tooltip="What the first kind lacks and the second has.",
+                    tooltip="What the second kind has and the first lacks.",
                 ),
-                io.Int.Input("count", default=32, min=1, max=1024, tooltip="Pictures of each kind."),
+                io.Int.Input("count", default=32, min=1, max=1024, tooltip="How many pictures of each kind."),
                 io.Int.Input(
                     "seed", default=0, min=0, max=0xffffffffffffffff,
-                    control_after_generate=io.ControlAfterGenerate.fixed, tooltip="Which creatures.",
+                    control_after_generate=io.ControlAfterGenerate.fixed,
+                    tooltip="Determines which creatures are drawn.",
                 ),
             ],
             outputs=[io.Image.Output(display_name="first"), io.Image.Output(display_name="second")],

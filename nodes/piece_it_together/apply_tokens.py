@@ -1,4 +1,4 @@
-"""IP+ tokens into the cross-attention of a model, as a patch that lives beside those of other packs."""
+"""IP+ tokens in the cross-attention of a model, as a patch that gets along with those of other packs."""
 from __future__ import annotations
 
 import copy
@@ -17,25 +17,30 @@ from ...pit.piece_it_together.tokens import Tokens
 from ...pit.unet import AttentionLayer, attention_layers
 from .types import CATEGORY, IPAdapterType, ManagedIPAdapter, TokensType
 
+# One name for all that we leave in a model: our wrappers, callbacks and attachment, and our entry in the
+# options of each call. Another pack's things under its own name stay untouched.
 PATCH_KEY = "piece_it_together"
 GREY_PICTURE = "grey picture"
 SAME_TOKENS = "same tokens"
 
 
 def is_active(sigmas: Tensor, start: float, end: float) -> Tensor:
-    """Whether a step lies between two sigmas, as a tensor: reading it back would stall the GPU."""
+    """Whether a step lies between two sigmas, as a tensor."""
+    # Not as a bool: reading a value back makes the CPU wait for all work that the GPU still has to do, in
+    # every layer and step, and it breaks the graph of torch.compile.
     return (sigmas[0] <= start) & (sigmas[0] >= end)
 
 
 class TokenLayout:
-    """What the layers of one Apply IP+ Tokens share, laid out once in every call of the model.
+    """What the layers of one Apply IP+ Tokens share, laid out once per call of the model.
 
     It wraps that call, and so runs outside of what torch.compile sees: inside, the order of the branches
-    would be baked into the graph, since ComfyUI's own node compiles without guards on `transformer_options`.
-    What the layers need travels in these options, as tensors.
+    would be baked into the graph, because ComfyUI's own node compiles without guards on
+    `transformer_options`. What the layers need travels in these options, as tensors.
     """
 
     def __init__(self, tokens: Tensor, uncond: Tensor, weight: float, sigma_start: float, sigma_end: float):
+        # Kept beside the copies on the device, so that going back costs no transfer.
         self.given = tokens, uncond
         self.tokens, self.uncond = self.given
         self.weight = weight
@@ -46,22 +51,28 @@ class TokenLayout:
         c_crossattn: Tensor | None, control: dict | None, transformer_options: dict, **conditions,
     ) -> Tensor:
         """A wrapper of `BaseModel.apply_model`."""
+        # ComfyUI puts both branches of guidance into one batch or into two, in either order, as memory
+        # allows: only the call itself tells which rows are which.
         branches, sigmas = transformer_options["cond_or_uncond"], transformer_options["sigmas"]
         tokens = tokens_for_batch(self.tokens, self.uncond, branches, x.shape[0]).to(x.device)
+        # A factor of zero outside of start and end, so that every step runs the same operations.
         scale = self.weight * is_active(sigmas, *self.sigmas)
+        # A new list in new options: appended to the given one, what is laid out here would show up in every
+        # later call that shares it.
         earlier = transformer_options.get(PATCH_KEY, [])
         transformer_options = {**transformer_options, PATCH_KEY: [*earlier, (tokens, scale)]}
         return executor(x, t, c_concat, c_crossattn, control, transformer_options, **conditions)
 
     def to(self, device_or_dtype: torch.device | torch.dtype) -> TokenLayout:
-        """ComfyUI calls this before sampling and when it frees the model, with a device and with a type."""
+        """ComfyUI calls this before sampling and when it frees the model, with a device and with a dtype."""
+        # The dtype is not followed: each layer casts the tokens to that of its queries.
         if isinstance(device_or_dtype, torch.device):
             self.tokens, self.uncond = (tokens.to(device_or_dtype) for tokens in self.given)
         return self
 
 
 class AdapterLoras:
-    """LoRAs on an IP-Adapter's own projections, one after the other; a model carries them as an attachment.
+    """LoRAs on an IP-Adapter's own projections, one after another; a model carries them as an attachment.
 
     They reach the adapters of every Apply IP+ Tokens, before or after the LoRA; each adapter has one clone.
     """
@@ -69,6 +80,8 @@ class AdapterLoras:
     def __init__(self, changes: Sequence[Callable[[ModelPatcher], ModelPatcher]] = ()):
         """A change makes a patched clone of a patcher of `ImageCrossAttention`."""
         self.changes = tuple(changes)
+        # One clone for all layers of an adapter: clones share a module, whose weights can hold the patches
+        # of only one of them at a time.
         self.clones: dict[ModelPatcher, ModelPatcher] = {}
 
     def applied(self, weights: ModelPatcher) -> ModelPatcher:
@@ -90,8 +103,11 @@ class TokenAttention:
     """Decoupled cross-attention of one layer, in the slot where ComfyUI lets a patch replace the attention.
 
     The slot takes one patch, so this one calls the patch that it found there for the text half. Packs that
-    stack on a patch by its `add` (as IPAdapter_plus does) can do so here.
+    stack on a patch through its `add` (as IPAdapter_plus does) can do so here.
     """
+
+    # Why this slot: image tokens have keys and values of their own but share the queries, so the patch has to
+    # act after `to_q` and before `to_out`. ComfyUI's other hooks come before the one or after the other.
 
     def __init__(
         self, weights: ModelPatcher, loras: AdapterLoras, layer: int, layout: TokenLayout, place: int,
@@ -100,6 +116,8 @@ class TokenAttention:
         """`place` is the number of Apply IP+ Tokens before this one, `previous` the patch in the slot."""
         self.weights = weights
         self.patcher = loras.applied(weights)
+        # A clone shares its module with the original. Whether a LoRA is in the weights depends on which
+        # patcher ComfyUI has loaded, so `models` names the clone, and the layer is the same for both.
         self.layer = weights.model[layer]
         self.layout = layout
         self.place = place
@@ -108,27 +126,30 @@ class TokenAttention:
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, extra_options: dict) -> Tensor:
         heads, (tokens, scale) = extra_options["n_heads"], extra_options[PATCH_KEY][self.place]
+        # The attention that ComfyUI has chosen for this machine, called as its own layers call it.
         attention = partial(optimized_attention, attn_precision=extra_options["attn_precision"],
                             transformer_options=extra_options)
         out = self.previous(q, k, v, extra_options) if self.previous else attention(q, k, v, heads)
         out = out + attend_to_tokens(self.layer, q, tokens, scale, heads, attention)
         for callback, options in self.added:
             active = is_active(extra_options["sigmas"], options["sigma_start"], options["sigma_end"])
+            # Chosen by value, not by `if`, for the reasons given in `is_active`.
             out = torch.where(active, out + callback(out, q, k, v, extra_options, **options), out)
+        # What others add may be in float32, which `to_out` of a half-precision model does not take.
         return out.to(q.dtype)
 
     def add(self, callback: Callable, **options) -> None:
-        """Let another pack add `callback(out, q, k, v, extra_options, **options)` between its sigmas."""
+        """Let another pack add `callback(out, q, k, v, extra_options, **options)` between its own sigmas."""
         self.added.append((callback, options))
 
     def copy(self) -> TokenAttention:
-        """The same patch with its own list of what others added."""
+        """The same patch with a list of its own of what others added."""
         twin = copy.copy(self)
         twin.added = list(self.added)
         return twin
 
     def with_loras(self, loras: AdapterLoras) -> TokenAttention:
-        """The same patch with other LoRAs on its adapter, and so with those of ours below it."""
+        """The same patch with other LoRAs on its adapter and on the adapters of our patches below it."""
         twin = self.copy()
         twin.patcher = loras.applied(self.weights)
         if isinstance(twin.previous, TokenAttention):
@@ -137,28 +158,32 @@ class TokenAttention:
 
     def models(self) -> list[ModelPatcher]:
         """The managed weights that ComfyUI has to load together with the model."""
+        # ComfyUI only sees the patch in the slot, so calls are passed on to the one below, here and in `to`
+        # and `cleanup`, if it has these methods: a plain function has none.
         return [self.patcher, *(self.previous.models() if hasattr(self.previous, "models") else ())]
 
     def to(self, device_or_dtype: torch.device | torch.dtype) -> TokenAttention:
-        """As `TokenLayout.to`."""
+        """See `TokenLayout.to`."""
         self.layout.to(device_or_dtype)
         if hasattr(self.previous, "to"):
             self.previous = self.previous.to(device_or_dtype)
         return self
 
     def cleanup(self) -> None:
-        """ComfyUI calls this after sampling, for what a patch has kept; the one in the slot may have."""
+        """ComfyUI calls this after sampling; ours keeps nothing until then, but the one below it may."""
         if hasattr(self.previous, "cleanup"):
             self.previous.cleanup()
 
 
 def attention_patches(model: ModelPatcher) -> dict[tuple, Callable]:
-    """The patches in the cross-attention of a model, ours and others'."""
+    """The patches in the cross-attention of a model, ours and those of others."""
     return model.model_options["transformer_options"].get("patches_replace", {}).get("attn2", {})
 
 
 def separate_patches(original: ModelPatcher, clone: ModelPatcher) -> None:
-    """Give a clone patches of its own: what a pack adds to them later must not reach the original."""
+    """Give a clone patches of its own."""
+    # ComfyUI copies the tables of a clone, but not the patches in them: without this, what a pack adds to
+    # those of the clone would reach the original, and every other clone.
     patches = attention_patches(clone)
     for key, patch in patches.items():
         if isinstance(patch, TokenAttention):
@@ -170,6 +195,7 @@ def with_adapter_lora(model: ModelPatcher, change: Callable[[ModelPatcher], Mode
     changed = model.clone()
     loras = AdapterLoras([*adapter_loras(model).changes, change])
     changed.set_attachments(PATCH_KEY, loras)
+    # Patches that are here already get the LoRA now; later ones take it from the attachment.
     patches = attention_patches(changed)
     for key, patch in patches.items():
         if isinstance(patch, TokenAttention):
@@ -180,44 +206,52 @@ def with_adapter_lora(model: ModelPatcher, change: Callable[[ModelPatcher], Mode
 def matching_layers(model: ModelPatcher, ip_adapter: ManagedIPAdapter) -> list[AttentionLayer]:
     """The model's cross-attention layers in the adapter's order. Raises ValueError if the two do not fit."""
     unet = model.get_model_object("diffusion_model")
+    # Only UNets of this family have these blocks; a transformer such as Flux has none, and no layers for us.
     layers = attention_layers(unet) if hasattr(unet, "input_blocks") else []
     wanted, found = ip_adapter.cross_attention.model.inner_dims, [layer.inner_dim for layer in layers]
     if found != wanted:
         raise ValueError(
-            f"{ip_adapter.name} has weights for {_describe(wanted)}, but the model has {_describe(found)}. "
+            f"{ip_adapter.name} expected a model with {_describe(wanted)}, got one with {_describe(found)}. "
             "Use a model of the kind that the IP-Adapter was made for: SDXL for ip-adapter-plus_sdxl_vit-h."
         )
     return layers
 
 
 def _describe(widths: list[int]) -> str:
-    return f"{len(widths)} cross-attention layers of the widths {sorted(set(widths))}"
+    return f"{len(widths)} cross-attention layers of widths {sorted(set(widths))}"
 
 
 def patch_model(model: ModelPatcher, ip_adapter: ManagedIPAdapter, layout: TokenLayout) -> ModelPatcher:
     """A clone of the model whose cross-attention also attends to the tokens."""
     layers = matching_layers(model, ip_adapter)
     patched = model.clone()
+    # The wrappers run in the order in which they were added, and each appends its tokens to the list: so the
+    # number of earlier ones is the place of ours.
     place = len(patched.get_wrappers(WrappersMP.APPLY_MODEL, PATCH_KEY))
     patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, PATCH_KEY, layout)
     present, loras = attention_patches(patched), adapter_loras(patched)
     for number, layer in enumerate(layers):
         block = (layer.block, layer.number)
+        # A patch may be set for one transformer or for its whole block. ComfyUI looks for the narrower key
+        # first, so ours would hide a patch of the block if it did not call it.
         previous = present.get((*block, layer.index), present.get(block))
         patch = TokenAttention(ip_adapter.cross_attention, loras, number, layout, place, previous)
         patched.set_model_attn2_replace(patch, *block, layer.index)
+    # Once, however many Apply IP+ Tokens there are: one callback copies the patches of all.
     patched.remove_callbacks_with_key(CallbacksMP.ON_CLONE, PATCH_KEY)
     patched.add_callback_with_key(CallbacksMP.ON_CLONE, PATCH_KEY, separate_patches)
     return patched
 
 
 def check_adapter(tokens: Tokens, ip_adapter: ManagedIPAdapter) -> None:
-    """Raise ValueError if it is known that tokens were made with another IP-Adapter."""
+    """Raise ValueError if tokens are known to have been made with another IP-Adapter."""
+    # Another adapter of the same width would pass all other checks and render something unrelated. Tokens
+    # from older files do not record theirs, and are given the benefit of the doubt.
     if tokens.adapter and ip_adapter.stamp and tokens.adapter != ip_adapter.stamp:
         maker = tokens.notes.get("adapter", "of unknown name")
         raise ValueError(
-            f"The tokens from {tokens.source} were made with the IP-Adapter {maker} ({tokens.adapter}), but "
-            f"{ip_adapter.name} ({ip_adapter.stamp}) is connected. Connect the one that they were made with."
+            f"Expected the IP-Adapter that made the tokens from {tokens.source}, {maker} ({tokens.adapter}), "
+            f"got {ip_adapter.name} ({ip_adapter.stamp}). Connect the one that the tokens were made with."
         )
 
 
@@ -228,11 +262,14 @@ def apply_tokens(
     """A clone of the model that renders the tokens. Raises ValueError if the three do not fit together."""
     if tokens.width != ip_adapter.token_dim:
         raise ValueError(
-            f"{ip_adapter.name} reads tokens of width {ip_adapter.token_dim}, but those from "
-            f"{tokens.source} have width {tokens.width}. Use the IP-Adapter that they were made with."
+            f"{ip_adapter.name} expected tokens of width {ip_adapter.token_dim}, got width {tokens.width} "
+            f"from {tokens.source}. Use the IP-Adapter that the tokens were made with."
         )
     check_adapter(tokens, ip_adapter)
+    # Guidance extrapolates along the difference between the positive and the negative branch. With the same
+    # tokens in both, that is a difference of texts alone.
     uncond = tokens.values if negative == SAME_TOKENS else tokens.uncond
+    # Sigmas fall as sampling goes on: `start` is the larger of the two.
     sigma = model.get_model_object("model_sampling").percent_to_sigma
     layout = TokenLayout(tokens.values, uncond, weight, sigma(start), sigma(end))
     return patch_model(model, ip_adapter, layout)
@@ -250,23 +287,23 @@ class ApplyTokens(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="The SDXL model that renders the concepts."),
                 IPAdapterType.Input("ip_adapter", tooltip="The IP-Adapter that the tokens were made with."),
-                TokensType.Input("tokens", tooltip="One set for all images or one for each."),
+                TokensType.Input("tokens", tooltip="One concept for all images, or one for each."),
                 io.Float.Input(
                     "weight", default=1.0, min=-1.0, max=3.0, step=0.05,
-                    tooltip="How much the tokens count beside the text; 1 as published.",
+                    tooltip="How much the tokens count relative to the text; 1 as published.",
                 ),
                 io.Float.Input(
                     "start", default=0.0, min=0.0, max=1.0, step=0.01, advanced=True,
-                    tooltip="Share of the sampling after which the tokens begin to act.",
+                    tooltip="Fraction of the sampling after which the tokens begin to act.",
                 ),
                 io.Float.Input(
                     "end", default=1.0, min=0.0, max=1.0, step=0.01, advanced=True,
-                    tooltip="Share of the sampling after which the tokens no longer act.",
+                    tooltip="Fraction of the sampling after which the tokens stop acting.",
                 ),
                 io.Combo.Input(
                     "negative", options=[GREY_PICTURE, SAME_TOKENS], default=GREY_PICTURE,
-                    tooltip="What the negative branch sees: an encoded grey picture as published, or the "
-                            "same tokens, so that guidance acts on the text alone as for IP-LoRA.",
+                    tooltip="What the negative branch sees: an encoded gray picture, as published, or the "
+                            "same tokens, so that guidance acts on the text alone, as for IP-LoRA.",
                 ),
             ],
             outputs=[io.Model.Output(display_name="model")],

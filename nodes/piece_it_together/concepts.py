@@ -1,4 +1,4 @@
-"""Steering concepts: the weight of a part, what lies between two, a choice out of many, a strip of all."""
+"""Steering concepts: weighing parts, blending two concepts, picking from many, and showing all in a strip."""
 from __future__ import annotations
 
 from comfy_api.latest import io, ui
@@ -17,19 +17,19 @@ class PartWeight(io.ComfyNode):
             node_id="PiT_PartWeight",
             display_name="Part Weight",
             category=CATEGORY,
-            description="More of one part, less of it, or anything but it. Chain several for several parts.",
+            description="More of one part, less of it, or anything but it. Chain nodes for several parts.",
             search_aliases=["part strength", "negative part", "not like this"],
             inputs=[
-                PartsType.Input("parts", tooltip="The parts of which one is to be weighed."),
+                PartsType.Input("parts", tooltip="The parts, one of which gets another weight."),
                 io.Int.Input(
                     "part", default=1, min=1, max=64,
-                    tooltip="Which part, counted from 1 as Encode IP+ Parts shows them, any reference too.",
+                    tooltip="Which part, counted from 1 as shown by Encode IP+ Parts, including a reference.",
                 ),
                 io.Float.Input(
                     "weight", default=1.0, min=-2.0, max=2.0, step=0.05,
                     display_mode=io.NumberDisplay.slider,
-                    tooltip="1 leaves the part as it is, 0 leaves it out, 2 overdoes it; below 0 leads the "
-                            "concepts away from it.",
+                    tooltip="1 leaves the part as it is, 0 leaves it out, 2 exaggerates it; below 0 steers "
+                            "the concepts away from it.",
                 ),
             ],
             outputs=[PartsType.Output(display_name="parts")],
@@ -37,6 +37,7 @@ class PartWeight(io.ComfyNode):
 
     @classmethod
     def execute(cls, parts: Parts, part: int, weight: float) -> io.NodeOutput:
+        # People count from 1, slots from 0.
         return io.NodeOutput(parts.weighed(part - 1, weight))
 
 
@@ -47,19 +48,19 @@ class BlendConcepts(io.ComfyNode):
             node_id="PiT_BlendConcepts",
             display_name="Blend Concepts",
             category=CATEGORY,
-            description="Concepts that lie between two others, as near to either as you like.",
+            description="Makes concepts between two others, as close to either as you like.",
             search_aliases=["interpolate", "mix tokens", "morph", "slerp"],
             inputs=[
-                TokensType.Input("first", tooltip="One concept, or as many as in second."),
-                TokensType.Input("second", tooltip="One concept, or as many as in first."),
+                TokensType.Input("first", tooltip="One concept, or as many as second has."),
+                TokensType.Input("second", tooltip="One concept, or as many as first has."),
                 io.String.Input(
                     "amounts", default="0.5",
                     tooltip="How far to go from first (0) to second (1), such as 0, 0.25, 0.5, 0.75, 1; each "
-                            "number gives one concept for each pair.",
+                            "number gives one concept per pair.",
                 ),
                 io.Combo.Input(
                     "mode", options=["linear", "spherical"], default="spherical",
-                    tooltip="spherical keeps blends as strong as their ends; linear weakens them half-way.",
+                    tooltip="spherical keeps blends as strong as both ends; linear weakens them halfway.",
                 ),
             ],
             outputs=[TokensType.Output(display_name="tokens")],
@@ -67,6 +68,7 @@ class BlendConcepts(io.ComfyNode):
 
     @classmethod
     def execute(cls, first: Tokens, second: Tokens, amounts: str, mode: str) -> io.NodeOutput:
+        # In this order, so that tokens of two widths are reported with the names of both inputs.
         values = blend(first.values, second.values, amounts_in(amounts), mode == "spherical")
         check_same_adapter(first, second)
         return io.NodeOutput(derived([first, second], values, "Blend Concepts"))
@@ -79,13 +81,13 @@ class PickConcepts(io.ComfyNode):
             node_id="PiT_PickConcepts",
             display_name="Pick Concepts",
             category=CATEGORY,
-            description="Chooses concepts out of many by number, without drawing them again.",
+            description="Picks concepts from many by number, without sampling them again.",
             search_aliases=["select tokens", "choose", "tokens from batch"],
             inputs=[
-                TokensType.Input("tokens", tooltip="The concepts to choose from."),
+                TokensType.Input("tokens", tooltip="The concepts to pick from."),
                 io.String.Input(
                     "numbers", default="1",
-                    tooltip="Such as 1, 4, 7-9; counted from 1, row by row, as the pictures of a wall.",
+                    tooltip="Such as 1, 4, 7-9, counted from 1 and row by row, like pictures on a wall.",
                 ),
             ],
             outputs=[TokensType.Output(display_name="tokens")],
@@ -103,19 +105,19 @@ class LabelledStrip(io.ComfyNode):
             node_id="PiT_LabelledStrip",
             display_name="Labelled Strip",
             category=CATEGORY,
-            description="Puts pictures side by side with a label above each, the original first.",
+            description="Puts pictures side by side, each with a label above it, and the original first.",
             search_aliases=["contact sheet", "comparison strip", "image grid"],
             inputs=[
-                io.Image.Input("images", tooltip="The pictures, in their order."),
+                io.Image.Input("images", tooltip="The pictures, in order."),
                 io.String.Input(
                     "labels", multiline=True, default="",
-                    tooltip="A line for each picture, as IP+ Direction Edit gives them.",
+                    tooltip="One line per picture, as from IP+ Direction Edit; empty for no labels.",
                 ),
                 io.Int.Input(
                     "columns", default=0, min=0, max=256,
-                    tooltip="How many lie side by side; 0 puts all into one row.",
+                    tooltip="How many pictures per row; 0 puts all of them in one row.",
                 ),
-                io.Image.Input("original", optional=True, tooltip="What comes first, unedited."),
+                io.Image.Input("original", optional=True, tooltip="The unedited picture, which comes first."),
             ],
             outputs=[io.Image.Output(display_name="strip")],
         )
@@ -124,11 +126,12 @@ class LabelledStrip(io.ComfyNode):
     def execute(
         cls, images: Tensor, labels: str, columns: int, original: Tensor | None = None
     ) -> io.NodeOutput:
+        # A newline at the end is no label, but an empty line in between leaves its picture without one.
         pictures, lines = to_pil(images), labels.rstrip("\n").split("\n") if labels.strip() else []
         if lines and len(lines) != len(pictures):
             raise ValueError(
-                f"Labelled Strip got {len(pictures)} pictures but {len(lines)} lines of labels. Give one "
-                "line for each picture, or none."
+                f"Labelled Strip expected one label for each of {len(pictures)} pictures, got {len(lines)} "
+                "lines. Give one line per picture, or leave labels empty."
             )
         lines = lines or [""] * len(pictures)
         if original is not None:

@@ -1,4 +1,4 @@
-"""From pictures to a dataset to train on: cut parts, read folders, draw creatures, write prompts."""
+"""From pictures to a dataset to train on: cutting parts, reading folders, writing prompts."""
 from __future__ import annotations
 
 import os
@@ -10,33 +10,35 @@ from comfy_api.latest import io, ui
 from PIL import Image
 from torch import Tensor
 
+from ...pit.files.known import first_of
 from ...pit.files.pictures import picture_name
 from ...pit.images import to_pil, to_tensor
 from ...pit.piece_it_together.training.dataset import Dataset, dataset_sheet, describe, read_dataset
 from ...pit.piece_it_together.training.make_parts import make_parts, save_concept
+from ...pit.piece_it_together.training.part_rules import DEFAULT_RULES, PartRules, UnevenGroundError
 from ...pit.piece_it_together.training.prompts import DOMAINS, dataset_prompts, picture_seeds
-from ...pit.piece_it_together.training.segments import UnevenGroundError
 from ..bridge.feedback import progress_bar
-from ..bridge.folders import own_folder
+from ..bridge.folders import SHOWN, own_folder
 from .types import CATEGORY, DatasetType
 
 TRAINING = f"{CATEGORY}/training"
 FOLDER = "ip_prior_datasets"
 NO_FOLDER = "no folder in input"
 PAIRING = (
-    "To cut several parts out of each picture, feed a list of single pictures, as Load Image (from Folder) "
-    "gives, through the segmenter, so that each comes with masks of its own."
+    "To cut several parts out of each picture, send a list of single pictures, such as Load Image (from "
+    "Folder) gives, through the segmenter, so that each picture comes with its own masks."
 )
-NAME_TOOLTIP = f"Name of the dataset, which lies in output/{FOLDER}. Pictures are added to one that is there."
+NAME_TOOLTIP = f"Name of the dataset in output/{FOLDER}. New pictures are added to an existing dataset."
 
 
 def dataset_folder(name: str) -> Path:
-    """Where a dataset of this name lies."""
+    """The folder of the dataset with this name."""
+    # In output, where users look for what their graphs have written.
     return own_folder(os.path.join(folder_paths.get_output_directory(), FOLDER), name)
 
 
 def dataset_folders() -> dict[str, Path]:
-    """What Load Dataset offers: the datasets that the nodes have written, and the folders in input."""
+    """What Load Dataset offers: the datasets that nodes have written, and the folders in input."""
     places = {
         "output": Path(folder_paths.get_output_directory(), FOLDER),
         "input": Path(folder_paths.get_input_directory()),
@@ -54,15 +56,19 @@ def chosen_folder(
                   "Make Parts.",
 ) -> Path:
     """The folder of one of the choices. Raises FileNotFoundError, with advice, for anything else."""
+    # Looked up, not joined to a path: whatever a graph names, it cannot lead to another folder.
     folders = dataset_folders()
     if choice not in folders:
-        found = ", ".join(folders) or "no folder"
-        raise FileNotFoundError(f"{node} is set to {choice!r}; found {found}. {advice}")
+        found = first_of(list(folders), SHOWN) or "no folder"
+        raise FileNotFoundError(
+            f"{node} expected a folder in input or in output/{FOLDER}, got {choice!r}. Found there: {found}. "
+            f"{advice}"
+        )
     return folders[choice]
 
 
 def shown(dataset: Dataset, cls: type[io.ComfyNode], *more: str) -> io.NodeOutput:
-    """The outputs of a node that makes a dataset: it, its contact sheet, and its report."""
+    """The outputs of a node that makes a dataset: the dataset, its contact sheet, and its report."""
     sheet = to_tensor([dataset_sheet(dataset)])
     report = "\n".join([describe(dataset), *more])
     return io.NodeOutput(dataset, sheet, report, ui=ui.PreviewImage(sheet, cls=cls))
@@ -76,21 +82,27 @@ def dataset_outputs() -> list[io.Output]:
 
 
 def masks_of_pictures(images: list[Tensor], masks: list[Tensor] | None) -> list[Tensor | None]:
-    """The masks `[N, H, W]` bool of every picture of a list of batches; None where none are given.
+    """The masks `[N, H, W]` bool of every picture in a list of batches; None for each if none are given.
 
     A list of masks pairs with a list of pictures; a batch of pictures takes one mask each. Raises ValueError
-    where it cannot be told which mask belongs to which picture.
+    if it is not clear which mask belongs to which picture.
     """
+    # SAM3 Detect joins the masks of a whole batch without saying how many belong to each picture. So several
+    # masks per picture can only be told apart in a list, which has one entry for each picture.
     if masks is None:
         return [None] * sum(len(batch) for batch in images)
     if len(masks) != len(images):
-        raise ValueError(f"Make Parts got {len(images)} pictures but {len(masks)} sets of masks. {PAIRING}")
+        raise ValueError(
+            f"Make Parts expected one set of masks for each of {len(images)} pictures, got {len(masks)}. "
+            f"{PAIRING}"
+        )
     paired = []
     for batch, given in zip(images, masks, strict=True):
         given = given.reshape(-1, *given.shape[-2:])
         if len(batch) > 1 and len(given) != len(batch):
             raise ValueError(
-                f"Make Parts got {len(given)} masks for a batch of {len(batch)} pictures. {PAIRING}"
+                f"Make Parts expected one mask for each picture of a batch of {len(batch)}, got "
+                f"{len(given)}. {PAIRING}"
             )
         found = given.cpu() > 0.5
         paired += [found] if len(batch) == 1 else [mask[None] for mask in found]
@@ -104,8 +116,10 @@ class MakeParts(io.ComfyNode):
             node_id="PiT_MakeParts",
             display_name="Make Parts",
             category=TRAINING,
-            description="Cuts pictures into parts and saves both as a dataset for an IP-Prior to learn.",
+            description="Cuts pictures into parts and saves both as a dataset for an IP-Prior to learn from.",
             search_aliases=["segment parts", "dataset parts", "piece it together dataset"],
+            # Lists come in whole, so that pictures can be paired with their masks and reported on together.
+            # The price: every input is a list, settings too.
             is_input_list=True,
             is_output_node=True,
             inputs=[
@@ -113,21 +127,24 @@ class MakeParts(io.ComfyNode):
                 io.Mask.Input(
                     "masks", optional=True,
                     tooltip="The parts of each picture, such as SAM3 Detect gives with individual masks. "
-                            "Without masks the parts are found by colour, which needs plain ground.",
+                            "Without masks, parts are found by color, which needs a plain background.",
                 ),
                 io.String.Input("name", default="my_parts", tooltip=NAME_TOOLTIP),
                 io.Float.Input(
-                    "smallest", default=0.015, min=0.0, max=1.0, step=0.005,
-                    tooltip="Smallest share of the picture that a part may cover; 0.015 as published.",
+                    "smallest", default=DEFAULT_RULES.smallest, min=0.0, max=1.0, step=0.005,
+                    tooltip="Smallest fraction of the picture that a part may cover; 0.015 as published.",
                 ),
                 io.Float.Input(
-                    "largest", default=0.3, min=0.0, max=1.0, step=0.05,
-                    tooltip="Largest share of the picture that a part may cover; 0.3 as published.",
+                    "largest", default=DEFAULT_RULES.largest, min=0.0, max=1.0, step=0.05,
+                    tooltip="Largest fraction of the picture that a part may cover; 0.3 as published.",
                 ),
-                io.Int.Input("most", default=8, min=1, max=64, tooltip="The most parts of one picture."),
+                io.Int.Input(
+                    "most", default=DEFAULT_RULES.most, min=1, max=64, tooltip="Maximum parts per picture.",
+                ),
                 io.Boolean.Input(
                     "drop_largest", default=False, advanced=True,
-                    tooltip="Leave the largest mask out: the whole object, if a segmenter finds everything.",
+                    tooltip="Leave out the largest mask, which is the whole object if a segmenter finds "
+                            "everything.",
                 ),
                 io.Boolean.Input(
                     "drop_border", default=False, advanced=True,
@@ -144,10 +161,8 @@ class MakeParts(io.ComfyNode):
     ) -> io.NodeOutput:
         folder = dataset_folder(name[0])
         pictures = [picture for batch in images for picture in to_pil(batch)]
-        rules = {
-            "minimum": smallest[0], "maximum": largest[0], "limit": most[0],
-            "drop_largest": drop_largest[0], "drop_border": drop_border[0],
-        }
+        rules = PartRules(smallest[0], largest[0], most[0], drop_largest[0], drop_border[0])
+        # A picture that cannot be used is reported, not raised: one of a thousand must not end the run.
         left_out, done = Counter(), progress_bar()
         for number, (picture, found) in enumerate(
             zip(pictures, masks_of_pictures(images, masks), strict=True)
@@ -157,24 +172,24 @@ class MakeParts(io.ComfyNode):
         reasons = [f"left out: {count}, {why}" for why, count in left_out.items() if why]
         if not left_out[None]:
             raise ValueError(
-                f"Make Parts found parts in none of the {len(pictures)} pictures ({'; '.join(reasons)}). "
-                "Connect the masks of a segmenter, or widen the range."
+                f"Make Parts expected parts in at least one of {len(pictures)} pictures, got none "
+                f"({'; '.join(reasons)}). Connect the masks of a segmenter, or widen the range."
             )
         return shown(read_dataset(folder), cls, *reasons)
 
 
-def save_parts(folder: Path, picture: Image.Image, masks: Tensor | None, rules: dict) -> str | None:
-    """Add a picture and its parts to a dataset; returns why not, or None when it is there.
+def save_parts(folder: Path, picture: Image.Image, masks: Tensor | None, rules: PartRules) -> str | None:
+    """Add a picture and its parts to a dataset; returns None, or why the picture was left out.
 
-    Raises ValueError for masks of another size and for rules that let nothing through.
+    Raises ValueError for masks of another size.
     """
     try:
-        parts = make_parts(picture, None if masks is None else masks.numpy(), **rules)
+        parts = make_parts(picture, None if masks is None else masks.numpy(), rules)
     except UnevenGroundError:
         return "without masks and not on plain ground"
     if not parts:
-        low, high = rules["minimum"], rules["maximum"]
-        return f"without a part that covers {low:g} to {high:g} of the picture"
+        return f"without a part that covers {rules.smallest:g} to {rules.largest:g} of the picture"
+    # Named by its pixels: the same picture replaces itself when the graph is queued again.
     save_concept(folder, picture_name(picture), picture, parts)
     return None
 
@@ -192,7 +207,7 @@ class LoadDataset(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "folder", options=list(dataset_folders()) or [NO_FOLDER],
-                    tooltip="A folder inside input, or one that Make Parts has written: target/NAME.png with "
+                    tooltip="A folder in input, or one that Make Parts has written: target/NAME.png with "
                             "parts/NAME/*.png, or named as published.",
                 ),
             ],
@@ -201,6 +216,7 @@ class LoadDataset(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, folder: str) -> object:
+        # Of the files, not of the folder: its time does not change with pictures in its sub-folders.
         found = read_dataset(chosen_folder(folder))
         files = [path for concept in found.concepts for path in (concept.target, *concept.parts)]
         return [(str(path), path.stat().st_mtime_ns) for path in files]
@@ -225,7 +241,7 @@ class DatasetPrompts(io.ComfyNode):
             node_id="PiT_DatasetPrompts",
             display_name="Dataset Prompts",
             category=TRAINING,
-            description="Writes prompts for a text-to-image model that draws a dataset, one picture each.",
+            description="Writes prompts for a text-to-image model to make a dataset with, one per picture.",
             search_aliases=["random prompts", "word lists", "generate dataset"],
             inputs=[
                 io.Combo.Input(
@@ -234,7 +250,7 @@ class DatasetPrompts(io.ComfyNode):
                 io.Int.Input("count", default=16, min=1, max=10_000, tooltip="How many prompts to write."),
                 io.Int.Input(
                     "seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True,
-                    tooltip="Prompt i and its own seed follow from this seed and i alone.",
+                    tooltip="Prompt i and its own seed depend only on this seed and i.",
                 ),
             ],
             outputs=[

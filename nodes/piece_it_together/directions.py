@@ -1,4 +1,4 @@
-"""Directions in IP+ space in use: edit concepts with them, combine them, keep them."""
+"""Using directions in IP+ space: editing concepts with them, combining them, saving and loading them."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -31,15 +31,15 @@ SUM, WITHOUT = "sum", "first without second"
 
 
 def in_unit(direction: Direction, amounts: Sequence[float], unit: str) -> Sequence[float]:
-    """Amounts as multiples of the direction. Raises ValueError where it does not know the unit."""
+    """Amounts as multiples of the direction. Raises ValueError if it does not record what the unit needs."""
     if unit == DEVIATIONS:
         return raw_amounts(direction, amounts)
     if unit == RAW:
         return amounts
     if direction.recommended is None:
         raise ValueError(
-            f"{direction.source} does not say which amount is recommended. Set unit to {RAW}, or find the "
-            "direction with Find IP+ Direction."
+            f"IP+ Direction Edit expected a direction with a recommended amount, got {direction.source}, "
+            f"which has none. Set unit to {RAW}, or find the direction with Find IP+ Direction."
         )
     return [amount * direction.recommended for amount in amounts]
 
@@ -47,26 +47,33 @@ def in_unit(direction: Direction, amounts: Sequence[float], unit: str) -> Sequen
 def edited(
     tokens: Tokens, direction: Direction, amounts: Sequence[float], ip_adapter: ManagedIPAdapter | None
 ) -> Tokens:
-    """The tokens at every amount. Raises ValueError if the direction does not fit them, or needs more."""
+    """The tokens at every amount. Raises ValueError if the direction does not fit them or needs more."""
+    # Width alone does not tell: tokens of another adapter may have the same one and mean something else.
     if tokens.of_another_adapter(direction):
         raise ValueError(
-            f"{direction.source} was found with another IP-Adapter ({direction.adapter}) than that of the "
-            f"tokens from {tokens.source} ({tokens.adapter}). Use a direction of the same IP-Adapter."
+            f"IP+ Direction Edit expected a direction for the IP-Adapter of the tokens from {tokens.source} "
+            f"({tokens.adapter}), got {direction.source} for another one ({direction.adapter}). Use a "
+            "direction and tokens of the same IP-Adapter."
         )
     if direction.space == TOKEN_SPACE:
         values = apply_amounts(tokens.values, direction.values, amounts)
         return derived([tokens], values, "IP+ Direction Edit")
     if tokens.features is None:
         raise ValueError(
-            f"{direction.source} lies in CLIP space, before the resampler, and the tokens from "
-            f"{tokens.source} have no image features. Connect Encode IP+ Image, or use a direction of token "
-            "space."
+            f"IP+ Direction Edit expected tokens with image features, because {direction.source} is in CLIP "
+            f"space, before the resampler; got tokens without features from {tokens.source}. Connect Encode "
+            "IP+ Image, or use a direction in token space."
         )
     if ip_adapter is None:
-        raise ValueError(f"{direction.source} lies in CLIP space: connect the ip_adapter to edit with it.")
+        raise ValueError(
+            f"IP+ Direction Edit expected an ip_adapter, because {direction.source} is in CLIP space; got "
+            "none. To turn the edited features into tokens, connect the ip_adapter."
+        )
     check_adapter(tokens, ip_adapter)
+    # The resampler is not linear, so each amount needs a pass of its own.
     features = apply_amounts(tokens.features, direction.values, amounts)
     done = derived([tokens], resample(ip_adapter, features), "IP+ Direction Edit")
+    # The edited features stay with the tokens, so that a second edit in CLIP space starts from this one.
     return replace(done, features=features)
 
 
@@ -77,28 +84,28 @@ class DirectionEdit(io.ComfyNode):
             node_id="PiT_DirectionEdit",
             display_name="IP+ Direction Edit",
             category=DIRECTIONS,
-            description="Moves concepts along a direction by one amount or several, for a strip of pictures.",
+            description="Moves concepts along a direction by one or more amounts, for a strip of pictures.",
             search_aliases=["slider", "edit tokens", "attribute edit"],
             inputs=[
                 TokensType.Input("tokens", tooltip="The concepts to edit, one or several."),
-                DirectionType.Input("direction", tooltip="Where to; found, loaded or combined."),
+                DirectionType.Input("direction", tooltip="Where to move: found, loaded or combined."),
                 io.String.Input(
                     "amounts", default="-1, -0.5, 0, 0.5, 1",
-                    tooltip="How far, such as -1, 0, 1 or -1 to 1 in 5; each amount gives one picture for "
-                            "each concept.",
+                    tooltip="How far to move, such as -1, 0, 1 or -1 to 1 in 5; each amount gives one "
+                            "picture for each concept.",
                 ),
                 io.Combo.Input(
                     "unit", options=[RAW, DEVIATIONS, RECOMMENDED], default=RAW,
-                    tooltip="What an amount of 1 is: the direction itself, one standard deviation "
-                            "of the pictures of a kind, or what Find IP+ Direction recommends.",
+                    tooltip="What an amount of 1 means: the direction itself, one standard deviation of the "
+                            "pictures of a kind, or the amount that Find IP+ Direction recommends.",
                 ),
                 io.String.Input(
                     "only_tokens", default="", optional=True, advanced=True,
-                    tooltip="Numbers of the tokens to edit, such as 1-8; empty edits all.",
+                    tooltip="Numbers of the tokens to edit, such as 1-8; empty edits all of them.",
                 ),
                 IPAdapterType.Input(
                     "ip_adapter", optional=True,
-                    tooltip="Read for directions of CLIP space alone: makes tokens of edited image features.",
+                    tooltip="Only for directions in CLIP space: turns edited image features into tokens.",
                 ),
             ],
             outputs=[TokensType.Output(display_name="tokens"), io.String.Output(display_name="labels")],
@@ -113,12 +120,13 @@ class DirectionEdit(io.ComfyNode):
             direction = chosen_tokens(direction, only_tokens)
         given = edit_amounts_in(amounts)
         done = edited(tokens, direction, in_unit(direction, given, unit), ip_adapter)
+        # In the order of the batch: all concepts at the first amount, then all at the second.
         labels = "\n".join(f"{amount:g}" for amount in given for _ in range(len(tokens.values)))
         return io.NodeOutput(done, labels)
 
 
 def chosen_tokens(direction: Direction, text: str) -> Direction:
-    """The direction at some tokens alone. Raises ValueError for text that is no list of numbers of tokens."""
+    """The direction at some tokens only. Raises ValueError for text that is not a list of token numbers."""
     return only_tokens(direction, numbers_in(text))
 
 
@@ -127,20 +135,21 @@ class CombineDirections(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         def weight(name: str) -> io.Input:
             return io.Float.Input(
-                name, default=1.0, min=-10.0, max=10.0, step=0.05, tooltip="How much of it.",
+                name, default=1.0, min=-10.0, max=10.0, step=0.05,
+                tooltip="How much of this direction goes into the sum.",
             )
 
         return io.Schema(
             node_id="PiT_CombineDirections",
             display_name="Combine IP+ Directions",
             category=DIRECTIONS,
-            description="Two directions at once, or one freed of the other: muscular, of the same colour.",
-            search_aliases=["orthogonalise", "add directions", "mix sliders"],
+            description="Two directions at once, or one without the other: muscular, but in the same color.",
+            search_aliases=["orthogonalize", "add directions", "mix sliders"],
             inputs=[
-                DirectionType.Input("first", tooltip="The direction to begin with."),
-                DirectionType.Input("second", tooltip="The one to add, or to free the first of."),
+                DirectionType.Input("first", tooltip="The direction to start from."),
+                DirectionType.Input("second", tooltip="The direction to add to it, or to remove from it."),
                 io.DynamicCombo.Input(
-                    "mode", tooltip="The sum of both, or the first without any of the second.",
+                    "mode", tooltip="The sum of both, or the first with all of the second removed.",
                     options=[
                         io.DynamicCombo.Option(SUM, [weight("weight_first"), weight("weight_second")]),
                         io.DynamicCombo.Option(WITHOUT, []),
@@ -169,8 +178,8 @@ class LoadDirection(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "file", options=FILES.options(),
-                    tooltip="The file from models/ip_directions, as .safetensors or .pt, or one that "
-                            "comes with the creature models.",
+                    tooltip="The file from models/ip_directions, .safetensors or .pt, or one that comes with "
+                            "the creature models.",
                 ),
             ],
             outputs=[DirectionType.Output(display_name="direction")],
@@ -189,6 +198,7 @@ class LoadDirection(io.ComfyNode):
     def execute(cls, file: str) -> io.NodeOutput:
         direction = read_direction(FILES.path(file), file)
         facts = {"space": direction.space, "shape": list(direction.values.shape), **direction.notes}
+        # Published files are bare tensors, for which neither of these was measured.
         for name in ("deviation", "recommended"):
             if getattr(direction, name) is not None:
                 facts[name] = round(getattr(direction, name), 4)
@@ -202,14 +212,15 @@ class SaveDirection(io.ComfyNode):
             node_id="PiT_SaveDirection",
             display_name="Save IP+ Direction",
             category=DIRECTIONS,
-            description="Keeps a direction, with what it was made of, for Load IP+ Direction.",
+            description="Saves a direction and how it was found, for Load IP+ Direction.",
             search_aliases=["save slider"],
             is_output_node=True,
             inputs=[
-                DirectionType.Input("direction", tooltip="The direction to keep."),
+                DirectionType.Input("direction", tooltip="The direction to save."),
                 io.String.Input(
                     "name", default="my_direction",
-                    tooltip="It is written to models/ip_directions/NAME.safetensors, over one of this name.",
+                    tooltip="The file is models/ip_directions/NAME.safetensors; one of that name is "
+                            "overwritten.",
                 ),
             ],
             outputs=[],

@@ -1,4 +1,4 @@
-"""Finding a direction in IP+ space from pictures of two kinds."""
+"""Finding a direction in IP+ space from two kinds of pictures."""
 from __future__ import annotations
 
 import itertools
@@ -11,6 +11,7 @@ from comfy_api.latest import io, ui
 from PIL import Image
 from torch import Tensor
 
+from ...pit.files.known import first_of
 from ...pit.files.pictures import PictureError, list_pictures, open_picture
 from ...pit.images import clip_pixel_values, on_white, to_pil, to_tensor
 from ...pit.piece_it_together.direction_chart import separation_chart
@@ -24,7 +25,7 @@ from ...pit.piece_it_together.directions import (
     measured_direction,
 )
 from ..bridge.feedback import progress_bar, say
-from ..bridge.folders import file_stamp
+from ..bridge.folders import SHOWN, file_stamp
 from .encoding import PICTURES_AT_ONCE, encode_chunks, made_by, token_encoder
 from .parts import CLIP_VISION_TOOLTIP, IP_ADAPTER_TOOLTIP
 from .types import CATEGORY, DirectionType, IPAdapterType, ManagedIPAdapter
@@ -33,11 +34,13 @@ DIRECTIONS = f"{CATEGORY}/directions"
 BATCHES, FROM_FOLDERS = "batches", "folders"
 SPACES = {TOKEN_SPACE: "token space", CLIP_SPACE: "CLIP space"}
 NO_FOLDER = "no folder in input"
-DEEPEST = 3  # levels of folders below input that are offered
+# Levels of folders in input that are offered: the node's definition is built from them each time that the
+# page asks for it, so a deep tree must not be walked to its end.
+DEEPEST = 3
 
 
 def input_folders() -> dict[str, Path]:
-    """The folders of pictures inside ComfyUI's input folder, by their path below it."""
+    """The folders inside ComfyUI's input folder, by their path in it."""
     root = Path(folder_paths.get_input_directory())
     found = {}
     for depth in range(1, DEEPEST + 1):
@@ -49,18 +52,20 @@ def input_folders() -> dict[str, Path]:
 
 
 def input_folder(choice: str) -> Path:
-    """The folder of one of the choices; FileNotFoundError for anything else: no path leads outside."""
+    """The folder of one of the choices; FileNotFoundError for anything else."""
+    # Looked up, not joined to a path, so that no choice leads out of the input folder.
     folders = input_folders()
     if choice not in folders:
         raise FileNotFoundError(
-            f"Find IP+ Direction is set to the folder {choice!r}; found {', '.join(folders) or 'no folder'} "
-            "inside ComfyUI's input folder. Put a folder with the pictures of each class there."
+            f"Find IP+ Direction expected a folder inside ComfyUI's input folder, got {choice!r}. Found "
+            f"there: {first_of(list(folders), SHOWN) or 'no folder'}. Put a folder of pictures of each kind "
+            "there."
         )
     return folders[choice]
 
 
 def folder_pictures(folder: Path) -> tuple[list[Image.Image], list[str]]:
-    """The pictures of a folder, and what in it cannot be used."""
+    """The pictures in a folder, and what in it cannot be used."""
     paths, skipped = list_pictures(folder)
     pictures, problems = [], [f"{each.path.name}: {each.why}" for each in skipped]
     for path in paths:
@@ -72,12 +77,13 @@ def folder_pictures(folder: Path) -> tuple[list[Image.Image], list[str]]:
 
 
 def class_pictures(source: dict[str, object]) -> tuple[list[list[Image.Image]], list[str]]:
-    """The pictures of both classes, and what could not be used. Raises ValueError for one folder twice."""
+    """The pictures of both kinds, and what could not be used. Raises ValueError for the same folder twice."""
     if source["pictures"] == BATCHES:
         return [[on_white(picture) for picture in to_pil(source[name])] for name in ("first", "second")], []
     if source["first_folder"] == source["second_folder"]:
         raise ValueError(
-            f"Both classes are set to the folder {source['first_folder']!r}. Choose one folder for each."
+            f"Find IP+ Direction expected two different folders, got {source['first_folder']!r} twice. "
+            "Choose one folder for each kind."
         )
     found = [folder_pictures(input_folder(source[name])) for name in ("first_folder", "second_folder")]
     return [pictures for pictures, _ in found], [problem for _, problems in found for problem in problems]
@@ -85,6 +91,7 @@ def class_pictures(source: dict[str, object]) -> tuple[list[list[Image.Image]], 
 
 def pixel_chunks(pictures: Sequence[Image.Image], size: int) -> Iterator[Tensor]:
     """Pixel values, a few pictures at a time."""
+    # Made as they are needed: the pixel values of a large folder would fill the memory.
     for start in range(0, len(pictures), PICTURES_AT_ONCE):
         yield clip_pixel_values(pictures[start:start + PICTURES_AT_ONCE], size)
 
@@ -92,14 +99,16 @@ def pixel_chunks(pictures: Sequence[Image.Image], size: int) -> Iterator[Tensor]
 def found_directions(
     clip_vision, ip_adapter: ManagedIPAdapter, classes: list[list[Image.Image]], method: str
 ) -> list[tuple[Direction, Separation]]:
-    """The directions in token space and in CLIP space. Raises ValueError for a class of fewer than two."""
+    """The directions in token space and in CLIP space. Raises ValueError for a kind of fewer than two."""
     counts = [len(pictures) for pictures in classes]
+    # The spread within each kind is part of the result, and one picture has none.
     if min(counts) < 2:
         raise ValueError(
-            f"Find IP+ Direction got {counts[0]} and {counts[1]} pictures; it wants at least 2 of each, "
-            "better 16 or more."
+            f"Find IP+ Direction expected at least 2 pictures of each kind, got {counts[0]} and {counts[1]}. "
+            "Add more: 16 or more of each are better."
         )
     encoder, everything = token_encoder(clip_vision, ip_adapter), [*classes[0], *classes[1]]
+    # One bar for everything: first the pictures that are encoded, then each fold of both spaces.
     done, steps = progress_bar(), itertools.count(len(everything))
     total = len(everything) + 2 * FOLDS
     tokens, features = encode_chunks(
@@ -109,6 +118,7 @@ def found_directions(
     notes = made_by(source, clip_vision, ip_adapter)["notes"]
     found = []
     for space, values in ((TOKEN_SPACE, tokens), (CLIP_SPACE, features)):
+        # Features come before the resampler: a direction of theirs holds for every IP-Adapter of the encoder.
         adapter = ip_adapter.stamp if space == TOKEN_SPACE else ""
         direction, separation = measured_direction(
             *values.split(counts), method, space, source, adapter, lambda: done(next(steps), total)
@@ -119,10 +129,10 @@ def found_directions(
 
 
 def describe(direction: Direction, separation: Separation) -> str:
-    """What is to be known of a direction, in a line."""
+    """What there is to know about a direction, in one line."""
     return (
         f"{SPACES[direction.space]}: {separation.accuracy:.0%} of {direction.notes['pictures']} pictures are "
-        f"on their side when left out; recommended amount {direction.recommended:.2f}; one standard "
+        f"on the correct side when left out; recommended amount {direction.recommended:.2f}; one standard "
         f"deviation is {direction.deviation:.2f}"
     )
 
@@ -136,8 +146,8 @@ class FindDirection(io.ComfyNode):
             display_name="Find IP+ Direction",
             category=DIRECTIONS,
             description=(
-                "Finds what makes pictures of one kind differ from those of another, as a direction that "
-                "edits concepts, and shows how well it tells the two kinds apart."
+                "Finds how pictures of one kind differ from those of another, as a direction for editing "
+                "concepts, and shows how well it tells the two kinds apart."
             ),
             search_aliases=["slider", "edit direction", "concept slider", "attribute direction"],
             inputs=[
@@ -146,26 +156,26 @@ class FindDirection(io.ComfyNode):
                 io.DynamicCombo.Input(
                     "pictures", tooltip="Where the pictures of the two kinds come from.",
                     options=[
-                        # First: the page cannot begin with an option that has sockets alone.
+                        # First, because the page cannot start with an option that only has sockets.
                         io.DynamicCombo.Option(FROM_FOLDERS, [
                             io.Combo.Input(
                                 "first_folder", options=folders,
-                                tooltip="Folder inside input with pictures of what it leads away from.",
+                                tooltip="Folder in input, with pictures of what the direction leaves behind.",
                             ),
                             io.Combo.Input(
                                 "second_folder", options=folders,
-                                tooltip="Folder inside input with pictures of what it leads to.",
+                                tooltip="Folder in input, with pictures of what the direction leads to.",
                             ),
                         ]),
                         io.DynamicCombo.Option(BATCHES, [
-                            io.Image.Input("first", tooltip="Pictures of what it leads away from."),
-                            io.Image.Input("second", tooltip="Pictures of what it leads to."),
+                            io.Image.Input("first", tooltip="Pictures of what the direction leaves behind."),
+                            io.Image.Input("second", tooltip="Pictures of what the direction leads to."),
                         ]),
                     ],
                 ),
                 io.Combo.Input(
                     "method", options=list(METHODS), default=next(iter(METHODS)),
-                    tooltip="shrinkage needs fewer pictures; difference of means is the published one.",
+                    tooltip="shrinkage needs fewer pictures; difference of means is the published method.",
                 ),
             ],
             outputs=[
@@ -178,6 +188,7 @@ class FindDirection(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, pictures: dict | None, **_: object) -> object:
+        # Batches come by links, which ComfyUI follows itself; only files can change without its notice.
         if not pictures or pictures["pictures"] != FROM_FOLDERS:
             return None
         folders = [pictures[name] for name in ("first_folder", "second_folder")]

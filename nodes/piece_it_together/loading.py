@@ -1,4 +1,4 @@
-"""Loaders of the published files."""
+"""Loaders for IP-Adapters and IP-Priors."""
 from __future__ import annotations
 
 from functools import partial
@@ -19,15 +19,17 @@ from ..bridge.folders import ModelFiles, file_stamp
 from ..bridge.memory import managed
 from .types import CATEGORY, IPAdapterType, ManagedIPAdapter, ManagedPrior, PriorType
 
-WIDE = 1024  # narrower priors lose more to the casts than they gain by half the bytes
+# Narrower priors lose more time to the casts than they gain from weights of half the size.
+WIDE = 1024
 ADAPTERS, PRIORS = ModelFiles("ip_adapter"), ModelFiles("ip_prior")
 
 
 def prior_dtype(hidden_dim: int) -> torch.dtype:
-    """What an IP-Prior computes in: bfloat16 where it is wide enough to gain by it and the device has it."""
+    """What an IP-Prior computes in: bfloat16 if it is wide enough to gain from it and the device has it."""
     if hidden_dim < WIDE:
         return torch.float32
     device = comfy.model_management.get_torch_device()
+    # ComfyUI rules out bfloat16 on every CPU, because most emulate it slowly; some multiply in it natively.
     if device.type == "cpu":
         has_bf16 = cpu_has_bf16()
     else:
@@ -43,6 +45,7 @@ def load_ip_adapter(path: Path, name: str) -> ManagedIPAdapter:
         name=name,
         resampler=managed(partial(Resampler, **file.resampler), file.resampler_state),
         cross_attention=managed(attention, file.cross_attention_state),
+        # Only of the resampler, since that is what makes tokens, and they carry this stamp.
         stamp=weights_stamp(file.resampler_state),
     )
 
@@ -55,6 +58,7 @@ def load_prior(path: Path, name: str, num_heads: int | None = None) -> ManagedPr
         feed_forward_dim=config.feed_forward_dim,
     )
     dtype = prior_dtype(config.hidden_dim)
+    # Not loaded piece by piece: on a GPU the steps are replayed as a CUDA graph, whose weights stay in place.
     return ManagedPrior(name, managed(build, state, dtype, dynamic=False), config, dtype)
 
 
@@ -65,12 +69,12 @@ class LoadIPAdapter(io.ComfyNode):
             node_id="PiT_LoadIPAdapter",
             display_name="Load IP-Adapter+",
             category=CATEGORY,
-            description="Loads an IP-Adapter-plus file: what makes IP+ tokens of pictures and renders them.",
+            description="Loads an IP-Adapter-plus file, which turns pictures into tokens and renders them.",
             search_aliases=["ipadapter", "ip adapter plus", "IP+"],
             inputs=[
                 io.Combo.Input(
                     "file", options=ADAPTERS.options(),
-                    tooltip="The file from models/ipadapter, as .safetensors or .bin.",
+                    tooltip="The file from models/ipadapter, .safetensors or .bin.",
                 ),
             ],
             outputs=[IPAdapterType.Output(display_name="ip_adapter")],
@@ -78,6 +82,8 @@ class LoadIPAdapter(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, file: str) -> bool | str:
+        # ComfyUI leaves the check of an input that is named here to us. Its own answer, "Value not in list",
+        # says neither where the file was expected nor where to get it.
         return ADAPTERS.why_missing(file) or True
 
     @classmethod
@@ -96,16 +102,16 @@ class LoadIPPrior(io.ComfyNode):
             node_id="PiT_LoadIPPrior",
             display_name="Load IP-Prior",
             category=CATEGORY,
-            description="Loads an IP-Prior: the flow model that completes parts to concepts of its domain.",
+            description="Loads an IP-Prior: the flow model that completes parts into concepts of its domain.",
             search_aliases=["piece it together", "pit prior"],
             inputs=[
                 io.Combo.Input(
                     "file", options=PRIORS.options(),
-                    tooltip="The weights from models/ip_prior; a cfg.yaml beside them is read as well.",
+                    tooltip="The weight file from models/ip_prior; a cfg.yaml beside it is read as well.",
                 ),
                 io.Int.Input(
                     "num_heads", default=0, min=0, max=256, advanced=True,
-                    tooltip="Number of attention heads, which weights do not tell; 0 reads cfg.yaml.",
+                    tooltip="Number of attention heads, which the weights do not reveal; 0 reads cfg.yaml.",
                 ),
             ],
             outputs=[PriorType.Output(display_name="prior")],
@@ -117,6 +123,7 @@ class LoadIPPrior(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, file: str, num_heads: int) -> object:
+        # The number of heads may come from cfg.yaml, so a change of that file loads the prior again.
         return PRIORS.stamp(file), file_stamp(PRIORS.path(file).with_name("cfg.yaml"))
 
     @classmethod

@@ -1,4 +1,4 @@
-"""From pictures to IP+ tokens: cutting parts out, laying them out in slots, encoding."""
+"""From pictures to IP+ tokens: cutting parts out, laying them out in slots, encoding them."""
 from __future__ import annotations
 
 from comfy_api.latest import io, ui
@@ -21,21 +21,22 @@ class CutOutPart(io.ComfyNode):
             node_id="PiT_CutOutPart",
             display_name="Cut Out Part",
             category=CATEGORY,
-            description="Puts what lies under a mask on white and crops to it, as IP-Priors know parts.",
+            description="Puts what a mask covers on white and crops to it: the parts that IP-Priors know.",
             search_aliases=["crop by mask", "cutout", "segment part"],
             inputs=[
                 io.Image.Input("image", tooltip="One picture that shows the part."),
-                io.Mask.Input("mask", tooltip="One mask of the picture's size, white where the part is."),
+                io.Mask.Input("mask", tooltip="One mask of the same size as the picture, white on the part."),
             ],
             outputs=[io.Image.Output(display_name="part")],
         )
 
     @classmethod
     def execute(cls, image: Tensor, mask: Tensor) -> io.NodeOutput:
+        # Masks come as [H, W], [B, H, W] or [B, 1, H, W], depending on the node that made them.
         pictures, masks = to_pil(image), to_pil(mask.reshape(-1, *mask.shape[-2:], 1))
         if len(pictures) != 1 or len(masks) != 1:
             raise ValueError(
-                f"Cut Out Part takes one picture and one mask, since cut-outs differ in size; found "
+                f"Cut Out Part expected one picture and one mask, because cut-outs differ in size; got "
                 f"{len(pictures)} pictures and {len(masks)} masks. Use one node per part."
             )
         return io.NodeOutput(to_tensor([cut_out_part(pictures[0], masks[0])]))
@@ -44,46 +45,49 @@ class CutOutPart(io.ComfyNode):
 class EncodeParts(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        part = io.Image.Input("part", tooltip="A part on white or transparency; a batch holds several.")
+        part = io.Image.Input("part", tooltip="A part on white or transparency; a batch is several parts.")
         return io.Schema(
             node_id="PiT_EncodeParts",
             display_name="Encode IP+ Parts",
             category=CATEGORY,
             description="Places parts on white and encodes them; shows exactly what the encoder sees.",
             search_aliases=["piece it together parts", "part images"],
+            # Its pictures are kept like those of an output node, but the node only runs if another needs it.
             has_intermediate_output=True,
             inputs=[
                 io.ClipVision.Input("clip_vision", tooltip=CLIP_VISION_TOOLTIP),
                 IPAdapterType.Input("ip_adapter", tooltip=IP_ADAPTER_TOOLTIP),
                 io.Autogrow.Input(
                     "parts", template=io.Autogrow.TemplatePrefix(part, prefix="part", min=1, max=16),
-                    tooltip="The parts, in the order of their slots.",
+                    tooltip="The parts, in slot order.",
                 ),
                 io.Image.Input(
                     "reference_images", optional=True,
-                    tooltip="One ready grid, or two to four whole objects of the wanted kind, for slot one.",
+                    tooltip="One ready-made grid, or two to four whole objects of the wanted kind, for slot "
+                            "one.",
                 ),
                 io.Combo.Input(
                     "placement", options=["random", "centred"], default="random",
-                    tooltip="Where a part lies on its white canvas; the published priors know random places.",
+                    tooltip="Where a part is put on its white canvas; the published priors learned random "
+                            "places.",
                 ),
                 io.Int.Input(
                     "seed", default=0, min=0, max=0xffffffffffffffff,
                     control_after_generate=io.ControlAfterGenerate.fixed,
-                    tooltip="Decides the random places and the sketches.",
+                    tooltip="Determines the random places and the sketches.",
                 ),
                 io.Float.Input(
                     "sketch", default=0.0, min=0.0, max=1.0, step=0.05,
-                    tooltip="Chance that a picture turns into a line sketch, so that its outline counts.",
+                    tooltip="Chance that a picture becomes a line sketch, of which only the shape counts.",
                 ),
                 io.Boolean.Input(
                     "reference_slot", default=False, advanced=True,
-                    tooltip="Leave slot one to a reference even without any; the published characters prior "
-                            "was trained with one.",
+                    tooltip="Keep slot one for a reference even if there is none; the published characters "
+                            "prior was trained with one.",
                 ),
                 io.Int.Input(
                     "min_slots", default=3, min=1, max=64, advanced=True,
-                    tooltip="White slots fill up to this number; 3 as published.",
+                    tooltip="White slots are added up to this number; 3 as published.",
                 ),
             ],
             outputs=[PartsType.Output(display_name="parts")],
@@ -95,6 +99,8 @@ class EncodeParts(io.ComfyNode):
         sketch: float, reference_slot: bool, min_slots: int, reference_images: Tensor | None = None,
     ) -> io.NodeOutput:
         reference = None if reference_images is None else to_pil(reference_images)
+        # A prior that was trained with references takes what is in the first slot for one, so that slot must
+        # stay free of parts even if there is no reference to put there.
         has_reference = reference_slot or reference is not None
         size = clip_vision.image_size
         slots = encoder_pictures(
@@ -102,6 +108,7 @@ class EncodeParts(io.ComfyNode):
             reference=reference, reference_slot=has_reference, placement=placement, seed=seed,
             sketch_probability=sketch, min_slots=min_slots, size=size,
         )
+        # The white picture is encoded along with the parts: its tokens stand for an empty slot.
         pixels = clip_pixel_values([*slots, white_image(size)], size)
         seen = encode_pixels(clip_vision, ip_adapter, pixels)
         made = made_by("Encode IP+ Parts", clip_vision, ip_adapter)
@@ -109,7 +116,8 @@ class EncodeParts(io.ComfyNode):
         encoded = Parts(
             seen.tokens[:-1], seen.tokens[-1:], seen.uncond, reference=has_reference, **made
         )
-        # In a batch, equal pictures may come out different in the last bits.
+        # White slots get exactly the tokens of the white picture: in a batch, equal pictures may come out
+        # different in the last bits, and `Parts` knows empty slots by equality.
         for slot, picture in enumerate(pixels[:-1]):
             if picture.equal(pixels[-1]):
                 encoded = encoded.weighed(slot, 0.0)
@@ -123,13 +131,13 @@ class EncodeImage(io.ComfyNode):
             node_id="PiT_EncodeImage",
             display_name="Encode IP+ Image",
             category=CATEGORY,
-            description="Encodes whole pictures as IP+ tokens, to vary them or to render them.",
+            description="Encodes whole pictures as IP+ tokens, to vary or render them.",
             search_aliases=["ipadapter encode", "image to tokens"],
             inputs=[
                 io.ClipVision.Input("clip_vision", tooltip=CLIP_VISION_TOOLTIP),
                 IPAdapterType.Input("ip_adapter", tooltip=IP_ADAPTER_TOOLTIP),
                 io.Image.Input(
-                    "image", tooltip="Each picture gives one set of tokens; its centre square is seen.",
+                    "image", tooltip="Each picture gives one set of tokens, from its center square.",
                 ),
             ],
             outputs=[TokensType.Output(display_name="tokens")],
@@ -137,6 +145,7 @@ class EncodeImage(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip_vision, ip_adapter: ManagedIPAdapter, image: Tensor) -> io.NodeOutput:
+        # White, and not the black that transparent pixels often hold: the ground that parts have as well.
         pictures = [on_white(picture) for picture in to_pil(image)]
         pixels = clip_pixel_values(pictures, clip_vision.image_size)
         encoded = encode_pixels(clip_vision, ip_adapter, pixels)

@@ -1,4 +1,4 @@
-"""Concepts as things that one can keep: tokens as files, counted with, and put together."""
+"""Concepts to keep and to compute with: tokens as files, token arithmetic, and batches."""
 from __future__ import annotations
 
 from comfy_api.latest import io
@@ -18,6 +18,7 @@ from .types import CATEGORY, TokensType
 
 LIBRARY = f"{CATEGORY}/tokens"
 FILES = ModelFiles("ip_tokens")
+# Saved graphs hold these options by name.
 DIFFERENCE, AVERAGE = "add a difference", "average"
 
 
@@ -28,14 +29,14 @@ class SaveTokens(io.ComfyNode):
             node_id="PiT_SaveTokens",
             display_name="Save IP+ Tokens",
             category=LIBRARY,
-            description="Keeps concepts, with what they were made of, for Load IP+ Tokens in any graph.",
+            description="Saves concepts and how they were made, for Load IP+ Tokens in any graph.",
             search_aliases=["save concept", "save embeds", "token library"],
             is_output_node=True,
             inputs=[
-                TokensType.Input("tokens", tooltip="The concepts to keep; a batch stays one."),
+                TokensType.Input("tokens", tooltip="The concepts to save; a batch goes into one file."),
                 io.String.Input(
                     "name", default="my_concept",
-                    tooltip="It is written to models/ip_tokens/NAME.safetensors, over one of this name.",
+                    tooltip="The file is models/ip_tokens/NAME.safetensors; one of that name is overwritten.",
                 ),
             ],
             outputs=[],
@@ -44,6 +45,7 @@ class SaveTokens(io.ComfyNode):
 
     @classmethod
     def execute(cls, tokens: Tokens, name: str) -> io.NodeOutput:
+        # Into the first folder that the loader lists, so that the new file is found there.
         path = own_file(FILES.folder_to_write(), name)
         save_tokens(path, tokens)
         return io.NodeOutput(ui=told(cls, f"written: {path.name}, {len(tokens.values)} concepts"))
@@ -56,7 +58,7 @@ class LoadTokens(io.ComfyNode):
             node_id="PiT_LoadTokens",
             display_name="Load IP+ Tokens",
             category=LIBRARY,
-            description="Loads concepts that were saved, and shows what they were made of.",
+            description="Loads saved concepts and shows how they were made.",
             search_aliases=["load concept", "load embeds", "token library"],
             inputs=[
                 io.Combo.Input(
@@ -90,25 +92,27 @@ class TokenArithmetic(io.ComfyNode):
             node_id="PiT_TokenArithmetic",
             display_name="IP+ Token Arithmetic",
             category=LIBRARY,
-            description="Gives a concept what makes one concept differ from another, or takes an average.",
+            description="Adds the difference between two concepts to others, or averages concepts.",
             search_aliases=["token math", "add tokens", "subtract tokens", "analogy", "average embeds"],
             inputs=[
-                TokensType.Input("tokens", tooltip="The concepts to count with."),
+                TokensType.Input("tokens", tooltip="The concepts to change, or to average."),
                 io.DynamicCombo.Input(
+                    # Each option brings its own inputs, so that the node only shows those that it reads.
                     "mode", tooltip="tokens + amount x (plus - minus), or the mean of all in the batch.",
                     options=[
                         io.DynamicCombo.Option(DIFFERENCE, [
-                            TokensType.Input("plus", tooltip="What has what is to be added."),
-                            TokensType.Input("minus", tooltip="What is alike, but lacks it."),
+                            TokensType.Input("plus", tooltip="A concept with the quality to add."),
+                            TokensType.Input("minus", tooltip="A similar concept without it."),
                             io.Float.Input(
                                 "amount", default=1.0, min=-10.0, max=10.0, step=0.05,
-                                tooltip="How much of the difference; below 0 takes it away.",
+                                tooltip="How much of the difference to add; below 0 subtracts it.",
                             ),
                         ]),
                         io.DynamicCombo.Option(AVERAGE, [
                             io.Boolean.Input(
                                 "keep_length", default=True,
-                                tooltip="Keep the average as strong as what it is made of, or let it fade.",
+                                tooltip="Scale the average to the mean length of its sources; unscaled, it "
+                                        "is shorter and its concept weaker.",
                             ),
                         ]),
                     ],
@@ -132,17 +136,17 @@ class TokenArithmetic(io.ComfyNode):
 class BatchConcepts(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        each = TokensType.Input("tokens", tooltip="One concept or several.")
+        each = TokensType.Input("tokens", tooltip="One or more concepts.")
         return io.Schema(
             node_id="PiT_BatchConcepts",
             display_name="Batch Concepts",
             category=LIBRARY,
-            description="Puts concepts together into one batch, to draw them all at once.",
+            description="Puts concepts together into one batch, to render them all at once.",
             search_aliases=["join tokens", "concat tokens", "combine concepts"],
             inputs=[
                 io.Autogrow.Input(
                     "concepts", template=io.Autogrow.TemplatePrefix(each, prefix="tokens", min=1, max=32),
-                    tooltip="The concepts, in the order that they take in the batch.",
+                    tooltip="The concepts, in the order that they will have in the batch.",
                 ),
             ],
             outputs=[TokensType.Output(display_name="tokens")],

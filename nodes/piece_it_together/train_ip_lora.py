@@ -57,15 +57,17 @@ def render_encoders(
 ) -> RenderEncoders:
     """VAE, text encoders and image tokens of the graph, for the renderer `model`."""
     def latents(pixels: Tensor) -> Tensor:
+        # ComfyUI's VAE takes [B, H, W, 3] in 0..1, where the trainer has [B, 3, H, W] in -1..1.
         encoded = vae.encode((pixels.movedim(1, -1) + 1) / 2)
-        # ComfyUI's VAE gives the mean of its distribution; the spread is a few thousandths of it.
+        # ComfyUI's VAE only gives the mean of its distribution, so the standard deviation is set to zero; it
+        # is a few thousandths of the mean.
         scaled = model.model.process_latent_in(encoded).float().cpu()
         return torch.cat([scaled, torch.zeros_like(scaled)], dim=1)
 
     def text(captions: Sequence[str]) -> tuple[Tensor, Tensor]:
         found = [clip.encode_from_tokens(clip.tokenize(each), return_pooled=True) for each in captions]
         context, pooled = (torch.cat(each).float().cpu() for each in zip(*found, strict=True))
-        # As published, zeros and not the encoding of "" stand for no words.
+        # As published, zeros stand for no words, and not the encoding of "".
         said = torch.tensor([bool(caption) for caption in captions])
         return context * said[:, None, None], pooled * said[:, None]
 
@@ -74,27 +76,28 @@ def render_encoders(
 
 
 def weights_of(patcher: ModelPatcher) -> str:
-    """The stamp of a model of the graph."""
+    """The stamp of a model in the graph."""
     return state_stamp(patcher.model_state_dict())
 
 
 def image_prompt_unet(
     model: ModelPatcher, ip_adapter: ManagedIPAdapter, dtype: torch.dtype
 ) -> ImagePromptUNet:
-    """The renderer of the graph for the trainer, with weights of its own.
+    """The renderer of the graph for the trainer, with its own copy of the weights.
 
     Raises:
         ValueError: the model is not of SDXL's kind, or the adapter is for another one.
     """
-    from ...pit.piece_it_together.ip_lora.image_prompt import (  # diffusers takes seconds
-        ImagePromptUNet,
-        unet_of_sizes,
-    )
+    # Imported here, because diffusers takes seconds to import.
+    from ...pit.piece_it_together.ip_lora.image_prompt import ImagePromptUNet, unet_of_sizes
 
+    # The trainer needs diffusers' UNet: ComfyUI's is built for inference, and has other names for its layers.
     config = model.model.model_config.unet_config
     unet = unet_of_sizes(config)
     names, weights = comfy.utils.unet_to_diffusers(config), model.model_state_dict("diffusion_model.")
     state = {name: weights[f"diffusion_model.{names[name]}"] for name in unet.state_dict()}
+    # Copied in any case: the model of the graph must not share memory with one that is being trained. The
+    # UNet has no memory of its own yet, so it takes these tensors instead of copying once more.
     state = {name: value.to("cpu", dtype, copy=True) for name, value in state.items()}
     unet.load_state_dict(state, assign=True)
     image = ImageCrossAttention(ip_adapter.token_dim, ip_adapter.cross_attention.model.inner_dims)
@@ -103,19 +106,19 @@ def image_prompt_unet(
 
 
 def advanced_inputs() -> list[io.Input]:
-    """What few want to set."""
+    """Inputs that few people need to set."""
     return [
         io.Boolean.Input(
             "on_adapter", default=False, optional=True, advanced=True,
-            tooltip="Train the IP-Adapter's own projections as well; only Apply IP-LoRA reads those.",
+            tooltip="Train the IP-Adapter's own projections as well; only Apply IP-LoRA reads them.",
         ),
         io.Int.Input(
             "batch", default=0, min=0, max=4096, optional=True, advanced=True,
-            tooltip="Samples at once; 0 as the preset.",
+            tooltip="Samples per batch; 0 uses the preset.",
         ),
         io.Int.Input(
             "accumulation", default=0, min=0, max=4096, optional=True, advanced=True,
-            tooltip="How many batches make one step; 0 as the preset.",
+            tooltip="Number of batches per step; 0 uses the preset.",
         ),
     ]
 
@@ -129,12 +132,12 @@ class TrainIPLora(io.ComfyNode):
             category=TRAINING,
             description=(
                 "Trains an IP-LoRA on pictures, captions and references. Cancel keeps a checkpoint, from "
-                "which the same node goes on when it is queued again."
+                "which the same node resumes when it is queued again."
             ),
             search_aliases=["train lora", "ip lora training"],
             is_output_node=True,
             inputs=[
-                io.Model.Input("model", tooltip="The SDXL to train on, as Load Checkpoint gives it."),
+                io.Model.Input("model", tooltip="The SDXL model to train on, as Load Checkpoint gives it."),
                 io.Clip.Input("clip", tooltip="Its text encoders."),
                 io.Vae.Input("vae", tooltip="Its VAE."),
                 io.ClipVision.Input("clip_vision", tooltip=CLIP_VISION_TOOLTIP),
@@ -145,21 +148,23 @@ class TrainIPLora(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "captions", options=list(MODES), default=next(iter(MODES)),
-                    tooltip="What is learnt of the captions: the published forms, or as they are.",
+                    tooltip="How captions are learned: in one of the published forms, or as they are.",
                 ),
                 io.String.Input(
                     "name", default="my_ip_lora",
-                    tooltip="Name of the LoRA; it is written to models/loras/NAME/ip_lora.safetensors.",
+                    tooltip="Name of the LoRA; the file is models/loras/NAME/ip_lora.safetensors.",
                 ),
                 io.Combo.Input(
                     "preset", options=list(PRESETS), default=next(iter(PRESETS)),
-                    tooltip="All that the other inputs do not set.",
+                    tooltip="Everything that the other inputs do not set.",
                 ),
-                io.Int.Input("steps", default=500, min=1, max=10_000_000, tooltip="Steps in all."),
-                io.Int.Input("rank", default=64, min=1, max=1024, tooltip="Of the LoRA; 64 as published."),
+                io.Int.Input("steps", default=500, min=1, max=10_000_000, tooltip="Total number of steps."),
+                io.Int.Input(
+                    "rank", default=64, min=1, max=1024, tooltip="Rank of the LoRA; 64 as published.",
+                ),
                 io.Float.Input(
                     "learning_rate", default=1e-4, min=0.0, max=1.0, step=1e-6, round=1e-9,
-                    tooltip="Highest learning rate; 0.0001 as published.",
+                    tooltip="Peak learning rate; 0.0001 as published.",
                 ),
                 io.Int.Input(
                     "size", default=1024, min=64, max=2048, step=64,
@@ -167,11 +172,11 @@ class TrainIPLora(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "save_every", default=50, min=1, max=1_000_000,
-                    tooltip="Steps between checkpoints; each time it also validates.",
+                    tooltip="Steps between checkpoints, each with a validation.",
                 ),
                 io.Int.Input(
                     "seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=False,
-                    tooltip="Where the order, the noise and the first weights come from.",
+                    tooltip="Determines the order of samples, the noise and the initial weights.",
                 ),
                 *advanced_inputs(),
             ],
@@ -206,13 +211,15 @@ class TrainIPLora(io.ComfyNode):
         cache, skipped = encode_lora_dataset(dataset.samples, samples, encoders, size, progress_bar())
         report = [describe_lora_dataset(dataset), *describe_skipped(skipped, dataset.folder)]
         logging.info("Train IP-LoRA: %s", "\n".join(report))
+        # After the encoding, which needs the models, and before their weights are read below: unloading also
+        # takes patches out of them again, so that what is stamped and trained on is the model itself.
         comfy.model_management.unload_all_models()
         settings = RunSettings(
             run_folder, seed, save_every, save_every,
             started_from=weights_of(model) + weights_of(ip_adapter.cross_attention),
         )
         try:
-            # ComfyUI runs nodes in inference mode, in which weights get no gradients, without a word.
+            # ComfyUI runs nodes in inference mode, in which weights silently get no gradients.
             with torch.inference_mode(False):
                 path = train(model, vae, ip_adapter, cache, recipe, settings)
         finally:
@@ -228,7 +235,8 @@ def train(
     model: ModelPatcher, vae: VAE, ip_adapter: ManagedIPAdapter, cache: LoraCache, recipe: LoraRecipe,
     settings: RunSettings,
 ) -> Path:
-    """Train, or go on; returns the file of the LoRA. Cancel leaves a checkpoint."""
+    """Train or resume; returns the file of the LoRA. Cancel leaves a checkpoint."""
+    # Imported here, because accelerate and diffusers take seconds to import.
     from ...pit.piece_it_together.ip_lora.samples import sample_latents
     from ...pit.piece_it_together.ip_lora.task import LoraTask
     from ...pit.training.denoising import noise_schedule
@@ -236,6 +244,8 @@ def train(
     from ...pit.training.trainer import Trainer
 
     cpu = comfy.model_management.get_torch_device().type == "cpu"
+    # What the UNet predicts is not in its weights: trained on the other target, the LoRA would learn to undo
+    # the model.
     velocity = model.model.model_type == comfy.model_base.ModelType.V_PREDICTION
     schedule = noise_schedule("v_prediction" if velocity else "epsilon")
     accelerator = data_parallel(cpu)
@@ -247,6 +257,7 @@ def train(
     def draw(renderer: nn.Module, device: torch.device) -> Image.Image:
         with trainer.autocast():
             latents = sample_latents(task, renderer, device)
+        # Back in ComfyUI's models, which expect inference mode and latents in the scale of the VAE.
         with torch.inference_mode():
             pictures = to_pil(vae.decode(model.model.process_latent_out(latents)))
         pixels = min(SHOWN_PIXELS, pictures[0].width)

@@ -1,4 +1,4 @@
-"""Encoding a dataset once, and training an IP-Prior on it, inside ComfyUI."""
+"""Encoding a dataset once and training an IP-Prior on it, inside ComfyUI."""
 from __future__ import annotations
 
 import gc
@@ -16,6 +16,7 @@ from comfy_api.latest import io, ui
 from PIL import Image
 from torch import nn
 
+from ...pit.files.known import first_of
 from ...pit.files.pictures import describe_skipped
 from ...pit.images import to_tensor
 from ...pit.piece_it_together.training.augment import Augmentation
@@ -26,7 +27,7 @@ from ...pit.training.chart import training_chart
 from ...pit.training.metrics import read_points
 from ...pit.training.recipes import RunSettings
 from ..bridge.feedback import progress_bar, told
-from ..bridge.folders import own_folder
+from ..bridge.folders import SHOWN, own_folder
 from .datasets import TRAINING
 from .encoding import token_encoder
 from .loading import PRIORS, load_prior
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 CACHES = "ip_prior_tokens"
 NOTHING = "nothing"
+# A chart is drawn anew from all measurements of the run, and sent to the page as a picture.
 SECONDS_BETWEEN_CHARTS = 2.0
 
 
@@ -57,7 +59,7 @@ class EncodeDataset(io.ComfyNode):
             node_id="PiT_EncodeDataset",
             display_name="Encode Dataset",
             category=TRAINING,
-            description="Encodes every picture of a dataset once, instead of at each step of a training.",
+            description="Encodes every picture of a dataset once, instead of at every training step.",
             search_aliases=["token cache", "cache embeddings"],
             is_output_node=True,
             inputs=[
@@ -66,24 +68,25 @@ class EncodeDataset(io.ComfyNode):
                 DatasetType.Input("dataset", tooltip="Targets and their parts."),
                 io.String.Input(
                     "name", default="my_tokens",
-                    tooltip=f"Name of the cache; it lies in output/{CACHES}. New pictures are added to it.",
+                    tooltip=f"Name of the cache in output/{CACHES}; new pictures are added to it.",
                 ),
                 io.Int.Input(
                     "variants", default=4, min=1, max=64,
-                    tooltip="Versions of each part: cropped, turned, scaled, placed by chance, as published.",
+                    tooltip="Versions of each part: randomly cropped, rotated, scaled, placed, as published.",
                 ),
                 io.Float.Input(
                     "sketch_probability", default=0.0, min=0.0, max=1.0, step=0.05,
-                    tooltip="Share of the versions that become line sketches, to work from sketches later.",
+                    tooltip="Fraction of the versions that become line sketches, for priors that read them.",
                 ),
                 io.Int.Input(
                     "references", default=0, min=0, max=16, advanced=True,
-                    tooltip="Grids of four other targets of the same sub-folder for each, as some published "
-                            "priors know them; 0 for none.",
+                    tooltip="Number of grids for each target, of four others from the same sub-folder, as "
+                            "some published priors know them; 0 for none.",
                 ),
+                # Without a control that changes it after each run: a cache belongs to one seed.
                 io.Int.Input(
                     "seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=False,
-                    advanced=True, tooltip="Where the chance of the versions comes from.",
+                    advanced=True, tooltip="Determines the random versions.",
                 ),
             ],
             outputs=[TokenCacheType.Output(display_name="tokens"), io.String.Output(display_name="report")],
@@ -104,8 +107,29 @@ class EncodeDataset(io.ComfyNode):
         lines = [f"{folder}: {done.added} concepts encoded, {done.kept} were there already"]
         report = "\n".join(lines + describe_skipped(done.skipped, dataset.folder))
         if not done.added + done.kept:
-            raise ValueError(f"No concept could be encoded. {report}")
+            raise ValueError(
+                "Encode Dataset expected at least one concept that can be encoded, got none. Replace the "
+                f"pictures that were skipped. {report}"
+            )
         return io.NodeOutput(folder, report, ui=told(cls, report))
+
+
+def size_inputs() -> list[io.Input]:
+    """The sizes of a new prior."""
+    return [
+        io.Int.Input(
+            "hidden_dim", default=2048, min=16, max=8192, step=16, advanced=True,
+            tooltip="Width of a new prior; 2048 as published, 192 for the creature models.",
+        ),
+        io.Int.Input(
+            "layers", default=4, min=1, max=64, advanced=True,
+            tooltip="Layers of a new prior; 4 or 8 as published.",
+        ),
+        io.Int.Input(
+            "heads", default=32, min=1, max=256, advanced=True,
+            tooltip="Attention heads of a new prior; 32 as published.",
+        ),
+    ]
 
 
 class TrainPrior(io.ComfyNode):
@@ -117,7 +141,7 @@ class TrainPrior(io.ComfyNode):
             category=TRAINING,
             description=(
                 "Trains an IP-Prior on a token cache. Cancel keeps a checkpoint, from which the same node "
-                "goes on when it is queued again."
+                "resumes when it is queued again."
             ),
             search_aliases=["train prior", "fine-tune prior", "piece it together training"],
             is_output_node=True,
@@ -125,47 +149,38 @@ class TrainPrior(io.ComfyNode):
                 TokenCacheType.Input("tokens", tooltip="The token cache of the dataset."),
                 io.String.Input(
                     "name", default="my_prior",
-                    tooltip="Name of the prior; it is written to models/ip_prior/NAME/prior.safetensors.",
+                    tooltip="Name of the prior; the file is models/ip_prior/NAME/prior.safetensors.",
                 ),
                 io.Combo.Input(
                     "preset", options=list(PRESETS), default=next(iter(PRESETS)),
-                    tooltip="All that the other inputs do not set; recommended learns far faster than "
-                            "published.",
+                    tooltip="Everything that the other inputs do not set; recommended learns much faster "
+                            "than published.",
                 ),
-                io.Int.Input("steps", default=2000, min=1, max=10_000_000, tooltip="Steps in all."),
+                io.Int.Input("steps", default=2000, min=1, max=10_000_000, tooltip="Total number of steps."),
+                # Zero is no use as a value here, so it stands for the preset's own.
                 io.Int.Input(
-                    "batch", default=0, min=0, max=4096, tooltip="Samples at once; 0 as the preset.",
+                    "batch", default=0, min=0, max=4096, tooltip="Samples at once; 0 uses the preset.",
                 ),
                 io.Float.Input(
                     "learning_rate", default=0.0, min=0.0, max=1.0, step=1e-6, round=1e-9,
-                    tooltip="Highest learning rate; 0 as the preset, which goes by the width of the prior.",
+                    tooltip="Peak learning rate; 0 uses the preset, which depends on the width of the prior.",
                 ),
                 io.Combo.Input(
                     "start_from", options=[NOTHING, *PRIORS.listed()], default=NOTHING,
-                    tooltip="A prior to go on training from; nothing begins with an untrained one.",
+                    tooltip="A prior to train further; nothing trains a new one from scratch.",
                 ),
                 io.Int.Input(
                     "save_every", default=250, min=1, max=1_000_000,
-                    tooltip="Steps between checkpoints; each time it also validates, and draws samples.",
+                    tooltip="Steps between checkpoints, each with a validation and new samples.",
                 ),
+                # Without a control that changes it after each run: a run only resumes with its own seed.
                 io.Int.Input(
                     "seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=False,
-                    tooltip="Where the order, the noise and the first weights come from.",
+                    tooltip="Determines the order of samples, the noise and the initial weights.",
                 ),
-                io.Int.Input(
-                    "hidden_dim", default=2048, min=16, max=8192, step=16, advanced=True,
-                    tooltip="Width of a new prior; 2048 as published, 192 for the creature models.",
-                ),
-                io.Int.Input(
-                    "layers", default=4, min=1, max=64, advanced=True,
-                    tooltip="Layers of a new prior; 4 or 8 as published.",
-                ),
-                io.Int.Input(
-                    "heads", default=32, min=1, max=256, advanced=True,
-                    tooltip="Attention heads of a new prior; 32 as published.",
-                ),
+                *size_inputs(),
                 PreviewType.Input(
-                    "preview", optional=True, tooltip="Shows samples beside the loss while it trains.",
+                    "preview", optional=True, tooltip="Shows samples below the loss during training.",
                 ),
             ],
             outputs=[PriorType.Output(display_name="prior"), io.Image.Output(display_name="chart")],
@@ -173,10 +188,14 @@ class TrainPrior(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, start_from: str) -> bool | str:
+        # Asked of the list, which also keeps a name from leading out of the model folders.
         if start_from in (NOTHING, *PRIORS.listed()):
             return True
-        found = ", ".join(PRIORS.listed()) or "no file"
-        return f"Train IP-Prior is set to start from {start_from!r}; found {found} in models/ip_prior."
+        found = first_of(PRIORS.listed(), SHOWN) or "no file"
+        return (
+            f"Train IP-Prior expected start_from to be {NOTHING!r} or a file from models/ip_prior, got "
+            f"{start_from!r}. Found there: {found}. Choose one of these."
+        )
 
     @classmethod
     def fingerprint_inputs(cls, start_from: str, **_: object) -> object:
@@ -197,14 +216,18 @@ class TrainPrior(io.ComfyNode):
         start: Sizes | Trained = Sizes(hidden_dim, layers, heads)
         if start_from != NOTHING:
             start = Trained(PRIORS.path(start_from))
+        # The trainer takes its memory without ComfyUI's knowledge, so there has to be room before it starts.
         comfy.model_management.unload_all_models()
         try:
-            # ComfyUI runs nodes in inference mode, in which weights get no gradients, without a word.
+            # ComfyUI runs nodes in inference mode, in which weights silently get no gradients.
             with torch.inference_mode(False):
                 path = train(tokens, start, recipe, settings, preview)
         finally:
+            # Also after Cancel and errors: whatever the trainer held in reference cycles would stay on the
+            # GPU, and torch would keep what is free, until some later time.
             gc.collect()
             comfy.model_management.soft_empty_cache()
+        # Read back from the file, so that this run and every later one use the same weights.
         prior = load_prior(path, f"{folder.name}/{path.name}")
         chart = to_tensor([chart_of(folder, None if preview is None else samples_of(prior, preview))])
         return io.NodeOutput(prior, chart, ui=ui.PreviewImage(chart, cls=cls))
@@ -214,9 +237,11 @@ def train(
     tokens: Path, start: Sizes | Trained, recipe: PriorRecipe, settings: RunSettings,
     preview: TrainingPreview | None,
 ) -> Path:
-    """Train, or go on; returns the file of the prior. Cancel leaves a checkpoint."""
-    from ...pit.piece_it_together.training.start import begin  # accelerate takes seconds to import
+    """Train or resume; returns the file of the prior. Cancel leaves a checkpoint."""
+    # Imported here, because accelerate takes seconds to import, which ComfyUI's start would wait for.
+    from ...pit.piece_it_together.training.start import begin
 
+    # Left to itself, accelerate takes a GPU even if ComfyUI was started with --cpu.
     cpu = comfy.model_management.get_torch_device().type == "cpu"
     trainer = begin(tokens, start, recipe, settings, cpu=cpu)
     if preview is not None:
@@ -227,13 +252,15 @@ def train(
 def listener(
     trainer: Trainer, draw: Callable[[nn.Module, torch.device], Image.Image] | None
 ) -> Callable[[Progress], None]:
-    """Moves the progress bar, and shows the loss in the node and, if something draws them, samples."""
+    """Moves the progress bar and shows the loss in the node, with samples if something draws them."""
     done, shown, samples = progress_bar(), 0.0, None
 
     def on_step(progress: Progress) -> None:
         nonlocal shown, samples
+        # Not after the last step: Train IP-Prior then draws samples from the finished prior itself.
         drawn = progress.validation is not None and draw is not None and progress.step < progress.steps
         if drawn:
+            # The averaged weights, if the recipe averages, since these are what will be written.
             with trainer.state.weights_to_use() as model:
                 samples = draw(model, trainer.device)
         picture, now = None, time.monotonic()
@@ -245,11 +272,11 @@ def listener(
 
 
 def samples_of(prior: ManagedPrior, preview: TrainingPreview) -> Image.Image:
-    """What the preview shows of a prior that is trained."""
+    """What the preview shows of a trained prior."""
     comfy.model_management.load_models_gpu([prior.patcher])
     return preview.draw(prior.patcher.model, prior.patcher.load_device)
 
 
 def chart_of(folder: Path, samples: Image.Image | None = None) -> Image.Image:
-    """The loss curve of the run in a folder, and samples below it."""
+    """The loss curve of the run in a folder, with samples below it."""
     return training_chart(read_points(folder), samples)

@@ -19,12 +19,13 @@ from .apply_tokens import apply_tokens
 from .datasets import TRAINING
 from .types import IPAdapterType, ManagedIPAdapter, PartsType, PreviewType
 
+# Fewer than for sampling: the pictures show how the training is going, and the training waits for them.
 PRIOR_STEPS = 10
 
 
 @dataclass(frozen=True)
 class TrainingPreview:
-    """What turns an IP-Prior in training into pictures. `latent [B, C, H, W]` gives their number and size."""
+    """What turns an IP-Prior in training into pictures; `latent [B, C, H, W]` sets their number and size."""
 
     model: ModelPatcher
     vae: VAE
@@ -39,16 +40,18 @@ class TrainingPreview:
     guidance: float
 
     def check(self, width: int) -> None:
-        """Raise ValueError unless the parts are tokens of this width, that of the token cache."""
+        """Raise ValueError unless the parts have this width, that of the token cache."""
+        # Before the training, not at its first preview, which may be hours away.
         if self.parts.width != width:
             raise ValueError(
-                f"The dataset was encoded to tokens of width {width}, but the parts of the Training Preview, "
-                f"from {self.parts.source}, have width {self.parts.width}. Encode both by the same models."
+                f"Training Preview expected parts of width {width}, that of the token cache, got width "
+                f"{self.parts.width} from {self.parts.source}. Encode parts and dataset with the same models."
             )
 
     def draw(self, prior: IPPrior, device: torch.device) -> Image.Image:
-        """One concept for each latent, completed by a prior that lies on `device`, as a contact sheet."""
+        """One concept for each latent, completed by a prior that is on `device`, as a contact sheet."""
         count = len(self.latent)
+        # The training runs with inference mode switched off; without it, sampling would record gradients.
         with torch.inference_mode():
             values = sample_prior(
                 prior, self.parts.sequence(count).to(device), empty_tokens=self.parts.empty.to(device),
@@ -59,6 +62,7 @@ class TrainingPreview:
                 values.cpu(), self.parts.uncond, source="the IP-Prior in training",
                 adapter=self.parts.adapter,
             )
+            # As KSampler does it: latents of the model's number of channels, noise from the seed on the CPU.
             model = apply_tokens(self.model, self.ip_adapter, tokens)
             latent = comfy.sample.fix_empty_latent_channels(model, self.latent)
             noise = comfy.sample.prepare_noise(latent, self.seed)
@@ -77,23 +81,24 @@ class MakeTrainingPreview(io.ComfyNode):
             node_id="PiT_TrainingPreview",
             display_name="Training Preview",
             category=TRAINING,
-            description="Lets Train IP-Prior show what its prior completes the same parts to, as it learns.",
+            description="Lets Train IP-Prior show how its prior completes the same parts as it learns.",
             search_aliases=["sample while training", "validation pictures"],
             inputs=[
                 io.Model.Input("model", tooltip="The SDXL model that renders the samples."),
                 io.Vae.Input("vae", tooltip="Its VAE."),
                 IPAdapterType.Input("ip_adapter", tooltip="The IP-Adapter of the tokens."),
-                io.Conditioning.Input("positive", tooltip="What the samples are asked for in words."),
-                io.Conditioning.Input("negative", tooltip="What they should not be."),
+                io.Conditioning.Input("positive", tooltip="The prompt for the samples."),
+                io.Conditioning.Input("negative", tooltip="The negative prompt for the samples."),
                 io.Latent.Input("latent", tooltip="Empty latents: how many samples, and how large."),
                 PartsType.Input("parts", tooltip="The parts that every sample completes."),
                 io.Int.Input(
                     "seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=False,
-                    tooltip="Of all samples, so that only the training changes them.",
+                    tooltip="The seed of all samples; it stays the same, so only the training changes them.",
                 ),
-                io.Int.Input("steps", default=12, min=1, max=1000, tooltip="Steps of the rendering."),
+                io.Int.Input("steps", default=12, min=1, max=1000, tooltip="Steps of rendering."),
                 io.Float.Input(
-                    "cfg", default=5.0, min=0.0, max=30.0, step=0.5, tooltip="Guidance of the words.",
+                    "cfg", default=5.0, min=0.0, max=30.0, step=0.5,
+                    tooltip="How closely the rendering follows the prompt.",
                 ),
                 io.Float.Input(
                     "guidance", default=2.0, min=0.0, max=20.0, step=0.1,

@@ -1,4 +1,4 @@
-"""The socket types of the pack and what travels through them."""
+"""The socket types of Piece it Together, and what travels through them."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ IPAdapterType = io.Custom("PIT_IP_ADAPTER")
 PriorType = io.Custom("PIT_PRIOR")
 """Carries a `ManagedPrior`."""
 TokensType = io.Custom("PIT_TOKENS")
-"""Carries `pit.piece_it_together.tokens.Tokens`."""
+"""Carries a `pit.piece_it_together.tokens.Tokens`."""
 PartsType = io.Custom("PIT_PARTS")
-"""Carries `pit.piece_it_together.tokens.Parts`."""
+"""Carries a `pit.piece_it_together.tokens.Parts`."""
 DirectionType = io.Custom("PIT_DIRECTION")
-"""Carries `pit.piece_it_together.directions.Direction`."""
+"""Carries a `pit.piece_it_together.directions.Direction`."""
 
 DatasetType = io.Custom("PIT_DATASET")
-"""Carries `pit.piece_it_together.training.dataset.Dataset`: pictures of targets and parts in a folder."""
+"""Carries a `pit.piece_it_together.training.dataset.Dataset`: pictures of targets and parts in a folder."""
 TokenCacheType = io.Custom("PIT_TOKEN_CACHE")
 """Carries the `Path` of a token cache."""
 PreviewType = io.Custom("PIT_TRAINING_PREVIEW")
@@ -37,10 +37,12 @@ class ManagedIPAdapter:
     Attributes:
         name: what error messages call it.
         resampler: patcher of a `Resampler`.
-        cross_attention: patcher of a `ImageCrossAttention`.
+        cross_attention: patcher of an `ImageCrossAttention`.
         stamp: tells it from other IP-Adapters, see `pit.files.records.weights_stamp`.
     """
 
+    # Frozen, as all that travels through sockets: ComfyUI hands one cached output to every node that asks for
+    # it, so a node that changed it would change the inputs of others.
     name: str
     resampler: ModelPatcher
     cross_attention: ModelPatcher
@@ -62,9 +64,9 @@ class ManagedPrior:
 
     Attributes:
         name: what error messages call it.
-        patcher: of a `IPPrior`.
+        patcher: of an `IPPrior`.
         dtype: what it computes in.
-        preview: patcher of what makes small pictures of its tokens, with a method `pictures(tokens)`.
+        preview: patcher of a model that turns its tokens into small pictures, by a method `pictures(tokens)`.
     """
 
     name: str

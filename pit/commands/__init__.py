@@ -1,1 +1,1 @@
-"""The commands of `python -m pit`, a file for each."""
+"""The commands of `python -m pit`, one file each."""

@@ -1,4 +1,4 @@
-"""`python -m pit convert`: a weight file of any kind, saved as safetensors."""
+"""`python -m pit convert`: save a weight file of any kind as safetensors."""
 from __future__ import annotations
 
 import argparse
@@ -11,13 +11,13 @@ from ..piece_it_together.prior_files import PRIOR_SIGNS, _prior_sizes, prior_not
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags: from where, to where."""
+    """The command's arguments: the file to read and the file to write."""
     parser.add_argument("source", type=Path, help="weight file: .ckpt, .pt, .pth, .bin or .safetensors")
     parser.add_argument("target", type=Path, help="the .safetensors file to write")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Convert; returns the exit code."""
+    """Convert; return the exit code."""
     try:
         convert_to_safetensors(args.source, args.target)
     except WeightFileError as error:
@@ -28,17 +28,19 @@ def run(args: argparse.Namespace) -> int:
 
 
 def convert_to_safetensors(source: Path, target: Path) -> None:
-    """Save a weight file of any kind as safetensors; the metadata of an IP-Prior takes up its `cfg.yaml`.
+    """Save a weight file of any kind as safetensors; an IP-Prior's `cfg.yaml` goes into its metadata.
 
     Raises:
-        WeightFileError: the source cannot be read, or the target exists or has another ending.
+        WeightFileError: the source cannot be read, or the target exists or has another suffix.
     """
     if target.suffix != ".safetensors":
-        raise WeightFileError(f"{target} must end in .safetensors.")
+        raise WeightFileError(f"Expected a .safetensors file to write, got {target}. Give it that suffix.")
     if target.exists():
-        raise WeightFileError(f"{target} exists already; move it away, or choose another name.")
+        raise WeightFileError(f"{target} already exists. Move it away, or choose another name.")
     state, metadata = read_state(source)
     prior = without_module(state)
+    # The number of heads does not show in the shapes of a prior's weights. Unlike a cfg.yaml beside the
+    # file, the metadata cannot get lost.
     if all(key in prior for key in PRIOR_SIGNS):
         state, notes = prior, prior_notes(source, metadata, _prior_sizes(source, prior))
         names = {"num_heads": notes.get("num_attention_heads"), "use_ref": notes.get("use_ref")}

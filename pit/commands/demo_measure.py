@@ -10,17 +10,18 @@ from pathlib import Path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
     add = parser.add_argument
-    add("--quick", action="store_true", help="fewer samples, wider intervals: minutes on two CPU cores")
+    add("--quick", action="store_true", help="fewer samples and wider intervals: minutes on two CPU cores")
     add("--json", type=Path, metavar="FILE", help="also write every number to this file")
-    add("--against", type=Path, metavar="FILE", help="also print what changed since the run that wrote this")
+    add("--against", type=Path, metavar="FILE", help="also print what changed since the run that wrote FILE")
     add("--picture", type=Path, metavar="FILE", default=Path("demo-measure.png"),
-        help="the sheet of parts and concepts (default: %(default)s)")
-    add("--seed", type=int, default=0, help="which creatures are asked for (default: %(default)s)")
+        help="where to save the sheet of parts and concepts (default: %(default)s)")
+    add("--seed", type=int, default=0, help="decides which creatures are asked for (default: %(default)s)")
     add("--threads", type=int, default=None, help="CPU threads (default: torch's own)")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Take the measures, print the tables; returns the exit code."""
+    """Take the measures and print the tables; return the exit code."""
+    # Here rather than above: `python -m pit demo-measure --help` must not wait for torch.
     import torch
     from tqdm import tqdm
 
@@ -36,6 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     plan = QUICK if arguments.quick else FULL
+    # Before the work, which takes long: a typing error in a file name must not cost its results.
     try:
         check_seed(arguments.seed)
         check_folders(arguments.picture, arguments.json)
@@ -59,10 +61,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def check_folders(*files: Path | None) -> None:
-    """
+    """Check that files can be written where they are to go.
+
     Raises:
-        ValueError: the folder of a file that is to be written does not exist.
+        ValueError: the folder of a file does not exist.
     """
     for file in filter(None, files):
         if not file.parent.is_dir():
-            raise ValueError(f"cannot write {file}: there is no folder {file.parent}; make it first")
+            raise ValueError(f"Expected a folder {file.parent} for {file.name}, got none. Create it first.")

@@ -11,20 +11,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
     add = parser.add_argument
     add("--folder", type=Path, default=Path("demo-training"),
-        help="checkpoints, caches and logs; an interrupted run goes on from here (default: %(default)s)")
+        help="checkpoints, caches and logs; an interrupted run resumes from here (default: %(default)s)")
     add("--stage", choices=STAGES, action="append",
-        help="run only this stage (may be given more than once); the default is all, in order")
-    add("--creatures", type=int, default=36000, help="size of the data set (default: %(default)s)")
+        help="run only this stage (can be given more than once); the default is all, in order")
+    add("--creatures", type=int, default=36000, help="size of the dataset (default: %(default)s)")
     add("--seed", type=int, default=TRAINING_SEED, help="default: %(default)s")
     add("--device", default=None, help="cpu or cuda (default: the GPU if there is one)")
     add("--precision", choices=("bf16", "fp32"), default="bf16", help="default: %(default)s")
-    add("--workers", type=int, default=2, help="rendering processes (default: %(default)s)")
+    add("--workers", type=int, default=2, help="processes that draw creatures (default: %(default)s)")
     add("--threads", type=int, default=None, help="CPU threads of the training (default: torch's own)")
-    add("--weights", type=Path, default=None, help="where the weights go (default: the pack's own)")
+    add("--weights", type=Path, default=None, help="folder for the weights (default: the pack's own)")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the wanted stages; returns the exit code."""
+    """Run the chosen stages; return the exit code."""
+    # Here rather than above: `python -m pit demo-train --help` must not wait for torch.
     from ..demo.training.stages import run_stages
 
     return run_stages(arguments)

@@ -1,8 +1,8 @@
-"""`python -m pit download`: published files from the Hugging Face hub into ComfyUI's model folders.
+"""`python -m pit download`: fetch published files from the Hugging Face hub into ComfyUI's model folders.
 
 The only network access of the pack, and only when the user types the command. `hf_hub_download` deletes the
-partial file of a broken transfer; this module therefore uses `http_get`, the function below it, which resumes
-one. `http_get` speaks plain HTTP, so neither the Xet client nor the shared cache folder takes part.
+partial file of an interrupted transfer; this module therefore uses `http_get`, the function beneath it, which
+can resume one. `http_get` speaks plain HTTP, so neither the Xet client nor the shared cache is involved.
 """
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ from ..files.published import PublishedFile, published_files
 HTTP_LIBRARY_ERROR = HfHubHTTPError.__bases__[0]
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 LISTING_TIMEOUT = 20.0  # seconds
-HASH_PATTERN = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")
+HASH_PATTERN = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")  # it becomes a file name: nothing else may pass
 
 
 class DownloadError(Exception):
-    """A download that cannot go on; the message is one plain sentence for the user."""
+    """A download that cannot continue; the message is one plain sentence for the user."""
 
 
 @dataclass(frozen=True)
 class Download:
-    """A file as the hub lists it, and the place where it goes.
+    """A file as the hub lists it, and the place where it belongs.
 
     `digest` is the SHA-256 of a large file (64 digits) or the git blob SHA-1 of a small one (40 digits).
     """
@@ -56,12 +56,15 @@ class Download:
 
     @property
     def partial(self) -> Path:
-        """Beside the target, as a model folder may be a link to another disk; one name per content."""
+        """Where the file is stored until it is complete."""
+        # Beside the target: a model folder may be a link to another disk, and only a rename within one disk
+        # is atomic. Named by its content: a file that the hub has replaced since is not resumed in its old
+        # bytes.
         return self.target.parent / ".incomplete" / f"{self.digest}.partial"
 
     @property
     def arrived(self) -> int:
-        """Bytes that a broken transfer left behind; 0 if its file is longer than it could be."""
+        """Bytes that an interrupted transfer left behind; 0 if there are more of them than there can be."""
         bytes_there = self.partial.stat().st_size if self.partial.exists() else 0
         return bytes_there if bytes_there <= self.size else 0
 
@@ -69,6 +72,8 @@ class Download:
         """Whether `file` has the size and the hash that the hub states."""
         if not file.is_file() or file.stat().st_size != self.size:
             return False
+        # git hashes a small file with a header before its content; large files are stored by their own
+        # SHA-256.
         git_header = b"blob %d\0" % self.size
         is_sha256 = len(self.digest) == 64
         hasher = hashlib.sha256() if is_sha256 else hashlib.sha1(git_header, usedforsecurity=False)
@@ -79,7 +84,7 @@ class Download:
 
 
 class Hub:
-    """The two requests that are made: list a repository, and get the missing bytes of a file."""
+    """The two requests that are made: list a repository, and fetch the missing bytes of a file."""
 
     def __init__(self, endpoint: str | None = None):
         self.endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
@@ -94,7 +99,10 @@ class Hub:
             )
 
     def fetch_missing_bytes(self, download: Download) -> None:
-        """Completes `download.partial`, with a progress bar; on DownloadError it holds what has arrived."""
+        """Complete `download.partial`, with a progress bar; on DownloadError it holds what has arrived."""
+        # The commit of the listing, so that size and hash belong to these bytes even if the repository
+        # changes meanwhile; and no compression, since a range counts the bytes that are sent, not those of
+        # the file.
         url = hf_hub_url(download.repo, download.path, revision=download.commit, endpoint=self.endpoint)
         headers = build_hf_headers(token=self.token, headers={"Accept-Encoding": "identity"})
         mode = "ab" if download.arrived else "wb"
@@ -112,20 +120,24 @@ class Hub:
         except HfHubHTTPError as error:
             raise DownloadError(_refusal(error.response.status_code, page, what)) from error
         except (ValueError, KeyError) as error:
-            raise DownloadError(f"{page} does not answer like a hub ({_first_line(error)}).") from error
+            raise DownloadError(
+                f"Expected the answer of a hub from {page}, got something else ({_first_line(error)}); check"
+                " the address."
+            ) from error
         except (OSError, HTTP_LIBRARY_ERROR) as error:
+            # Not the connection's fault: the caller names the disk.
             if getattr(error, "errno", None) in DISK_FULL:
                 raise
             raise DownloadError(
                 f"{what} did not arrive from {page} ({_first_line(error)}); check the connection and run the"
-                " same command again, what has arrived is kept."
+                " same command again: what has arrived is kept."
             ) from error
 
 
 def _refusal(status: int, page: str, what: str) -> str:
     if status in (401, 403):
         return (
-            f"{page} refuses {what} (HTTP {status}): the repository is gated, private or gone; look at that"
+            f"{page} refuses {what} (HTTP {status}): the repository is gated, private or gone; open that"
             " page, and if it asks for an agreement, accept it and log in with `hf auth login`."
         )
     if status == 404:
@@ -139,7 +151,9 @@ def _first_line(error: Exception) -> str:
 
 @contextmanager
 def quiet_hub() -> Iterator[None]:
-    """No warnings, and no telemetry, which would reach the hub even where a mirror is asked."""
+    """No warnings, and no telemetry."""
+    # Telemetry goes to the official hub, even when the user has named a mirror. The library reads its setting
+    # from the environment at import, so that only the constant can still be changed.
     telemetry, verbosity = constants.HF_HUB_DISABLE_TELEMETRY, hub_logging.get_verbosity()
     constants.HF_HUB_DISABLE_TELEMETRY = True
     hub_logging.set_verbosity_error()
@@ -151,7 +165,7 @@ def quiet_hub() -> Iterator[None]:
 
 
 def download_names() -> tuple[str, ...]:
-    """What can be asked for."""
+    """The names that can be asked for, without "all"."""
     return tuple(dict.fromkeys(file.name for file in published_files()))
 
 
@@ -163,9 +177,11 @@ def plan_downloads(names: list[str], models: Path, hub: Hub) -> list[Download]:
     unknown = sorted(set(names) - {*download_names(), "all"})
     if unknown:
         known = ", ".join(download_names())
-        raise DownloadError(f"unknown name {', '.join(unknown)}; the names are {known} and all.")
+        raise DownloadError(f"Expected names among {known} and all, got {', '.join(unknown)}.")
     if not models.is_dir():
-        raise DownloadError(f"{models} is not a folder; --models takes the models folder of a ComfyUI.")
+        raise DownloadError(
+            f"Expected the models folder of a ComfyUI for --models, got {models}, which is not a folder."
+        )
     wanted = [file for file in published_files() if "all" in names or file.name in names]
     listings = {repo: hub.list_repo(repo) for repo in dict.fromkeys(file.repo for file in wanted)}
     return [download for file in wanted for download in _listed(file, listings[file.repo], models)]
@@ -190,9 +206,10 @@ def _listed(file: PublishedFile, listing: ModelInfo, models: Path) -> list[Downl
 
 
 def _name_below(file: PublishedFile, path: str) -> str:
-    """What follows the published folder in `path`; the hub chose it, so it must not lead out of there."""
+    """What follows the published folder in `path`. Raises DownloadError if it leads out of that folder."""
     if not file.is_folder:
         return ""
+    # The hub chose this name, and the user's disk must not depend on what it chooses.
     name = path[len(file.path):]
     for part in name.split("/"):
         if part in ("", ".", "..") or re.search(r"[\\:]", part) or not part.isprintable():
@@ -204,8 +221,8 @@ def _size_and_digest(repo: str, sibling: RepoSibling) -> tuple[int, str]:
     size, digest = (sibling.lfs.size, sibling.lfs.sha256) if sibling.lfs else (sibling.size, sibling.blob_id)
     if not isinstance(size, int) or not HASH_PATTERN.fullmatch(str(digest)):
         raise DownloadError(
-            f"{repo} states size {size!r} and hash {digest!r} for {sibling.rfilename!r}, no basis to check;"
-            " nothing was fetched."
+            f"Expected a size and a hash of {sibling.rfilename!r} in {repo}, got {size!r} and {digest!r}; it"
+            " cannot be verified, and nothing was fetched."
         )
     return size, digest
 
@@ -213,11 +230,11 @@ def _size_and_digest(repo: str, sibling: RepoSibling) -> tuple[int, str]:
 def download_published(
     names: list[str], models: Path, *, endpoint: str | None = None, dry_run: bool = False, force: bool = False
 ) -> None:
-    """Fetches the published files of `names` ("all" for all) below `models`, ComfyUI's models folder.
+    """Fetch the published files of `names` ("all" for all) into `models`, ComfyUI's models folder.
 
-    A file gets its final name only when its size and hash are right; a partial one waits for the next call.
-    Files that are right already stay; others in their place are replaced only with `force`. `dry_run` only
-    prints the list. Raises DownloadError, and OSError where the disk refuses.
+    A file gets its final name only if its size and hash are right; a partial one waits for the next call.
+    Files that are already right are kept; others in their place are replaced only with `force`. `dry_run`
+    only prints the list. Raises DownloadError, and OSError if the disk refuses.
     """
     hub = Hub(endpoint)
     downloads = plan_downloads(names, models, hub)
@@ -228,6 +245,7 @@ def download_published(
     print(f"{len(missing)} of {len(downloads)} files to fetch, {_human(total)}")
     if dry_run:
         return
+    # All checks before the first transfer: gigabytes later it would be too late to learn of a conflict.
     if not force:
         _refuse_to_overwrite(missing)
     _require_space(missing)
@@ -262,7 +280,7 @@ def _refuse_to_overwrite(missing: list[Download]) -> None:
 
 
 def _require_space(missing: list[Download]) -> None:
-    """Model folders may lie on several disks: each must hold what goes there."""
+    """Raise DownloadError unless each disk has room for what goes there: model folders can be on several."""
     folders: dict[int, Path] = {}
     needed: Counter[int] = Counter()
     for download in missing:
@@ -274,8 +292,8 @@ def _require_space(missing: list[Download]) -> None:
         free = shutil.disk_usage(folder).free
         if needed[device] > free:
             raise DownloadError(
-                f"the disk of {folder} has {_human(free)} free and {_human(needed[device])} are needed;"
-                " make room first."
+                f"Expected {_human(needed[device])} free on the disk of {folder}, got {_human(free)}; make"
+                " room first."
             )
 
 
@@ -285,10 +303,11 @@ def _fetch(download: Download, hub: Hub) -> None:
         print(f"resuming {download.target.name} after {_human(download.arrived)}")
     try:
         hub.fetch_missing_bytes(download)
+        # Wrong bytes are deleted, or every further attempt would resume after them and fail again.
         if not download.is_content_of(download.partial):
             download.partial.unlink()
             raise DownloadError(
-                f"{download.path} of {download.repo} arrived with another hash than the hub states, and was"
+                f"{download.path} of {download.repo} arrived with another hash than the hub states and was"
                 " deleted; run the command again."
             )
         os.replace(download.partial, download.target)
@@ -300,12 +319,12 @@ def _fetch(download: Download, hub: Hub) -> None:
 def _remove_if_empty(partial: Path) -> None:
     if partial.exists() and not partial.stat().st_size:
         partial.unlink()
-    with suppress(OSError):  # other partial files may wait there
+    with suppress(OSError):  # other partial files may be waiting there
         partial.parent.rmdir()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the options of `python -m pit download`."""
+    """The options of `python -m pit download`."""
     parser.add_argument("names", nargs="+", metavar="NAME", help=", ".join((*download_names(), "all")))
     parser.add_argument("--models", type=Path, required=True, metavar="DIR", help="a ComfyUI's models folder")
     parser.add_argument("--dry-run", action="store_true", help="list files, sizes, licenses and targets only")
@@ -314,7 +333,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs the command and returns its exit code; every failure is one sentence on stderr."""
+    """Run the command and return its exit code; every failure is one sentence on stderr."""
     try:
         with quiet_hub():
             download_published(
@@ -328,6 +347,6 @@ def run(args: argparse.Namespace) -> int:
         print(f"error: cannot use {place} ({error.strerror}); what has arrived is kept.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nstopped; what has arrived is kept, the same command resumes it.", file=sys.stderr)
+        print("\nstopped; what has arrived is kept, and the same command resumes it.", file=sys.stderr)
         return 130
     return 0

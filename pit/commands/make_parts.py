@@ -8,8 +8,7 @@ from pathlib import Path
 from ..files.pictures import PictureError, Skipped, describe_skipped, file_name, list_pictures, open_picture
 from ..piece_it_together.training.dataset import dataset_sheet, describe, read_dataset
 from ..piece_it_together.training.make_parts import make_parts, read_masks, save_concept
-
-_RULES = ("minimum", "maximum", "limit", "drop_largest", "drop_border")
+from ..piece_it_together.training.part_rules import DEFAULT_RULES, PartRules
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,25 +17,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("source", type=Path, help="folder of pictures, each a target; sub-folders are left alone")
     add("output", type=Path, help="the dataset's folder; concepts of the same name are replaced")
     add("--masks", type=Path,
-        help="folder of masks: NAME/*.png with one part in white each, or NAME.png with one colour per part; "
+        help="folder of masks: NAME/*.png with one part in white each, or NAME.png with one color per part; "
         "without it, parts are looked for, which needs plain ground")
-    add("--minimum", type=float, default=0.015, help="least share of the picture (default: %(default)s)")
-    add("--maximum", type=float, default=0.3, help="largest share of the picture (default: %(default)s)")
-    add("--limit", type=int, default=8, help="most parts of a target (default: %(default)s)")
+    add("--minimum", type=float, default=DEFAULT_RULES.smallest,
+        help="smallest share of the picture (default: %(default)s)")
+    add("--maximum", type=float, default=DEFAULT_RULES.largest,
+        help="largest share of the picture (default: %(default)s)")
+    add("--limit", type=int, default=DEFAULT_RULES.most,
+        help="most parts of a target (default: %(default)s)")
     add("--drop-largest", action="store_true", help="leave out the largest mask (the whole object)")
     add("--drop-border", action="store_true", help="leave out masks that touch the picture's border")
 
 
 def run(args: argparse.Namespace) -> int:
     """Make the dataset, its report and its contact sheet; returns the exit code."""
-    rules = {name: vars(args)[name] for name in _RULES}
     try:
-        skipped = make_dataset(args.source, args.output, args.masks, **rules)
+        rules = PartRules(args.minimum, args.maximum, args.limit, args.drop_largest, args.drop_border)
+        skipped = make_dataset(args.source, args.output, args.masks, rules)
         for line in describe_skipped(skipped, args.source):
             print(line)
         dataset = read_dataset(args.output)
         dataset_sheet(dataset).save(args.output / "sheet.png")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(describe(dataset))
@@ -44,20 +46,23 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def make_dataset(source: Path, output: Path, masks: Path | None = None, **rules: float) -> list[Skipped]:
+def make_dataset(
+    source: Path, output: Path, masks: Path | None = None, rules: PartRules = DEFAULT_RULES
+) -> list[Skipped]:
     """Write every picture in `source` that has parts as a concept to `output`; returns what was skipped.
 
-    `rules` are the keywords of `make_parts.part_masks`. Raises FileNotFoundError if a folder is missing,
-    ValueError if there is no picture or none has parts, and OSError if `output` cannot be written.
+    Raises FileNotFoundError if a folder is missing, ValueError if there is no picture or none has parts,
+    OSError if `output` cannot be written, and ModuleNotFoundError if parts are to be found without masks and
+    scikit-image is not installed.
     """
     from tqdm import tqdm
 
     for folder in (source, masks):
         if folder is not None and not folder.is_dir():
-            raise FileNotFoundError(f"Expected a folder, found none at {folder}.")
+            raise FileNotFoundError(f"Expected a folder, got none at {folder}.")
     pictures, skipped = list_pictures(source)
     if not pictures:
-        raise ValueError(f"Expected pictures (.jpg, .jpeg, .png, .webp) in {source}, found none.")
+        raise ValueError(f"Expected pictures (.jpg, .jpeg, .png, .webp) in {source}, got none.")
     reasons = {
         path: _make_concept(path, output, masks, rules)
         for path in tqdm(pictures, desc="pictures", mininterval=1)
@@ -65,11 +70,11 @@ def make_dataset(source: Path, output: Path, masks: Path | None = None, **rules:
     skipped += [Skipped(path, why) for path, why in reasons.items() if why]
     if all(reasons.values()):
         report = "; ".join(describe_skipped(skipped, source))
-        raise ValueError(f"Expected a picture with parts in {source}, found none. {report}")
+        raise ValueError(f"Expected a picture with parts in {source}, got none. {report}")
     return skipped
 
 
-def _make_concept(path: Path, output: Path, masks: Path | None, rules: dict[str, float]) -> str | None:
+def _make_concept(path: Path, output: Path, masks: Path | None, rules: PartRules) -> str | None:
     """Why there is none, or None when it is written."""
     try:
         target = open_picture(path)
@@ -77,8 +82,8 @@ def _make_concept(path: Path, output: Path, masks: Path | None, rules: dict[str,
         return "unreadable, or of more than 80 megapixels"
     try:
         file_name(path.stem)
-        found = None if masks is None else read_masks(masks, path.stem, minimum=rules.get("minimum", 0.015))
-        parts = make_parts(target, found, **rules)
+        found = None if masks is None else read_masks(masks, path.stem, rules.smallest)
+        parts = make_parts(target, found, rules)
     except FileNotFoundError:
         return "no masks of its name"
     except ValueError as error:

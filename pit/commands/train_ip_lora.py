@@ -1,4 +1,4 @@
-"""`python -m pit train-ip-lora`, alone or under `accelerate launch -m`."""
+"""`python -m pit train-ip-lora`, on its own or under `accelerate launch -m`."""
 from __future__ import annotations
 
 import argparse
@@ -34,7 +34,7 @@ SDXL_SIZE = 1024
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags: where, on what models, how often to save, a preset, and every setting of a recipe."""
+    """The command's arguments: folders, models, how often to save, a preset, every setting of a recipe."""
     add = parser.add_argument
     add("dataset", type=Path, help="folder with targets/ and refs/")
     add_run_arguments(parser, save_every=100, validate_every=50)
@@ -49,17 +49,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train; returns the exit code."""
+    """Train; return the exit code."""
     return run_training(args, begin_lora, "train-ip-lora")
 
 
 def begin_lora(args: argparse.Namespace) -> Trainer:
-    """The trainer that the flags ask for; encodes first what is not encoded yet.
+    """The trainer that the flags ask for; what is not encoded yet is encoded first.
 
     Raises:
-        ValueError, OSError: what was given cannot be used, or does not fit together.
+        ValueError, OSError: something given cannot be used, or does not fit the rest.
     """
     recipe, settings, accelerator = recipe_of(args, PRESETS), run_settings(args), data_parallel(args.cpu)
+    # Checked before the encoding, which can take long.
     recipe.check()
     recipe = for_device(recipe, accelerator.device)
     cache = encoded(args, accelerator)
@@ -73,17 +74,19 @@ def begin_lora(args: argparse.Namespace) -> Trainer:
 
         dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
         renderer, schedule = load_renderer(args.base, args.ip_adapter, dtype)
+        # Of both files, since a run must not be resumed with another base or another adapter.
         stamp = hashlib.sha256((stamp_of(args.base) + sha256_of(args.ip_adapter)).encode()).hexdigest()
     settings = replace(settings, started_from=stamp)
     return Trainer(LoraTask(renderer, schedule, cache, recipe, settings), recipe, settings, accelerator)
 
 
 def encoded(args: argparse.Namespace, accelerator: Accelerator) -> LoraCache:
-    """The samples, encoded once by the first process; the encoders are gone when this returns."""
+    """The samples, encoded once by the first process; the encoders are freed when this returns."""
     main = accelerator.is_main_process
     dataset = read_lora_dataset(args.dataset, args.mode)
     if main:
         print(describe_lora_dataset(dataset))
+    # The other processes wait, then find everything in the cache.
     with accelerator.main_process_first(), tqdm(total=len(dataset.samples), disable=not main) as bar:
         encoders, size = chosen_encoders(args, accelerator.device)
         cache, skipped = encode_lora_dataset(
@@ -92,6 +95,8 @@ def encoded(args: argparse.Namespace, accelerator: Accelerator) -> LoraCache:
         )
     if main and skipped:
         print("\n".join(describe_skipped(skipped, args.dataset)))
+    # Before the UNet is loaded, so that both need not fit into memory together; the collector also frees what
+    # reference cycles would keep.
     del encoders
     gc.collect()
     return cache

@@ -1,1 +1,1 @@
-"""The creature domain: a renderer that knows every attribute, and a miniature of the whole chain."""
+"""The creature domain: drawings whose every attribute is known, and miniature models of the whole chain."""

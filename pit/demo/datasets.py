@@ -1,4 +1,4 @@
-"""Creatures as a dataset folder: an endless source of targets and parts that needs no model."""
+"""Creatures as dataset folders: an endless source of targets and parts that needs no model."""
 from __future__ import annotations
 
 import random
@@ -13,6 +13,7 @@ from .drawing.creature import ALL_SCENE_WORDS, PARTS, Creature, sample_creature
 from .drawing.draw import draw_creature, draw_parts, draw_shape
 from .models.sizes import PICTURE_SIZE
 
+# The last chunk of every PNG; a file that was cut off while it was written lacks it.
 PNG_END = b"IEND\xaeB`\x82"
 
 
@@ -21,45 +22,48 @@ def write_creature_dataset(
 ) -> None:
     """Draw `count` creatures on white and their parts into `folder/target` and `folder/parts`.
 
-    Creature i depends on (seed, coherence, i) alone and carries them in its name, so a larger count extends
-    the folder, and other seeds may share it. Whole concepts that are there already are not drawn again.
+    Creature i depends only on (seed, coherence, i), and its name carries all three, so a larger count extends
+    the folder, and several seeds can share it. Concepts that are already complete are not drawn again.
 
     Args:
         coherence: as in `sample_creature`; low values mix the species.
-        on_progress: called with (concepts there, `count`) after each; may raise to stop, nothing is lost.
+        on_progress: called with (concepts done, `count`) after each; may raise to stop, which loses nothing.
     Raises:
         ValueError: a count below 1, or a coherence outside 0..1.
         OSError: the folder cannot be written.
     """
     if count < 1:
-        raise ValueError(f"Expected at least one creature to draw, found a count of {count}.")
+        raise ValueError(f"Expected at least one creature to draw, got a count of {count}.")
     for index in range(count):
+        # Python hashes a text seed, so that neighboring seeds and numbers give unrelated creatures.
         creature = sample_creature(random.Random(f"{seed}/{index}"), coherence)
+        # As a float: 1 and 1.0 are the same coherence and must not be drawn twice.
         name = f"creature-{seed}-{float(coherence)}-{index:05d}"
-        if not _is_whole(folder, name, len(creature.parts)):
+        if not _is_complete(folder, name, len(creature.parts)):
             parts = [draw_part_crop(creature, part) for part in creature.parts]
             save_concept(folder, name, draw_creature(creature, PICTURE_SIZE), parts)
         on_progress(index + 1, count)
 
 
 def draw_part_crop(creature: Creature, part: str) -> Image.Image:
-    """One part as large as in the picture of the whole, on white, cropped to its bounding box (RGB).
+    """One part, as large as in the picture of the whole, on white, cropped to its bounding box (RGB).
 
-    Published parts are cut out so too; these are not hidden by what lies before them.
+    The published parts are cut out in the same way; unlike those, these are not hidden by what lies in front.
     """
     shape = draw_shape(creature, PICTURE_SIZE, 2, only=part)
     return on_white(shape.crop(shape.getbbox()))
 
 
-def _is_whole(folder: Path, name: str, parts: int) -> bool:
-    """The target is written last: if its file is complete, so are those of the parts."""
+def _is_complete(folder: Path, name: str, parts: int) -> bool:
+    """Whether a concept is there; its target is written last, so if that is complete, the parts are too."""
     target = folder / "target" / f"{name}.png"
     there = all((folder / "parts" / name / f"{number}.png").is_file() for number in range(parts))
     return there and target.is_file() and target.read_bytes().endswith(PNG_END)
 
 
-SHEET_CAPTION = "a creature and the creature"  # of words that the miniature text encoders know
-# Four views of a creature, by the parts that each shows: from the front, from behind, its limbs, its head.
+# Words that the miniature text encoders know, in an order that no caption of their training has.
+SHEET_CAPTION = "a creature and the creature"
+# Four views of a creature, as the parts that each shows: from the front, from behind, its limbs, its head.
 VIEWS = (
     set(PARTS), set(PARTS) - {"eyes", "mouth"}, {"wings", "tail", "arms", "legs"},
     {"ears", "horns", "eyes", "mouth"},
@@ -69,7 +73,9 @@ VIEWS = (
 def write_scene_dataset(
     folder: Path, count: int, seed: int, on_progress: Callable[[int, int], None] = lambda done, total: None
 ) -> None:
-    """`count` creatures in all scenes, those included that the shipped models do not know.
+    """Draw `count` creatures in all scenes, including those that the shipped models do not know.
+
+    The known scenes are among them because an IP-LoRA that sees mostly new ones forgets the others.
 
     Raises:
         OSError: the folder cannot be written.
@@ -77,6 +83,7 @@ def write_scene_dataset(
     for index in range(count):
         rng = random.Random(f"scenes/{seed}/{index}")
         scene = rng.choice(list(ALL_SCENE_WORDS))
+        # Free mixtures, here and in the sheets: an IP-LoRA must not learn the species along with the rest.
         creature = sample_creature(rng, 0.0, scene=scene)
         caption = f"a creature{ALL_SCENE_WORDS[scene]}"
         save_sample(folder, f"{seed}-{index:05d}", draw_creature(creature, PICTURE_SIZE), creature, caption)
@@ -86,7 +93,7 @@ def write_scene_dataset(
 def write_sheet_dataset(
     folder: Path, count: int, seed: int, on_progress: Callable[[int, int], None] = lambda done, total: None
 ) -> None:
-    """`count` character sheets of 256 x 256.
+    """Draw `count` character sheets of 256 x 256 pixels.
 
     Raises:
         OSError: the folder cannot be written.
@@ -98,14 +105,14 @@ def write_sheet_dataset(
 
 
 def draw_sheet(creature: Creature) -> Image.Image:
-    """A character sheet (RGB) on white: four views, two by two, of which that from behind is mirrored."""
+    """A character sheet on white: the four `VIEWS`, two by two (RGB)."""
     views = [draw_parts(creature, parts, PICTURE_SIZE) for parts in VIEWS]
-    views[1] = ImageOps.mirror(views[1])
+    views[1] = ImageOps.mirror(views[1])  # left and right change places when seen from behind
     return contact_sheet([on_white(view) for view in views], 2, PICTURE_SIZE)
 
 
 def save_sample(folder: Path, name: str, target: Image.Image, creature: Creature, caption: str) -> None:
-    """Target, caption, and the creature on white as the reference."""
+    """Write one sample of an IP-LoRA: target, caption, and as its reference the creature on white."""
     for place in ("targets", "refs"):
         (folder / place).mkdir(parents=True, exist_ok=True)
     shape = draw_shape(creature, PICTURE_SIZE, 2)

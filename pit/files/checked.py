@@ -1,4 +1,4 @@
-"""Weight files of a known kind: every key, shape, type and value as it must be, or one clear error."""
+"""Weight files of a known kind: every key, shape, type and value is right, or there is one clear error."""
 from __future__ import annotations
 
 import os
@@ -14,59 +14,78 @@ from .weights import WeightFileError
 
 StrPath = str | os.PathLike[str]
 State = dict[str, Tensor]
+# The types that weights are published in. Integers are refused: they mean nothing without their scales.
 WEIGHT_TYPES = {torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2}
 
 
 def another_file(path: Path, state: State, wanted: str) -> WeightFileError:
+    """The error for a file of another kind than `wanted` (with its article): says what it is instead."""
     what, advice = what_is(state)
-    return WeightFileError(f"{path} is {what}; expected {wanted}. {advice}")
+    return WeightFileError(f"{path}: expected {wanted}, got {what}. {advice}")
 
 
 def without_module(state: State) -> State:
-    """Keys without the `module.` that a run on several GPUs leaves in front of all of them."""
+    """The weights without the `module.` that training on several GPUs puts in front of every key."""
+    # DistributedDataParallel wraps the whole model, so either every key has the prefix or none of them does;
+    # a single one is a mistake, and stays visible as an unknown key.
     if not all(key.startswith("module.") for key in state):
         return state
     return {key.removeprefix("module."): tensor for key, tensor in state.items()}
 
 
 def matrix_shape(path: Path, state: State, key: str) -> tuple[int, int]:
-    """Rows and columns of a weight from which sizes are inferred."""
+    """Rows and columns of a weight from which sizes are inferred.
+
+    Raises:
+        WeightFileError: it is missing, or not a matrix.
+    """
     if key not in state:
-        raise WeightFileError(f"{path} has no {key}, which all of its kind have. Fetch the file again.")
+        raise WeightFileError(f"{path}: expected a tensor {key}, got none. Fetch the file again.")
     shape = state[key].shape
     if len(shape) != 2 or 0 in shape:
-        raise WeightFileError(f"{path}: {key} has shape {list(shape)}, expected a matrix. Fetch it again.")
+        raise WeightFileError(
+            f"{path}: expected {key} to be a matrix, got shape {list(shape)}. Fetch the file again."
+        )
     return shape[0], shape[1]
 
 
 def count_layers(state: State, prefix: str = "") -> int:
+    """How many different numbers follow `{prefix}layers.` in the keys."""
+    # Counted rather than the highest number plus one: a forged key `layers.999999999.x` must not make the
+    # caller build a model of a billion layers. A gap in the numbers shows later, as missing and unknown keys.
     matches = (re.match(rf"{re.escape(prefix)}layers\.(\d+)\.", key) for key in state)
     return len({match[1] for match in matches if match})
 
 
 def shapes(module: nn.Module, prefix: str = "") -> dict[str, torch.Size]:
+    """The shapes that the weights of a module must have, by `prefix` and key."""
     return {prefix + key: tensor.shape for key, tensor in module.state_dict().items()}
 
 
 def sound(path: Path, state: State, expected: Mapping[str, torch.Size]) -> State:
-    """The weights, float64 narrowed to float32, once every key, shape, type and value is as it must be."""
+    """The weights once every key, shape, type and value has been checked; float64 is narrowed to float32.
+
+    Raises:
+        WeightFileError: names the first key that is wrong, what was expected and what was found.
+    """
     _check_keys(path, state, expected)
+    # Before the check for finite values: a large float64 becomes infinite when it is narrowed.
     state = {key: value.float() if value.dtype is torch.float64 else value for key, value in state.items()}
     for key, tensor in state.items():
         shape = expected[key]
         if tensor.shape != shape:
             raise WeightFileError(
-                f"{path}: {key} has shape {list(tensor.shape)}, expected {list(shape)} to fit the rest of "
-                "the file. It is damaged or of another model; fetch it again."
+                f"{path}: expected {key} of shape {list(shape)} to fit the rest of the file, got "
+                f"{list(tensor.shape)}. It is damaged or belongs to another model; fetch it again."
             )
         if tensor.dtype not in WEIGHT_TYPES:
             raise WeightFileError(
-                f"{path}: {key} is {tensor.dtype}, expected floating-point weights. Take the fp16 file."
+                f"{path}: expected floating-point weights in {key}, got {tensor.dtype}. Take the fp16 file."
             )
         if not _is_finite(tensor):
             raise WeightFileError(
-                f"{path}: {key} holds NaN or infinite values, expected numbers; its training failed or the "
-                "file is damaged. Fetch it again."
+                f"{path}: expected finite numbers in {key}, got NaN or infinite values. Its training failed "
+                "or the file is damaged; fetch it again."
             )
     return state
 
@@ -79,29 +98,33 @@ def _check_keys(path: Path, state: State, expected: Mapping[str, torch.Size]) ->
     wrong = "; ".join(f"{len(keys)} {word}: {first_of(keys)}" for word, keys in lists.items() if keys)
     if wrong:
         raise WeightFileError(
-            f"{path} holds {len(state)} tensors, expected {len(expected)} ({wrong}). It is incomplete or of "
-            "another model; take the published file."
+            f"{path}: expected {len(expected)} tensors, got {len(state)} ({wrong}). It is incomplete or "
+            "belongs to another model; take the published file."
         )
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    # The extremes show every NaN and infinity much faster than a test of each value; float8 has no aminmax.
+    # The minimum and the maximum show every NaN and infinity, much faster than testing each value: aminmax
+    # reads the tensor once, propagates NaN, and allocates nothing of its size. float8 has no aminmax.
     low, high = (tensor.float() if tensor.itemsize == 1 else tensor).aminmax()
     return bool(low.isfinite() and high.isfinite())
 
 
 def filled(module: nn.Module, state: State) -> nn.Module:
-    """A module of the meta device with its weights; those of mixed types become float32, so that it runs."""
+    """A module built on the meta device, given its weights; mixed types become float32, so that it runs."""
     if len({tensor.dtype for tensor in state.values()}) > 1:
         state = {key: tensor.float() for key, tensor in state.items()}
+    # Assigned, not copied: a meta module has no memory to copy into, and a mapped file stays mapped.
     module.load_state_dict(state, assign=True)
     return module.eval()
 
 
 def whole_number(path: Path, name: str, metadata: Mapping[str, str]) -> int:
+    """A positive whole number in the metadata. Raises WeightFileError for anything else."""
+    # Six digits at most: sizes come from this number, and a forged one must not allocate without limit.
     if not re.fullmatch(r"[1-9]\d{0,5}", metadata[name]):
         raise WeightFileError(
-            f"{path}: {name} in its metadata is {metadata[name]!r}, expected a whole number from 1. "
+            f"{path}: expected a whole number from 1 as {name} in its metadata, got {metadata[name]!r}. "
             "Save the file again."
         )
     return int(metadata[name])

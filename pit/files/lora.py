@@ -1,7 +1,7 @@
-"""Low-rank additions to a UNet (LoRA, arXiv 2106.09685): one key layout out of the many in use.
+"""Low-rank changes of a UNet (LoRA, arXiv 2106.09685), brought from many key layouts into one.
 
-ComfyUI's own loader reads kohya's, `lora_unet_{path}.lora_down.weight`, `.lora_up.weight` and `.alpha`, but
-of what diffusers and PEFT write for SDXL it matches nothing, the published IP-LoRA included.
+ComfyUI's own loader reads kohya's layout, `lora_unet_{path}.lora_down.weight`, `.lora_up.weight` and
+`.alpha`. Of what diffusers and PEFT write for SDXL, the published IP-LoRA included, it matches no key.
 """
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from .weights import WeightFileError, read_state
 
 State = dict[str, Tensor]
 
-# A key is a module, a word that says LoRA, which of the factors, perhaps PEFT's name of the adapter.
+# A key consists of a module, a word that says LoRA, one of the factors, and perhaps PEFT's adapter name.
 FACTOR = re.compile(
     r"(?P<module>.+?)(?:\.lora_|[._]lora\.|\.lora_linear_layer\.)"
     r"(?P<factor>down|up|mid|A|B)(?:\.\w+)?\.weight"
 )
 ALPHA = re.compile(r"(?P<module>.+)\.alpha")
-NAMES = {"A": "lora_down", "B": "lora_up"}
-WRAPPERS = ("unet.", "base_model.model.", "model.")
+NAMES = {"A": "lora_down", "B": "lora_up"}  # PEFT's names; the others say down and up themselves
+WRAPPERS = ("unet.", "base_model.model.", "model.")  # which pipelines and PEFT put in front, in any nesting
 UNET = re.compile(
     r"((down|up|mid|input|middle|output)_blocks?|conv_in|conv_out|time_embedding|add_embedding)\."
 )
@@ -44,9 +44,9 @@ class Lora:
     """What a LoRA file holds, in kohya's layout.
 
     Attributes:
-        unet: of the layers of the UNet.
-        adapter: of an IP-Adapter's own projections, whose modules end in `to_k_ip` and `to_v_ip`.
-        elsewhere: modules of text encoders and of what is not known.
+        unet: tensors for layers of the UNet.
+        adapter: tensors for an IP-Adapter's own projections, whose modules end in `to_k_ip` and `to_v_ip`.
+        elsewhere: names of modules in text encoders and of modules that are unknown.
     """
 
     unet: State
@@ -57,8 +57,9 @@ class Lora:
 def convert_lora(state: Mapping[str, Tensor]) -> State:
     """A LoRA in the layout that ComfyUI's stock loader reads.
 
-    Reads the layouts of diffusers (`lora.down`), PEFT (`lora_A`), the attention processors of diffusers in
-    2023 (`processor.to_q_lora.down`) and kohya, which stays as it is, as do keys of other kinds.
+    It reads the layouts of diffusers (`lora.down`), of PEFT (`lora_A`), of the attention processors that
+    diffusers had in 2023 (`processor.to_q_lora.down`) and of kohya. The latter is left unchanged, as are keys
+    of other kinds.
     """
     converted = {}
     for key, tensor in state.items():
@@ -73,12 +74,15 @@ def convert_lora(state: Mapping[str, Tensor]) -> State:
 
 
 def module_name(path: str) -> str:
-    """kohya's name of a module of the UNet; any other path as it is."""
+    """kohya's name for a module of the UNet; any other path is returned unchanged."""
     name = path
     while name.startswith(WRAPPERS):
         name = name.removeprefix(next(wrapper for wrapper in WRAPPERS if name.startswith(wrapper)))
+    # Not a path of diffusers: the original layout, which the stock loader reads as it is, or not a UNet.
     if not UNET.match(name):
         return name if name.startswith("diffusion_model.") else path
+    # The processors of 2023 held the factors themselves, as `processor.to_out_lora`. They act on the linear
+    # layer, which is the first of two modules in `to_out`, before the dropout.
     name = name.replace(".processor.", ".")
     if name.endswith(".to_out"):
         name += ".0"
@@ -86,12 +90,12 @@ def module_name(path: str) -> str:
 
 
 def with_alphas(state: Mapping[str, Tensor], settings: Mapping[str, object]) -> State:
-    """A converted LoRA with the scales of PEFT's settings, which that layout keeps outside of the tensors.
+    """A converted LoRA with the scales from PEFT's settings, which PEFT keeps outside of the tensors.
 
-    The addition is alpha / rank * up @ down, without an alpha simply up @ down.
+    The weight changes by alpha / rank * up @ down, without an alpha by up @ down.
 
     Args:
-        settings: of PEFT's `LoraConfig`: `lora_alpha`, `alpha_pattern`, `use_rslora`.
+        settings: fields of PEFT's `LoraConfig`: `lora_alpha`, `alpha_pattern`, `use_rslora`.
     """
     alphas = {}
     patterns = dict(settings.get("alpha_pattern") or {})
@@ -103,9 +107,11 @@ def with_alphas(state: Mapping[str, Tensor], settings: Mapping[str, object]) -> 
             if module.endswith(f"_{path.replace('.', '_')}"):
                 alpha = own
         rank = state[f"{module}.lora_down.weight"].shape[0]
+        # Rank-stabilized LoRA (arXiv 2312.03732) scales by alpha / sqrt(rank). Readers divide by the rank, so
+        # the root of it goes into the stored alpha.
         if alpha is not None and settings.get("use_rslora"):
             alpha *= math.sqrt(rank)
-        if alpha is not None and alpha != rank:
+        if alpha is not None and alpha != rank:  # equal ones mean a scale of 1, as does no alpha
             alphas[f"{module}.alpha"] = torch.tensor(float(alpha))
     return dict(state) | alphas
 
@@ -116,6 +122,7 @@ def modules(state: Mapping[str, Tensor]) -> list[str]:
 
 
 def module_of(key: str) -> str:
+    """The module that a converted key belongs to; a key of another kind is returned unchanged."""
     return re.sub(r"\.(lora_\w+\.weight|alpha)$", "", key)
 
 
@@ -134,47 +141,53 @@ def split_lora(state: Mapping[str, Tensor]) -> Lora:
 
 
 def unsound(state: Mapping[str, Tensor]) -> Iterator[str]:
-    """What is wrong with the factors of a converted LoRA, a phrase for each of them."""
+    """The modules of a converted LoRA whose factors are wrong, each with what is wrong, to follow "got"."""
     for module in modules(state):
         down, up = (state.get(f"{module}.lora_{half}.weight") for half in ("down", "up"))
         if down is None and up is None:
             continue
         if down is None or up is None:
-            yield f"{module} has only its {'up' if down is None else 'down'} factor"
+            yield f"{module} with only its {'up' if down is None else 'down'} factor"
         elif down.ndim < 2 or up.ndim < 2:
-            yield f"{module} has factors of the shapes {list(down.shape)} and {list(up.shape)}"
+            yield f"{module} with factors of the shapes {list(down.shape)} and {list(up.shape)}"
+        # Two dimensions are a linear layer, four a convolution; the rank has the same place in both.
         elif down.shape[0] != up.shape[1]:
-            yield f"{module} has rank {down.shape[0]} in its down factor and {up.shape[1]} in its up factor"
+            yield f"{module} with rank {down.shape[0]} in its down factor and {up.shape[1]} in its up factor"
         elif not all(bool(factor.isfinite().all()) for factor in (down, up)):
-            yield f"{module} holds NaN or infinite values"
+            yield f"{module} with NaN or infinite values"
 
 
 def merge_lora(unet: nn.Module, lora: Lora, strength: float = 1.0) -> None:
-    """Work a LoRA into the linear layers of a UNet of diffusers, for use without ComfyUI.
+    """Add a LoRA to the weights of the linear layers of a diffusers UNet, for use without ComfyUI.
 
     Raises:
-        ValueError: a module of the LoRA is not there.
+        ValueError: the UNet lacks a module of the LoRA.
     """
     layers = {UNET_PREFIX + name.replace(".", "_"): layer for name, layer in unet.named_modules()}
     for name in modules(lora.unet):
         if name not in layers:
-            raise ValueError(f"The LoRA is for another model: there is no {name}.")
+            raise ValueError(
+                f"Expected a LoRA for this UNet, got one for {name}, which it does not have. Take one made "
+                "for this kind of model."
+            )
         down, up = (lora.unet[f"{name}.lora_{half}.weight"] for half in ("down", "up"))
+        # Multiplied in the precision of the file, so that it is rounded to the UNet's only once.
         scale = strength * float(lora.unet.get(f"{name}.alpha", len(down))) / len(down)
         layers[name].weight.data += (scale * up @ down).to(layers[name].weight)
 
 
 @dataclass(frozen=True)
 class BlockStrengths:
-    """Strengths of the blocks of a UNet by `in4`, `mid`, `out0`; `in` and `out` are for all their blocks."""
+    """Strengths of a UNet's blocks by name: `in4`, `mid`, `out0`; `in` and `out` stand for all of theirs."""
 
     values: Mapping[str, float]
 
     def of(self, path: str) -> float:
-        """The strength of a module of the UNet in the original layout; 1 for what is not named."""
+        """The strength for a module path in the original layout; 1 for blocks that are not named."""
         match = BLOCK.match(path)
         if not match:
             return 1.0
+        # The strength of the single block goes before that of its kind: `in=0.5, in4=1` spares block 4.
         kind = "mid" if match[3] else {"input": "in", "output": "out"}[match[1]]
         return self.values.get(f"{kind}{match[2] or ''}", self.values.get(kind, 1.0))
 
@@ -183,7 +196,7 @@ def parse_block_strengths(text: str) -> BlockStrengths:
     """Strengths from a text such as `in=0.5, mid=1, out0-2=0`.
 
     Raises:
-        ValueError: something else than names of blocks with numbers.
+        ValueError: an entry is not the name of a block with a number.
     """
     values: dict[str, float] = {}
     for entry in filter(None, (entry.strip() for entry in re.split(r"[,;\n]", text))):
@@ -195,8 +208,8 @@ def parse_block_strengths(text: str) -> BlockStrengths:
             strength = math.nan
         if not match or not math.isfinite(strength) or (match[1] == "mid" and match[2]):
             raise ValueError(
-                f"{entry!r} is no strength of a block. Write entries such as in=0.5, in4=1, mid=0 or "
-                "out0-2=0.8, with commas between them."
+                "Expected strengths of blocks such as in=0.5, in4=1, mid=0 or out0-2=0.8, separated by "
+                f"commas, got {entry!r}. Correct or remove it."
             )
         first, last = match[2], match[3] or match[2]
         numbers = [""] if first is None else range(int(first), int(last) + 1)
@@ -205,11 +218,16 @@ def parse_block_strengths(text: str) -> BlockStrengths:
 
 
 def peft_settings(path: Path, metadata: Mapping[str, str]) -> dict[str, object]:
-    """PEFT's settings of a LoRA: from the metadata that diffusers writes, else from the file beside it."""
+    """PEFT's settings of a LoRA, from the metadata that diffusers writes, else from the file beside it.
+
+    Raises:
+        WeightFileError: the settings are damaged.
+    """
     beside = path.with_name("adapter_config.json")
     try:
         if "lora_adapter_metadata" in metadata:
             settings = json.loads(metadata["lora_adapter_metadata"])
+        # PEFT always saves under this name; beside any other file, the settings may belong to another LoRA.
         elif path.stem == "adapter_model" and beside.is_file():
             settings = json.loads(beside.read_text(encoding="utf-8"))
         else:
@@ -217,30 +235,41 @@ def peft_settings(path: Path, metadata: Mapping[str, str]) -> dict[str, object]:
         settings = {key.removeprefix("unet."): value for key, value in settings.items()}
         scales = [settings.get("lora_alpha"), *dict(settings.get("alpha_pattern") or {}).values()]
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise WeightFileError(f"The settings of the LoRA {path} cannot be read: {error}") from error
+        raise WeightFileError(
+            f"{path}: expected PEFT's settings of the LoRA as a JSON object, got damaged ones ({error}). "
+            "Save it again."
+        ) from error
     for scale in scales:
         if not isinstance(scale, int | float | None):
-            raise WeightFileError(f"The settings of the LoRA {path} hold {scale!r} as an alpha.")
+            raise WeightFileError(
+                f"{path}: expected a number as an alpha in PEFT's settings, got {scale!r}. Save it again."
+            )
     return settings
 
 
 def read_lora(path: StrPath) -> Lora:
-    """A LoRA file for a UNet, of any common layout, in kohya's, with its scales.
+    """A LoRA file for a UNet, in any common layout, converted to kohya's with its scales.
 
-    These are `.alpha` tensors, what diffusers writes into the metadata (`lora_adapter_metadata`), or PEFT's
-    `adapter_config.json` beside the file.
+    The scales are `.alpha` tensors, what diffusers writes into the metadata (`lora_adapter_metadata`), or
+    PEFT's `adapter_config.json` beside the file.
 
     Raises:
-        WeightFileError: no LoRA, one for text encoders only, or one whose factors do not fit together.
+        WeightFileError: not a LoRA, one for text encoders only, or one whose factors do not fit together.
     """
     path = Path(path)
     state, metadata = read_state(path)
     lora = split_lora(with_alphas(convert_lora(state), peft_settings(path, metadata)))
     wrong = list(unsound(lora.unet | lora.adapter))
     if wrong:
-        raise WeightFileError(f"{path}: {first_of(wrong)}. The file is damaged; fetch it again.")
+        raise WeightFileError(
+            f"{path}: expected two factors of one rank for each module, got {first_of(wrong)}. The file is "
+            "damaged; fetch it again."
+        )
     if not any(key.endswith(".lora_down.weight") for key in lora.unet | lora.adapter):
         if any(TEXT_ENCODER.match(module) for module in lora.elsewhere):
-            raise WeightFileError(f"{path} is a LoRA for text encoders only; use ComfyUI's Load LoRA for it.")
+            raise WeightFileError(
+                f"{path}: expected a LoRA for a UNet, got one for text encoders only. ComfyUI's own LoRA "
+                "loader reads it."
+            )
         raise another_file(path, state, "a LoRA for a UNet")
     return lora

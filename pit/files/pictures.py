@@ -14,11 +14,11 @@ from PIL import Image, ImageOps
 from ..images import on_white
 
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
-_MOST_PIXELS = 80_000_000  # Pillow itself warns a little above
+_MOST_PIXELS = 80_000_000  # just below the size at which Pillow warns of a decompression bomb
 
 
 class PictureError(ValueError):
-    """A picture cannot be used; the message names the file."""
+    """A picture that cannot be used; the message names the file."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Skipped:
 
 
 def describe_skipped(skipped: Iterable[Skipped], folder: Path) -> list[str]:
-    """One line per reason: how many were skipped for it, and the first three by their path below `folder`."""
+    """One line per reason: how many files it applies to, and the first three by their path below `folder`."""
     by_reason: dict[str, list[str]] = defaultdict(list)
     for each in skipped:
         by_reason[each.why].append(each.path.relative_to(folder).as_posix())
@@ -53,23 +53,25 @@ def decode_picture(path: Path) -> Image.Image:
     """The picture in its own mode, fully decoded and turned upright; errors as in `open_picture`."""
     try:
         with Image.open(path) as image:
+            # Opening reads only the header: the size is known before anything is decoded, so that a small
+            # file cannot expand into gigabytes.
             too_large = image.width * image.height > _MOST_PIXELS
             if not too_large:
                 return ImageOps.exif_transpose(_eight_bits(image))
             size = f"{image.width}x{image.height}"
     except Exception as error:  # decoders meet corrupt files with errors of every kind
         raise PictureError(
-            f"Expected a picture, found that {path} cannot be read ({error}). Replace or remove it."
+            f"Expected a picture, but {path} cannot be read ({error}). Replace or remove it."
         ) from error
-    raise PictureError(f"Expected at most 80 megapixels, found {size} in {path}. Make it smaller.")
+    raise PictureError(f"Expected at most 80 megapixels, got {size} in {path}. Make it smaller.")
 
 
 def list_pictures(folder: Path) -> tuple[list[Path], list[Skipped]]:
-    """The pictures of one folder, each name once, 2 before 10; and what else lies there, but hidden files."""
+    """The pictures in a folder, one per name, 2 before 10; and what else is in it, except hidden files."""
     pictures, skipped, seen = [], [], {}
     for path in listing(folder):
         if path.is_dir():
-            skipped.append(Skipped(path, "a folder too deep"))
+            skipped.append(Skipped(path, "a folder nested too deep"))
         elif path.suffix.lower() not in PICTURE_ENDINGS:
             skipped.append(Skipped(path, f"not one of {', '.join(PICTURE_ENDINGS)}"))
         elif seen.setdefault(same_name(path.stem), path) is not path:
@@ -80,47 +82,51 @@ def list_pictures(folder: Path) -> tuple[list[Path], list[Skipped]]:
 
 
 def same_name(name: str) -> str:
-    """Equal for names that differ in case or Unicode form alone: some file systems cannot tell them apart."""
+    """Equal for names that differ only in case or Unicode form: some file systems cannot tell them apart."""
+    # Normalized again after case folding, which can take a composed letter apart.
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def listing(folder: Path) -> list[Path]:
-    """What lies in a folder but hidden files, in the order that people count in: 2 before 10."""
+    """What is in a folder, except hidden files, in the order in which people count: 2 before 10."""
     visible = (path for path in folder.iterdir() if not path.name.startswith("."))
     return sorted(visible, key=lambda path: (_counting_order(path.stem), path.name))
 
 
 def _counting_order(name: str) -> list[tuple[int, str]]:
+    # Pairs, because a list that mixes numbers and texts cannot be compared.
     return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in re.split(r"([0-9]+)", name)]
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grey pictures of 16 bits brought to 8, which Pillow's own conversion would burn out to white."""
+    """16-bit gray pictures reduced to 8 bits; Pillow's own conversion clips nearly everything to white."""
     if image.mode.startswith("I"):  # "I" in older Pillow, "I;16" in newer
         return image.point(lambda value: value / 256).convert("L")
     image.load()
     return image
 
 
-_MOST_BYTES = 100  # of a file name without its ending; file systems take 143 or more
-_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # Windows' devices
+_MOST_BYTES = 100  # in a file name without its ending; file systems allow at least 143
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # devices on Windows
+# What Windows does not allow in names, and spaces and dots at the ends, which it drops silently.
 _NOT_IN_NAMES = re.compile(r'[\x00-\x1f\x7f<>:"|?*]|^[. ]+|[. ]+$')
 
 
 def picture_name(image: Image.Image) -> str:
     """A name for a picture that has none: the same for the same pixels."""
+    # The size too: a picture of 2x8 and one of 4x4 can have the same bytes.
     return hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()[:12]
 
 
 def file_name(name: str) -> str:
-    """`name` as a file name (without ending) that Linux, macOS and Windows take, at most 100 bytes long.
+    """`name` as a file name (without ending) that Linux, macOS and Windows accept, at most 100 bytes long.
 
-    A name that has to be changed ends in eight digits of its SHA-256, so that different names stay different.
-    Raises ValueError for names that mean another folder: empty, "." and "..", slashes, drives.
+    A name that must be changed ends in eight digits of its SHA-256, so that different names stay different.
+    Raises ValueError for names that lead to another folder: empty, "." and "..", slashes, drive letters.
     """
     if name.strip() in ("", ".", "..") or re.search(r"[/\\]|^[A-Za-z]:", name):
         raise ValueError(
-            f'Expected a plain name, found "{name}", which leads to another folder. Use a name without '
+            f'Expected a plain name, got "{name}", which leads to another folder. Use a name without '
             "slashes and drive letters."
         )
     plain = unicodedata.normalize("NFC", name)
@@ -130,5 +136,6 @@ def file_name(name: str) -> str:
     if safe == plain and len(safe.encode()) <= _MOST_BYTES:
         return safe
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    # Nine bytes for the dash and the digits; "ignore" drops a letter that the cut has split.
     cut = safe.encode()[: _MOST_BYTES - 9].decode("utf-8", "ignore")
     return f"{cut}-{digest}"

@@ -1,6 +1,6 @@
-"""What a system brings along: its kinds of files, those of them that are published, and its commands.
+"""What a system contributes: its kinds of files, which of them are published, and its commands.
 
-Each system tells this in one record, a `System` in its own `published.py`; `pit.systems` lists them all.
+Each system states this in one record, a `System` in its own `published.py`; `pit.systems` lists them all.
 """
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Recognizer = Callable[[Mapping[str, "Tensor"]], bool]
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """A file, or with a trailing slash in `path` and `target` a whole folder, on the Hugging Face hub.
+    """A file on the Hugging Face hub; with a trailing slash in `path` and `target`, a whole folder.
 
     `name` is what a user types after `python -m pit download`, `target` the place below ComfyUI's `models`,
-    `license` what is known of it without asking the hub.
+    `license` what is known without asking the hub.
     """
 
     name: str
@@ -32,12 +32,13 @@ class PublishedFile:
 
     @property
     def is_folder(self) -> bool:
+        """Whether this is a folder, whose files are listed when they are downloaded."""
         return self.path.endswith("/")
 
 
 @dataclass(frozen=True)
 class Lookalike:
-    """Another project's file that people take for one of ours: what it is, and what to do about it."""
+    """Another project's file that people mistake for one of ours: what it is, and what to do about it."""
 
     is_one: Recognizer
     what: str
@@ -46,17 +47,17 @@ class Lookalike:
 
 @dataclass(frozen=True)
 class FileKind:
-    """One kind of file: all that loaders, errors and downloads need to know of it.
+    """One kind of file: everything that loaders, errors and downloads need to know about it.
 
     Attributes:
         name: what code calls it, such as "ip_prior".
         what: what people call it, with its article.
-        folder: where it lies below ComfyUI's `models`.
+        folder: where it belongs below ComfyUI's `models`.
         loader: display name of the node that loads it.
         writer: display name of the node that writes it, if there is one.
-        is_one: tells by names and shapes of tensors whether a file is of this kind.
-        lookalikes: of other projects, looked for first.
-        published: those that `python -m pit download` fetches.
+        is_one: tells by the names and shapes of its tensors whether a file is of this kind.
+        lookalikes: files of other projects, checked first.
+        published: the files that `python -m pit download` fetches.
     """
 
     name: str
@@ -70,19 +71,23 @@ class FileKind:
 
     @property
     def place(self) -> str:
-        """A sentence: where such a file goes."""
+        """A sentence that says where such a file belongs."""
         return f"It goes into models/{self.folder}, for {self.loader}."
 
     @property
     def where_to_get(self) -> str:
-        """A sentence: which published file, where it goes, the command that fetches it; or what writes it.
+        """A sentence that says which published file to get, where to put it and how, or what writes it.
 
         Raises:
             ValueError: it is neither published nor written by a node.
         """
+        # Files of one name belong together (weights and their configuration); further names are alternatives.
         names = tuple(dict.fromkeys(file.name for file in self.published))
         if not names and not self.writer:
-            raise ValueError(f"Nothing is known of where to get files of the kind {self.name!r}.")
+            raise ValueError(
+                f"Expected published files or a writer for the kind {self.name!r}, got neither. Add one to "
+                "its record."
+            )
         if not names:
             return f"{self.writer} writes such files."
         files = [file for file in self.published if file.name == names[0]]
@@ -104,11 +109,11 @@ class Command:
 
 @dataclass(frozen=True)
 class System:
-    """What a system brings along.
+    """What a system contributes.
 
     Attributes:
         commands: by the name that a user types.
-        shipped: files that come with the pack, by the name of their kind and the name that loaders offer.
+        shipped: files that come with the pack, by the name of their kind, then by the name that loaders show.
     """
 
     kinds: tuple[FileKind, ...] = ()
@@ -116,8 +121,8 @@ class System:
     shipped: Mapping[str, Mapping[str, Path]] = field(default_factory=dict)
 
 
-# Filled by `pit.systems` as soon as anything of `pit` is imported: what lies below the systems must be able
-# to say what a file is without knowing of them.
+# Filled by `pit.systems` as soon as anything in `pit` is imported: the layers below the systems must be able
+# to say what a file is, but may not import the systems.
 _KINDS: dict[str, FileKind] = {}
 _SHIPPED: dict[str, dict[str, Path]] = {}
 
@@ -140,7 +145,7 @@ def file_kind(name: str) -> FileKind:
 
 
 def shipped_files(kind: str) -> Mapping[str, Path]:
-    """The files of a kind that come with the pack, by the name that loaders offer."""
+    """The files of a kind that come with the pack, by the name that loaders show."""
     return _SHIPPED.get(kind, {})
 
 
@@ -150,6 +155,6 @@ def published_files() -> list[PublishedFile]:
 
 
 def has_key(pattern: str) -> Recognizer:
-    """Tells files by the name of any of their tensors."""
+    """A recognizer of files in which the name of any tensor matches `pattern`."""
     compiled = re.compile(pattern)
     return lambda state: any(map(compiled.search, state))

@@ -1,4 +1,4 @@
-"""What our own files say of themselves: what made them, and what tells one model from another."""
+"""What our own files say about themselves: what made them, and what tells one model from another."""
 from __future__ import annotations
 
 import hashlib
@@ -16,18 +16,18 @@ from .weights import WeightFileError
 
 KIND, VERSION = "piece_it_together", "version"
 WRITTEN_VERSION = "1"
-SAME_MODEL = 2e-2  # how far, relative to it, an answer in fp16 or of another device may lie
-STAMP_DIGITS = 16
+SAME_MODEL = 2e-2  # relative distance within which an answer in fp16 or on another device may lie
+STAMP_DIGITS = 16  # of a SHA-256: 64 bits, ample to tell apart the few adapters that a user has
 
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """A base for what travels between nodes and into files: it says what made it.
+    """A base class for what travels between nodes and into files: it says what made it.
 
     Attributes:
         source: where it comes from, in words for error messages.
-        adapter: stamp of the IP-Adapter whose tokens it is about, see `weights_stamp`; "" = not known.
-        notes: what it was made of and how, for its file.
+        adapter: stamp of the IP-Adapter that its tokens belong to, see `weights_stamp`; "" = unknown.
+        notes: what it was made from and how, for its file.
     """
 
     source: str
@@ -35,11 +35,13 @@ class Made:
     notes: Mapping[str, str] = field(default_factory=dict)
 
     def of_another_adapter(self, other: Made) -> bool:
-        """Whether both know their IP-Adapter and it is not the same one."""
+        """Whether both IP-Adapters are known and differ."""
+        # Published directions do not say which adapter they belong to and must stay usable, so an unknown
+        # adapter never counts as another one.
         return bool(self.adapter and other.adapter and self.adapter != other.adapter)
 
     def metadata(self, kind: str) -> dict[str, str]:
-        """For the file of such a thing; the inverse of `made_by`."""
+        """Metadata for a file of this kind; the inverse of `made_by`."""
         return {
             KIND: kind, VERSION: WRITTEN_VERSION, "source": self.source, "adapter": self.adapter,
             "notes": json.dumps(dict(self.notes)),
@@ -50,7 +52,7 @@ def made_by(path: Path, facts: Mapping[str, str], name: str) -> dict[str, Any]:
     """The arguments of `Made` from the metadata of a file that messages call `name`.
 
     Raises:
-        WeightFileError: damaged notes.
+        WeightFileError: the notes are damaged.
     """
     source = f"{name}, {facts.get('source', '')}".removesuffix(", ")
     return {"source": source, "adapter": facts.get("adapter", ""), "notes": _notes(path, facts)}
@@ -59,15 +61,17 @@ def made_by(path: Path, facts: Mapping[str, str], name: str) -> dict[str, Any]:
 def _notes(path: Path, facts: Mapping[str, str]) -> dict[str, str]:
     try:
         notes = json.loads(facts.get("notes", "{}"))
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # json recurses, and a hostile file can nest very deeply
         raise WeightFileError(f"{path} has notes that cannot be read: {error}. Save it again.") from error
     if not isinstance(notes, dict):
-        raise WeightFileError(f"{path} has a {type(notes).__name__} for notes, expected named values.")
+        raise WeightFileError(
+            f"{path}: expected named values as its notes, got a {type(notes).__name__}. Save it again."
+        )
     return {str(key): str(value) for key, value in notes.items()}
 
 
 def number(path: Path, name: str, facts: Mapping[str, str]) -> float | None:
-    """A number of the metadata, None where there is none. Raises WeightFileError for anything else."""
+    """A number in the metadata, None if it is absent. Raises WeightFileError if it is not a finite number."""
     if name not in facts:
         return None
     try:
@@ -75,21 +79,25 @@ def number(path: Path, name: str, facts: Mapping[str, str]) -> float | None:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise WeightFileError(f"{path} says that its {name} is {facts[name]!r}, expected a number.")
+        raise WeightFileError(f"{path}: expected a number as its {name}, got {facts[name]!r}. Save it again.")
     return value
 
 
 def check_finite(path: Path, key: str, values: Tensor) -> None:
-    """Raise WeightFileError unless all values are floating-point numbers."""
+    """Raise WeightFileError unless all values are finite floating-point numbers."""
     if not values.is_floating_point():
-        raise WeightFileError(f"{path}: {key} is {values.dtype}, expected floating-point numbers.")
-    if not torch.isfinite(values.float()).all():  # float8 cannot tell by itself
-        raise WeightFileError(f"{path}: {key} holds NaN or infinite values, expected numbers. Get it again.")
+        raise WeightFileError(
+            f"{path}: expected floating-point numbers in {key}, got {values.dtype}. Save it again as such."
+        )
+    if not torch.isfinite(values.float()).all():  # isfinite is not implemented for float8
+        raise WeightFileError(
+            f"{path}: expected finite numbers in {key}, got NaN or infinite values. Fetch it again."
+        )
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """How a model answers a fixed picture: tells models apart, whatever file they come from.
+    """How a model answers a fixed picture: it tells models apart, whatever file they come from.
 
     Attributes:
         name: what to call the model in messages; not compared.
@@ -100,18 +108,20 @@ class Fingerprint:
     numbers: tuple[float, ...]
 
     def matches(self, other: Fingerprint) -> bool:
-        """Whether both are the same weights, be it in fp16, on another device or in another file format."""
+        """Whether both are the same weights, even in fp16, on another device or in another file format."""
         if len(self.numbers) != len(other.numbers):
             return False
+        # Rounding to fp16 or bf16 moves every answer a little, other weights move it by its own size: a
+        # distance relative to the answer separates the two whatever the scale of the model's output.
         return math.dist(self.numbers, other.numbers) <= SAME_MODEL * math.hypot(*self.numbers)
 
 
 Models = Mapping[str, "Fingerprint | str"]
-"""Models by their part in the work, each as a fingerprint or as a stamp that changes with any weight."""
+"""Models by their role, each as a fingerprint or as a stamp that changes with any weight."""
 
 
 def differing_models(found: Models, wanted: Models) -> list[str]:
-    """The parts in which two sets of models are not the same."""
+    """The roles in which two sets of models differ."""
     def same(first: Fingerprint | str | None, second: Fingerprint | str | None) -> bool:
         if isinstance(first, Fingerprint) and isinstance(second, Fingerprint):
             return first.matches(second)
@@ -139,9 +149,10 @@ def fingerprint_from_json(content: Mapping[str, Any]) -> Fingerprint:
 
 
 def weights_stamp(state: Mapping[str, Tensor]) -> str:
-    """Tells the resampler of one IP-Adapter from that of another, whatever file or precision it comes in.
+    """A stamp that tells the resampler of one IP-Adapter from another's, whatever the file or precision.
 
-    Of two tensors in fp16, in which the published file is, so that one that was widened has the same stamp.
+    It covers two tensors in fp16, the precision of the published file, so that a copy widened to fp32 has the
+    same stamp.
     """
     digest = hashlib.sha256()
     for key in ("latents", "norm_out.weight"):
@@ -150,8 +161,9 @@ def weights_stamp(state: Mapping[str, Tensor]) -> str:
 
 
 def state_stamp(state: Mapping[str, Tensor]) -> str:
-    """Tells one set of weights from another exactly, by a few numbers of each tensor."""
+    """A stamp that tells one set of weights from another, by a few numbers of each tensor."""
     digest = hashlib.sha256()
+    # Four numbers per tensor instead of all: training moves every tensor, and hashing gigabytes takes long.
     for key, value in state.items():
         digest.update(f"{key} {list(value.shape)} {value.flatten()[:4].tolist()}".encode())
     return digest.hexdigest()

@@ -1,10 +1,11 @@
-"""How weights lie on disk: safetensors and PyTorch pickles in, safetensors out."""
+"""Weights on disk: safetensors and PyTorch pickles are read, safetensors is written."""
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,66 +14,70 @@ from torch import Tensor
 
 from .whole import replacing
 
-LONGEST_SAFETENSORS_HEADER = 100_000_000
+LONGEST_SAFETENSORS_HEADER = 100_000_000  # bytes, the limit of the format's own library
 PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin")
 BARE_TENSOR = "tensor"
 SCALARS = (str, int, float, type(None))
 
-# How a file begins, and what it is.
+# What people download by mistake: how such a file begins, what it is, and what to do. A tar archive begins
+# with a file name; only its magic word at byte 257 is fixed.
 NOT_WEIGHTS = (
-    (rb"version https://git-lfs", "a git-lfs pointer instead of the weights; run `git lfs pull`"),
-    (rb"\s*<", "a web page instead of the weights; the download needs a login or went wrong. Repeat it"),
-    (rb"GGUF", "a GGUF file, which is not read here; take the .safetensors file"),
-    (rb".{257}ustar", "a tar archive, which is not read here; take the .safetensors file"),
-    (rb"\x1f\x8b|7z\xbc\xaf|Rar!|BZh", "a compressed archive; unpack it first"),
+    (rb"version https://git-lfs", "a git-lfs pointer. Run `git lfs pull`"),
+    (rb"\s*<", "a web page. The download needs a login or failed; repeat it"),
+    (rb"GGUF", "a GGUF file, which is not supported. Take the .safetensors file"),
+    (rb".{257}ustar", "a tar archive, which is not supported. Take the .safetensors file"),
+    (rb"\x1f\x8b|7z\xbc\xaf|Rar!|BZh", "a compressed archive. Unpack it first"),
 )
 
 
 class WeightFileError(ValueError):
-    """A weight file that is not what was expected: names file and key, what was found, and what to do."""
+    """A weight file that is not what was expected: names file and key, both sides, and what to do."""
 
 
 CheckpointError = WeightFileError  # its name up to version 0.5.0, for scripts
 
 
 def read_state(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors of a weight file, on the CPU and where possible mapped into memory, and its metadata.
+    """All tensors of a weight file, on the CPU and memory-mapped where possible, and its metadata.
 
-    The first bytes tell what a file is, not its name; but a pickle must not call itself safetensors.
-    Pickles are opened with `weights_only=True`, by torch 2.6 or later (before, that flag had holes:
-    CVE-2025-32434). Nested dicts and lists are flattened with dots, scalars in them become metadata, a bare
-    tensor gets the key `tensor`.
+    The first bytes decide what a file is, not its name; but a pickle must not be named .safetensors.
+    Pickles are opened with `weights_only=True`, and only by torch 2.6 or later: before that, the flag could
+    be bypassed (CVE-2025-32434). Nested dicts and lists are flattened with dots, scalars in them become
+    metadata, a bare tensor gets the key `tensor`.
 
     Raises:
-        WeightFileError: not there, empty, cut off, no weight file, or with anything but tensors in it.
+        WeightFileError: the file is missing, empty, truncated, not a weight file, or holds anything but
+            tensors.
     """
     path = Path(path)
     head = _first_bytes(path)
+    # safetensors: the length of the header (8 bytes, little-endian), then JSON. Pickles by torch: a zip
+    # archive since 1.6, before that a bare pickle of protocol 2 to 5, which cannot be memory-mapped.
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= LONGEST_SAFETENSORS_HEADER:
         state, metadata = _read_safetensors(path)
     elif head[:4] == b"PK\x03\x04" or re.match(rb"\x80[\x02-\x05]", head):
         state, metadata = _flat(path, _read_pickle(path, mmap=head[:2] == b"PK"))
     else:
-        raise WeightFileError(f"{path} is {_what_else(head)}.")
+        raise WeightFileError(f"{path}: expected {_what_else(head)}.")
     _check_tensors(path, state)
     return state, metadata
 
 
 def read_keys(path: str | os.PathLike[str]) -> set[str]:
-    """The names of the tensors of a safetensors file. Raises WeightFileError for any other file."""
+    """The names of the tensors in a safetensors file. Raises WeightFileError for any other file."""
     try:
         with safe_open(path, framework="pt") as file:
             return set(file.keys())
     except (SafetensorError, OSError) as error:
-        raise WeightFileError(f"{path} is no whole safetensors file ({error}). Fetch it again.") from error
+        raise _broken_safetensors(path, error) from error
 
 
 def write_state(
     path: str | os.PathLike[str], state: Mapping[str, Tensor], metadata: Mapping[str, str]
 ) -> None:
-    """Write a safetensors file; it appears under its name only once it is whole.
+    """Write a safetensors file; it appears under its name only once it is complete.
 
-    Tensors that share memory are written each for itself.
+    Tensors that share memory are written separately.
 
     Raises:
         WeightFileError: the file could not be written.
@@ -80,35 +85,62 @@ def write_state(
     path = Path(path)
     try:
         with replacing(path) as unfinished:
+            # safetensors creates files that only their owner can read. The permissions that the user's umask
+            # asks for are therefore taken from an ordinary file and restored afterwards.
             unfinished.touch()
             mode = unfinished.stat().st_mode
             save_file(dict(_apart(state)), unfinished, {"format": "pt"} | dict(metadata))
-            unfinished.chmod(mode)  # safetensors makes files that only their owner can read
+            unfinished.chmod(mode)
     except (OSError, SafetensorError) as error:
         raise WeightFileError(f"{path} could not be written: {error}") from error
 
 
+def save_states(path: Path, content: Mapping[str, object]) -> None:
+    """Write nested states of modules and optimizers as a pickle, for the next start of the same training.
+
+    The file appears only when it is complete. Raises OSError if it cannot be written.
+    """
+    with replacing(path) as unfinished:
+        torch.save(dict(content), unfinished)
+
+
+def load_states(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """What `save_states` has written, on a device."""
+    return torch.load(path, map_location=device, weights_only=True)
+
+
 def _first_bytes(path: Path) -> bytes:
     if not path.is_file():
-        found = "a folder; name the weight file in it" if path.is_dir() else "not there"
-        raise WeightFileError(f"{path} is {found}.")
+        got = "a folder. Name the file in it" if path.is_dir() else "no such file. Check its name and folder"
+        raise WeightFileError(f"{path}: expected a weight file, got {got}.")
     try:
         with path.open("rb") as file:
             head = file.read(512)
     except OSError as error:
-        raise WeightFileError(f"{path} cannot be read: {error.strerror}.") from error
+        raise WeightFileError(f"{path} cannot be read: {error.strerror}. Check its permissions.") from error
     if not head:
-        raise WeightFileError(f"{path} is empty (0 bytes); the download was cut off. Fetch it again.")
+        raise WeightFileError(
+            f"{path}: expected a weight file, got an empty one (0 bytes). The download was cut off; fetch it "
+            "again."
+        )
     return head
 
 
 def _what_else(head: bytes) -> str:
+    """What was expected and what a file is instead, to follow "expected"."""
     for pattern, what in NOT_WEIGHTS:
         if re.match(pattern, head, re.DOTALL):
-            return what
+            return f"a weight file, got {what}"
     return (
-        f"neither a safetensors file nor a PyTorch pickle (it begins with {head[:12]!r}), but damaged, cut "
-        "off or of another kind. Fetch it again"
+        f"a safetensors file or a PyTorch pickle, got a file that begins with {head[:12]!r}. It is damaged, "
+        "truncated or of another kind; fetch it again"
+    )
+
+
+def _broken_safetensors(path: Path, error: Exception) -> WeightFileError:
+    return WeightFileError(
+        f"{path}: expected a complete safetensors file, got a damaged or truncated one ({error}). Fetch it "
+        "again."
     )
 
 
@@ -117,40 +149,44 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt", device="cpu") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
-        raise WeightFileError(
-            f"{path} is a damaged or cut off safetensors file ({error}). Fetch it again."
-        ) from error
+        raise _broken_safetensors(path, error) from error
 
 
 def _read_pickle(path: Path, mmap: bool) -> object:
     if path.suffix.lower() not in PICKLE_SUFFIXES:
         raise WeightFileError(
-            f"{path} is a PyTorch pickle, whose name must end in {', '.join(PICKLE_SUFFIXES)}: a pickle can "
-            "carry code and may not pass for another format. Rename it."
+            f"{path}: expected a PyTorch pickle to be named {', '.join(PICKLE_SUFFIXES)}, got "
+            f"{path.suffix!r}. A pickle can carry code and must not pass for another format; rename it."
         )
     if torch.__version__ < (2, 6):
         raise WeightFileError(
-            f"{path} is a PyTorch pickle; expected torch 2.6 or later, which opens it safely, found "
+            f"{path}: expected torch 2.6 or later, which opens PyTorch pickles safely, got "
             f"{torch.__version__}. Update torch, or take the .safetensors file."
         )
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except Exception as error:  # damaged bytes are opcodes to the unpickler and fail in any way
-        raise WeightFileError(f"{path} {_why_unreadable(str(error))}") from error
+    except Exception as error:  # the unpickler executes damaged bytes as opcodes, which fail in any way
+        raise WeightFileError(f"{path}: expected {_why_unreadable(str(error))}") from error
 
 
 def _why_unreadable(message: str) -> str:
+    """What was expected and what a pickle holds instead, to follow "expected"."""
+    # torch's own message suggests weights_only=False, which would run the code: only the name is repeated.
     name = re.search(r"GLOBAL (\S+)", message)
     if name:
         return (
-            f"holds {name[1]} and was not opened: a pickle may hold nothing but tensors here, since anything "
-            "else can run code. Take the .safetensors file, or one from a source that you trust."
+            f"nothing but tensors in a PyTorch pickle, got {name[1]}. It was not opened, since anything else "
+            "can run code. Take the .safetensors file, or one from a source that you trust."
         )
-    return "is damaged, cut off, or a pickle of something else than weights. Fetch it again."
+    return "weights, got a damaged or truncated file, or a pickle of something else. Fetch it again."
 
 
 def _flat(path: Path, root: object) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and scalars of nested containers, under their dotted paths."""
+    """Tensors and scalars in nested containers, under their dotted paths."""
+    # A stack instead of recursion, and each container only once: a hostile file may nest deeper than Python
+    # recurses, contain itself, or refer to the same dict twice on each of many levels, which doubles the work
+    # every time. Empty containers are exempt, since Python shares one empty tuple. Reversed, so that keys
+    # leave the stack in the order of the file.
     state, metadata, seen = {}, {}, set()
     waiting = [("", {BARE_TENSOR: root} if isinstance(root, Tensor) else root)]
     while waiting:
@@ -164,8 +200,9 @@ def _flat(path: Path, root: object) -> tuple[dict[str, Tensor], dict[str, str]]:
             metadata[name] = str(value)
         else:
             raise WeightFileError(
-                f"{path} holds a {type(value).__name__} under {name!r}, expected plain dicts with each "
-                "tensor under a name of its own. It was not written as weights; take the published file."
+                f"{path}: expected plain dicts with each tensor under a name of its own, got a "
+                f"{type(value).__name__} under {name!r}. It was not written as weights; take the published "
+                "file."
             )
     return state, metadata
 
@@ -176,21 +213,23 @@ def _children(name: str, container: dict | list | tuple) -> Iterator[tuple[str, 
 
 
 def _check_tensors(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Only plain tensors whose bytes the file really has: no sparse, quantised, meta or stretched ones."""
+    """Only plain tensors whose bytes are really in the file: no sparse, quantized, meta or expanded ones."""
     if not state:
-        raise WeightFileError(f"{path} holds no tensors. Fetch the published file.")
+        raise WeightFileError(f"{path}: expected tensors, got none. Fetch the published file.")
     size = path.stat().st_size
     for key, tensor in state.items():
+        # An expanded tensor (stride 0) can claim terabytes in a file of a few bytes, and fills the memory as
+        # soon as anything copies it.
         plain = tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
         if not plain or tensor.is_nested or tensor.nbytes > size:
             raise WeightFileError(
-                f"{path}: {key} is no plain tensor whose numbers all lie in the file of {size} bytes, but "
-                "sparse, quantised or stretched. Save contiguous tensors."
+                f"{path}: expected {key} to be a plain tensor whose values all lie in the file of {size} "
+                "bytes, got a sparse, quantized or expanded one. Save contiguous tensors."
             )
 
 
 def _apart(state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """Contiguous tensors, none of which shares its storage with another, as safetensors demands."""
+    """Contiguous tensors, none of which shares its storage with another, as safetensors requires."""
     seen = set()
     for key, tensor in state.items():
         tensor = tensor.detach().contiguous()

@@ -1,4 +1,4 @@
-"""Files that appear under their name only when they are complete, and checksums of files."""
+"""Files that appear under their names only once they are complete, and checksums of files."""
 from __future__ import annotations
 
 import hashlib
@@ -10,26 +10,29 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to instead; when the block ends without an error, the file there takes its name."""
-    # One name for each process, so that two that write the same file do not write into each other's.
+    """A path to write to instead of `path`; it is renamed to it when the block ends without an error."""
+    # Beside the target, because a rename is atomic only within one file system; and one name per process, so
+    # that two processes writing the same file do not write into each other's.
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
     try:
         yield unfinished
         os.replace(unfinished, path)
     finally:
-        with suppress(OSError):  # renamed by now, or in a folder that cannot be written
+        with suppress(OSError):  # already renamed, or in a folder that cannot be written
             unfinished.unlink()
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that appears only when it is complete, and lasts. Raises OSError."""
+    """Write a file that appears only when it is complete and survives a power cut. Raises OSError."""
     with replacing(path) as unfinished:
         unfinished.write_bytes(content)
+        # Before the rename: a crash could otherwise leave the name on disk without the bytes.
         flush_file(unfinished)
 
 
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal digits."""
+    # One buffer for the whole file: weight files have gigabytes, and Python 3.10 has no hashlib.file_digest.
     digest, chunk = hashlib.sha256(), bytearray(1 << 20)
     with path.open("rb", buffering=0) as file:
         while count := file.readinto(chunk):
@@ -38,13 +41,14 @@ def sha256_of(path: Path) -> str:
 
 
 def flush_file(path: Path) -> None:
-    """Past the operating system's buffers, so that no manifest outlives the file that it names."""
+    """Write out the operating system's buffers, so that no manifest outlives the file that it names."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 
 
 def flush_folder(folder: Path) -> None:
-    """Make a rename last; Windows has no such call and needs none."""
+    """Make a rename survive a power cut; does nothing on Windows."""
+    # On POSIX a rename changes the folder, which has buffers of its own; Windows cannot open a folder.
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         os.fsync(handle)

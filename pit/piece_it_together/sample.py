@@ -86,9 +86,7 @@ def sample_prior(
     if solver not in SOLVERS:
         raise ValueError(f"Expected one of the solvers {', '.join(SOLVERS)}, got {solver!r}.")
     check_shapes(parts, empty_tokens, noise)
-    if negative_parts is None:
-        slots = parts.shape[1] // empty_tokens.shape[1]
-        negative_parts = empty_tokens.to(parts.dtype).repeat(len(parts), slots, 1)
+    negative_parts = unconditional_parts(parts, empty_tokens) if negative_parts is None else negative_parts
     if negative_parts.shape != parts.shape:
         raise ValueError(
             f"Expected negative_parts of the shape of the parts, {list(parts.shape)}, got "
@@ -112,6 +110,12 @@ def sample_prior(
     finite[total] = x.isfinite().all()
     check_finite(finite)
     return x
+
+
+def unconditional_parts(parts: Tensor, empty_tokens: Tensor) -> Tensor:
+    """Empty tokens `[1, 16, D]` in every slot of parts `[B, 16 P, D]`, in their shape and type."""
+    slots = parts.shape[1] // empty_tokens.shape[1]
+    return empty_tokens.to(parts.dtype).repeat(len(parts), slots, 1)
 
 
 def concept_noise(seed: int, count: int, width: int) -> Tensor:

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 from PIL import Image
-from scipy import ndimage
+from scipy import ndimage, optimize
 
 from ..images import on_white
 
@@ -107,17 +107,21 @@ def share_curves(lengths: list[float], total: int) -> list[int]:
 def fit_cubic(points: np.ndarray) -> np.ndarray:
     """Control points `[4,2]` of the cubic from the first to the last of `points` `[N,2]`.
 
-    The inner two minimize the squared distance at evenly spaced parameters. The published code searches for
-    this minimum with Nelder-Mead, starting from the points at one and two thirds of the chord. With three
-    points or fewer there are many minima; this is the one nearest to that start.
+    The inner two minimize the squared distance at evenly spaced parameters, searched as published: with
+    Nelder-Mead from the third points of the chord. A linear fit finds the minimum at once, but not the point
+    where that search stops: 1e-4 pixels beside it, and anywhere where three points leave many minima.
     """
-    # The curve is linear in its control points, so least squares has the minimum without a search. Solved
-    # for the change from the chord: where there are many solutions, lstsq returns the smallest change.
-    points = points.astype(np.float64)
-    control = points[0] + np.linspace(0, 1, 4)[:, None] * (points[-1] - points[0])
-    weights = _bernstein(len(points))
-    control[1:3] += np.linalg.lstsq(weights[:, 1:3], points - weights @ control, rcond=None)[0]
-    return control
+    first, last = points[0], points[-1]
+    chord = last - first
+    weights = _bernstein(len(points))[:, :, None]
+
+    def distance(inner: np.ndarray) -> float:
+        curve = weights[:, 0] * first + weights[:, 1] * inner[:2]
+        return ((points - (curve + weights[:, 2] * inner[2:] + weights[:, 3] * last)) ** 2).sum()
+
+    start = np.concatenate([first + chord / 3, first + 2 * chord / 3])
+    inner = optimize.minimize(distance, start, method="Nelder-Mead").x
+    return np.array([first, inner[:2], inner[2:], last])
 
 
 def draw_cubic(canvas: np.ndarray, control: np.ndarray) -> None:
@@ -178,8 +182,12 @@ def _length(border: np.ndarray) -> float:
 
 def _bernstein(count: int) -> np.ndarray:
     """Weights `[count,4]` of the control points at `count` evenly spaced parameters from 0 to 1."""
-    t = np.linspace(0, 1, count)
-    return np.stack([(1 - t) ** 3, 3 * (1 - t) ** 2 * t, 3 * (1 - t) * t**2, t**3], axis=1)
+    # Python's powers, as published: NumPy's may differ in the last bit, which shows where points are cut to
+    # whole pixels.
+    return np.array([
+        ((1 - t) ** 3, 3 * (1 - t) ** 2 * t, 3 * (1 - t) * t**2, t**3)
+        for t in np.linspace(0, 1, count).tolist()
+    ])
 
 
 @lru_cache(maxsize=4096)

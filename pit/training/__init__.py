@@ -1,1 +1,1 @@
-"""Training on your own pictures: datasets, the token cache, and the trainer of the IP-Prior."""
+"""The one trainer of the pack, and what every training shares. What is trained is told by a `Task`."""

@@ -1,8 +1,8 @@
-"""Checkpoints that survive anything: a kill at any moment, a full disk, a file cut short.
+"""Checkpoints that survive anything: a kill at any moment, a full disk, a truncated file.
 
-A checkpoint is a folder `step_00000500` with files in the safetensors format, and a manifest of their sizes
-and SHA-256. All of it is written to `step_00000500.tmp` and flushed, the manifest last, and then renamed, so
-that a folder without the ending is whole. Whoever resumes takes the newest valid one.
+A checkpoint is a folder `step_00000500` with files in the safetensors format and a manifest of their sizes
+and SHA-256. Everything is written to `step_00000500.tmp` and flushed, the manifest last; then the folder is
+renamed, so that one without the ending is complete. A run resumes from the newest valid one.
 """
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..files.whole import flush_file, flush_folder, sha256_of
 
 MANIFEST = "manifest.json"
 PARTIAL = ".tmp"
-ENDING = ".tensors"  # safetensors, but not to be offered as weights by whoever lists those
+ENDING = ".tensors"  # safetensors, but under a name that no list of weight files picks up
 State = Mapping[str, Tensor]
 
 
@@ -34,7 +34,7 @@ class Checkpoint:
     notes: dict[str, object]
 
     def load(self, name: str) -> dict[str, Tensor]:
-        """The tensors saved under a name, on the CPU."""
+        """The tensors saved under a name, on the CPU. Raises WeightFileError if the file is damaged."""
         return read_state(self.folder / f"{name}{ENDING}")[0]
 
 
@@ -51,6 +51,8 @@ def write_checkpoint(
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
+        # Data first, manifest last: a manifest vouches for files that are already on disk. Each is flushed
+        # before the rename, since a power cut may keep the rename and lose the bytes.
         files = {}
         for name, state in states.items():
             path = partial / f"{name}{ENDING}"
@@ -61,11 +63,14 @@ def write_checkpoint(
         content = {"step": step, "files": files, "notes": dict(notes)}
         manifest.write_text(json.dumps(content), encoding="utf-8")
         flush_file(manifest)
+        # A step is written twice only if its first checkpoint was damaged. That one must go: a folder cannot
+        # be renamed onto one that has files in it.
         shutil.rmtree(target, ignore_errors=True)
         os.replace(partial, target)
     except (OSError, WeightFileError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise WeightFileError(f"The checkpoint {target} could not be written: {error}") from error
+    # The old ones go only once the new name is on disk: at no moment is there no checkpoint to resume from.
     flush_folder(folder)
     for old in checkpoint_folders(folder)[keep:]:
         shutil.rmtree(old, ignore_errors=True)
@@ -73,7 +78,7 @@ def write_checkpoint(
 
 
 def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest valid checkpoint of a run, and why each newer one was passed over."""
+    """The newest valid checkpoint of a run, and why each newer one was skipped."""
     passed_over = []
     for path in checkpoint_folders(folder):
         try:
@@ -84,20 +89,22 @@ def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
 
 
 def read_manifest(path: Path) -> Checkpoint:
-    """Check a checkpoint against its manifest. Raises ValueError, KeyError or OSError if it is not whole."""
+    """Check a checkpoint against its manifest. Raises ValueError, KeyError or OSError if it is incomplete."""
     manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
     for name, expected in manifest["files"].items():
         file = path / name
+        # The size first: a truncated file is found without reading gigabytes.
         if file.stat().st_size != expected["bytes"]:
-            raise ValueError(f"{name} has {file.stat().st_size} bytes, expected {expected['bytes']}")
+            raise ValueError(f"expected {expected['bytes']} bytes in {name}, got {file.stat().st_size}")
         if sha256_of(file) != expected["sha256"]:
-            raise ValueError(f"{name} does not have the checksum of its manifest")
+            raise ValueError(f"expected the checksum of the manifest for {name}, got another one")
     return Checkpoint(path, manifest["step"], manifest["notes"])
 
 
 def checkpoint_folders(folder: Path) -> list[Path]:
-    """Finished checkpoints, newest first."""
+    """Complete checkpoints, newest first."""
     if not folder.is_dir():
         return []
     found = (path for path in folder.iterdir() if re.fullmatch(r"step_\d{8}", path.name))
+    # The names are padded with zeros, so that their order is that of the steps.
     return sorted(found, key=lambda path: path.name, reverse=True)

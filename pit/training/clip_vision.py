@@ -1,6 +1,6 @@
 """CLIP vision models for the command line, by transformers.
 
-Inside ComfyUI a CLIP_VISION takes their place, with the same tokens.
+Inside ComfyUI its own CLIP_VISION takes their place and gives the same tokens.
 """
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from ..files.weights import WeightFileError, read_state
 
 WEIGHT_FILES = ("model.safetensors", "model.fp16.safetensors", "pytorch_model.bin")
-# What weights do not tell, by their width: attention heads and activation of the CLIP models that a
-# single file is recognised as. ViT-H is the encoder of IP-Adapter-plus for SDXL.
+# What the weights do not tell, by their width: attention heads and activation of the CLIP models that a
+# single file can be. OpenAI trained ViT-L with a quick approximation of GELU, OpenCLIP its ViT-H (the encoder
+# of IP-Adapter-plus for SDXL) and ViT-bigG with the exact one; the wrong one shifts all features silently.
 KNOWN_WIDTHS = {1024: (16, "quick_gelu"), 1280: (16, "gelu"), 1664: (16, "gelu")}
 EMBEDDINGS = "vision_model.embeddings."
 LAYER = "vision_model.encoder.layers."
@@ -27,23 +28,24 @@ def load_clip_vision(path: Path) -> CLIPVisionModelWithProjection:
     """A CLIP vision model from a folder or a single file, on the CPU; see `load_encoder`.
 
     Raises:
-        WeightFileError: missing, damaged, another model, or of sizes that neither file nor config tell.
+        WeightFileError: missing, damaged, of another model, or of sizes that neither file nor config tells.
     """
     file = _weight_file(path) if path.is_dir() else path
     state, _ = read_state(file)
-    # A whole CLIP model holds text weights too; old files list the positions, which are no weights.
+    # A complete CLIP model also has text weights; old files list the positions, which are not weights.
     state = {
         key: tensor for key, tensor in state.items()
         if key.startswith(("vision_model.", "visual_projection.")) and not key.endswith("position_ids")
     }
     if f"{EMBEDDINGS}patch_embedding.weight" not in state:
         raise WeightFileError(
-            f"{file} is no CLIP vision model in transformers' keys: expected {EMBEDDINGS}patch_embedding."
-            "weight and the like. Take a file from ComfyUI's models/clip_vision, or the folder image_encoder "
-            "of the published IP-Adapter."
+            f"{file}: expected a CLIP vision model in transformers' keys ({EMBEDDINGS}patch_embedding.weight "
+            "and so on), got none of them. Take a file from ComfyUI's models/clip_vision, or the folder "
+            "image_encoder of the published IP-Adapter."
         )
     config_file = file.with_name("config.json")
     config = _read_config(config_file) if config_file.is_file() else _config_of(file, state)
+    # On the meta device nothing is allocated or initialized at random, only to be overwritten.
     with torch.device("meta"):
         model = CLIPVisionModelWithProjection(config)
     _require_same_shapes(file, state, model)
@@ -55,43 +57,51 @@ def load_clip_vision(path: Path) -> CLIPVisionModelWithProjection:
 
 def _weight_file(folder: Path) -> Path:
     if not (folder / "config.json").is_file():
-        raise WeightFileError(f"{folder} holds no config.json, expected one beside the weights.")
+        raise WeightFileError(
+            f"{folder}: expected a config.json beside the weights, got none. Fetch the folder again."
+        )
     for name in WEIGHT_FILES:
         if (folder / name).is_file():
             return folder / name
-    raise WeightFileError(f"{folder} holds no weights, expected one of {', '.join(WEIGHT_FILES)}.")
+    raise WeightFileError(
+        f"{folder}: expected one of {', '.join(WEIGHT_FILES)}, got none of them. Fetch the folder again."
+    )
 
 
 def _read_config(path: Path) -> CLIPVisionConfig:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        # The config of a complete CLIP model holds that of its vision part.
         content = content.get("vision_config", content)
         if content.get("model_type", "clip_vision_model") != "clip_vision_model":
-            raise ValueError(f"the model type is {content['model_type']}")
+            raise ValueError(f"its model type is {content['model_type']}")
         return CLIPVisionConfig.from_dict(content)
-    except Exception as error:  # transformers raises errors of its own kinds, which change with its version
+    except Exception as error:  # transformers raises errors of its own, which change with its version
         reason = " ".join(str(error).split())
         raise WeightFileError(
-            f"{path} is no config of a CLIP vision model ({reason}). Fetch it again, or take it away to have "
-            "the sizes read off the weights."
+            f"{path}: expected the config of a CLIP vision model, got something else ({reason}). Fetch it "
+            "again, or remove it to have the sizes read from the weights."
         ) from error
 
 
 def _config_of(path: Path, state: dict[str, Tensor]) -> CLIPVisionConfig:
-    """Sizes of a single file, from its shapes."""
+    """The sizes of a single file, inferred from the shapes of its weights."""
     def shape(key: str) -> list[int]:
         if key not in state:
-            raise WeightFileError(f"{path}: {key} is missing. It is incomplete or of another model.")
+            raise WeightFileError(
+                f"{path}: expected a tensor {key}, got none. It is incomplete or belongs to another model."
+            )
         return list(state[key].shape)
 
     patches = shape(f"{EMBEDDINGS}patch_embedding.weight")
     if len(patches) != 4 or patches[0] not in KNOWN_WIDTHS:
         raise WeightFileError(
-            f"{path}: the patch embedding has the shape {patches}. Expected ViT-L, ViT-H or ViT-bigG, of "
-            f"width {', '.join(map(str, KNOWN_WIDTHS))}; for any other put its config.json beside it."
+            f"{path}: expected ViT-L, ViT-H or ViT-bigG, of width {', '.join(map(str, KNOWN_WIDTHS))}, got a "
+            f"patch embedding of shape {patches}. For any other model, put its config.json beside it."
         )
     heads, activation = KNOWN_WIDTHS[patches[0]]
     numbers = (re.match(rf"{re.escape(LAYER)}(\d+)\.", key) for key in state)
+    # One position for each patch of a square picture, and one for the class token.
     side = round((shape(f"{EMBEDDINGS}position_embedding.weight")[0] - 1) ** 0.5)
     return CLIPVisionConfig(
         hidden_size=patches[0], num_channels=patches[1], patch_size=patches[2], image_size=side * patches[2],
@@ -109,6 +119,7 @@ def _require_same_shapes(path: Path, state: dict[str, Tensor], model: nn.Module)
     if wrong:
         key = wrong[0]
         raise WeightFileError(
-            f"{path} does not fit its sizes in {len(wrong)} tensors: {key} is {found.get(key, 'missing')}, "
-            f"expected {expected.get(key, 'no such tensor')}. It is damaged or of another model."
+            f"{path} does not fit its config in {len(wrong)} tensors: expected {key} to be "
+            f"{expected.get(key, 'absent')}, got {found.get(key, 'no such tensor')}. It is damaged or "
+            "belongs to another model."
         )

@@ -1,4 +1,4 @@
-"""What the training commands share: flags of a run and of a recipe, the bar, Ctrl+C, and the exit code."""
+"""What the training commands share: flags for a run and a recipe, progress bar, Ctrl+C, exit code."""
 from __future__ import annotations
 
 import argparse
@@ -22,11 +22,11 @@ R = TypeVar("R", bound=Recipe)
 
 
 def add_run_arguments(parser: argparse.ArgumentParser, save_every: int, validate_every: int) -> None:
-    """Where the run lives and how often it saves."""
-    parser.add_argument("output", type=Path, help="folder of the run; goes on if it holds one")
+    """Flags that say where the run is kept and how often it saves."""
+    parser.add_argument("output", type=Path, help="folder of the run; resumed if it holds one")
     parser.add_argument("--save-every", type=int, default=save_every, metavar="STEPS")
     parser.add_argument("--validate-every", type=int, default=validate_every, metavar="STEPS")
-    parser.add_argument("--keep", type=int, default=2, help="checkpoints that stay (default: %(default)s)")
+    parser.add_argument("--keep", type=int, default=2, help="checkpoints to keep (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
 
@@ -35,12 +35,14 @@ def add_recipe_arguments(
     parser: argparse.ArgumentParser, presets: Mapping[str, Recipe], choices: Mapping[str, tuple[str, ...]],
     advice: str = "",
 ) -> None:
-    """A preset, and every setting of its recipe; the first preset is the default."""
+    """Flags for a preset and for every setting of its recipe; the first preset is the default."""
     first = next(iter(presets))
     parser.add_argument("--preset", choices=list(presets), default=first, help=f"default: {first}{advice}")
     settings = parser.add_argument_group("settings of the preset to change")
     for field in fields(presets[first]):
         flag = "--" + field.name.replace("_", "-")
+        # Derived from the fields, so that a new setting needs no flag of its own. No flag has a default:
+        # what is not given comes from the preset.
         kind = type(getattr(presets[first], field.name))
         if kind is bool:
             settings.add_argument(flag, action=argparse.BooleanOptionalAction, default=None)
@@ -49,21 +51,22 @@ def add_recipe_arguments(
 
 
 def recipe_of(args: argparse.Namespace, presets: Mapping[str, R]) -> R:
-    """The preset with the settings that were given."""
+    """The preset, changed by the settings that were given."""
     preset = presets[args.preset]
     settings = {field.name: getattr(args, field.name) for field in fields(preset)}
     return replace(preset, **{name: value for name, value in settings.items() if value is not None})
 
 
 def run_settings(args: argparse.Namespace) -> RunSettings:
+    """The settings of the run that the flags of `add_run_arguments` give."""
     return RunSettings(args.output, args.seed, args.save_every, args.validate_every, args.keep)
 
 
 def run_training(args: argparse.Namespace, begin: Callable[[argparse.Namespace], Trainer], name: str) -> int:
-    """Train; returns the exit code. Ctrl+C stops after the step with a checkpoint.
+    """Train and return the exit code. Ctrl+C stops after the current step with a checkpoint.
 
     Args:
-        begin: makes the trainer, or raises for what cannot be used.
+        begin: makes the trainer, or raises if something cannot be used.
         name: of the command.
     """
     try:
@@ -72,7 +75,7 @@ def run_training(args: argparse.Namespace, begin: Callable[[argparse.Namespace],
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"stopped; the same command goes on from {args.output}", file=sys.stderr)
+        print(f"stopped; the same command resumes from {args.output}", file=sys.stderr)
         return 130
     finally:
         leave()
@@ -82,7 +85,7 @@ def run_training(args: argparse.Namespace, begin: Callable[[argparse.Namespace],
 
 
 def train(trainer: Trainer, name: str) -> Path | None:
-    """Run a trainer to its end; the path of the result, on the main process."""
+    """Run a trainer to its end; return the path of the result on the main process, else None."""
     main = trainer.accelerator.is_main_process
     if main:
         tell(trainer)
@@ -96,15 +99,18 @@ def train(trainer: Trainer, name: str) -> Path | None:
 
 
 def tell(trainer: Trainer) -> None:
-    """Say what is trained on, and where it goes on."""
+    """Print what is trained on, and from which step."""
     for reason in trainer.passed_over:
-        print(f"passed over a checkpoint that is not whole: {reason}", file=sys.stderr)
+        print(f"skipped an incomplete checkpoint: {reason}", file=sys.stderr)
     print(f"{trainer.task.about()}; from step {trainer.state.step}, peak learning rate "
           f"{trainer.state.rate:g}, on {trainer.device}")
 
 
 def listener(bar: tqdm) -> Callable[[Progress], None]:
-    """Moves the bar, and turns Ctrl+C into a stop between two steps."""
+    """A listener that moves the bar and turns Ctrl+C into a stop between two steps."""
+    # A KeyboardInterrupt in the middle of a step could leave half of the weights updated, or one process
+    # without the others. The handler only takes a note, and the exception is raised where the trainer can
+    # save.
     stop = []
     signal.signal(signal.SIGINT, lambda *_: stop.append(True))
     figures: dict[str, str] = {}

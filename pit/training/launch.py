@@ -1,4 +1,4 @@
-"""On which device, in which precision and in how many processes a training runs."""
+"""The device, precision and number of processes that a training runs with."""
 from __future__ import annotations
 
 import logging
@@ -15,30 +15,34 @@ R = TypeVar("R", bound=Recipe)
 
 
 def for_device(recipe: R, device: torch.device) -> R:
-    """The recipe, in float32 where it asks for bfloat16 of a CPU that has none; the log says so."""
+    """The recipe, with fp32 in place of bf16 on a CPU without bfloat16; the log says so."""
+    # Such a CPU emulates bfloat16 and takes many times as long: the setting would cost time and gain nothing.
     if recipe.precision != "bf16" or device.type != "cpu" or cpu_has_bf16():
         return recipe
-    logging.warning("This processor has no bfloat16, which would take many times as long: training in fp32.")
+    logging.warning("This CPU has no bfloat16 and would take many times as long with it: training in fp32.")
     return replace(recipe, precision="fp32")
 
 
 def data_parallel(cpu: bool) -> Accelerator:
-    """One process, or several that each hold the whole model; what `accelerate config` says else is not used.
+    """One process, or several that each hold the whole model; `accelerate config` decides nothing else.
 
     Raises:
-        ValueError: the processes were launched to share out the model.
+        ValueError: the processes were launched to divide the model among them.
     """
+    # `accelerate config` sets both through the environment, but the recipe decides: the trainer applies its
+    # precision itself, and divides by its own accumulation, while backward() would divide again.
     accelerator = Accelerator(cpu=cpu, mixed_precision="no")
     accelerator.gradient_accumulation_steps = 1
     if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
         raise ValueError(
-            f"The processes were launched for {accelerator.distributed_type.value}, but each of them trains "
-            "a whole model. Launch with --multi_gpu."
+            "Expected processes that each train the whole model, got processes launched for "
+            f"{accelerator.distributed_type.value}. Launch them with --multi_gpu."
         )
     return accelerator
 
 
 def leave() -> None:
-    """Take leave of the other processes, if there are any: one that merely ends may be aborted."""
+    """Disconnect from the other processes, if there are any."""
+    # A process that just ends while the group exists may abort the others, or be aborted itself.
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

@@ -1,4 +1,4 @@
-"""The figures of a run: a CSV that survives resuming, and TensorBoard where its package is there."""
+"""The figures of a run: a CSV that survives resuming, and TensorBoard where its package is installed."""
 from __future__ import annotations
 
 import csv
@@ -27,10 +27,10 @@ class Point:
 
 
 class Metrics:
-    """Writes the figures of a run into its folder, from the first line on.
+    """Writes the figures of a run into its folder; the file is created with the first line.
 
     Args:
-        step: the step from which the run goes on; lines after it, of a run that was cut off, are dropped.
+        step: the step from which the run resumes; later lines, from a run that was interrupted, are dropped.
         active: whether this process writes.
     """
 
@@ -40,8 +40,9 @@ class Metrics:
         self.opened = False
 
     def open(self) -> None:
-        """Begin the file, or go on with the lines of it that count."""
+        """Begin the file, or keep the lines of it that are still valid."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        # The steps after the checkpoint are done again, so their lines would be there twice.
         lines = [line for line in read_lines(self.path) if int(line["step"]) <= self.step]
         with open(self.path, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, FIELDS)
@@ -64,6 +65,7 @@ class Metrics:
             self.write_board(step, line)
 
     def write_board(self, step: int, line: list[object]) -> None:
+        """Add a line of the CSV to the TensorBoard log."""
         for name, value in zip(FIELDS[1:], line[1:], strict=True):
             if value != "":
                 self.board.add_scalar(name, value, step)
@@ -71,20 +73,22 @@ class Metrics:
 
 
 def open_tensorboard(folder: Path, step: int) -> SummaryWriter | None:
-    """A TensorBoard log from `step` on, or None with a line in the log if the package is missing."""
+    """A TensorBoard log from `step` on, or None, and a line in the log, if the package is missing."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ModuleNotFoundError:
-        logging.info("The package tensorboard is not there; the figures go to %s alone.", FILE)
+        logging.info("The package tensorboard is not installed; the figures go to %s only.", FILE)
         return None
+    # Hides what the interrupted run logged after its checkpoint, as the CSV drops it.
     return SummaryWriter(folder, purge_step=step + 1)
 
 
 def read_lines(path: Path) -> list[dict[str, str]]:
-    """The whole lines of a CSV of figures; one that a kill cut off is left out."""
+    """The complete lines of a CSV of figures; one that a kill truncated is left out."""
     if not path.is_file():
         return []
     with open(path, newline="", encoding="utf-8") as file:
+        # DictReader fills the missing fields of a short line with None; an empty field is "".
         return [line for line in csv.DictReader(file) if None not in line.values()]
 
 

@@ -1,6 +1,6 @@
-"""How anything here is trained: the settings that every training has, and where a run lives.
+"""How anything here is trained: the settings that every training has, and where a run is kept.
 
-What a task needs beside them is in the `recipes` of its own room.
+What a task needs besides them is in the `recipes` of its own room.
 """
 from __future__ import annotations
 
@@ -21,17 +21,19 @@ class Recipe:
     """The settings of a training.
 
     Attributes:
-        steps: optimiser steps in all.
+        steps: optimizer steps in total.
         batch: samples that each process takes at once.
-        accumulation: how many batches make one optimiser step.
-        learning_rate: the highest; None = as the model's own recipe finds right.
+        accumulation: how many batches make up one optimizer step.
+        learning_rate: the peak; None = chosen by the task's own recipe.
         warmup: steps over which the learning rate rises from zero.
         schedule: "constant", or "cosine" down to zero.
-        optimizer: "adamw" (fused), "schedule_free" (arXiv 2405.15682; needs the package schedulefree), and
-            for small cards "adamw_8bit" (needs bitsandbytes) or "adafactor" (arXiv 1804.04235).
-        ema_decay: of the averaged weights that are written at the end; 0 = the last weights.
-        precision: "fp32", or "bf16" for the products (weights and optimiser stay fp32).
-        gradient_checkpointing: less memory, a third more work.
+        optimizer: "adamw" (fused), "schedule_free" (arXiv 2405.15682; needs the package schedulefree), or for
+            small GPUs "adamw_8bit" (needs bitsandbytes) or "adafactor" (arXiv 1804.04235).
+        weight_decay: share of the weights that is subtracted per step, times the learning rate.
+        clip_norm: the largest norm of the gradient, beyond which it is scaled down; 0 = no limit.
+        ema_decay: decay of the averaged weights that are written at the end; 0 = the last weights.
+        precision: "fp32", or "bf16" for matrix products (weights and optimizer stay fp32).
+        gradient_checkpointing: less memory for a third more work.
     """
 
     steps: int = 20_000
@@ -53,50 +55,60 @@ class Recipe:
         self.check_at_least_one("steps", "batch", "accumulation")
         self.check_shares("ema_decay")
         self.check_from_zero("warmup", "weight_decay", "clip_norm")
+        # Schedule-free replaces both: it returns an average of its own, and needs no decay toward the end.
         if self.optimizer == "schedule_free" and (self.ema_decay or self.schedule != "constant"):
             raise ValueError("schedule_free averages by itself: set ema_decay to 0 and schedule to constant.")
         rate = self.learning_rate
         if rate is not None and not (math.isfinite(rate) and rate > 0):
-            raise ValueError(f"learning_rate must be a number above 0, got {rate}.")
+            raise ValueError(f"Expected learning_rate to be a number above 0, got {rate}.")
 
     def check_choices(self, choices: Mapping[str, tuple[str, ...]]) -> None:
+        """Raise ValueError for a setting that is not among its options."""
         for name, options in choices.items():
             if getattr(self, name) not in options:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; there are {', '.join(options)}.")
+                listed = ", ".join(options)
+                raise ValueError(f"Expected {name} to be one of {listed}, got {getattr(self, name)!r}.")
 
     def check_at_least_one(self, *names: str) -> None:
+        """Raise ValueError for a count below 1."""
         for name in names:
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+                raise ValueError(f"Expected {name} to be at least 1, got {getattr(self, name)}.")
 
     def check_shares(self, *names: str) -> None:
+        """Raise ValueError for a share outside of 0..1."""
         for name in names:
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie between 0 and 1, got {getattr(self, name)}.")
+                raise ValueError(f"Expected {name} to lie between 0 and 1, got {getattr(self, name)}.")
 
     def check_from_zero(self, *names: str) -> None:
+        """Raise ValueError for a number that is negative or not finite."""
         for name in names:
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
-                raise ValueError(f"{name} must be a number from 0, got {getattr(self, name)}.")
+                raise ValueError(f"Expected {name} to be a number of at least 0, got {getattr(self, name)}.")
 
     def rate_factor(self, step: int) -> float:
-        """Share of the peak rate at a step, counted from 0."""
+        """The share of the peak rate at a step, counted from 0."""
+        # One more than the step: at a rate of zero, the first step would do nothing.
         rise = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
         if self.schedule == "constant":
             return rise
+        # Half a period of a cosine, from 1 at the end of the warmup to 0 after the last step.
         share = min(1.0, max(0, step - self.warmup) / max(1, self.steps - self.warmup))
         return rise * 0.5 * (1 + math.cos(math.pi * share))
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Where a run lives, and how often it saves.
+    """Where a run is kept, and how often it saves.
 
     Attributes:
-        folder: of the run; goes on from the newest valid checkpoint in it.
-        keep: how many checkpoints stay.
+        folder: folder of the run, which resumes from the newest valid checkpoint in it.
+        seed: decides the order of the samples and all noise.
+        save_every, validate_every: in steps.
+        keep: how many checkpoints are kept.
         started_from: SHA-256 of the file with the weights that the model starts from; "" = untrained.
-        notes: more plain values for the metadata of the result.
+        notes: further plain values for the metadata of the result.
     """
 
     folder: Path

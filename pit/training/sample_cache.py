@@ -1,8 +1,9 @@
-"""Samples that are encoded once: a file for each, in a folder for each set of models that encoded them.
+"""Samples that are encoded once: one file each, in one folder per set of models that encoded them.
 
-A file is named by a hash of what the sample is made of, so that nothing stale is ever read, more samples only
-add files, and an interrupted run resumes. Models are compared by what they hold or answer: a hash of their
-file's name, or of the digits of an answer, would change with a renamed file or another number of threads.
+A file is named by a hash of everything that the sample is made from, so that nothing stale is ever read, more
+samples only add files, and an interrupted run resumes. Models are compared by what they hold or answer: a
+hash of their file name would change when the file is renamed, a hash of the digits of an answer with the
+number of threads.
 """
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ MODELS = "models.json"
 
 
 def models_folder(root: Path, models: Models) -> Path:
-    """The folder in `root` whose samples these models have encoded; a new one if there is none.
+    """The folder in `root` with the samples that these models encoded; a new one if there is none.
 
     Raises:
         WeightFileError: the folder cannot be written.
@@ -31,6 +32,7 @@ def models_folder(root: Path, models: Models) -> Path:
         found = _read_models(path)
         if found is not None and not differing_models(found, models):
             return path.parent
+    # Numbered rather than named by a hash: models are the same within a tolerance, which no hash can express.
     folder = next(folder for number in count(1) if not (folder := root / f"models-{number}").exists())
     try:
         folder.mkdir(parents=True)
@@ -41,7 +43,7 @@ def models_folder(root: Path, models: Models) -> Path:
 
 
 def _read_models(path: Path) -> Models | None:
-    """None for a damaged file: its samples are then encoded again elsewhere."""
+    """None for a damaged file: its samples are then encoded again in another folder."""
     try:
         return models_from_json(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError):
@@ -49,12 +51,13 @@ def _read_models(path: Path) -> Models | None:
 
 
 def digest(parts: Sequence[str]) -> str:
-    """A name for a file that depends on all of these."""
+    """A file name that depends on all of `parts`."""
+    # As JSON, so that ["ab", "c"] and ["a", "bc"] differ.
     return hashlib.sha256(json.dumps(list(parts)).encode()).hexdigest()[:32]
 
 
 def write_sample(path: Path, sample: Mapping[str, Tensor], half: Iterable[str] = ()) -> None:
-    """Write the tensors of a sample in fp32, but those named in `half` in fp16.
+    """Write the tensors of a sample in fp32, those named in `half` in fp16.
 
     Raises:
         WeightFileError: the file cannot be written.
@@ -69,5 +72,7 @@ def read_sample(path: Path, names: Iterable[str]) -> dict[str, Tensor]:
     state, _ = read_state(path)
     missing = sorted(set(names) - state.keys())
     if missing:
-        raise WeightFileError(f"{path} is not an encoded sample: it has no {', '.join(missing)}. Remove it.")
+        raise WeightFileError(
+            f"{path}: expected an encoded sample, got a file without {', '.join(missing)}. Remove it."
+        )
     return {name: state[name].float() for name in names}

@@ -1,7 +1,7 @@
-"""The user's own SDXL, to train an IP-LoRA on: a single file as ComfyUI has it, or a diffusers folder.
+"""The user's own SDXL as the base of a training: a single file as ComfyUI has it, or a diffusers folder.
 
-diffusers reads both; the small files that say what an SDXL is lie in `sdxl/`, so that nothing is fetched and
-nothing is kept twice. The merges of CLIP's byte-pair encoding there are OpenAI's (MIT license).
+diffusers reads both. The small files that describe SDXL are in `sdxl/`, so that nothing is fetched and
+nothing is stored twice. The merges of CLIP's byte-pair encoding among them are OpenAI's (MIT license).
 """
 from __future__ import annotations
 
@@ -16,23 +16,26 @@ from ..files.weights import WeightFileError
 from ..files.whole import sha256_of
 
 CONFIGS = Path(__file__).with_name("sdxl")
-LENGTH = 77
+LENGTH = 77  # tokens that CLIP reads, start and end included
 START, END, WORD_END = "<|startoftext|>", "<|endoftext|>", "</w>"
-# What CLIP takes for one word before it is cut up (github.com/openai/CLIP, simple_tokenizer.py).
+# What CLIP takes for one word before it splits it up (github.com/openai/CLIP, simple_tokenizer.py).
 WORDS = (
     r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 )
+# OpenCLIP pads with zeros, and the token number 0 is "!".
 PADS = {"tokenizer": END, "tokenizer_2": "!"}
 
 
 def clip_tokenizer(pad: str) -> PreTrainedTokenizerFast:
-    """CLIP's tokenizer; the two text encoders of SDXL differ in what they fill up with."""
+    """CLIP's tokenizer; the two text encoders of SDXL differ only in what they pad with."""
     lines = (CONFIGS / "clip_merges.txt").read_text(encoding="utf-8").splitlines()
     merges = [tuple(line.split()) for line in lines]
+    # The order is CLIP's and numbers the tokens: bytes inside a word, bytes that end one, the merges in the
+    # order in which they were learned, and the two special tokens, 49,408 in all.
     letters = byte_letters()
     words = [*letters, *(letter + WORD_END for letter in letters), *map("".join, merges), START, END]
     numbers = {word: number for number, word in enumerate(words)}
-    # transformers' own CLIP class takes a vocabulary in version 5 alone, and files before.
+    # transformers' own CLIP class takes a vocabulary only since version 5; before, it wants files.
     tokenizer = Tokenizer(BPE(numbers, merges, unk_token=END, end_of_word_suffix=WORD_END))
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
@@ -52,30 +55,43 @@ def clip_tokenizer(pad: str) -> PreTrainedTokenizerFast:
 
 def byte_letters() -> list[str]:
     """A printable letter for each of the 256 bytes, in the order of CLIP's vocabulary."""
+    # Byte-pair encoding works on letters and must not meet spaces or control characters: printable bytes are
+    # their own letters, all others get one from number 256 on.
     shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
     hidden = [byte for byte in range(256) if byte not in shown]
     return [chr(byte) for byte in shown] + [chr(256 + number) for number in range(len(hidden))]
 
 
 def check_base(base: Path) -> None:
-    """Raise WeightFileError for what is certainly no SDXL that can be read here."""
+    """Raise WeightFileError for what certainly is not an SDXL that can be read here."""
     if base.is_dir():
         if not (base / "unet" / "config.json").is_file():
-            raise WeightFileError(f"{base} is no diffusers folder of an SDXL: there is no unet/config.json.")
+            raise WeightFileError(
+                f"{base}: expected a diffusers folder of an SDXL, got one without unet/config.json. Name the "
+                "folder that holds model_index.json."
+            )
     elif not base.is_file():
-        raise WeightFileError(f"{base} is not there. Name an SDXL file from models/checkpoints.")
+        raise WeightFileError(
+            f"{base}: expected an SDXL file, got no such file. Name one from models/checkpoints."
+        )
     elif base.suffix != ".safetensors":
         raise WeightFileError(
-            f"{base} is not a .safetensors file. Save it as one first: `python -m pit convert`."
+            f"{base}: expected a .safetensors file, got {base.suffix!r}. Convert it first, with "
+            "`python -m pit convert`."
         )
 
 
 def stamp_of(base: Path) -> str:
-    """What tells one version of a base model from another: the checksums of all its weights."""
+    """What tells one version of a base model from another: a checksum over all its weights."""
     files = [base] if base.is_file() else sorted(base.rglob("*.safetensors")) + sorted(base.rglob("*.bin"))
     return hashlib.sha256("".join(map(sha256_of, files)).encode()).hexdigest()
 
 
 def why_unreadable(base: Path, error: Exception) -> str:
+    """The message for a base that diffusers failed to read."""
+    # Shortened, because a message about missing keys can list thousands of them.
     reason = " ".join(str(error).split())[:300]
-    return f"{base} cannot be read as an SDXL model ({reason}). Take an SDXL file from models/checkpoints."
+    return (
+        f"{base}: expected an SDXL model, got one that diffusers cannot read ({reason}). Take an SDXL file "
+        "from models/checkpoints."
+    )

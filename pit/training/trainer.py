@@ -1,6 +1,6 @@
-"""The trainer: one loop for all that is trained, for nodes and the command line, one process or many.
+"""The trainer: one loop for everything that is trained, for nodes and commands, in one process or many.
 
-Hugging Face accelerate finds the device and joins the processes. A run lives in a folder: `run.json`,
+Hugging Face accelerate finds the device and connects the processes. A run is kept in a folder: `run.json`,
 `metrics.csv`, `checkpoints/`, and at its end the file that its task writes.
 """
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,12 +29,12 @@ from .recipes import Recipe, RunSettings
 from .state import TrainingState
 from .validation import Validation
 
-LOG_EVERY = 20
+LOG_EVERY = 20  # steps: logging waits for the GPU, and it is when a loss that is not finite is noticed
 RUN = "run.json"
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on: says at which step, why, which checkpoint is the last good one, what to do."""
+    """Training cannot continue: tells the step, the reason, the last good checkpoint, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Progress:
     """What a listener hears after every step.
 
     Attributes:
-        step, steps: done, and in all.
-        loss: mean since the last time, every 20 steps; else None.
+        step, steps: done, and in total.
+        loss: mean since it was last told, every 20 steps; else None.
         validation: every `validate_every` steps; else None.
     """
 
@@ -54,13 +54,13 @@ class Progress:
 
 
 class Task(Protocol):
-    """What is trained, on what, and what becomes of it.
+    """What is trained, on what, and what the result is.
 
     Attributes:
         result: name of the file that it writes.
-        others: names of files of other origin that must not lie in the folder of a new run.
+        others: names of files of other origin that must not be in the folder of a new run.
         thrifty_preset: name of the preset that takes the least memory.
-        model: in fp32 what is trained; its parameters that require gradients are.
+        model: the model, of which those parameters are trained that require gradients; these are fp32.
         rate: the peak learning rate.
     """
 
@@ -71,37 +71,37 @@ class Task(Protocol):
     rate: float
 
     def draw(self, step: int, rows: range, total: int) -> Batch:
-        """The samples number `rows` out of the `total` of a step, over all its processes and batches."""
+        """The samples `rows` of the `total` that a step sees, over all its processes and batches."""
 
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
         """The loss of each sample, `[B]`."""
 
     def validate(self, model: nn.Module, device: torch.device) -> Validation:
-        """The same numbers for the same weights, whenever they are asked for."""
+        """The loss on samples that are held out; always the same numbers for the same weights."""
 
     def identity(self) -> dict[str, Any]:
-        """What must be the same for a run to go on, as JSON values.
+        """What must be the same for a run to be resumed, as JSON values.
 
-        Under `model` are its sizes, under `models` those that made what it is trained on, as
-        `pit.files.records.models_to_json` gives them.
+        `model` holds the sizes of the model, `models` the models that made what it is trained on, as given by
+        `pit.files.records.models_to_json`.
         """
 
     def write(self, path: Path, model: nn.Module, metadata: dict[str, str]) -> None:
-        """Write the result."""
+        """Write the result. Raises WeightFileError if the file cannot be written."""
 
     def about(self) -> str:
-        """What it is trained on, in words."""
+        """What it is trained on, in words for the user."""
 
 
 class Trainer:
-    """One run. It takes its folder with its first checkpoint, so that a failed start leaves nothing there.
+    """One run. It claims its folder with its first checkpoint, so that a failed start leaves nothing there.
 
     Args:
         task: what is trained.
-        accelerator: of accelerate, with its default precision: the recipe's is applied here.
+        accelerator: of accelerate, with its default precision; the recipe's is applied here.
     Raises:
-        ValueError: a setting out of range, or the folder holds a run with other settings.
-        WeightFileError: the newest checkpoint is of a model of other sizes.
+        ValueError: a setting is out of range, or the folder holds a run with other settings.
+        WeightFileError: the newest checkpoint belongs to a model of other sizes.
     """
 
     def __init__(self, task: Task, recipe: Recipe, settings: RunSettings, accelerator: Accelerator):
@@ -110,8 +110,11 @@ class Trainer:
         self.accelerator, self.device = accelerator, accelerator.device
         check_run(settings.folder, self.identity(), (task.result, *task.others))
         model = task.model.to(self.device).train()
+        # State and optimizer use the bare model, steps its wrapper for several processes. They share their
+        # parameters, and the names in a checkpoint do not depend on how many processes wrote it.
         self.state = TrainingState(model, recipe, task.rate)
         self.parallel = accelerator.prepare(model)
+        # The first step whose loss or gradient was not finite, or -1; on the device, like the sum of losses.
         self.bad_step = torch.full((), -1, dtype=torch.int64, device=self.device)
         self.saved_step = -1
         self.passed_over = self.resume()
@@ -126,12 +129,16 @@ class Trainer:
             TrainingError: a loss that is not finite, or too little memory.
             WeightFileError: a checkpoint could not be written.
         """
+        # A resumed run drops the lines after its checkpoint at once; a new one leaves nothing on disk before
+        # it has something to write.
         if self.state.step:
             self.metrics.open()
         with self.batches() as batches:
             while self.state.step < self.recipe.steps:
                 self.train_step(batches)
                 progress, stop = self.watch(), None
+                # A cancellation is an exception as well (ComfyUI's own is a BaseException). It is held back
+                # until all processes know of it and the step is saved, then raised again.
                 try:
                     on_step(progress)
                 except BaseException as error:
@@ -143,22 +150,25 @@ class Trainer:
         return self.write_result()
 
     def batches(self) -> AbstractContextManager[Iterator[Batch]]:
-        """All batches from the present step on, drawn ahead of their use."""
+        """All batches from the current step on, drawn ahead of their use."""
         return read_ahead(self.draw, self.state.step, self.recipe.accumulation, self.device)
 
     def draw(self, step: int, micro: int) -> Batch:
-        """This process's share of a step's batch number `micro`."""
+        """This process's share of batch number `micro` of a step."""
         batch, world = self.recipe.batch, self.accelerator.num_processes
+        # Each row belongs to exactly one process and batch, and no row depends on how they are divided: two
+        # processes see what one sees with twice the batch.
         first = (micro * world + self.accelerator.process_index) * batch
         total = batch * world * self.recipe.accumulation
         return self.task.draw(step, range(first, first + batch), total)
 
     def train_step(self, batches: Iterator[Batch]) -> None:
-        """One optimiser step."""
+        """Take one optimizer step. Raises TrainingError if memory runs out."""
         try:
             mean = torch.zeros((), device=self.device)
             for micro in range(self.recipe.accumulation):
                 mean += self.accumulate(next(batches).to(self.device), micro + 1 == self.recipe.accumulation)
+            # Without a limit (0) the gradient stays as it is; its norm is still needed for the check below.
             norm = self.accelerator.clip_grad_norm_(
                 self.state.model.parameters(), self.recipe.clip_norm or math.inf
             )
@@ -170,17 +180,21 @@ class Trainer:
                 raise TrainingError(self.advice_on_memory()) from error
             raise
         step = torch.full_like(self.bad_step, self.state.step)
-        # The norm is that of all processes, so that they stop together; looking at it here would wait for it.
+        # The norm is that of the averaged gradient, so that all processes notice and stop together. It is
+        # compared on the device: `if norm.isfinite()` would wait for the GPU in every step.
         bad = ~(mean.isfinite() & norm.isfinite())
         self.bad_step = torch.where((self.bad_step < 0) & bad, step, self.bad_step)
         self.state.finish_step(mean)
 
     def accumulate(self, batch: Batch, last: bool) -> Tensor:
-        """Add the gradients of one batch; returns its share of the step's loss."""
+        """Add the gradients of one batch; return its share of the step's loss."""
+        # Several processes exchange their gradients in each backward(); only the last one of a step needs it.
         quiet = self.accelerator.no_sync(self.parallel) if not last else nullcontext()
         with quiet, plain_attention(self.device):
             with self.autocast():
                 losses = self.task.losses(self.parallel, batch)
+            # All batches have the same size, so the mean of their means is the mean over the step; the
+            # average over the processes is taken by the exchange.
             loss = losses.mean() / self.recipe.accumulation
             self.accelerator.backward(loss)
         return loss.detach()
@@ -190,7 +204,8 @@ class Trainer:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16")
 
     def any_stops(self, error: BaseException | None) -> bool:
-        """Whether this process or another one is to stop; all stop after the same step."""
+        """Whether this process or another one is to stop."""
+        # All stop after the same step: if one left alone, the others would wait forever for its gradients.
         if self.accelerator.num_processes == 1:
             return error is not None
         if error is not None:
@@ -198,7 +213,7 @@ class Trainer:
         return self.accelerator.check_trigger()
 
     def watch(self) -> Progress:
-        """Write down the loss, validate and save when it is time to."""
+        """Log the loss, validate and save when it is time to."""
         step, steps = self.state.step, self.recipe.steps
         loss = validation = None
         if step % LOG_EVERY == 0 or step == steps:
@@ -207,6 +222,8 @@ class Trainer:
         if step % self.settings.validate_every == 0 or step == steps:
             with self.state.weights_to_use() as model, self.autocast():
                 validation = self.task.validate(model, self.device)
+        # Before the checkpoint of the same step: after a kill between the two, the line lies beyond the
+        # newest checkpoint and is dropped on resuming. The other way around it would be lost.
         if loss is not None or validation is not None:
             self.metrics.write(step, loss, validation, self.state.rate * self.recipe.rate_factor(step - 1))
         if step % self.settings.save_every == 0 and step < steps:
@@ -219,35 +236,44 @@ class Trainer:
         if bad >= 0:
             raise TrainingError(
                 f"The loss or its gradient is not finite at step {bad}. {self.last_good()} Lower the "
-                f"learning rate (now {self.state.rate:g}), or set precision to fp32, and start again from "
+                f"learning rate (now {self.state.rate:g}) or set precision to fp32, and start again from "
                 "there."
             )
 
     def save(self) -> None:
-        """Write a checkpoint of this step, unless it is there already or the loss is not finite."""
+        """Write a checkpoint of this step, unless there is one already.
+
+        Raises:
+            TrainingError: the loss is not finite; nothing is written.
+            WeightFileError: the checkpoint cannot be written.
+        """
+        # First, because a run would resume from broken weights forever.
         self.check_finite()
         folder, state = self.settings.folder / "checkpoints", self.state
         if self.saved_step == state.step:
             return
+        # An exchange between all processes, so all of them take part, though only the main one writes.
         state.loss_sum = self.accelerator.reduce(state.loss_sum, "mean")
         if self.accelerator.is_main_process:
-            write_run(self.settings.folder, self.identity())
-            write_checkpoint(folder, state.step, state.tensors(), state.notes(), self.settings.keep)
+            with taken(self.settings.folder, self.identity()):
+                write_checkpoint(folder, state.step, state.tensors(), state.notes(), self.settings.keep)
         self.saved_step = state.step
 
     def resume(self) -> list[str]:
-        """Go on from the newest valid checkpoint; returns why newer ones were passed over.
+        """Resume from the newest valid checkpoint; return why newer ones were skipped.
 
         Raises ValueError if the processes do not all see the same one.
         """
         checkpoint, passed_over = newest_checkpoint(self.settings.folder / "checkpoints")
         found = -1 if checkpoint is None else checkpoint.step
+        # Each process reads the folder itself. If one saw another step, their gradients would be averaged
+        # over different weights, without any error.
         steps = self.accelerator.gather(torch.tensor([found], device=self.device)).tolist()
         if len(set(steps)) > 1:
             raise ValueError(
-                f"The processes of this training see different checkpoints in {self.settings.folder}, of "
-                f"the steps {steps} (-1: none). Put the run in a folder that all machines share, or copy "
-                "its checkpoints to each of them."
+                f"Expected all processes to see the same checkpoint in {self.settings.folder}, got different "
+                f"checkpoints, of the steps {steps} (-1: none). Put the run in a folder that all machines "
+                "share, or copy its checkpoints to each of them."
             )
         if checkpoint is not None:
             self.state.load(checkpoint)
@@ -266,7 +292,7 @@ class Trainer:
         return path
 
     def identity(self) -> dict[str, Any]:
-        """What must be the same for a run to go on: all but the number of steps."""
+        """What must be the same for a run to be resumed: everything but the number of steps."""
         recipe = {key: value for key, value in asdict(self.recipe).items() if key != "steps"}
         return self.task.identity() | {
             "recipe": recipe, "seed": self.settings.seed, "started_from": self.settings.started_from,
@@ -274,7 +300,7 @@ class Trainer:
         }
 
     def last_good(self) -> str:
-        """A sentence on the newest checkpoint."""
+        """A sentence about the newest checkpoint."""
         if self.saved_step < 0:
             return "No checkpoint was written yet."
         return f"The last good checkpoint is that of step {self.saved_step} in {self.settings.folder}."
@@ -282,9 +308,9 @@ class Trainer:
     def advice_on_memory(self) -> str:
         """What to do when memory is short."""
         recipe = self.recipe
-        ways = [f"batch (now {recipe.batch}), and raise accumulation (now {recipe.accumulation}) alike"]
+        ways = [f"batch (now {recipe.batch}) and raise accumulation (now {recipe.accumulation}) to match"]
         if not recipe.gradient_checkpointing:
-            ways.append("or switch gradient_checkpointing on")
+            ways.append("or turn gradient_checkpointing on")
         return (
             f"Out of memory at step {self.state.step}. Lower {' '.join(ways)}; the preset "
             f'"{self.task.thrifty_preset}" does both. {self.last_good()}'
@@ -292,50 +318,63 @@ class Trainer:
 
 
 def check_run(folder: Path, identity: dict[str, Any], results: Iterable[str]) -> None:
-    """Compare a run with the one that a folder holds, if it holds one; writes nothing.
+    """Compare a run with the one in a folder, if there is one; nothing is written.
 
     Raises:
-        ValueError: they differ, or one of the `results` lies there, which no run has made.
+        ValueError: they differ, or one of the `results` is there although no run made it.
     """
     path = folder / RUN
     if path.is_file():
         different = differences(json.loads(path.read_text(encoding="utf-8")), identity)
         if different:
             raise ValueError(
-                f"{folder} holds a run with other settings: {', '.join(different)}. Give this run another "
-                "name, or use the settings of the one that is there."
+                f"{folder}: expected a run with the same settings, got another one: {', '.join(different)}. "
+                "Give this run another name, or use the settings of the one in the folder."
             )
         return
+    # A result without its run came from elsewhere, and would be overwritten when this run ends.
     for name in results:
         if (folder / name).exists():
             raise ValueError(
-                f"{folder} holds a {name} that no run there has made. Give this one another name."
+                f"{folder}: expected no {name} without its run, got one. Give this run another name."
             )
 
 
-def write_run(folder: Path, identity: dict[str, Any]) -> None:
-    """Write down what a run is.
+@contextmanager
+def taken(folder: Path, identity: dict[str, Any]) -> Iterator[None]:
+    """Write `run.json` before the checkpoint that is written inside; a first one is removed if that fails.
 
     Raises:
         WeightFileError: the folder cannot be written.
     """
+    # Before the checkpoint, since a checkpoint without `run.json` could be resumed with any settings.
+    path = folder / RUN
+    first = not path.is_file()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / RUN, json.dumps(identity, indent=1).encode())
+        write_whole(path, json.dumps(identity, indent=1).encode())
     except OSError as error:
-        raise WeightFileError(f"{folder / RUN} could not be written: {error}") from error
+        raise WeightFileError(f"{path} could not be written: {error}") from error
+    try:
+        yield
+    except BaseException:
+        if first:
+            path.unlink(missing_ok=True)
+        raise
 
 
 def differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    """Settings in which a run that is there differs from one that is wanted, in words."""
+    """The settings in which an earlier run differs from the wanted one, in words."""
+    # The earlier run went through JSON, which turns tuples into lists: compare like with like.
     wanted = json.loads(json.dumps(wanted))
     models = wanted.pop("models", {})
     earlier = found.pop("models", None)
     if models and earlier is None:
-        # Up to version 0.5.0 the dataset was hashed with digits that change with the number of threads.
+        # Up to 0.5.0, the hash of the dataset depended on digits that change with the number of threads.
         found, wanted = ({**run, "dataset": None} for run in (found, wanted))
     changed = differing_models(models_from_json(earlier), models_from_json(models)) if earlier else []
     before, now = ({**run, **run["recipe"], **run["model"]} for run in (found, wanted))
     keys = [key for key in now if key not in ("recipe", "model") and before.get(key) != now[key]]
+    # Models are compared by their fingerprints, not listed: their numbers tell a user nothing.
     settings = [f"{key} was {before.get(key)!r} and is now {now[key]!r}" for key in keys]
     return settings + [f"the {part} was another one" for part in changed]

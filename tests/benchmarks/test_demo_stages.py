@@ -1,4 +1,4 @@
-"""How the benchmark of the demo reads ComfyUI's messages."""
+"""How the benchmark of the demo interprets ComfyUI's messages."""
 
 from benchmarks import demo_stages
 

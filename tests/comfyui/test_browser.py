@@ -86,7 +86,7 @@ def test_our_words_are_in_the_error_that_the_page_shows(page):
     press_run(page)
     wait_for(page, "execution_error")
     page.get_by_text("View details").click()
-    page.get_by_text("Creature Parts was asked for no part, but this creature has").wait_for(timeout=20_000)
+    page.get_by_text("Creature Parts expected at least one part that").wait_for(timeout=20_000)
 
 
 def assert_cancel_works(page, ids: dict[str, str], node: str) -> None:

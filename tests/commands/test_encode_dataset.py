@@ -43,7 +43,7 @@ def test_pictures_become_a_cache_and_a_second_run_keeps_it(dataset, tmp_path, ca
     (("--vision", "clip.safetensors"), "Expected --vision and --ip-adapter"),
     (("--creatures", "--vision", "clip.safetensors"), "or --creatures alone"),
     (("--creatures", "--dtype", "fp16"), "always fp32"),
-    (("--vision", "no.safetensors", "--ip-adapter", "no.bin"), "no.safetensors is not there"),
+    (("--vision", "no.safetensors", "--ip-adapter", "no.bin"), "a weight file, got no such file"),
     (("--creatures", "--variants", "0"), "variants and batch of at least 1"),
 ])
 def test_arguments_that_cannot_be_met_are_one_sentence(dataset, tmp_path, capsys, arguments, message):
@@ -67,7 +67,7 @@ def test_a_dataset_of_corrupt_pictures_is_an_error(dataset, tmp_path, capsys):
     assert "no concept could be encoded" in capsys.readouterr().err
 
 
-def test_an_interrupted_command_says_that_it_goes_on(dataset, tmp_path, capsys, monkeypatch):
+def test_an_interrupted_command_says_that_it_resumes(dataset, tmp_path, capsys, monkeypatch):
     options = (dataset, tmp_path / "cache", "--creatures", "--device", "cpu", "--batch", 3, "--variants", 1)
 
     def interrupt(bar, done: int, total: int) -> None:
@@ -76,7 +76,7 @@ def test_an_interrupted_command_says_that_it_goes_on(dataset, tmp_path, capsys, 
 
     monkeypatch.setattr(encode_dataset, "_show", interrupt)
     assert encode(*options) == 130
-    assert "goes on from there" in capsys.readouterr().err
+    assert "resumes from there" in capsys.readouterr().err
     monkeypatch.undo()
     assert encode(*options) == 0
     assert "1 concepts encoded, 2 were there already" in capsys.readouterr().out

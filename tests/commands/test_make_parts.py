@@ -1,4 +1,4 @@
-"""TODO"""
+"""The command make-parts, from a folder of pictures to a dataset."""
 
 import argparse
 from pathlib import Path
@@ -17,11 +17,11 @@ def make(*arguments: str | Path) -> int:
     return run(parser.parse_args([str(each) for each in arguments]))
 
 
-def toy(colour: str = "red") -> Image.Image:
+def toy(color: str = "red") -> Image.Image:
     """A head on a body, on white."""
     image = Image.new("RGB", (120, 120), "white")
     pen = ImageDraw.Draw(image)
-    pen.rectangle((35, 55, 85, 110), colour)
+    pen.rectangle((35, 55, 85, 110), color)
     pen.ellipse((40, 10, 80, 50), "navy")
     pen.rectangle((55, 45, 65, 58), "navy")
     return image
@@ -42,8 +42,8 @@ def save_mask(path: Path, left: int, size: tuple[int, int] = (120, 120)) -> None
 
 
 def test_a_folder_of_pictures_is_enough(source, tmp_path, capsys):
-    for name, colour in (("one.png", "red"), ("two.jpg", "green"), ("\u9f8d.webp", "orange")):
-        toy(colour).save(source / name)
+    for name, color in (("one.png", "red"), ("two.jpg", "green"), ("\u9f8d.webp", "orange")):
+        toy(color).save(source / name)
     assert make(source, tmp_path / "out") == 0
     dataset = read_dataset(tmp_path / "out")
     assert [each.name for each in dataset.concepts] == ["target/one", "target/two", "target/\u9f8d"]
@@ -72,7 +72,7 @@ def test_what_cannot_be_used_is_skipped_counted_and_named(source, tmp_path, caps
     assert make(source, tmp_path / "out") == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("skipped")]
     assert sorted(lines) == [
-        "skipped: 1, Expected an object on plain ground, found a border whose colour is not even. "
+        "skipped: 1, Expected an object on plain ground, got a border whose color is not even. "
         "Give masks for this picture, or put the object on white. (busy.png)",
         "skipped: 1, no area that can be a part (empty.png)",
         "skipped: 1, not one of .jpg, .jpeg, .png, .webp (notes.txt)",
@@ -84,22 +84,22 @@ def test_what_cannot_be_used_is_skipped_counted_and_named(source, tmp_path, caps
 
 def test_masks_say_where_the_parts_are(source, tmp_path, capsys):
     masks = tmp_path / "masks"
-    for name in ("many", "coloured", "none", "empty", "other", "broken"):
+    for name in ("many", "colored", "none", "empty", "other", "broken"):
         toy().save(source / f"{name}.png")
     save_mask(masks / "many/0.png", 5)
     save_mask(masks / "many/1.png", 60)
-    save_mask(masks / "coloured.png", 40)
+    save_mask(masks / "colored.png", 40)
     save_mask(masks / "empty/0.png", 200)
     save_mask(masks / "other/0.png", 5, (60, 60))
     (masks / "broken").mkdir()
     (masks / "broken/0.png").write_bytes(b"broken")
     assert make(source, tmp_path / "out", "--masks", masks) == 0
     found = {each.name: len(each.parts) for each in read_dataset(tmp_path / "out").concepts}
-    assert found == {"target/many": 2, "target/coloured": 1}
+    assert found == {"target/many": 2, "target/colored": 1}
     printed = capsys.readouterr().out
     assert "skipped: 1, no masks of its name (none.png)" in printed
     assert "skipped: 1, no area that can be a part (empty.png)" in printed
-    assert "picture's size 120x120, found 60x60" in printed and "(other.png)" in printed
+    assert "picture's size 120x120, got 60x60" in printed and "(other.png)" in printed
     assert f"{masks / 'broken' / '0.png'} cannot be read" in printed and "(broken.png)" in printed
 
 
@@ -119,7 +119,7 @@ def test_the_rules_reach_the_masks(source, tmp_path):
 def test_rules_that_let_nothing_through_are_explained(source, tmp_path, capsys, rules):
     toy().save(source / "a.png")
     assert make(source, tmp_path / "out", *rules) == 1
-    assert "minimum < maximum <= 1 and a limit of at least 1" in capsys.readouterr().err
+    assert "smallest < largest <= 1 (shares of the picture) and at least one part" in capsys.readouterr().err
 
 
 def test_nothing_to_work_on_is_explained(source, tmp_path, capsys):
@@ -129,9 +129,9 @@ def test_nothing_to_work_on_is_explained(source, tmp_path, capsys):
     (source / "a.png").touch()
     assert make(source, tmp_path / "out") == 1
     gone, empty, masks, unreadable = capsys.readouterr().err.strip().split("error: ")[1:]
-    assert "Expected a folder, found none at" in gone and "Expected a folder, found none at" in masks
+    assert "Expected a folder, got none at" in gone and "Expected a folder, got none at" in masks
     assert "Expected pictures (.jpg, .jpeg, .png, .webp)" in empty
-    assert "found none. skipped: 1, unreadable, or of more than 80 megapixels (a.png)" in unreadable
+    assert "got none. skipped: 1, unreadable, or of more than 80 megapixels (a.png)" in unreadable
     assert not (tmp_path / "out").exists()
 
 

@@ -58,7 +58,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path, pictures):
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=60)
-    assert process.returncode == 130 and "the same command goes on" in told
+    assert process.returncode == 130 and "the same command resumes" in told
     step = max(int(path.name[5:]) for path in (tmp_path / "checkpoints").glob("step_*[0-9]"))
     assert main(arguments(pictures, tmp_path, "--steps", str(step + 1))) == 0
     assert state_of(tmp_path)
@@ -66,7 +66,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path, pictures):
 
 @pytest.mark.parametrize(("change", "message"), [
     (["--base", "x.safetensors"], "Expected --base, --vision and --ip-adapter, or --creatures alone"),
-    (["--rank", "0"], "rank must be at least 1"),
+    (["--rank", "0"], "Expected rank to be at least 1, got 0"),
 ])
 def test_what_does_not_fit_is_one_sentence(tmp_path, pictures, capsys, change, message):
     assert main(arguments(pictures, tmp_path, *change)) == 1

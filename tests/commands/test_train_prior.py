@@ -84,8 +84,8 @@ def test_the_command_goes_on_from_a_file(tmp_path, cache, capsys):
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    (["--batch", "0"], "batch must be at least 1"),
-    (["--start-from", "nowhere.safetensors"], "nowhere.safetensors is not there"),
+    (["--batch", "0"], "Expected batch to be at least 1, got 0"),
+    (["--start-from", "nowhere.safetensors"], "nowhere.safetensors: expected a weight file, got no such"),
     (["--optimizer", "schedule_free"], "set ema_decay to 0 and schedule to constant"),
 ])
 def test_what_cannot_be_is_told_in_a_sentence(tmp_path, cache, capsys, change, message):
@@ -106,7 +106,7 @@ def test_ctrl_c_stops_between_steps_and_the_command_goes_on(tmp_path, cache):
     while not (tmp_path / "checkpoints").exists() and time.monotonic() < until:
         time.sleep(0.1)
     os.kill(child.pid, signal.SIGINT)
-    assert "goes on from" in child.communicate(timeout=60)[1] and child.returncode == 130
+    assert "resumes from" in child.communicate(timeout=60)[1] and child.returncode == 130
     saved = max(int(path.name.removeprefix("step_")) for path in (tmp_path / "checkpoints").iterdir())
     assert saved >= 3
     assert main(arguments(cache, tmp_path, "--batch", "2", "--steps", str(saved + 1))) == 0

@@ -1,4 +1,4 @@
-"""Creatures written as a dataset: what lies where, what it depends on, and what happens to torn files."""
+"""Creatures written as a dataset: what lies where, what it depends on, and what becomes of cut-off files."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from pit.piece_it_together.training.dataset import read_dataset
 
 
 class Cancelled(Exception):
-    """Stands for a user's cancel."""
+    """Stands for a user who cancels."""
 
 
 def write(folder, count=3, seed=5, coherence=0.5, on_progress=lambda done, total: None):
@@ -42,11 +42,11 @@ def test_parts_fill_their_crops_on_white(species):
         crop = draw_part_crop(creature, part)
         drawn = np.asarray(crop.convert("L")) < 255
         assert crop.mode == "RGB" and max(crop.size) <= 128
-        # Rims of faint pixels may round to white; a frame of two or more would be a wrong crop.
+        # Faint pixels at the rim may round to white, but a white frame of two pixels would be a wrong crop.
         assert all(side.any() for side in (drawn[:2], drawn[-2:], drawn[:, :2], drawn[:, -2:]))
 
 
-def test_a_part_has_the_size_that_it_has_in_the_picture():
+def test_a_part_is_as_large_as_in_the_picture():
     creature = creature_from_seed(0, 1.0, "ember")
     mouth = np.asarray(draw_part_crop(creature, "mouth")).astype(int)
     whole = np.asarray(draw_creature(creature)).astype(int)
@@ -59,7 +59,7 @@ def test_a_part_has_the_size_that_it_has_in_the_picture():
     assert min(differences) < 16 < np.median(differences)
 
 
-def test_it_depends_on_the_seed_and_a_larger_count_extends_it(tmp_path):
+def test_it_depends_on_the_seed_and_a_larger_count_extends_the_folder(tmp_path):
     for name, options in {"a": {}, "b": {"count": 2}, "c": {"seed": 6}}.items():
         write(tmp_path / name, **options)
     a, b, c = (contents(tmp_path / name) for name in "abc")
@@ -69,7 +69,7 @@ def test_it_depends_on_the_seed_and_a_larger_count_extends_it(tmp_path):
     assert contents(tmp_path / "b") == a
 
 
-def test_seeds_and_coherences_share_a_folder(tmp_path):
+def test_seeds_and_coherences_can_share_a_folder(tmp_path):
     write(tmp_path, count=1)
     first = contents(tmp_path)
     write(tmp_path, count=1, seed=6)
@@ -78,7 +78,7 @@ def test_seeds_and_coherences_share_a_folder(tmp_path):
     assert len(read_dataset(tmp_path).concepts) == 3
 
 
-def test_a_cancelled_run_goes_on_and_whole_concepts_are_not_drawn_again(tmp_path):
+def test_a_canceled_run_resumes_and_complete_concepts_are_not_drawn_again(tmp_path):
     def cancel(done, total):
         assert total == 3
         if done == 2:
@@ -96,7 +96,7 @@ def test_a_cancelled_run_goes_on_and_whole_concepts_are_not_drawn_again(tmp_path
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
-def test_a_torn_or_incomplete_concept_is_drawn_again(tmp_path):
+def test_a_cut_off_or_incomplete_concept_is_drawn_again(tmp_path):
     write(tmp_path)
     whole = contents(tmp_path)
     targets = sorted((tmp_path / "target").iterdir())
@@ -107,9 +107,9 @@ def test_a_torn_or_incomplete_concept_is_drawn_again(tmp_path):
     assert contents(tmp_path) == whole
 
 
-def test_what_cannot_be_drawn_is_said(tmp_path):
-    with pytest.raises(ValueError, match="found a count of 0"):
+def test_what_cannot_be_drawn_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="got a count of 0"):
         write(tmp_path, count=0)
-    with pytest.raises(ValueError, match="coherence must lie between 0 and 1, got 1.5"):
+    with pytest.raises(ValueError, match="coherence between 0 and 1, got 1.5"):
         write(tmp_path, coherence=1.5)
     assert list(tmp_path.iterdir()) == []

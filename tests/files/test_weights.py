@@ -1,4 +1,4 @@
-"""TODO"""
+"""Weight files on disk: every format is read, anything else is refused with one clear error."""
 
 import io
 import os
@@ -17,9 +17,9 @@ from torch.torch_version import TorchVersion
 from pit.files import weights
 from pit.files.weights import WeightFileError, read_state, write_state
 from pit.piece_it_together.prior_files import read_prior
-from tests.golden import below
+from tests.piece_it_together.random_prior import random_prior
 
-PRIOR = below("pit_tiny_state", "prior.")
+PRIOR = random_prior().state_dict()
 
 
 def same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
@@ -57,7 +57,7 @@ def test_every_format_is_read(tmp_path, kind):
 
 
 @pytest.mark.parametrize("suffix", [".ckpt", ".pt", ".pth", ".bin", ".BIN"])
-def test_every_ending_of_a_pickle_is_read(tmp_path, suffix):
+def test_every_suffix_of_a_pickle_is_read(tmp_path, suffix):
     path = tmp_path / f"prior{suffix}"
     torch.save(PRIOR, path)
     assert same(read_state(str(path))[0], PRIOR)
@@ -110,19 +110,19 @@ def zip_of_text() -> bytes:
 
 @pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
 @pytest.mark.parametrize("content, message", [
-    (b"", "is empty .0 bytes"),
-    (b"<!DOCTYPE html><html><body>Sign in</body></html>", "is a web page"),
-    (b"\n  <html lang='en'>404</html>", "is a web page"),
-    (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "is a git-lfs pointer"),
-    (tar_of_tensors(), "is a tar archive"),
-    (b"\x1f\x8b\x08" + bytes(40), "is a compressed archive"),
-    (b"GGUF\x03" + bytes(40), "is a GGUF file"),
-    (b"{\"error\": \"not found\"}", "neither a safetensors file nor a PyTorch pickle"),
-    (b"cos\nsystem\n(S'true'\ntR.", "neither a safetensors file nor a PyTorch pickle"),
-    (bytes(range(200, 256)), "neither a safetensors file nor a PyTorch pickle"),
-    (b"P", "neither a safetensors file nor a PyTorch pickle"),
+    (b"", "got an empty one .0 bytes"),
+    (b"<!DOCTYPE html><html><body>Sign in</body></html>", "expected a weight file, got a web page"),
+    (b"\n  <html lang='en'>404</html>", "got a web page"),
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "got a git-lfs pointer"),
+    (tar_of_tensors(), "got a tar archive"),
+    (b"\x1f\x8b\x08" + bytes(40), "got a compressed archive"),
+    (b"GGUF\x03" + bytes(40), "got a GGUF file"),
+    (b"{\"error\": \"not found\"}", "a safetensors file or a PyTorch pickle, got a file that begins"),
+    (b"cos\nsystem\n(S'true'\ntR.", "a safetensors file or a PyTorch pickle, got a file that begins"),
+    (bytes(range(200, 256)), "a safetensors file or a PyTorch pickle, got a file that begins"),
+    (b"P", "a safetensors file or a PyTorch pickle, got a file that begins"),
 ])
-def test_what_is_no_weight_file_is_named(tmp_path, suffix, content, message):
+def test_what_is_not_a_weight_file_is_named(tmp_path, suffix, content, message):
     path = tmp_path / f"prior{suffix}"
     path.write_bytes(content)
     with pytest.raises(WeightFileError, match=message) as caught:
@@ -132,14 +132,14 @@ def test_what_is_no_weight_file_is_named(tmp_path, suffix, content, message):
 
 def test_archives_of_other_things_are_damaged_pickles(tmp_path):
     (tmp_path / "other.pt").write_bytes(zip_of_text())
-    with pytest.raises(WeightFileError, match="is damaged, cut off, or a pickle of something else"):
+    with pytest.raises(WeightFileError, match="got a damaged or truncated file, or a pickle"):
         read_state(tmp_path / "other.pt")
 
 
 def test_folders_and_missing_files_are_named(tmp_path):
-    with pytest.raises(WeightFileError, match="is a folder; name the weight file in it"):
+    with pytest.raises(WeightFileError, match="got a folder. Name the file in it"):
         read_state(tmp_path)
-    with pytest.raises(WeightFileError, match=r"prior\.ckpt is not there"):
+    with pytest.raises(WeightFileError, match=r"prior\.ckpt: expected a weight file, got no such file"):
         read_state(tmp_path / "prior.ckpt")
 
 
@@ -147,7 +147,7 @@ def test_files_without_tensors_are_refused(tmp_path):
     torch.save({"step": 3}, tmp_path / "none.pt")
     save_file({}, tmp_path / "none.safetensors")
     for name in ("none.pt", "none.safetensors"):
-        with pytest.raises(WeightFileError, match="holds no tensors"):
+        with pytest.raises(WeightFileError, match="expected tensors, got none"):
             read_state(tmp_path / name)
 
 
@@ -171,13 +171,13 @@ def test_code_in_a_pickle_never_runs(tmp_path, dump, where, suffix):
 
 def test_the_name_of_what_a_hostile_pickle_calls_is_told(tmp_path):
     torch.save(Touch(tmp_path / "canary"), tmp_path / "prior.ckpt")
-    with pytest.raises(WeightFileError, match=r"holds (posix|nt)\.system and was not opened"):
+    with pytest.raises(WeightFileError, match=r"got (posix|nt)\.system\. It was not opened"):
         read_state(tmp_path / "prior.ckpt")
 
 
 def test_a_pickle_does_not_pass_for_safetensors(tmp_path):
     torch.save(PRIOR, tmp_path / "prior.safetensors")
-    with pytest.raises(WeightFileError, match=r"must end in .*\.ckpt, \.pt, \.pth, \.bin"):
+    with pytest.raises(WeightFileError, match=r"to be named \.ckpt, \.pt, \.pth, \.bin, got '\.safetensors'"):
         read_state(tmp_path / "prior.safetensors")
 
 
@@ -186,13 +186,13 @@ def test_old_torch_opens_no_pickles(tmp_path, monkeypatch, version):
     monkeypatch.setattr(torch, "__version__", TorchVersion(version))
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("the pickle was opened"))
     for kind in ("zip", "legacy"):
-        with pytest.raises(WeightFileError, match=f"torch 2.6 or later, .*, found {version[:3]}"):
+        with pytest.raises(WeightFileError, match=f"torch 2.6 or later, .*, got {version[:3]}"):
             read_state(write(tmp_path, kind))
     assert same(read_state(write(tmp_path, "safetensors"))[0], PRIOR)
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-def test_files_cut_off_anywhere_are_refused(tmp_path, kind):
+def test_files_truncated_anywhere_are_refused(tmp_path, kind):
     path = write(tmp_path, kind)
     whole = path.read_bytes()
     draw = random.Random(5)
@@ -232,31 +232,31 @@ def doubling() -> dict:
 
 
 @pytest.mark.parametrize("content, message", [
-    ({"a": torch.ones(3).to_sparse()}, "a is no plain tensor"),
-    ({"a": torch.empty(3, device="meta")}, "a is no plain tensor"),
-    ({"a": torch.zeros(1).expand(10**9, 10**6)}, "a is no plain tensor"),
-    ({"a": torch.ones(2), "b": {1, 2}}, "holds a set under 'b'"),
-    ({"a.b": torch.ones(2), "a": {"b": torch.zeros(2)}}, "holds a Tensor under 'a.b'"),
-    (looped(), "holds a dict under 'again'"),
-    (doubling(), "holds a dict under "),
-    (torch.nn.Linear(2, 2), "and was not opened"),
+    ({"a": torch.ones(3).to_sparse()}, "expected a to be a plain tensor"),
+    ({"a": torch.empty(3, device="meta")}, "expected a to be a plain tensor"),
+    ({"a": torch.zeros(1).expand(10**9, 10**6)}, "expected a to be a plain tensor"),
+    ({"a": torch.ones(2), "b": {1, 2}}, "got a set under 'b'"),
+    ({"a.b": torch.ones(2), "a": {"b": torch.zeros(2)}}, "got a Tensor under 'a.b'"),
+    (looped(), "got a dict under 'again'"),
+    (doubling(), "got a dict under "),
+    (torch.nn.Linear(2, 2), "It was not opened"),
 ])
-def test_contents_that_are_no_plain_tensors_are_refused(tmp_path, content, message):
+def test_contents_that_are_not_plain_tensors_are_refused(tmp_path, content, message):
     torch.save(content, tmp_path / "odd.pt")
     with pytest.raises(WeightFileError, match=message):
         read_state(tmp_path / "odd.pt")
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # torch gives both kinds up
-def test_nested_and_quantised_tensors_are_refused(tmp_path):
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torch is giving up both kinds
+def test_nested_and_quantized_tensors_are_refused(tmp_path):
     nested = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
     for odd in (nested, torch.quantize_per_tensor(torch.ones(4), 0.1, 0, torch.quint8)):
         torch.save({"a": odd}, tmp_path / "odd.pt")
-        with pytest.raises(WeightFileError, match="a is no plain tensor"):
+        with pytest.raises(WeightFileError, match="expected a to be a plain tensor"):
             read_state(tmp_path / "odd.pt")
 
 
-def test_shared_and_turned_tensors_are_written_each_for_itself(tmp_path):
+def test_shared_and_turned_tensors_are_written_separately(tmp_path):
     base = torch.arange(12.0).reshape(3, 4)
     state = {"a": base, "b": base, "turned": base.T, "row": base[1], "none": torch.empty(0, 4)}
     write_state(tmp_path / "x.safetensors", state, {"note": "kept"})
@@ -287,7 +287,7 @@ def test_an_unfinished_write_leaves_the_old_file_and_no_other(tmp_path, monkeypa
     assert torch.equal(read_state(path)[0]["a"], torch.ones(2))
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path):
+def test_a_missing_folder_is_named(tmp_path):
     path = tmp_path / "none" / "x.safetensors"
     with pytest.raises(WeightFileError, match="could not be written") as caught:
         write_state(path, {"a": torch.ones(2)}, {})

@@ -1,4 +1,4 @@
-"""TODO"""
+"""Decoupled cross-attention against the published one; which tokens and weights go where."""
 
 import pytest
 import torch
@@ -6,49 +6,51 @@ from torch import Tensor, nn
 
 from pit.ip_adapter.attention import ImageCrossAttention, ImageKeyValue, attend_to_tokens, tokens_for_batch
 from pit.unet import attention_layers, multi_head_attention
-from tests.golden import assert_equal, below, facts
+from tests.golden import Golden, assert_equal, number_in
 
-IO = below("pit_tiny_io", "ipattn.")
-WEIGHTS = below("pit_tiny_state", "attn2.")
-SIZES = facts("pit_tiny_config")["attn"]
-HEADS = SIZES["heads"]
+HEADS = 4
+Q, TOKENS = torch.randn(2, 10, 32), torch.randn(2, 16, 48)
+
+
+def cross_attention(golden: Golden, scale: Tensor | float) -> Tensor:
+    """The published attention: the text half and, by our function, the image half; then the projection."""
+    given, weights = golden.below("pit_tiny_io", "ipattn."), golden.below("pit_tiny_state", "attn2.")
+    heads = golden.facts("pit_tiny_config")["attn"]["heads"]
+    image = {f"to_{kind}.weight": weights[f"processor.to_{kind}_ip.weight"] for kind in "kv"}
+    layer = ImageKeyValue(*reversed(image["to_k.weight"].shape)).requires_grad_(False)
+    layer.load_state_dict(image)
+    q = given["hidden"] @ weights["to_q.weight"].T
+    k, v = (given["text"] @ weights[f"to_{kind}.weight"].T for kind in "kv")
+    attended = multi_head_attention(q, k, v, heads) + attend_to_tokens(layer, q, given["ip"], scale, heads)
+    return attended @ weights["to_out.0.weight"].T + weights["to_out.0.bias"]
+
+
+@pytest.mark.golden_keys("pit_tiny_io", r"ipattn\.out_scale.+")
+def test_attention_equals_the_published_one(golden, key):
+    assert_equal(cross_attention(golden, number_in(key, "scale")), golden.tensors("pit_tiny_io")[key])
+
+
+def test_a_scale_per_picture_acts_on_each(golden):
+    published = golden.below("pit_tiny_io", "ipattn.out_")
+    outputs = {number_in(key, "scale"): value for key, value in published.items() if "v1" not in key}
+    scales, pictures = list(outputs), len(next(iter(outputs.values())))
+    for first in range(len(scales)):
+        mixed = [scales[(first + picture) % len(scales)] for picture in range(pictures)]
+        expected = torch.stack([outputs[scale][picture] for picture, scale in enumerate(mixed)])
+        assert_equal(cross_attention(golden, torch.tensor(mixed).reshape(-1, 1, 1)), expected)
 
 
 @pytest.fixture(scope="module")
 def layer() -> ImageKeyValue:
-    model = ImageKeyValue(SIZES["cross_attention_dim"], HEADS * SIZES["dim_head"])
-    model.load_state_dict({f"to_{kind}.weight": WEIGHTS[f"processor.to_{kind}_ip.weight"] for kind in "kv"})
-    return model.requires_grad_(False)
-
-
-def cross_attention(layer: ImageKeyValue, scale: Tensor | float) -> Tensor:
-    """The published attention: the text half and, by our function, the image half; then the projection."""
-    q = IO["hidden"] @ WEIGHTS["to_q.weight"].T
-    k, v = (IO["text"] @ WEIGHTS[f"to_{kind}.weight"].T for kind in "kv")
-    attended = multi_head_attention(q, k, v, HEADS) + attend_to_tokens(layer, q, IO["ip"], scale, HEADS)
-    return attended @ WEIGHTS["to_out.0.weight"].T + WEIGHTS["to_out.0.bias"]
-
-
-@pytest.mark.parametrize("scale, expected", [
-    (1.0, "out_scale1"), (0.6, "out_scale0.6"), (0.6, "out_scale0.6_v1processor"), (0.0, "out_scale0"),
-])
-def test_attention_equals_the_published_one(layer, scale, expected):
-    assert_equal(cross_attention(layer, scale), IO[expected])
-
-
-def test_a_scale_per_picture_acts_on_each(layer):
-    output = cross_attention(layer, torch.tensor([1.0, 0.6]).reshape(2, 1, 1))
-    assert_equal(output[:1], IO["out_scale1"][:1])
-    assert_equal(output[1:], IO["out_scale0.6"][1:])
+    return ImageKeyValue(48, 32).requires_grad_(False)
 
 
 def test_the_result_takes_the_type_of_the_queries(layer):
-    q = torch.randn(2, 10, 32)
     half = ImageKeyValue(48, 32, dtype=torch.bfloat16).requires_grad_(False)
     half.load_state_dict(layer.state_dict())
-    expected = attend_to_tokens(layer, q, IO["ip"], 0.5, HEADS)
+    expected = attend_to_tokens(layer, Q, TOKENS, 0.5, HEADS)
     scale = torch.tensor(0.5, dtype=torch.float32)
-    output = attend_to_tokens(half, q.bfloat16(), IO["ip"], scale.expand(2, 1, 1), HEADS)
+    output = attend_to_tokens(half, Q.bfloat16(), TOKENS, scale.expand(2, 1, 1), HEADS)
     assert output.dtype == torch.bfloat16
     assert (output.float() - expected).norm() < 0.03 * expected.norm()
 
@@ -60,16 +62,15 @@ def test_another_attention_function_is_used(layer):
         calls.append((q.shape, k.shape, v.shape, heads))
         return multi_head_attention(q, k, v, heads)
 
-    q = torch.randn(2, 10, 32)
-    output = attend_to_tokens(layer, q, IO["ip"], 1.0, HEADS, recorded)
-    assert torch.equal(output, attend_to_tokens(layer, q, IO["ip"], 1.0, HEADS))
-    assert calls == [((2, 10, 32), (2, 16, 32), (2, 16, 32), 4)]
+    output = attend_to_tokens(layer, Q, TOKENS, 1.0, HEADS, recorded)
+    assert torch.equal(output, attend_to_tokens(layer, Q, TOKENS, 1.0, HEADS))
+    assert calls == [((2, 10, 32), (2, 16, 32), (2, 16, 32), HEADS)]
 
 
-def test_key_and_value_shapes_are_the_published_ones():
-    published = facts("ip_adapter_plus_sdxl_keys")
+def test_key_and_value_shapes_are_the_published_ones(golden):
+    published = golden.facts("ip_adapter_plus_sdxl_keys")
     dims = [row["to_k_ip_shape"][0] for row in published["mapping"]]
-    attention = ImageCrossAttention(2048, dims, device="meta")
+    attention = ImageCrossAttention(published["ip_adapter"]["1.to_k_ip.weight"][1], dims, device="meta")
     ours = {}
     for name, value in attention.state_dict().items():
         index, kind, _ = name.split(".")

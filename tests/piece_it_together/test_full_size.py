@@ -13,10 +13,9 @@ from pit.ip_adapter.files import load_ip_adapter, read_ip_adapter
 from pit.piece_it_together.prior import IPPrior
 from pit.piece_it_together.prior_files import read_prior
 from pit.piece_it_together.sample import sample_prior
-from tests.golden import assert_equal, facts, tensors
+from tests.golden import Golden, assert_equal, number_in
 
-IO = tensors("pit_full_formula_io")
-WIDTH = 2048
+SLOTS = 4
 
 
 def formula(seed: int, count: int) -> np.ndarray:
@@ -43,17 +42,30 @@ def formula_weight(seed: int, key: str, shape: torch.Size) -> Tensor:
     return torch.from_numpy(values.astype(np.float32)).reshape(shape)
 
 
-def formula_input(seed: int, tokens: int) -> Tensor:
-    values = (formula(seed, tokens * WIDTH) - 0.5) * 3.4641016151377544
-    return torch.from_numpy(values.astype(np.float32)).reshape(1, tokens, WIDTH)
-
-
-X, PARTS, EMPTY = formula_input(9001, 16), formula_input(9002, 64), formula_input(9003, 16)
+def formula_input(seed: int, tokens: int, width: int) -> Tensor:
+    values = (formula(seed, tokens * width) - 0.5) * 3.4641016151377544
+    return torch.from_numpy(values.astype(np.float32)).reshape(1, tokens, width)
 
 
 @pytest.fixture(scope="module")
-def prior() -> IPPrior:
-    model = IPPrior(WIDTH, WIDTH, 4, 32, device="meta")
+def io(golden) -> dict[str, Tensor]:
+    return golden.tensors("pit_full_formula_io")
+
+
+@pytest.fixture(scope="module")
+def inputs(io) -> list[Tensor]:
+    """Noise, the tokens of the parts, and those of an empty slot."""
+    (_, count, width), seeds = io["dit.out_t1"].shape, io["note_seeds_x_cond_empty"].tolist()
+    tokens = (count, SLOTS * count, count)
+    return [formula_input(seed, length, width) for seed, length in zip(seeds, tokens, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def prior(golden, io) -> IPPrior:
+    sizes = golden.facts("pit_prior_full_keys")["layers4"]["config"]
+    model = IPPrior(
+        sizes["embedding_dim"], sizes["hidden_dim"], sizes["n_layers"], sizes["n_heads"], device="meta"
+    )
     shapes = {key: value.shape for key, value in model.state_dict().items()}
     state = {key: formula_weight(seed, key, shapes[key]) for seed, key in enumerate(sorted(shapes))}
     model.load_state_dict(state, assign=True)
@@ -68,23 +80,26 @@ def two_threads():
     torch.set_num_threads(threads)
 
 
-def test_the_formula_gives_the_weights_that_were_used(prior):
-    checks = [key for key in IO if key.startswith("check.")]
-    assert len(checks) == 2
-    for key in checks:
-        weight = prior.get_parameter(key.removeprefix("check.").removesuffix(".first8"))
-        assert torch.equal(weight.flatten()[:8], IO[key])
+@pytest.mark.golden_keys("pit_full_formula_io", r"check\..+\.first8")
+def test_the_formula_gives_the_weights_that_were_used(prior, io, key):
+    weight = prior.get_parameter(key.removeprefix("check.").removesuffix(".first8"))
+    assert torch.equal(weight.flatten()[:8], io[key])
 
 
-@pytest.mark.parametrize("t", ["1", "0.52", "0.04"])
-def test_velocity_equals_the_published_one(prior, t):
-    assert_equal(prior(X, torch.tensor([float(t)]), PARTS), IO[f"dit.out_t{t}"])
+@pytest.mark.golden_keys("pit_full_formula_io", r"dit\.out_t.+")
+def test_velocity_equals_the_published_one(prior, inputs, io, key):
+    noise, parts, _ = inputs
+    assert_equal(prior(noise, torch.tensor([number_in(key, "t")]), parts), io[key])
 
 
-@pytest.mark.parametrize("scale", [2, 1])
-def test_samples_equal_the_published_ones(prior, scale):
-    tokens = sample_prior(prior, PARTS, empty_tokens=EMPTY, noise=X, guidance_scale=float(scale))
-    assert_equal(tokens, IO[f"sample.out_g{scale}_25"])
+@pytest.mark.golden_keys("pit_full_formula_io", r"sample\.out_g.+")
+def test_samples_equal_the_published_ones(prior, inputs, io, key):
+    noise, parts, empty = inputs
+    scale, steps = number_in(key, "g"), int(key.rpartition("_")[2])
+    tokens = sample_prior(
+        prior, parts, empty_tokens=empty, noise=noise, steps=steps, guidance_scale=scale
+    )
+    assert_equal(tokens, io[key])
 
 
 def write_zeros(path: Path, shapes: dict[str, list[int]]) -> Path:
@@ -101,39 +116,38 @@ def write_zeros(path: Path, shapes: dict[str, list[int]]) -> Path:
 
 
 @pytest.mark.parametrize("name, layers", [("layers4", 4), ("layers8_default", 8)])
-def test_a_published_prior_tells_its_sizes(tmp_path, name, layers):
-    published = facts("pit_prior_full_keys")[name]
+def test_a_published_prior_tells_its_sizes(golden, tmp_path, name, layers):
+    published = golden.facts("pit_prior_full_keys")[name]
     config, state = read_prior(write_zeros(tmp_path / "prior.safetensors", published["keys"]))
-    assert (config.embedding_dim, config.hidden_dim, config.num_layers) == (WIDTH, WIDTH, layers)
+    assert (config.embedding_dim, config.hidden_dim, config.num_layers) == (2048, 2048, layers)
     assert (config.num_heads, config.feed_forward_dim, config.use_ref) == (32, 5632, None)
     assert sum(value.numel() for value in state.values()) == published["num_params"]
 
 
-@pytest.fixture(scope="module")
-def adapter_path(tmp_path_factory) -> Path:
-    published = facts("ip_adapter_plus_sdxl_keys")
+def write_adapter(golden: Golden, folder: Path) -> Path:
+    published = golden.facts("ip_adapter_plus_sdxl_keys")
     shapes = {
         f"{part}.{key}": shape
         for part in ("image_proj", "ip_adapter") for key, shape in published[part].items()
     }
-    return write_zeros(tmp_path_factory.mktemp("adapter") / "ip-adapter-plus.safetensors", shapes)
+    return write_zeros(folder / "ip-adapter-plus.safetensors", shapes)
 
 
-def test_a_published_adapter_tells_its_sizes(adapter_path):
-    file = read_ip_adapter(adapter_path)
+def test_a_published_adapter_tells_its_sizes(golden, tmp_path):
+    file = read_ip_adapter(write_adapter(golden, tmp_path))
     assert file.resampler == {
         "dim": 1280, "depth": 4, "dim_head": 64, "heads": 20, "num_queries": 16, "embedding_dim": 1280,
-        "output_dim": WIDTH, "ff_mult": 4,
+        "output_dim": 2048, "ff_mult": 4,
     }
-    assert file.token_dim == WIDTH
-    rows = facts("ip_adapter_plus_sdxl_keys")["mapping"]
-    assert file.inner_dims == [row["to_k_ip_shape"][0] for row in rows] and len(rows) == 70
+    assert file.token_dim == 2048
+    published = golden.facts("ip_adapter_plus_sdxl_keys")
+    assert file.inner_dims == [row["to_k_ip_shape"][0] for row in published["mapping"]]
     parameters = sum(value.numel() for value in file.cross_attention_state.values())
-    assert parameters == facts("ip_adapter_plus_sdxl_keys")["ip_adapter_params"]
+    assert len(file.inner_dims) == 70 and parameters == published["ip_adapter_params"]
 
 
-def test_a_published_adapter_makes_modules(adapter_path):
-    adapter = load_ip_adapter(adapter_path)
+def test_a_published_adapter_makes_modules(golden, tmp_path):
+    adapter = load_ip_adapter(write_adapter(golden, tmp_path))
     assert len(adapter.cross_attention) == 70
-    assert adapter.cross_attention[69].to_k.weight.shape == (1280, WIDTH)
+    assert adapter.cross_attention[69].to_k.weight.shape == (1280, 2048)
     assert {weight.dtype for weight in adapter.parameters()} == {torch.float16} and not adapter.training

@@ -1,24 +1,14 @@
-"""TODO"""
+"""Parts pasted and cut out as published, and the pictures that the encoder sees, slot by slot."""
 
-import json
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from safetensors.numpy import load_file
 
 from pit.images import resize_for_encoder, white_image
 from pit.piece_it_together.parts import cut_out_part, encoder_pictures, place_part, reference_grid
-
-GOLDEN = Path("tests/golden")
-GEOMETRY = json.loads((GOLDEN / "pit_paste_geometry.json").read_text())
-
-
-@pytest.fixture(scope="module")
-def golden() -> dict[str, np.ndarray]:
-    return load_file(GOLDEN / "pit_image_ops.safetensors")
+from tests.golden import number_in
 
 
 def black_box(image: Image.Image) -> list[int]:
@@ -43,17 +33,21 @@ def raw(images: list[Image.Image]) -> list[bytes]:
     return [image.tobytes() for image in images]
 
 
-@pytest.mark.parametrize("case", GEOMETRY, ids=lambda case: f"{case['seed']}-{case['scale_arg']}")
-def test_parts_are_placed_as_published(case):
-    part = Image.new("RGB", case["image_wh"], "black")
-    placed = place_part(part, scale=case["scale_arg"], rng=random.Random(case["seed"]))
-    assert placed.size == (1024, 1024) and placed.mode == "RGB"
-    assert black_box(placed) == case["pasted_xywh"]
+def test_parts_are_placed_as_published(golden):
+    for case in golden.facts("pit_paste_geometry"):
+        rng, canvas = random.Random(case["seed"]), tuple(case["background_wh"])
+        part = Image.new("RGB", case["image_wh"], "black")
+        placed = place_part(part, canvas=canvas, scale=case["scale_arg"], rng=rng)
+        assert placed.size == canvas and placed.mode == "RGB"
+        assert black_box(placed) == case["pasted_xywh"], case
 
 
-def test_pasted_pixels_equal_the_published_ones(golden):
-    placed = place_part(Image.fromarray(golden["paste.part"]), canvas=160, rng=random.Random(177))
-    assert np.array_equal(np.asarray(placed), golden["paste.result_bg160_scale0.92"])
+@pytest.mark.golden_keys("pit_image_ops", r"paste\.result_.+")
+def test_pasted_pixels_equal_the_published_ones(golden, key):
+    pictures, rng = golden.tensors("pit_image_ops"), random.Random(golden.facts("pit_seeds")["paste"])
+    part = Image.fromarray(pictures["paste.part"].numpy())
+    placed = place_part(part, canvas=int(number_in(key, "bg")), scale=number_in(key, "scale"), rng=rng)
+    assert np.array_equal(np.asarray(placed), pictures[key])
 
 
 def test_centred_parts_leave_equal_margins_and_draw_nothing():
@@ -103,9 +97,10 @@ def test_reference_grid_holds_one_to_four(count):
 
 
 def test_cut_out_equals_the_published_one(golden):
-    mask = Image.fromarray(golden["maskcrop.mask"] * 255)
-    cut = cut_out_part(Image.fromarray(golden["sketch.input"]), mask)
-    assert np.array_equal(np.asarray(cut), golden["maskcrop.result"])
+    pictures = golden.tensors("pit_image_ops")
+    mask = Image.fromarray(255 * pictures["maskcrop.mask"].clamp(max=1).numpy())
+    cut = cut_out_part(Image.fromarray(pictures["sketch.input"].numpy()), mask)
+    assert np.array_equal(np.asarray(cut), pictures["maskcrop.result"])
 
 
 def test_soft_masks_fade_to_white():

@@ -1,4 +1,4 @@
-"""TODO"""
+"""The IP-Prior against the published network, against a plain one at other sizes, and its own promises."""
 
 from types import SimpleNamespace
 
@@ -6,30 +6,28 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pit.flow.guidance import seeded_noise
 from pit.piece_it_together.prior import IPPrior, feed_forward_width, rope_table, time_embedding
-from tests.golden import assert_equal, below, facts
+from tests.golden import assert_equal
+from tests.piece_it_together.random_prior import SIZES, random_prior
 
-IO = below("pit_tiny_io", "dit.")
+X, PARTS = (seeded_noise(seed, 2, tokens, SIZES["embedding_dim"]) for seed, tokens in ((1, 16), (3, 48)))
+T = torch.tensor([0.83, 0.21])
+
+
+@pytest.fixture
+def io(golden) -> dict[str, Tensor]:
+    return golden.below("pit_tiny_io", "dit.")
 
 
 @pytest.fixture(scope="module")
 def prior() -> IPPrior:
-    sizes = facts("pit_tiny_config")["dit"]
-    model = IPPrior(sizes["embedding_dim"], sizes["hidden_dim"], sizes["n_layers"], sizes["n_heads"])
-    model.load_state_dict(below("pit_tiny_state", "prior."))
-    return model.eval().requires_grad_(False)
+    return random_prior()
 
 
-def random_prior(seed: int = 0, **sizes) -> IPPrior:
-    """A prior whose output depends strongly on everything that goes in."""
-    model = IPPrior(**sizes).requires_grad_(False)
-    generator = torch.Generator().manual_seed(seed)
-    for name, weight in model.named_parameters():
-        std = 1.3 / weight.shape[-1] ** 0.5 if weight.ndim == 2 else 0.3
-        weight.normal_(0.0, std, generator=generator)
-        if name.endswith("norm.weight"):
-            weight.add_(1.0)
-    return model
+@pytest.fixture(scope="module")
+def velocity(prior) -> Tensor:
+    return prior(X, T, PARTS)
 
 
 def reference_velocity(prior: IPPrior, heads: int, x: Tensor, t: Tensor, parts: Tensor) -> Tensor:
@@ -81,45 +79,51 @@ def reference_velocity(prior: IPPrior, heads: int, x: Tensor, t: Tensor, parts: 
     return linear("final_layer.linear", norm(h, eps=1e-6) * (1 + scale) + shift)[:, : x.shape[1]]
 
 
-@pytest.mark.parametrize("t, expected", [(f"t{i}", f"out{i}") for i in range(5)] + [("t_mixed", "out_mixed")])
-def test_velocity_equals_the_published_one(prior, t, expected):
-    assert_equal(prior(IO["x"], IO[t], IO["cond"]), IO[expected])
+@torch.no_grad()
+@pytest.mark.golden_keys("pit_tiny_io", r"dit\.out(\d+|_mixed)")
+def test_velocity_equals_the_published_one(golden_prior, io, key):
+    expected = key.removeprefix("dit.")
+    assert_equal(golden_prior(io["x"], io[expected.replace("out", "t")], io["cond"]), io[expected])
 
 
-def test_velocity_with_one_part_equals_the_published_one(prior):
-    assert_equal(prior(IO["x"], IO["t_mixed"], IO["cond"][:, :16]), IO["out_one_part"])
+@torch.no_grad()
+def test_velocity_with_one_part_equals_the_published_one(golden_prior, io):
+    part = io["cond"][:, : io["x"].shape[1]]
+    assert_equal(golden_prior(io["x"], io["t_mixed"], part), io["out_one_part"])
 
 
-def test_every_stage_equals_the_published_one(prior):
-    first = prior.layers[0]
-    stages = {
-        "x_embedder": prior.x_embedder, "t_embedder": prior.t_embedder, "layer0": first,
-        "layer0_attention": first.attention, "layer0_ffn": first.feed_forward,
-        "final_layer": prior.final_layer,
-    }
-    seen = {}
-    hooks = [
-        module.register_forward_hook(lambda _, __, output, name=name: seen.update({name: output}))
-        for name, module in stages.items()
-    ]
-    prior(IO["x"], IO["t_mixed"], IO["cond"])
-    for hook in hooks:
-        hook.remove()
-    assert {f"mid.{name}" for name in seen} == {key for key in IO if key.startswith("mid.")}
-    # The published network works out the last tokens of the parts as well, and drops them afterwards.
-    published = {name: IO[f"mid.{name}"] for name in seen}
-    published["final_layer"] = published["final_layer"][:, :16]
-    for name, output in seen.items():
-        assert_equal(output, published[name])
+def stage(prior: IPPrior, name: str) -> nn.Module:
+    """The module behind a name such as x_embedder, layer0 (a whole block) and layer0_attention."""
+    layer, _, inner = name.partition("_")
+    if not layer.startswith("layer"):
+        return getattr(prior, name)
+    block = prior.layers[int(layer.removeprefix("layer"))]
+    return {"": block, "attention": block.attention, "ffn": block.feed_forward}[inner]
 
 
-def test_rotations_equal_the_published_ones():
-    table = IO["rope_cos_sin"]
+@torch.no_grad()
+@pytest.mark.golden_keys("pit_tiny_io", r"dit\.mid\..+")
+def test_every_stage_equals_the_published_one(golden_prior, io, key):
+    seen = []
+    stage(golden_prior, key.removeprefix("dit.mid.")).register_forward_hook(
+        lambda _, __, output: seen.append(output)
+    )
+    golden_prior(io["x"], io["t_mixed"], io["cond"])
+    (output,), published = seen, io[key.removeprefix("dit.")]
+    noisy = io["x"].shape[1]
+    if published.ndim == 3 and output.shape[1] == noisy:
+        # The published network works out the tokens of the parts to the end, and drops them afterwards.
+        published = published[:, :noisy]
+    assert_equal(output, published)
+
+
+def test_rotations_equal_the_published_ones(io):
+    table = io["rope_cos_sin"]
     assert_equal(rope_table(len(table), 2 * table.shape[1]), table)
 
 
-def test_time_embedding_equals_the_published_one():
-    assert_equal(time_embedding(IO["t_mixed"]), IO["timestep_embedding_256"])
+def test_time_embedding_equals_the_published_one(io):
+    assert_equal(time_embedding(io["t_mixed"]), io["timestep_embedding_256"])
 
 
 @pytest.mark.parametrize(
@@ -153,8 +157,8 @@ def test_quiet_tokens_show_that_each_norm_has_its_published_epsilon(layers):
 
 
 @pytest.mark.parametrize("name", ["layers4", "layers8_default"])
-def test_keys_and_shapes_are_the_published_ones(name):
-    published = facts("pit_prior_full_keys")[name]
+def test_keys_and_shapes_are_the_published_ones(golden, name):
+    published = golden.facts("pit_prior_full_keys")[name]
     sizes = published["config"]
     prior = IPPrior(
         sizes["embedding_dim"], sizes["hidden_dim"], sizes["n_layers"], sizes["n_heads"], device="meta"
@@ -169,15 +173,13 @@ def test_feed_forward_width_is_two_thirds_of_four_widths_rounded_up(hidden, widt
     assert feed_forward_width(hidden) == width
 
 
-def test_the_order_of_the_parts_matters(prior):
-    swapped = torch.cat([IO["cond"][:, 16:32], IO["cond"][:, :16], IO["cond"][:, 32:]], dim=1)
-    difference = prior(IO["x"], IO["t_mixed"], swapped) - IO["out_mixed"]
-    assert difference.abs().max() > 0.01 * IO["out_mixed"].abs().max()
+def test_the_order_of_the_parts_matters(prior, velocity):
+    swapped = torch.cat([PARTS[:, 16:32], PARTS[:, :16], PARTS[:, 32:]], dim=1)
+    assert (prior(X, T, swapped) - velocity).abs().max() > 0.01 * velocity.abs().max()
 
 
-def test_concepts_of_a_batch_do_not_mix(prior):
-    alone = prior(IO["x"][1:], IO["t_mixed"][1:], IO["cond"][1:])
-    assert_equal(alone, IO["out_mixed"][1:])
+def test_concepts_of_a_batch_do_not_mix(prior, velocity):
+    assert_equal(prior(X[1:], T[1:], PARTS[1:]), velocity[1:])
 
 
 def test_training_starts_without_output():
@@ -187,13 +189,13 @@ def test_training_starts_without_output():
     assert not prior.x_embedder.bias.any() and prior.layers[0].adaLN_modulation[1].weight.any()
 
 
-def test_half_precision_follows_float32(prior):
-    half = IPPrior(48, 64, 2, 4, dtype=torch.bfloat16)
+def test_half_precision_follows_float32(prior, velocity):
+    half = IPPrior(**SIZES, dtype=torch.bfloat16)
     half.load_state_dict(prior.state_dict())
     with torch.no_grad():
-        velocity = half(IO["x"].bfloat16(), IO["t_mixed"], IO["cond"].bfloat16())
-    assert velocity.dtype == torch.bfloat16
-    assert (velocity.float() - IO["out_mixed"]).norm() < 0.03 * IO["out_mixed"].norm()
+        rough = half(X.bfloat16(), T, PARTS.bfloat16())
+    assert rough.dtype == torch.bfloat16
+    assert (rough.float() - velocity).norm() < 0.03 * velocity.norm()
 
 
 @pytest.mark.parametrize("hidden, heads", [(64, 5), (64, 64), (30, 2)])
@@ -202,14 +204,14 @@ def test_heads_that_cannot_share_the_width_are_refused(hidden, heads):
         IPPrior(48, hidden, 1, heads, device="meta")
 
 
-def test_every_weight_is_made_by_the_given_operations(prior):
+def test_every_weight_is_made_by_the_given_operations(prior, velocity):
     class Linear(nn.Linear):
         pass
 
     class LayerNorm(nn.LayerNorm):
         pass
 
-    model = IPPrior(48, 64, 2, 4, SimpleNamespace(Linear=Linear, LayerNorm=LayerNorm))
+    model = IPPrior(**SIZES, operations=SimpleNamespace(Linear=Linear, LayerNorm=LayerNorm))
     layers = [module for module in model.modules() if isinstance(module, nn.Linear | nn.LayerNorm)]
     assert sum(type(layer) is Linear for layer in layers) == 3 + 8 * 2 + 2
     assert sum(type(layer) is LayerNorm for layer in layers) == 4 * 2 + 1
@@ -218,4 +220,4 @@ def test_every_weight_is_made_by_the_given_operations(prior):
     assert owned == {id(weight) for weight in model.parameters()}
     model.load_state_dict(prior.state_dict())
     with torch.no_grad():
-        assert_equal(model(IO["x"], IO["t_mixed"], IO["cond"]), IO["out_mixed"])
+        assert_equal(model(X, T, PARTS), velocity)

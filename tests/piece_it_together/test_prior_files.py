@@ -1,4 +1,4 @@
-"""TODO"""
+"""IP-Prior files of every published layout load; those that are damaged or of another kind are named."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +12,11 @@ from pit.files.weights import read_state
 from pit.ip_adapter.files import load_ip_adapter
 from pit.piece_it_together.prior import IPPrior
 from pit.piece_it_together.prior_files import PriorConfig, load_prior, read_prior, save_prior
-from tests.golden import assert_equal, below, facts, tensors
+from tests.golden import assert_equal
+from tests.piece_it_together.random_prior import random_prior
 from tests.refusal import assert_refused
 
-PRIOR = below("pit_tiny_state", "prior.")
+PRIOR = random_prior().state_dict()
 CONFIG = PriorConfig(48, 64, 2, 4, 256)
 CFG_YAML = """
 dataset_path: [a, b]
@@ -37,29 +38,39 @@ def write_prior(folder: Path, state: dict[str, Tensor] = PRIOR, cfg: str | None 
     return folder / "prior.ckpt"
 
 
-def assert_is_the_golden_prior(prior: IPPrior) -> None:
-    io = tensors("pit_tiny_io")
+def assert_is_the_prior(prior: IPPrior) -> None:
+    x, t, parts = torch.ones(1, 16, 48), torch.tensor([0.3]), torch.linspace(-1, 1, 48).expand(1, 32, 48)
     with torch.no_grad():
-        assert_equal(prior(io["dit.x"], io["dit.t_mixed"], io["dit.cond"]), io["dit.out_mixed"])
+        assert_equal(prior(x, t, parts), random_prior()(x, t, parts))
     assert not prior.training
 
 
-def test_a_prior_loads_as_published(tmp_path):
+@torch.no_grad()
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("ending", ["ckpt", "pt", "pth", "bin", "safetensors"])
+def test_a_file_of_every_layout_gives_the_published_velocity(golden, tmp_path, ending, prefix):
+    sizes, io = golden.facts("pit_tiny_config")["dit"], golden.below("pit_tiny_io", "dit.")
+    state = {f"{prefix}{key}": value for key, value in golden.below("pit_tiny_state", "prior.").items()}
+    (save_file if ending == "safetensors" else torch.save)(state, tmp_path / f"prior.{ending}")
+    (tmp_path / "cfg.yaml").write_text(
+        f"num_layers: {sizes['n_layers']}\nhidden_dim: {sizes['hidden_dim']}\n"
+        f"num_attention_heads: {sizes['n_heads']}\n"
+    )
+    prior = load_prior(tmp_path / f"prior.{ending}")
+    assert_equal(prior(io["x"], io["t_mixed"], io["cond"]), io["out_mixed"])
+
+
+def test_a_prior_tells_its_sizes_and_its_use_of_a_reference(tmp_path):
     path = write_prior(tmp_path, cfg=CFG_YAML)
     config, state = read_prior(path)
     assert config == replace(CONFIG, use_ref=True) and state.keys() == PRIOR.keys()
-    assert_is_the_golden_prior(load_prior(path))
-
-
-def test_a_prior_of_several_gpus_loads(tmp_path):
-    path = write_prior(tmp_path, {f"module.{key}": value for key, value in PRIOR.items()}, CFG_YAML)
-    assert_is_the_golden_prior(load_prior(str(path)))
+    assert_is_the_prior(load_prior(str(path)))
 
 
 def test_a_prior_loads_from_safetensors_with_its_head_count(tmp_path):
     save_prior(tmp_path / "prior.safetensors", PRIOR, replace(CONFIG, use_ref=False), {"domain": "creatures"})
     assert read_prior(tmp_path / "prior.safetensors")[0] == replace(CONFIG, use_ref=False)
-    assert_is_the_golden_prior(load_prior(tmp_path / "prior.safetensors"))
+    assert_is_the_prior(load_prior(tmp_path / "prior.safetensors"))
     assert read_state(tmp_path / "prior.safetensors")[1]["domain"] == "creatures"
 
 
@@ -115,7 +126,7 @@ def test_a_cfg_yaml_in_another_encoding_is_an_error(tmp_path):
 
 def test_a_head_count_in_the_metadata_that_is_no_number_is_an_error(tmp_path):
     save_file(PRIOR, tmp_path / "prior.safetensors", {"num_heads": "many"})
-    assert_refused(read_prior, tmp_path / "prior.safetensors", "num_heads in its metadata is 'many'")
+    assert_refused(read_prior, tmp_path / "prior.safetensors", "as num_heads in its metadata, got 'many'")
 
 
 def without(*keys: str) -> dict[str, Tensor]:
@@ -132,26 +143,26 @@ W2 = "layers.1.feed_forward.w2.weight"
 
 
 @pytest.mark.parametrize("state, messages", [
-    (without(W2), ["holds 43 tensors, expected 44", f"1 missing: {W2}"]),
-    (without("x_embedder.weight"), ["has no x_embedder.weight"]),
-    (without("layers.0.feed_forward.w1.weight"), ["has no layers.0.feed_forward.w1.weight"]),
+    (without(W2), ["expected 44 tensors, got 43", f"1 missing: {W2}"]),
+    (without("x_embedder.weight"), ["expected a tensor x_embedder.weight, got none"]),
+    (without("layers.0.feed_forward.w1.weight"), ["expected a tensor layers.0.feed_forward.w1.weight, got"]),
     (without("final_layer.linear.weight"), ["1 missing: final_layer.linear.weight"]),
     (without(*[key for key in PRIOR if key.startswith("layers.0.attention")]), ["10 missing:", "and 6 more"]),
     (PRIOR | {"y_embedder.weight": torch.ones(2)}, ["1 unknown: y_embedder.weight"]),
     (PRIOR | {"module.x": torch.ones(2)}, ["1 unknown: module.x"]),
     (PRIOR | {"layers.7.attention.wq.weight": torch.ones(64, 64)}, ["missing: layers.2", "unknown: layers"]),
-    (PRIOR | {W2: torch.ones(64, 255)}, [W2, "has shape [64, 255], expected [64, 256]"]),
-    (PRIOR | {"t_embedder.mlp.2.bias": torch.ones(64, 1)}, ["has shape [64, 1], expected [64]"]),
-    (PRIOR | {"x_embedder.weight": torch.ones(64)}, ["x_embedder.weight has shape [64], expected a matrix"]),
-    (PRIOR | {"x_embedder.weight": torch.ones(64, 0)}, ["x_embedder.weight has shape [64, 0], expected a"]),
+    (PRIOR | {W2: torch.ones(64, 255)}, [f"{W2} of shape [64, 256]", "got [64, 255]"]),
+    (PRIOR | {"t_embedder.mlp.2.bias": torch.ones(64, 1)}, ["of shape [64] to fit", "got [64, 1]"]),
+    (PRIOR | {"x_embedder.weight": torch.ones(64)}, ["x_embedder.weight to be a matrix, got shape [64]"]),
+    (PRIOR | {"x_embedder.weight": torch.ones(64, 0)}, ["to be a matrix, got shape [64, 0]"]),
     (PRIOR | {W2: spoiled(float("nan"))}, [W2, "NaN or infinite"]),
     (PRIOR | {W2: spoiled(float("-inf"))}, [W2, "NaN or infinite"]),
     (PRIOR | {W2: torch.full((64, 256), 1e300, dtype=torch.float64)}, [W2, "NaN or infinite"]),
     (PRIOR | {W2: torch.full((64, 256), float("nan")).to(torch.float8_e4m3fn)}, [W2, "NaN or infinite"]),
-    (PRIOR | {W2: torch.ones(64, 256, dtype=torch.int8)}, [W2, "is torch.int8, expected floating-point"]),
-    (PRIOR | {W2: torch.ones(64, 256, dtype=torch.complex64)}, [W2, "is torch.complex64"]),
+    (PRIOR | {W2: torch.ones(64, 256, dtype=torch.int8)}, [f"floating-point weights in {W2}, got"]),
+    (PRIOR | {W2: torch.ones(64, 256, dtype=torch.complex64)}, [W2, "got torch.complex64"]),
 ])
-def test_a_prior_that_is_not_whole_is_refused_by_key(tmp_path, state, messages):
+def test_an_incomplete_or_damaged_prior_is_refused_by_key(tmp_path, state, messages):
     for path in (write_prior(tmp_path, state), tmp_path / "prior.safetensors"):
         if path.suffix == ".safetensors":
             save_file(state, path)
@@ -169,7 +180,7 @@ def test_weights_keep_their_type(tmp_path, dtype):
 def test_double_precision_is_narrowed(tmp_path):
     path = write_prior(tmp_path, {key: value.double() for key, value in PRIOR.items()}, CFG_YAML)
     assert {value.dtype for value in read_prior(path)[1].values()} == {torch.float32}
-    assert_is_the_golden_prior(load_prior(path))
+    assert_is_the_prior(load_prior(path))
 
 
 def test_mixed_types_stay_in_the_state_and_run_in_the_module(tmp_path):
@@ -195,33 +206,34 @@ def keys_of(*names: str) -> dict[str, Tensor]:
     return {name: torch.ones(2, 2) for name in names}
 
 
-LORA = keys_of(*facts("ip_lora_full_keys")["keys"])
 FOREIGN = [
-    (LORA, "is a LoRA", "models/loras"),
-    (keys_of("lora_unet_down_blocks_1_attn2_to_q.lora_down.weight"), "is a LoRA", "models/loras"),
-    (keys_of("unet.mid_block.attn1.to_q.lora_A.weight"), "is a LoRA", "models/loras"),
+    (keys_of("unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q.lora.down.weight"), "a LoRA",
+     "models/loras"),
+    (keys_of("lora_unet_down_blocks_1_attn2_to_q.lora_down.weight"), "a LoRA", "models/loras"),
+    (keys_of("unet.mid_block.attn1.to_q.lora_A.weight"), "a LoRA", "models/loras"),
     (keys_of("model.diffusion_model.input_blocks.0.0.weight", "first_stage_model.decoder.conv_in.weight",
-             "conditioner.embedders.1.model.ln_final.weight"), "is an SDXL checkpoint", "models/checkpoints"),
+             "conditioner.embedders.1.model.ln_final.weight"), "a complete SDXL model", "models/checkpoints"),
     (keys_of("model.diffusion_model.input_blocks.0.0.weight", "first_stage_model.decoder.conv_in.weight",
              "cond_stage_model.transformer.text_model.embeddings.position_embedding.weight"),
-     "is a Stable Diffusion checkpoint", "models/checkpoints"),
-    (keys_of("down_blocks.0.resnets.0.conv1.weight", "conv_in.weight"), "is a diffusion model",
+     "a complete Stable Diffusion model", "models/checkpoints"),
+    (keys_of("down_blocks.0.resnets.0.conv1.weight", "conv_in.weight"), "a diffusion model",
      "models/diffusion_models"),
-    (keys_of("control_model.input_blocks.0.0.weight"), "is a ControlNet", "models/controlnet"),
-    (keys_of("encoder.down_blocks.0.resnets.0.conv1.weight", "decoder.conv_in.weight"), "is a VAE",
+    (keys_of("control_model.input_blocks.0.0.weight"), "a ControlNet", "models/controlnet"),
+    (keys_of("encoder.down_blocks.0.resnets.0.conv1.weight", "decoder.conv_in.weight"), "a VAE",
      "models/vae"),
-    (keys_of(*below("pit_tiny_clip", "clip.")), "is a CLIP vision encoder", "models/clip_vision"),
-    (keys_of("text_model.encoder.layers.0.mlp.fc1.weight"), "is a text encoder", "models/text_encoders"),
-    (keys_of("encoder.block.0.layer.0.SelfAttention.q.weight"), "is a text encoder", "models/text_encoders"),
-    ({"tensor": torch.ones(16, 2048)}, "is an edit direction", "models/ip_directions"),
-    ({"tensor": torch.ones(257, 1280)}, "is an edit direction", "models/ip_directions"),
+    (keys_of("vision_model.embeddings.class_embedding", "vision_model.encoder.layers.0.mlp.fc1.weight",
+             "visual_projection.weight"), "a CLIP vision encoder", "models/clip_vision"),
+    (keys_of("text_model.encoder.layers.0.mlp.fc1.weight"), "a text encoder", "models/text_encoders"),
+    (keys_of("encoder.block.0.layer.0.SelfAttention.q.weight"), "a text encoder", "models/text_encoders"),
+    ({"tensor": torch.ones(16, 2048)}, "an edit direction", "models/ip_directions"),
+    ({"tensor": torch.ones(257, 1280)}, "an edit direction", "models/ip_directions"),
     (keys_of("image_proj.proj.weight", "image_proj.norm.weight", "ip_adapter.1.to_k_ip.weight"),
-     "is a basic IP-Adapter: 4 tokens from a linear projection", "Use the -plus file"),
+     "a basic IP-Adapter: 4 tokens from a linear projection", "Use the -plus file"),
     (keys_of("image_proj.proj.0.weight", "image_proj.proj.2.weight", "ip_adapter.1.to_k_ip.weight"),
      "with a two-layer projection", "Use the -plus file"),
     (keys_of("image_proj.proj.0.weight", "ip_adapter.0.to_q_lora.down.weight", "ip_adapter.1.to_k_ip.weight"),
-     "is a FaceID IP-Adapter", "Use the -plus file"),
-    (keys_of("a", "b", "c", "d", "e", "f"), "of another kind, with a, b, c, d and 2 more", "published file"),
+     "a FaceID IP-Adapter", "Use the -plus file"),
+    (keys_of("a", "b", "c", "d", "e", "f"), "with the keys a, b, c, d and 2 more", "published file"),
 ]
 
 
@@ -231,9 +243,15 @@ FOREIGN = [
 @pytest.mark.parametrize("state, what, advice", FOREIGN, ids=[what for _, what, _ in FOREIGN])
 def test_other_peoples_files_are_named(tmp_path, state, what, advice, load, wanted):
     save_file(state, tmp_path / "file.safetensors")
-    assert_refused(load, tmp_path / "file.safetensors", what, f"expected {wanted}.", advice)
+    assert_refused(load, tmp_path / "file.safetensors", f"expected {wanted}, got ", what, advice)
+
+
+@pytest.mark.parametrize("load", [load_prior, load_ip_adapter])
+def test_the_published_lora_is_named(golden, tmp_path, load):
+    save_file(keys_of(*golden.facts("ip_lora_full_keys")["keys"]), tmp_path / "file.safetensors")
+    assert_refused(load, tmp_path / "file.safetensors", "got a LoRA", "models/loras")
 
 
 def test_a_direction_as_a_bare_tensor_is_named(tmp_path):
     torch.save(torch.ones(16, 2048).half(), tmp_path / "ip_direction.pt")
-    assert_refused(load_prior, tmp_path / "ip_direction.pt", "is an edit direction", "models/ip_directions")
+    assert_refused(load_prior, tmp_path / "ip_direction.pt", "got an edit direction", "models/ip_directions")

@@ -140,7 +140,7 @@ def test_a_direction_under_a_name_and_in_safetensors_is_read(tmp_path):
 def test_code_in_a_pickle_never_runs(tmp_path, read, where):
     canary, path = tmp_path / "canary", tmp_path / "ip_direction.pt"
     torch.save(Touch(canary) if where == "alone" else {"a": drawn(16, 8), "b": Touch(canary)}, path)
-    assert_refused(read, path, "system and was not opened", name="x")
+    assert_refused(read, path, "system. It was not opened", name="x")
     assert not canary.exists()
     os.system(f"touch {canary}")
     assert canary.exists()  # the canary would have sung
@@ -153,7 +153,7 @@ def spoiled(values: Tensor, number: float) -> Tensor:
 
 
 @pytest.mark.parametrize("content, message", [
-    ({"a": drawn(16, 8), "b": drawn(16, 8)}, "a file of another kind, with a, b; expected an edit"),
+    ({"a": drawn(16, 8), "b": drawn(16, 8)}, "got a file of another kind, with the keys a, b"),
     ([drawn(16, 8), drawn(16, 8)], "expected an edit direction"),
     (torch.ones(16, 8, dtype=torch.int64), "CLIP space, got torch.int64 of the shape [16, 8] for tensor"),
     (torch.ones(16, 8, dtype=torch.bool), "got torch.bool of the shape [16, 8] for tensor"),
@@ -164,9 +164,9 @@ def spoiled(values: Tensor, number: float) -> Tensor:
     (drawn(1, 1, 16, 8), "of the shape [1, 1, 16, 8]"),
     (drawn(1, 2048), "of the shape [1, 2048]"),
     (torch.empty(16, 0), "of the shape [16, 0]"),
-    (spoiled(drawn(16, 8), float("nan")), "tensor holds NaN or infinite values"),
-    (spoiled(drawn(16, 8), float("-inf")), "tensor holds NaN or infinite values"),
-    (torch.full((16, 8), 1e300, dtype=torch.float64), "tensor holds NaN or infinite values"),
+    (spoiled(drawn(16, 8), float("nan")), "finite numbers in tensor, got NaN or infinite values"),
+    (spoiled(drawn(16, 8), float("-inf")), "finite numbers in tensor, got NaN or infinite values"),
+    (torch.full((16, 8), 1e300, dtype=torch.float64), "finite numbers in tensor, got NaN or infinite values"),
 ])
 def test_what_is_no_direction_is_refused(tmp_path, content, message):
     torch.save(content, tmp_path / "ip_direction.pt")
@@ -177,18 +177,18 @@ DAMAGED_NOTES = [
     ({"notes": "{not JSON"}, "has notes that cannot be read"),
     ({"notes": ""}, "has notes that cannot be read"),
     ({"notes": "[" * 100_000}, "has notes that cannot be read"),
-    ({"notes": "[1, 2]"}, "has a list for notes, expected named values"),
-    ({"notes": "null"}, "has a NoneType for notes"),
+    ({"notes": "[1, 2]"}, "expected named values as its notes, got a list"),
+    ({"notes": "null"}, "notes, got a NoneType"),
 ]
 
 
 @pytest.mark.parametrize("facts, message", [
     ({"space": "latent"}, "expected 'tokens' or 'clip' as its space, got 'latent'"),
     ({"space": ""}, "as its space, got ''"),
-    ({"deviation": "wide"}, "says that its deviation is 'wide', expected a number"),
-    ({"deviation": "nan"}, "says that its deviation is 'nan', expected a number"),
-    ({"recommended": "inf"}, "says that its recommended is 'inf', expected a number"),
-    ({"recommended": ""}, "says that its recommended is '', expected a number"),
+    ({"deviation": "wide"}, "expected a number as its deviation, got 'wide'"),
+    ({"deviation": "nan"}, "expected a number as its deviation, got 'nan'"),
+    ({"recommended": "inf"}, "expected a number as its recommended, got 'inf'"),
+    ({"recommended": ""}, "expected a number as its recommended, got ''"),
     *DAMAGED_NOTES,
 ])
 def test_damaged_metadata_of_a_direction_is_refused(tmp_path, facts, message):
@@ -232,10 +232,10 @@ def token_state(**changed: Tensor | None) -> dict[str, Tensor]:
     ({"features": drawn(2, 9, 5)}, "features of the shape [3, N, E], for as many sets"),
     ({"features": drawn(3, 9)}, "for as many sets of tokens, got [3, 9]"),
     ({"features": torch.tensor(1.0)}, "for as many sets of tokens, got []"),
-    ({"values": spoiled(drawn(3, 16, 8), float("nan"))}, "values holds NaN or infinite values"),
-    ({"uncond": spoiled(drawn(1, 16, 8), float("inf"))}, "uncond holds NaN or infinite values"),
-    ({"features": spoiled(drawn(3, 9, 5), float("nan"))}, "features holds NaN or infinite values"),
-    ({"values": torch.ones(3, 16, 8, dtype=torch.int32)}, "values is torch.int32, expected floating-point"),
+    ({"values": spoiled(drawn(3, 16, 8), float("nan"))}, "numbers in values, got NaN or infinite"),
+    ({"uncond": spoiled(drawn(1, 16, 8), float("inf"))}, "numbers in uncond, got NaN or infinite"),
+    ({"features": spoiled(drawn(3, 9, 5), float("nan"))}, "numbers in features, got NaN or infinite"),
+    ({"values": torch.ones(3, 16, 8, dtype=torch.int32)}, "floating-point numbers in values, got"),
 ])
 def test_tokens_that_are_not_whole_are_refused(tmp_path, changed, message):
     path = write(tmp_path / "x.safetensors", token_state(**changed), TOKENS_FACTS)

@@ -10,20 +10,17 @@ from torch import Tensor
 from pit.piece_it_together.prior import IPPrior
 from pit.piece_it_together.sample import concept_noise, sample_prior
 from pit.piece_it_together.tokens import Parts, Tokens, blend, picked, slerp
-from tests.golden import assert_equal, below, facts
+from tests.golden import assert_equal
+from tests.piece_it_together.random_prior import SIZES, random_prior
 
-SAMPLE = below("pit_tiny_io", "sample.")
-EMPTY = SAMPLE["empty_tokens"]
-PARTS = Parts(SAMPLE["cond"][0].unflatten(0, (-1, 16)), EMPTY, EMPTY, source="golden")
-WIDTH = PARTS.width
+WIDTH = SIZES["embedding_dim"]
+EMPTY = concept_noise(9, 1, WIDTH)
+PARTS = Parts(concept_noise(1, 3, WIDTH), EMPTY, EMPTY, source="random")
 
 
 @pytest.fixture(scope="module")
 def prior() -> IPPrior:
-    sizes = facts("pit_tiny_config")["dit"]
-    model = IPPrior(sizes["embedding_dim"], sizes["hidden_dim"], sizes["n_layers"], sizes["n_heads"])
-    model.load_state_dict(below("pit_tiny_state", "prior."))
-    return model.eval().requires_grad_(False)
+    return random_prior()
 
 
 def sample(prior, parts: Parts, seed=0, count=1, order_seeds=None, scale=2.0) -> Tensor:
@@ -64,11 +61,10 @@ def test_a_weight_of_zero_is_an_empty_slot_bit_for_bit(prior, slot):
 
 
 def test_a_weight_of_one_changes_no_bit(prior):
-    published = sample_prior(
-        prior, SAMPLE["cond"][:1], empty_tokens=EMPTY, steps=6, noise=concept_noise(0, 1, WIDTH)
-    )
-    assert torch.equal(sample(prior, PARTS), published)
-    assert torch.equal(sample(prior, PARTS.weighed(0, 1.0).weighed(2, 1.0)), published)
+    parts = PARTS.slots.flatten(0, 1)[None]
+    plain = sample_prior(prior, parts, empty_tokens=EMPTY, steps=6, noise=concept_noise(0, 1, WIDTH))
+    assert torch.equal(sample(prior, PARTS), plain)
+    assert torch.equal(sample(prior, PARTS.weighed(0, 1.0).weighed(2, 1.0)), plain)
 
 
 @pytest.mark.parametrize("weight", [0.25, 0.5, 1.5, 2.0])

@@ -1,7 +1,7 @@
 """Trains a tiny prior or IP-LoRA in children that are killed at random moments; run as a script.
 
 Arguments: "prior" or "lora", folder of the cache or of pictures, folder of the run, number of kills, seed.
-Prints one line of JSON: the step that each child went on from, and the last one that it told of.
+Prints one line of JSON: the step from which each child resumed, and the last one that it reported.
 """
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ KINDS = {"prior": prior_trainer, "lora": lora_trainer}
 
 
 def train(kind: str, data: str, folder: str, told: multiprocessing.SimpleQueue) -> None:
-    """Go on with the run, and tell where from."""
+    """Resume the run, and report from which step."""
     torch.set_num_threads(1)
     trainer = KINDS[kind](data, RunSettings(Path(folder), save_every=SAVE_EVERY, validate_every=1000))
     told.put(trainer.state.step)

@@ -1,4 +1,4 @@
-"""Checkpoints are whole or not there."""
+"""Checkpoints are complete or absent."""
 from __future__ import annotations
 
 import errno
@@ -24,7 +24,7 @@ def test_a_checkpoint_comes_back(tmp_path):
     assert torch.equal(found.load("model")["a"], torch.full((4,), 10.0))
 
 
-def test_the_last_k_stay(tmp_path):
+def test_the_last_k_are_kept(tmp_path):
     for step in (1, 2, 3, 10):
         write(tmp_path, step, keep=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step_00000003", "step_00000010"]
@@ -56,7 +56,7 @@ def spoil_by_removal(folder):
 
 
 @pytest.mark.parametrize("spoil", [spoil_cut, spoil_bit, spoil_manifest, spoil_by_removal])
-def test_a_damaged_checkpoint_is_passed_over_with_its_reason(tmp_path, spoil):
+def test_a_damaged_checkpoint_is_skipped_with_its_reason(tmp_path, spoil):
     write(tmp_path, 2)
     spoil(write(tmp_path, 3))
     found, passed_over = newest_checkpoint(tmp_path)
@@ -64,7 +64,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_its_reason(tmp_path, spoil):
     assert len(passed_over) == 1 and passed_over[0].startswith("step_00000003: ")
 
 
-def test_what_a_kill_left_half_written_counts_as_not_there(tmp_path):
+def test_what_a_kill_left_half_written_does_not_count(tmp_path):
     write(tmp_path, 2)
     half = tmp_path / "step_00000003.tmp"
     half.mkdir()
@@ -96,13 +96,13 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
 
 
 def test_reading_a_checkpoint_writes_nothing(tmp_path, monkeypatch):
-    """So that one in a folder that is for reading only can be gone on from."""
+    """So that a run in a read-only folder can be resumed."""
     write(tmp_path, 4)
     monkeypatch.setattr("os.fsync", lambda handle: pytest.fail("something was written"))
     assert newest_checkpoint(tmp_path)[0].step == 4
 
 
-def test_nothing_is_found_where_nothing_is(tmp_path):
+def test_an_absent_folder_has_no_checkpoint(tmp_path):
     assert newest_checkpoint(tmp_path / "none") == (None, [])
 
 

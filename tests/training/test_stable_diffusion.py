@@ -18,7 +18,6 @@ from pit.piece_it_together.ip_lora.base import load_encoders, load_renderer
 from pit.piece_it_together.ip_lora.image_prompt import crossing_widths
 from pit.training.denoising import noise_schedule
 from pit.training.stable_diffusion import CONFIGS, PADS, clip_tokenizer
-from tests.golden import facts
 from tests.training.tiny_renderer import TOKEN_DIM, tiny_encoders, tiny_renderer
 
 TEXT = {"hidden_size": 20, "intermediate_size": 24, "num_attention_heads": 2, "num_hidden_layers": 3,
@@ -82,21 +81,21 @@ def test_clips_tokens_are_the_known_ones():
     assert accents[0] == 49406 and accents[-1] == 49407 and len(accents) > 6
 
 
-def test_the_configs_are_of_the_published_sdxl():
+def test_the_configs_are_of_the_published_sdxl(golden):
     """As many attention layers, of such widths, as the published IP-LoRA and IP-Adapter have weights for."""
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(json.loads((CONFIGS / "unet" / "config.json").read_text()))
-    rows = facts("ip_adapter_plus_sdxl_keys")["mapping"]
+    rows = golden.facts("ip_adapter_plus_sdxl_keys")["mapping"]
     assert crossing_widths(unet) == [row["to_k_ip_shape"][0] for row in rows]
     shapes = {f"unet.{name}": value.shape for name, value in unet.named_parameters()}
-    for key, (_, columns) in facts("ip_lora_full_keys")["keys"].items():
+    for key, (_, columns) in golden.facts("ip_lora_full_keys")["keys"].items():
         if key.endswith(".lora.down.weight"):
             assert shapes[key.replace(".lora.down", "")][1] == columns
     assert sum(value.numel() for value in unet.parameters()) == 2_567_463_684
     assert isinstance(DDPMScheduler.from_pretrained(CONFIGS, subfolder="scheduler"), DDPMScheduler)
 
 
-def test_what_is_no_sdxl_is_refused(folder, tmp_path):
+def test_what_is_not_an_sdxl_is_refused(folder, tmp_path):
     adapter = folder / "adapter.safetensors"
     pickle = tmp_path / "model.ckpt"
     pickle.write_bytes(b"x")
@@ -105,14 +104,14 @@ def test_what_is_no_sdxl_is_refused(folder, tmp_path):
     other = tmp_path / "other.safetensors"
     save_file({"x.weight": torch.zeros(2, 2)}, other)
     for base, message in (
-        (tmp_path / "absent.safetensors", "is not there"), (tmp_path, "no diffusers folder"),
-        (pickle, "is not a .safetensors file"), (damaged, "cannot be read as an SDXL model"),
-        (other, "cannot be read as an SDXL model"),
+        (tmp_path / "absent.safetensors", "got no such file"), (tmp_path, "expected a diffusers folder"),
+        (pickle, "expected a .safetensors file, got '.ckpt'"), (damaged, "expected an SDXL model, got"),
+        (other, "expected an SDXL model, got"),
     ):
         with pytest.raises(WeightFileError, match=message):
             load_renderer(base, adapter)
     for base in (damaged, other):
-        with pytest.raises(WeightFileError, match="cannot be read as an SDXL model"):
+        with pytest.raises(WeightFileError, match="expected an SDXL model, got"):
             load_encoders(base, tiny_encoders().tokens)
 
 

@@ -165,7 +165,7 @@ def test_another_head_count_and_another_start_are_refused_by_name(tmp_path, cach
 @pytest.mark.parametrize("name", ["cfg.yaml", "prior.safetensors"])
 def test_a_run_does_not_mix_with_a_prior_that_is_there(tmp_path, cache, config, name):
     (tmp_path / name).write_text("num_attention_heads: 32")
-    with pytest.raises(ValueError, match=f"holds a {name} that no run there has made"):
+    with pytest.raises(ValueError, match=f"expected no {name} without its run, got one"):
         run(tmp_path, cache, config, SHORT["published"])
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
@@ -263,7 +263,7 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, cache, config):
     newest = checkpoint_folders(tmp_path / "checkpoints")[0]
     (newest / "model.tensors").write_bytes(b"")
     training = begin(tmp_path, cache, config, SHORT["published"])
-    assert training.state.step == 16 and "model.tensors has 0 bytes" in training.passed_over[0]
+    assert training.state.step == 16 and "bytes in model.tensors, got 0" in training.passed_over[0]
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path, cache, config):
@@ -271,7 +271,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path, cache, config):
     for name in ("run.json", "prior.safetensors"):
         (tmp_path / name).unlink()
     prior, other = new_prior(cache, Sizes(64, 2, 2), seed=0)
-    with pytest.raises(WeightFileError, match="a model of other sizes"):
+    with pytest.raises(WeightFileError, match="got one of other sizes"):
         trainer_of(prior, other, cache, SHORT["published"], RunSettings(tmp_path))
 
 

@@ -28,7 +28,7 @@ def tiny_renderer(seed: int = 0) -> ImagePromptUNet:
 
 
 def tiny_encoders(version: str = "1") -> RenderEncoders:
-    """Latents are small pictures, words their letters, tokens the colours of a picture."""
+    """Latents are small pictures, words their letters, tokens the colors of a picture."""
     def latents(pixels):
         mean = torch.nn.functional.adaptive_avg_pool2d(pixels, 8)
         mean = torch.cat([mean, mean[:, :1]], dim=1)
@@ -51,13 +51,13 @@ def tiny_encoders(version: str = "1") -> RenderEncoders:
 
 
 def write_pictures(folder, count: int = 6, size: tuple[int, int] = (16, 16)):
-    """Targets in as many colours, each with its caption and its reference."""
+    """Targets in as many colors, each with its caption and its reference."""
     for name in ("targets", "refs"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     for number in range(count):
-        colour = (40 * number % 256, 90, 255 - 40 * number % 256)
-        Image.new("RGB", size, colour).save(folder / "targets" / f"{number}.png")
-        reference = Image.new("RGB", (12, 12), colour)
+        color = (40 * number % 256, 90, 255 - 40 * number % 256)
+        Image.new("RGB", size, color).save(folder / "targets" / f"{number}.png")
+        reference = Image.new("RGB", (12, 12), color)
         reference.paste((90, 255, 40 * number % 256), (0, 0, 6, 6))
         reference.save(folder / "refs" / f"{number}_ref.png")
         (folder / "targets" / f"{number}.txt").write_text(f"picture number {number}")

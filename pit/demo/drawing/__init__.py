@@ -1,1 +1,1 @@
-"""Creatures as drawings: every attribute exact."""
+"""Creatures as drawings whose every attribute is known exactly."""

@@ -1,4 +1,4 @@
-"""Where things are on a creature: the body's outline and the frame that every painter works in."""
+"""Where things are on a creature: the outline of its body, and what every painter works with."""
 from __future__ import annotations
 
 import colorsys
@@ -14,14 +14,14 @@ Placer = Callable[..., Points]
 
 
 @dataclass
-class Sketch:
-    """What every part painter needs: the canvas, the attributes, and where the body is."""
+class Figure:
+    """What every painter of a part needs: the canvas, the attributes, and where the body is."""
 
     canvas: Canvas
     styles: dict[str, str]
     jitter: dict[str, float]
     colors: dict[str, Color]
-    sides: dict[str, tuple[int, ...]]  # which mirror sides to draw for a slot
+    sides: dict[str, tuple[int, ...]]  # the sides on which a paired part is drawn: 1 = right, -1 = left
     x: float
     y: float
     width: float  # half width of the body
@@ -37,7 +37,10 @@ class Sketch:
         return self.y + self.height
 
     def placer(self, side: int, origin_x: float, origin_y: float, grow: float) -> Placer:
-        """A function that places points given for the right side around an origin; side -1 mirrors them."""
+        """A function that moves points to an origin, scaled by `grow`; side -1 mirrors them to the left.
+
+        The origin's x counts from the middle of the body; the points are given for the right side.
+        """
         def at(*points):
             return [(self.x + side * (origin_x + px * grow), origin_y + py * grow) for px, py in points]
 
@@ -49,6 +52,7 @@ def body_outline(style: str, x: float, y: float, width: float, height: float) ->
     top, bottom = y - height, y + height
 
     def both(*points):
+        # A point on the axis is not mirrored: doubled, it would lose its level tangent and make a kink.
         right = [(x + px * width, py) for px, py in points]
         return smooth(right + [(x - px * width, py) for px, py in points[::-1] if px > 0])
 
@@ -66,6 +70,7 @@ def body_outline(style: str, x: float, y: float, width: float, height: float) ->
         )
     if style == "boxy":
         return both((0.55, top), (1.05, top + 2), (1.13, y), (1.1, bottom - 2), (0.6, bottom))
+    # The ghost's hem: nine points from right to left, 8 steps of 0.2625 over twice 1.05 half widths.
     hem = [(x + width * (1.05 - i * 0.2625), bottom + (4 if i % 2 == 0 else -4)) for i in range(9)]
     left = [(x - width * 0.8, top + height * 0.38), (x - width, y + height * 0.2)]
     right = [(x + width, y + height * 0.2), (x + width * 0.8, top + height * 0.38)]
@@ -73,20 +78,22 @@ def body_outline(style: str, x: float, y: float, width: float, height: float) ->
 
 
 def jittered_color(name: str, hue: float, shade: float) -> Color:
-    """A palette colour, shifted a little in hue and saturation."""
+    """A color of the palette, shifted a little in hue, saturation and brightness."""
     h, s, v = colorsys.rgb_to_hsv(*(channel / 255 for channel in COLORS[name]))
+    # 0.008 of the circle of hues is 3 degrees; the nearest two colors, orange and yellow, are 18 apart.
     h, s, v = (h + 0.008 * hue) % 1, min(1, max(0, s * (1 + 0.06 * shade))), min(1, v * (1 + 0.03 * hue))
     return tuple(int(channel * 255) for channel in colorsys.hsv_to_rgb(h, s, v))
 
 
-def start_sketch(creature: Creature, pixels: int, supersample: int, only: str | None = None) -> Sketch:
-    """An empty canvas with the creature's proportions; `only` names a part that is drawn alone."""
+def start_figure(creature: Creature, pixels: int, supersample: int, only: str | None = None) -> Figure:
+    """An empty canvas with the proportions of the creature; `only` names a part that is drawn alone."""
     values, jitter = creature.attributes, creature.jitter
+    # The body lies below the middle of the picture: ears and horns need more room than legs do.
     width, height, y = 20.5 + 1.6 * jitter["width"], 23 + 1.6 * jitter["height"], 58.5
     if values["body"] == "tall":
         width, height = width * 0.84, height * 1.1
     hue, shade = jitter["hue"], jitter["shade"]
-    return Sketch(
+    return Figure(
         canvas=Canvas(pixels, supersample),
         styles=values,
         jitter=jitter,

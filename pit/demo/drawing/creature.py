@@ -1,9 +1,11 @@
-"""What a creature is (a style per slot, colours, a scene, small jitters), and how it reads in words."""
+"""What a creature is (a style for each slot, colors, a scene, a little jitter), and how to describe it."""
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass
 
+# Eight colors far apart, so that they can be told apart even on small parts. Their names are words of the
+# captions that the text encoders were trained on, hence "grey".
 COLORS = {
     "red": (224, 54, 54),
     "orange": (247, 146, 36),
@@ -15,6 +17,7 @@ COLORS = {
     "grey": (112, 116, 134),
 }
 COLOR_NAMES = list(COLORS)
+# The order of these lists is part of the trained models and of the data sets: labels are indices into them.
 STYLES = {
     "body": ["round", "pear", "tall", "boxy", "ghost"],
     "pattern": ["plain", "belly", "spots", "stripes", "scales"],
@@ -27,6 +30,7 @@ STYLES = {
     "legs": ["none", "stub", "claw", "tentacle", "paw", "spider"],
     "tail": ["none", "spade", "fluffy", "fish", "bolt", "curl", "flame"],
 }
+# Eyes, mouths and patterns have no color of their own: at the encoder's 64 pixels it would be hard to read.
 COLORED = ["body", "horns", "ears", "wings", "arms", "legs", "tail"]
 PARTS = ["body", "eyes", "mouth", "horns", "ears", "wings", "arms", "legs", "tail"]
 ATTRIBUTES = STYLES | {f"{slot}_color": COLOR_NAMES for slot in COLORED}
@@ -38,7 +42,7 @@ SCENE_WORDS = {
     "lava": " on lava",
 }
 SCENES = list(SCENE_WORDS)
-# Words that the shipped models know, in pairs that they have never read: an IP-LoRA teaches what they mean.
+# Words that the shipped models know one by one but have never read together: an IP-LoRA teaches the pairs.
 TAUGHT_SCENE_WORDS = {
     "night_meadow": " in a night meadow",
     "lava_meadow": " in a lava meadow",
@@ -46,7 +50,7 @@ TAUGHT_SCENE_WORDS = {
     "sky_lava": " on sky lava",
 }
 ALL_SCENE_WORDS = SCENE_WORDS | TAUGHT_SCENE_WORDS
-SPECIES = {  # a preferred style per slot, then three colours: body and limbs, wings and tail, horns
+SPECIES = {  # a preferred style for each slot, then three colors: body and limbs, wings and tail, horns
     "ember": dict(
         body="pear", pattern="scales", eyes="slit", mouth="fangs", horns="ram",
         ears="none", wings="bat", arms="claw", legs="claw", tail="flame",
@@ -89,11 +93,12 @@ SPECIES = {  # a preferred style per slot, then three colours: body and limbs, w
     ),
 }
 PALETTE_ROLE = dict(body=0, ears=0, arms=0, legs=0, wings=1, tail=1, horns=2)
+# No painter uses "size", but dropping it would shift the random numbers after it and change every creature.
 JITTERS = [
     "size", "width", "height", "face", "eyes", "mouth", "horns", "ears", "wings", "arms",
     "legs", "tail", "hue", "shade",
 ]
-MAX_SEED = 2**64 - 1
+MAX_SEED = 2**64 - 1  # the largest seed that ComfyUI knows
 
 
 @dataclass(frozen=True)
@@ -101,9 +106,9 @@ class Creature:
     """One creature.
 
     Attributes:
-        species: the species it was drawn from; its attributes need not follow it.
+        species: the species that it was drawn from; its attributes need not follow it.
         attributes: a value for every name of `ATTRIBUTES`.
-        jitter: small variations that no word describes, each in -1..1.
+        jitter: small variations that no word describes, by the names of `JITTERS`, each in -1..1.
         scene: one of `ALL_SCENE_WORDS`.
     """
 
@@ -114,27 +119,28 @@ class Creature:
 
     @property
     def parts(self) -> list[str]:
-        """The parts it has."""
+        """The parts that it has, in the order of `PARTS`."""
         return [part for part in PARTS if self.attributes[part] != "none"]
 
 
 def sample_creature(
     rng: random.Random, coherence: float = 0.8, species: str | None = None, scene: str = "white"
 ) -> Creature:
-    """Draw a creature.
+    """Draw a creature at random.
 
     Args:
-        coherence: chance that a slot follows the species; 1 = pure species, 0 = every attribute drawn freely.
+        coherence: chance that an attribute follows the species; 1 = a pure member of it, 0 = a free mixture.
         species: one of `SPECIES`; drawn when not given.
     Raises:
         ValueError: unknown species or scene, or a coherence outside 0..1.
     """
     if species is not None and species not in SPECIES:
-        raise ValueError(f"unknown species {species!r}; there are {', '.join(SPECIES)}")
+        raise ValueError(f"Expected one of the species {', '.join(SPECIES)}, got {species!r}.")
     if scene not in ALL_SCENE_WORDS:
-        raise ValueError(f"unknown scene {scene!r}; there are {', '.join(ALL_SCENE_WORDS)}")
+        raise ValueError(f"Expected one of the scenes {', '.join(ALL_SCENE_WORDS)}, got {scene!r}.")
     if not 0 <= coherence <= 1:
-        raise ValueError(f"coherence must lie between 0 and 1, got {coherence}")
+        raise ValueError(f"Expected a coherence between 0 and 1, got {coherence}.")
+    # A seed means the same creature only as long as these are drawn in this order.
     species = species or rng.choice(list(SPECIES))
     typical = typical_attributes(species)
     attributes = {
@@ -154,7 +160,7 @@ def creature_from_seed(
         ValueError: the seed lies outside 0..2**64-1.
     """
     if not 0 <= seed <= MAX_SEED:
-        raise ValueError(f"the seed must lie between 0 and {MAX_SEED}, got {seed}")
+        raise ValueError(f"Expected a seed between 0 and {MAX_SEED}, got {seed}.")
     return sample_creature(random.Random(seed), coherence, species, scene)
 
 
@@ -166,7 +172,11 @@ def typical_attributes(species: str) -> dict[str, str]:
 
 
 def labels(creature: Creature, part: str | None = None) -> list[int]:
-    """One class index per attribute; -100 where it cannot be seen (absent, or outside the given part)."""
+    """One class index for each attribute; -100 where it cannot be seen (absent, or outside the given part).
+
+    -100 is the target that PyTorch's cross-entropy ignores.
+    """
+    # The pattern belongs to the body, though it is a style of its own.
     visible = set(STYLES) if part is None else {"body", "pattern"} if part == "body" else {part}
     result = []
     for name, options in ATTRIBUTES.items():
@@ -177,7 +187,7 @@ def labels(creature: Creature, part: str | None = None) -> list[int]:
 
 
 def part_words(creature: Creature, part: str) -> str:
-    """A part in words, such as "red bat wings"."""
+    """A part in words: "red bat wings"."""
     values = creature.attributes
     if part == "body":
         pattern = "" if values["pattern"] == "plain" else f" with {values['pattern']}"
@@ -187,10 +197,11 @@ def part_words(creature: Creature, part: str) -> str:
 
 
 def caption(creature: Creature, rng: random.Random) -> str:
-    """A short caption with the scene.
+    """A short caption that names the scene.
 
-    One in three says just "a creature", the others name the body and one to four parts in random order.
+    One in three says just "a creature"; the others name the body and one to four parts in random order.
     """
+    # The plain caption is the one that the measures use: then only the tokens tell what the creature is like.
     if rng.random() < 1 / 3:
         return f"a creature{ALL_SCENE_WORDS[creature.scene]}"
     parts = [part_words(creature, part) for part in creature.parts if part != "body"]

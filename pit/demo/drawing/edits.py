@@ -1,4 +1,4 @@
-"""Ten edits of creatures, each from one attribute to another, for directions to be found and measured by."""
+"""Ten edits of creatures, each of a single attribute, with which directions are found and measured."""
 from __future__ import annotations
 
 import random
@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 
 from .creature import Creature, sample_creature
 
+# Green and pink are neither.
 WARM, COLD = ("red", "orange", "yellow"), ("blue", "purple", "grey")
 
 
 @dataclass(frozen=True)
 class Edit:
-    """An edit of one attribute; the same creature may show any of the values before, and of those after."""
+    """An edit of one attribute: from any of the values `before` to any of those `after`."""
 
     attribute: str
     before: tuple[str, ...]
@@ -20,6 +21,7 @@ class Edit:
 
     @property
     def slot(self) -> str:
+        """The part that the attribute belongs to."""
         return self.attribute.removesuffix("_color")
 
 
@@ -38,7 +40,8 @@ EDITS: Mapping[str, Edit] = {
 
 
 def creatures_of(edit: Edit, values: Sequence[str], count: int, rng: random.Random) -> list[Creature]:
-    """Free mixtures that share one of the values of the edit's attribute, and nothing else."""
+    """Free mixtures that have in common that the edited attribute has one of `values`, and nothing else."""
+    # With coherent creatures the whole species would come along with the attribute.
     drawn = (sample_creature(rng, coherence=0.0) for _ in range(count))
     return [
         replace(creature, attributes=creature.attributes | {edit.attribute: rng.choice(values)})
@@ -47,10 +50,11 @@ def creatures_of(edit: Edit, values: Sequence[str], count: int, rng: random.Rand
 
 
 def both_classes(name: str, count: int, seed: int) -> tuple[list[Creature], list[Creature]]:
-    """`count` creatures before the edit of this name, and as many others after it.
+    """`count` creatures as before the edit of this name, and as many other ones as after it.
 
     Raises:
         KeyError: there is no edit of this name.
     """
+    # One generator for both, so that the second class does not repeat the creatures of the first.
     edit, rng = EDITS[name], random.Random(f"edit/{name}/{seed}")
     return creatures_of(edit, edit.before, count, rng), creatures_of(edit, edit.after, count, rng)

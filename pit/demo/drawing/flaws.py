@@ -1,4 +1,4 @@
-"""Creatures that are not whole: what the reader is taught to tell from complete ones."""
+"""Creatures that are not complete, from which the reader learns to tell complete ones."""
 from __future__ import annotations
 
 import random
@@ -12,11 +12,11 @@ from .creature import Creature, sample_creature
 from .draw import draw_creature, draw_shape
 from .scenes import draw_scene
 
-COMPULSORY = ("body", "eyes", "mouth")
+COMPULSORY = ("body", "eyes", "mouth")  # every creature has these; any other part may be absent
 
 
 def without_a_part(creature: Creature, rng: random.Random) -> Image.Image:
-    """A compulsory part is missing."""
+    """The body, the eyes or the mouth are missing."""
     attributes = creature.attributes | {rng.choice(COMPULSORY): "none"}
     return draw_creature(replace(creature, attributes=attributes), PICTURE_SIZE)
 
@@ -24,7 +24,9 @@ def without_a_part(creature: Creature, rng: random.Random) -> Image.Image:
 def with_a_part_twice(creature: Creature, rng: random.Random) -> Image.Image:
     """The eyes or the mouth are there a second time."""
     picture = draw_creature(creature, PICTURE_SIZE)
+    # Not the body: a second one would hide all the rest.
     extra = draw_shape(creature, PICTURE_SIZE, 2, only=rng.choice(COMPULSORY[1:]))
+    # Far enough up or down that the second one does not cover the first.
     shift = (rng.randint(-30, 30), rng.choice((-1, 1)) * rng.randint(16, 32))
     picture.paste(extra, shift, extra)
     return picture
@@ -36,14 +38,16 @@ def two_creatures(creature: Creature, rng: random.Random) -> Image.Image:
     other = creature if rng.random() < 0.5 else sample_creature(rng, 0.0)
     size = rng.randint(PICTURE_SIZE // 2, PICTURE_SIZE * 7 // 8)
     shape = draw_shape(other, size, 2)
+    # A third of it lies outside of the picture, so that the first one stays visible.
     left = rng.choice((-size // 3, PICTURE_SIZE - size * 2 // 3))
     picture.paste(shape, (left, rng.randint(-20, 50)), shape)
     return picture
 
 
 def half_a_creature(creature: Creature, rng: random.Random) -> Image.Image:
-    """A cut through the middle; on its other side is the empty scene."""
+    """Cut through the middle, with the empty scene on the other side."""
     picture = draw_creature(creature, PICTURE_SIZE)
+    # Twice the size, so that no corner of the picture is left uncovered once the mask is turned.
     mask = Image.new("L", (PICTURE_SIZE * 2,) * 2, 0)
     ImageDraw.Draw(mask).rectangle((0, 0, PICTURE_SIZE + rng.randint(-10, 10), PICTURE_SIZE * 2), fill=255)
     mask = mask.rotate(rng.choice((0, 90, 180, 270)) + rng.uniform(-15, 15))
@@ -59,11 +63,12 @@ def dissolved(creature: Creature, rng: random.Random) -> Image.Image:
     other = sample_creature(rng, 0.0, scene=creature.scene)
     empty = rng.random() < 0.3
     rest = draw_scene(creature.scene, PICTURE_SIZE) if empty else draw_creature(other, PICTURE_SIZE)
+    # Close enough to half and half that neither picture dominates.
     return Image.blend(picture, rest, rng.uniform(0.35, 0.65))
 
 
 def smeared(creature: Creature, rng: random.Random) -> Image.Image:
-    """So blurred that the face is gone."""
+    """Blurred until the face is gone."""
     picture = draw_creature(creature, PICTURE_SIZE)
     return picture.filter(ImageFilter.GaussianBlur(PICTURE_SIZE * rng.uniform(0.04, 0.09)))
 
@@ -79,5 +84,5 @@ FLAWS: dict[str, Callable[[Creature, random.Random], Image.Image]] = {
 
 
 def draw_flawed(creature: Creature, rng: random.Random) -> Image.Image:
-    """The creature with one flaw drawn at random (RGB, 128 px)."""
+    """The creature with one flaw, chosen at random (RGB, 128 px)."""
     return FLAWS[rng.choice(list(FLAWS))](creature, rng)

@@ -3,26 +3,28 @@ from __future__ import annotations
 
 import numpy as np
 
-from .anatomy import Placer, Sketch
+from .anatomy import Figure, Placer
 from .canvas import INK, WHITE, Canvas, Color, bezier, blend, ellipse, lighter, outline_of, smooth, tube
 
+# Around the center of the right eye, in radii.
 SLIT_EYE = ((-1.1, -0.5), (0, -0.7), (1.1, -1.15), (1, 0.4), (0, 0.95), (-1, 0.5))
 SLIT_IRIS, EYELID = (255, 226, 96), (198, 178, 206)
 BEAK, BEAK_LINE = (250, 176, 56), (120, 66, 30)
 TONGUE = (226, 84, 100)
 
 
-def paint_ears(sketch: Sketch) -> None:
-    for side in sketch.sides["ears"]:
-        paint_ear(sketch, side)
+def paint_ears(figure: Figure) -> None:
+    for side in figure.sides["ears"]:
+        paint_ear(figure, side)
 
 
-def paint_ear(sketch: Sketch, side: int) -> None:
-    canvas, style, color = sketch.canvas, sketch.styles["ears"], sketch.colors["ears"]
+def paint_ear(figure: Figure, side: int) -> None:
+    canvas, style, color = figure.canvas, figure.styles["ears"], figure.colors["ears"]
     line, inside = outline_of(color), blend(lighter(color, 0.5), (255, 190, 190), 0.4)
-    grow = 1.06 + 0.07 * sketch.jitter["ears"]
-    apart = 0.62 if sketch.styles["body"] in ("pear", "ghost") else 0.78
-    at = sketch.placer(side, sketch.width * apart, sketch.top + sketch.height * 0.26, grow)
+    grow = 1.06 + 0.07 * figure.jitter["ears"]
+    # Pears and ghosts are narrow at the top: farther out, ears would float beside the head.
+    apart = 0.62 if figure.styles["body"] in ("pear", "ghost") else 0.78
+    at = figure.placer(side, figure.width * apart, figure.top + figure.height * 0.26, grow)
     if style == "round":
         canvas.shape(ellipse(*at((2, -6))[0], 8.6 * grow), color, line)
         canvas.shape(ellipse(*at((2, -6))[0], 4.2 * grow, count=16), inside, None)
@@ -46,25 +48,25 @@ def paint_ear(sketch: Sketch, side: int) -> None:
             canvas.stroke(at(start, end), line, 1.5)
 
 
-def paint_horns(sketch: Sketch) -> None:
-    canvas, x, style, color = sketch.canvas, sketch.x, sketch.styles["horns"], sketch.colors["horns"]
-    line, grow, root = outline_of(color), 1.12 + 0.08 * sketch.jitter["horns"], sketch.top + 3.5
+def paint_horns(figure: Figure) -> None:
+    canvas, x, style, color = figure.canvas, figure.x, figure.styles["horns"], figure.colors["horns"]
+    line, grow, root = outline_of(color), 1.12 + 0.08 * figure.jitter["horns"], figure.top + 3.5
     if style == "sprout":
         canvas.stroke([(x, root + 1), (x, root - 9 * grow)], line, 3.2)
         for side in (-1, 1):
-            at = sketch.placer(side, 0, root, grow)
+            at = figure.placer(side, 0, root, grow)
             upper = bezier(*at((0, -7), (5, -21), (17, -18)))
             lower = bezier(*at((17, -18), (14, -5), (0, -7)))
             canvas.shape(np.concatenate([upper, lower[1:-1]]), color, line)
     elif style == "unicorn":
         half, tip = 5.6 * grow, (x, root - 25 * grow)
         canvas.shape([(x - half, root + 2), tip, (x + half, root + 2)], color, line)
-        for rise in (4, 10, 16):
+        for rise in (4, 10, 16):  # rings, which narrow with the horn
             half, y = 4.4 * grow * (1 - rise / 26), root - rise * grow
             canvas.stroke([(x - half, y + 1), (x + half, y - 2)], line, 1.5)
     else:
         for side in (-1, 1):
-            at = sketch.placer(side, sketch.width * 0.34, root, grow)
+            at = figure.placer(side, figure.width * 0.34, root, grow)
             paint_horn(canvas, style, at, color, line, grow)
 
 
@@ -74,15 +76,17 @@ def paint_horn(canvas: Canvas, style: str, at: Placer, color: Color, line: Color
         canvas.shape(np.concatenate([inner, outer[1:]]), color, line)
         canvas.stroke(at((-1.5, -4), (4.5, -4)), line, 1.5)
     elif style == "ram":
+        # A spiral around (6, -6): over the top, outward, down, and back toward the head.
         angle = np.linspace(-2.6, 2.0, 20)
         spine_x = 6 + np.cos(angle) * np.linspace(9, 5, 20)
         spine_y = -6 + np.sin(angle) * np.linspace(9, 6, 20)
         spine, center = np.array(at(*zip(spine_x, spine_y, strict=True))), np.array(at((6, -6))[0])
         canvas.shape(tube(spine, np.linspace(4.6, 1.2, 20) * grow), color, line)
-        for point in spine[[5, 9, 13]]:
+        for point in spine[[5, 9, 13]]:  # ridges, along the radius of the spiral
             canvas.stroke([point + (point - center) * 0.26, point - (point - center) * 0.26], line, 1.4)
     elif style == "antlers":
         branches = (bezier(*at((0, 3), (1, -10), (10, -22))), at((2, -7), (-4, -16)), at((5, -12), (14, -11)))
+        # All outlines before all fills; otherwise outlines would cross the fills where branches meet.
         for shade, width in ((line, 6.2), (color, 3.3)):
             for branch in branches:
                 canvas.stroke(branch, shade, width)
@@ -91,19 +95,20 @@ def paint_horn(canvas: Canvas, style: str, at: Placer, color: Color, line: Color
         canvas.shape(ellipse(*at((6, -18))[0], 5 * grow, count=18), color, line)
 
 
-def paint_eyes(sketch: Sketch) -> None:
-    x, grow = sketch.x, 1 + 0.06 * sketch.jitter["eyes"]
-    y, apart = sketch.y - sketch.height * 0.3 + 0.6 * sketch.jitter["face"], sketch.width * 0.44
-    style = sketch.styles["eyes"]
+def paint_eyes(figure: Figure) -> None:
+    x, grow = figure.x, 1 + 0.06 * figure.jitter["eyes"]
+    y, apart = figure.y - figure.height * 0.3 + 0.6 * figure.jitter["face"], figure.width * 0.44
+    style = figure.styles["eyes"]
+    # Larger than a drawing would need: in the encoder's 64 pixels a unit is two thirds of a pixel.
     if style == "cyclops":
-        paint_eye(sketch.canvas, "round", x, y - 1, 11.5 * grow, 1)
+        paint_eye(figure.canvas, "round", x, y - 1, 11.5 * grow, 1)
     elif style == "triple":
         for side in (-1, 1):
-            paint_eye(sketch.canvas, "round", x + side * apart * 1.16, y + 2, 5.6 * grow, side)
-        paint_eye(sketch.canvas, "round", x, y - 6.5, 5.8 * grow, 1)
+            paint_eye(figure.canvas, "round", x + side * apart * 1.16, y + 2, 5.6 * grow, side)
+        paint_eye(figure.canvas, "round", x, y - 6.5, 5.8 * grow, 1)
     else:
         for side in (-1, 1):
-            paint_eye(sketch.canvas, style, x + side * apart, y, 7.6 * grow, side)
+            paint_eye(figure.canvas, style, x + side * apart, y, 7.6 * grow, side)
 
 
 def paint_eye(canvas: Canvas, style: str, x: float, y: float, r: float, side: int) -> None:
@@ -117,6 +122,7 @@ def paint_eye(canvas: Canvas, style: str, x: float, y: float, r: float, side: in
     elif style == "sleepy":
         canvas.shape(ellipse(x, y, r), WHITE, INK, 2)
         canvas.dot(x, y + r * 0.35, r * 0.48, INK)
+        # The lid is the upper half of 28 points (y points down), closed by the first point of the circle.
         lid = np.concatenate([ellipse(x, y, r * 1.08)[14:], [(x + r * 1.08, y)]])
         canvas.shape(lid, EYELID, INK, 2)
     elif style == "sparkle":
@@ -131,9 +137,9 @@ def paint_eye(canvas: Canvas, style: str, x: float, y: float, r: float, side: in
         canvas.dot(x - r * 0.2, y - r * 0.22, r * 0.22, WHITE)
 
 
-def paint_mouth(sketch: Sketch) -> None:
-    canvas, style, x = sketch.canvas, sketch.styles["mouth"], sketch.x
-    y, w = sketch.y + sketch.height * 0.2 + 0.5 * sketch.jitter["mouth"], 9 + 0.6 * sketch.jitter["mouth"]
+def paint_mouth(figure: Figure) -> None:
+    canvas, style, x = figure.canvas, figure.styles["mouth"], figure.x
+    y, w = figure.y + figure.height * 0.2 + 0.5 * figure.jitter["mouth"], 9 + 0.6 * figure.jitter["mouth"]
 
     def at(*points):
         """Points around the mouth: x in half widths, y in units."""

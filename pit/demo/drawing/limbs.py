@@ -1,11 +1,12 @@
-"""Painters of what grows out of the body: tail, wings, arms, legs; and of the body itself."""
+"""Painters of the body and of what grows out of it: tail, wings, arms and legs."""
 from __future__ import annotations
 
 import numpy as np
 
-from .anatomy import Sketch
+from .anatomy import Figure
 from .canvas import Color, bezier, darker, ellipse, lighter, outline_of, smooth, tube
 
+# Points in units around the place where a part is attached to the body, for the right side.
 FISH_TAIL = (
     (0, 0), (9, 2), (16, -1), (26, -17), (33, -13), (27, -1), (33, 9), (25, 12), (14, 6), (3, 7)
 )
@@ -13,7 +14,7 @@ BOLT_TAIL = (
     (0, 5), (13, 0), (9, -7), (22, -10), (18, -16), (32, -25), (28, -12), (31, -8), (21, -2), (25, 3), (4, 11)
 )
 FLAME = ((17, -3), (14, -11), (19, -16), (20, -27), (27, -19), (31, -15), (33, -7), (27, 0))
-BAT_WING = (  # curves, each from the end of the one before it
+BAT_WING = (  # curves, each of which starts where the one before it ends
     ((0, 2), (5, -14), (13, -24)), ((13, -24), (25, -22), (30, -6)), ((30, -6), (30, 0), (28, 9)),
     ((28, 9), (23, 1), (18, 9)), ((18, 9), (12, 3), (8, 11)),
 )
@@ -40,10 +41,11 @@ SPOTS = (  # x and y in half widths and half heights of the body, radius in unit
 )
 
 
-def paint_tail(sketch: Sketch) -> None:
-    canvas, style, color = sketch.canvas, sketch.styles["tail"], sketch.colors["tail"]
-    line, grow = outline_of(color), 0.98 + 0.04 * sketch.jitter["tail"]
-    root_x, root_y = sketch.x + sketch.width * 0.62, sketch.bottom - 4
+def paint_tail(figure: Figure) -> None:
+    canvas, style, color = figure.canvas, figure.styles["tail"], figure.colors["tail"]
+    # Any larger, and the longest tails would be cut off at the edge of the picture.
+    line, grow = outline_of(color), 0.98 + 0.04 * figure.jitter["tail"]
+    root_x, root_y = figure.x + figure.width * 0.62, figure.bottom - 4
 
     def at(*points):
         return [(root_x + px * grow, root_y + py * grow) for px, py in points]
@@ -67,7 +69,9 @@ def paint_tail(sketch: Sketch) -> None:
         angle, radius = np.linspace(0, 2.1 * np.pi, 30), np.linspace(11.5, 2.4, 30)
         spiral_x = root_x + (19 + radius * np.cos(angle + 2.2)) * grow
         spiral_y = root_y - (5 + radius * np.sin(angle + 2.2)) * grow
+        # Without its first points, which lie above the root, the spiral continues the line from the body.
         spine = np.concatenate([at((0, 4)), np.stack([spiral_x, spiral_y], 1)[4:]])
+        # A stroke has no outline, so a wider one in the color of the line goes below it.
         canvas.stroke(spine, line, 7.4)
         canvas.stroke(spine, color, 4)
     elif style == "flame":
@@ -78,15 +82,16 @@ def paint_tail(sketch: Sketch) -> None:
         canvas.shape(smooth(glow), lighter(color, 0.65), None)
 
 
-def paint_wings(sketch: Sketch) -> None:
-    for side in sketch.sides["wings"]:
-        paint_wing(sketch, side)
+def paint_wings(figure: Figure) -> None:
+    for side in figure.sides["wings"]:
+        paint_wing(figure, side)
 
 
-def paint_wing(sketch: Sketch, side: int) -> None:
-    canvas, style, color = sketch.canvas, sketch.styles["wings"], sketch.colors["wings"]
-    line, grow = outline_of(color), 0.97 + 0.04 * sketch.jitter["wings"]
-    at = sketch.placer(side, sketch.width * 0.72, sketch.y - 7, grow)
+def paint_wing(figure: Figure, side: int) -> None:
+    canvas, style, color = figure.canvas, figure.styles["wings"], figure.colors["wings"]
+    # Any larger, and the widest wings would be cut off at the edge of the picture.
+    line, grow = outline_of(color), 0.97 + 0.04 * figure.jitter["wings"]
+    at = figure.placer(side, figure.width * 0.72, figure.y - 7, grow)
     if style == "bat":
         edge = [bezier(*at(*controls)) for controls in BAT_WING]
         canvas.shape(np.concatenate([*edge, at((0, 9))]), color, line)
@@ -115,38 +120,38 @@ def paint_wing(sketch: Sketch, side: int) -> None:
             canvas.stroke(at(*vein), lighter(color, 0.7), 1.8)
 
 
-def paint_legs(sketch: Sketch) -> None:
-    if sketch.styles["legs"] == "tentacle":
+def paint_legs(figure: Figure) -> None:
+    if figure.styles["legs"] == "tentacle":
         for offset in (-16, -5.5, 5.5, 16):
-            paint_tentacle(sketch, offset)
-    elif sketch.styles["legs"] == "spider":
-        paint_spider_legs(sketch)
+            paint_tentacle(figure, offset)
+    elif figure.styles["legs"] == "spider":
+        paint_spider_legs(figure)
     else:
         for side in (-1, 1):
-            paint_leg(sketch, side)
+            paint_leg(figure, side)
 
 
-def paint_tentacle(sketch: Sketch, offset: float) -> None:
-    x, bottom, color = sketch.x, sketch.bottom, sketch.colors["legs"]
-    root, out = x + offset * sketch.width / 23, 1 if offset > 0 else -1
+def paint_tentacle(figure: Figure, offset: float) -> None:
+    x, bottom, color = figure.x, figure.bottom, figure.colors["legs"]
+    root, out = x + offset * figure.width / 23, 1 if offset > 0 else -1
     knee, tip = x + offset * 1.25 + out * 2, x + offset * 1.3 + out * 6
     spine = bezier((root, bottom - 8), (root, bottom + 5), (knee, bottom + 9), (tip, bottom + 3))
-    sketch.canvas.shape(tube(spine, np.linspace(4.6, 1.9, 10)), color, outline_of(color))
+    figure.canvas.shape(tube(spine, np.linspace(4.6, 1.9, 10)), color, outline_of(color))
 
 
-def paint_spider_legs(sketch: Sketch) -> None:
-    canvas, color = sketch.canvas, sketch.colors["legs"]
+def paint_spider_legs(figure: Figure) -> None:
+    canvas, color = figure.canvas, figure.colors["legs"]
     for side in (-1, 1):
-        at = sketch.placer(side, sketch.width * 0.4, sketch.bottom - 4, 1 + 0.04 * sketch.jitter["legs"])
+        at = figure.placer(side, figure.width * 0.4, figure.bottom - 4, 1 + 0.04 * figure.jitter["legs"])
         for knee, foot in (((13, -5), (20, 13)), ((3, 3), (6, 13))):
             for shade, width in ((outline_of(color), 6.4), (color, 3.4)):
                 canvas.stroke(at((0, 0), knee, foot), shade, width)
 
 
-def paint_leg(sketch: Sketch, side: int) -> None:
-    canvas, style, color = sketch.canvas, sketch.styles["legs"], sketch.colors["legs"]
-    line, grow = outline_of(color), 1 + 0.05 * sketch.jitter["legs"]
-    at = sketch.placer(side, sketch.width * 0.52, sketch.bottom - 3, grow)
+def paint_leg(figure: Figure, side: int) -> None:
+    canvas, style, color = figure.canvas, figure.styles["legs"], figure.colors["legs"]
+    line, grow = outline_of(color), 1 + 0.05 * figure.jitter["legs"]
+    at = figure.placer(side, figure.width * 0.52, figure.bottom - 3, grow)
     if style == "stub":
         canvas.shape(smooth(at((-5, -5), (5, -5), (6.5, 7), (5, 12), (-5, 12), (-6, 7))), color, line)
     elif style == "paw":
@@ -157,17 +162,19 @@ def paint_leg(sketch: Sketch, side: int) -> None:
         canvas.shape(at(*CLAW_LEG), color, line)
 
 
-def paint_body(sketch: Sketch) -> None:
-    canvas, color = sketch.canvas, sketch.colors["body"]
-    canvas.shape(sketch.outline, color, outline_of(color))
-    inset = (sketch.outline - [sketch.x, sketch.y]) * 0.94 + [sketch.x, sketch.y]
-    canvas.clipped(inset, lambda: paint_pattern(sketch, color))
+def paint_body(figure: Figure) -> None:
+    canvas, color = figure.canvas, figure.colors["body"]
+    canvas.shape(figure.outline, color, outline_of(color))
+    # The pattern ends inside the line around the body.
+    inset = (figure.outline - [figure.x, figure.y]) * 0.94 + [figure.x, figure.y]
+    canvas.clipped(inset, lambda: paint_pattern(figure, color))
 
 
-def paint_pattern(sketch: Sketch, color: Color) -> None:
-    canvas, x, y, width, height = sketch.canvas, sketch.x, sketch.y, sketch.width, sketch.height
+def paint_pattern(figure: Figure, color: Color) -> None:
+    canvas, x, y, width, height = figure.canvas, figure.x, figure.y, figure.width, figure.height
     pale, deep = lighter(color, 0.62), darker(color, 0.5)
-    pattern = sketch.styles["pattern"]
+    pattern = figure.styles["pattern"]
+    # Every pattern leaves the face free (eyes at -0.3, mouth at 0.2 half heights): nothing may hide it.
     if pattern == "belly":
         canvas.shape(ellipse(x, y + height * 0.66, width * 0.72, height * 0.5), pale, None)
     elif pattern == "spots":
@@ -184,18 +191,18 @@ def paint_pattern(sketch: Sketch, color: Color) -> None:
             for column in range(-3, 4):
                 scale_x = x + (column + (row % 2) * 0.5) * 8
                 canvas.shape(ellipse(scale_x, y + row_y * height, 4.6, 4.8, 14), pale, deep, 1.5)
-    canvas.dot(x - width * 0.48, sketch.top + height * 0.22, width * 0.17, lighter(color, 0.5), height * 0.08)
+    canvas.dot(x - width * 0.48, figure.top + height * 0.22, width * 0.17, lighter(color, 0.5), height * 0.08)
 
 
-def paint_arms(sketch: Sketch) -> None:
-    for side in sketch.sides["arms"]:
-        paint_arm(sketch, side)
+def paint_arms(figure: Figure) -> None:
+    for side in figure.sides["arms"]:
+        paint_arm(figure, side)
 
 
-def paint_arm(sketch: Sketch, side: int) -> None:
-    canvas, style, color = sketch.canvas, sketch.styles["arms"], sketch.colors["arms"]
-    line, grow = outline_of(color), 1.04 + 0.06 * sketch.jitter["arms"]
-    at = sketch.placer(side, sketch.width * 0.95, sketch.y + sketch.height * 0.26, grow)
+def paint_arm(figure: Figure, side: int) -> None:
+    canvas, style, color = figure.canvas, figure.styles["arms"], figure.colors["arms"]
+    line, grow = outline_of(color), 1.04 + 0.06 * figure.jitter["arms"]
+    at = figure.placer(side, figure.width * 0.95, figure.y + figure.height * 0.26, grow)
     if style == "stub":
         canvas.shape(smooth(at((-4, -4), (4, -6), (12, -1), (12, 6), (6, 8), (-2, 6))), color, line)
     elif style == "paw":

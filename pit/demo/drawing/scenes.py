@@ -1,4 +1,4 @@
-"""The scenes behind creatures: those that the shipped renderer knows, and those that an IP-LoRA teaches."""
+"""The scenes behind creatures: those that the shipped models know, and those that an IP-LoRA teaches."""
 from __future__ import annotations
 
 from functools import lru_cache
@@ -8,19 +8,20 @@ from PIL import Image, ImageDraw
 
 from .canvas import WHITE
 
-SCENE_SKY = dict(
+SCENE_SKY = dict(  # the colors at the top and at the bottom of the picture
     sky=((150, 206, 250), (232, 246, 255)),
     night=((28, 30, 74), (82, 70, 140)),
     meadow=((196, 232, 255), (240, 250, 236)),
     lava=((92, 28, 48), (240, 120, 60)),
 )
-SCENE_DOTS = dict(  # x, y, radius x, radius y, colour
+SCENE_DOTS = dict(  # ellipses: x, y, radius x, radius y, color
     white=[],
     sky=[
         (x + dx, y + dy, rx, ry, WHITE)
         for x, y in ((14, 20), (84, 14), (88, 60), (10, 66))
         for dx, dy, rx, ry in ((0, 0, 9, 4), (5, -3, 6, 5), (-4, -2, 5, 4))
     ],
+    # The second disk, in the color of the sky, cuts a crescent out of the moon.
     night=[(84, 16, 8, 8, (255, 244, 200)), (88, 13, 7, 7, (44, 42, 92))]
     + [
         (x, y, 1.2, 1.2, (255, 250, 220))
@@ -33,20 +34,22 @@ SCENE_DOTS = dict(  # x, y, radius x, radius y, colour
     + [(x, y, 8, 1.8, (255, 180, 60)) for x, y in ((12, 92), (86, 94), (30, 97))],
 )
 
-# The sky of one scene over the ground of another: nothing in them is new to the autoencoder.
+# The sky of one scene over the ground of another: nothing in them is new to the autoencoder, which turned
+# yellow and gray meadows and an orange sky pink.
 MIXED_SCENES = {
     "night_meadow": ("night", "meadow"),
     "lava_meadow": ("lava", "meadow"),
     "night_lava": ("night", "lava"),
     "sky_lava": ("sky", "lava"),
 }
-HORIZON = 85
+HORIZON = 85  # what has its middle below it belongs to the ground
 
 
 @lru_cache(maxsize=32)
 def draw_scene(name: str, pixels: int) -> Image.Image:
-    """The empty scene; shared, so copy it before drawing on it."""
+    """The empty scene (RGB). The picture is shared: copy it before drawing on it."""
     above, below = MIXED_SCENES.get(name, (name, name))
+    # Four times as large, because Pillow draws ellipses with jagged edges.
     size = pixels * 4
     canvas = Image.new("RGB", (size, size), WHITE)
     if above in SCENE_SKY:
@@ -62,7 +65,7 @@ def draw_scene(name: str, pixels: int) -> Image.Image:
 
 
 def dots(above: str, below: str) -> list[tuple]:
-    """What is drawn on the sky of one scene and on the ground of another."""
+    """What is drawn in the sky of one scene and on the ground of another, from back to front."""
     if above == below:
         return SCENE_DOTS[above]
     high = [dot for dot in SCENE_DOTS[above] if dot[1] < HORIZON]

@@ -1,1 +1,1 @@
-"""How well the creature models keep parts, against the exact truth."""
+"""How well the creature models keep parts, measured against the exact truth."""

@@ -1,4 +1,4 @@
-"""Which scene stands behind a creature, by the colours at the edges of the picture: nothing is learnt."""
+"""Which scene is behind a creature, judged by the colors at the edges of the picture; nothing is trained."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -10,16 +10,17 @@ from ..drawing.scenes import draw_scene
 from ..models.reader import as_pictures
 from ..models.sizes import PICTURE_SIZE
 
-EDGE, CORNER = 10, 30
+EDGE, CORNER = 10, 30  # pixels: how deep the compared stripes are, and how far the lower ones reach inward
 
 
 def nearest_scenes(pictures: Tensor, names: Sequence[str]) -> Tensor:
-    """The scene that each picture is nearest to: `pictures [N, 3, 128, 128]` in 0..1 -> indices `[N]`.
+    """The scene that each picture comes closest to: `pictures [N, 3, 128, 128]` in 0..1 -> indices `[N]`.
 
-    Compared are the outermost pixels above and at both sides, and the lower corners; of the differences in
-    each of the two the median counts, so that wings and tails which reach there do not.
+    The sky (the upper edge and both sides) and the ground (the lower corners) are compared separately.
     """
+    # The reader cannot tell the scenes that an IP-LoRA teaches: it was trained on the others.
     scenes = as_pictures([draw_scene(name, PICTURE_SIZE) for name in names])
+    # The median ignores wings and tails that reach the edges, as long as they cover less than half of them.
     distances = torch.stack([
         sum((pictures - scene).abs().sum(dim=1)[:, place].median(dim=1).values for place in places())
         for scene in scenes
@@ -28,7 +29,7 @@ def nearest_scenes(pictures: Tensor, names: Sequence[str]) -> Tensor:
 
 
 def places() -> tuple[Tensor, Tensor]:
-    """Where there is sky, and where there is ground, bool `[128, 128]`."""
+    """Masks of the sky and of the ground, bool `[128, 128]` each."""
     sky = torch.zeros(PICTURE_SIZE, PICTURE_SIZE, dtype=torch.bool)
     ground = sky.clone()
     sky[:EDGE] = sky[:-4 * EDGE, :EDGE] = sky[:-4 * EDGE, -EDGE:] = True

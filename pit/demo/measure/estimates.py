@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-FEW = 30
-Z = 1.96
+FEW = 30  # samples, below which an interval is marked
+Z = 1.96  # standard deviations on either side that hold 95% of a normal distribution
 RESAMPLES = 1000
 
 
@@ -33,12 +33,13 @@ class Estimate:
 
 
 def share(yes: Tensor) -> Estimate:
-    """Share of true values in `[N]`, with Wilson's score interval (Wilson 1927).
+    """The share of true values in `[N]`, with Wilson's score interval (Wilson 1927).
 
     Raises:
-        ValueError: there is no value.
+        ValueError: there are no values.
     """
     count = _count(yes)
+    # Unlike p +- Z * deviation, this interval stays within 0..1 and keeps its width where p is 0 or 1.
     p = yes.float().mean().item()
     middle, spread = p + Z**2 / (2 * count), Z * math.sqrt(p * (1 - p) / count + Z**2 / (4 * count**2))
     scale = 1 + Z**2 / count
@@ -46,22 +47,23 @@ def share(yes: Tensor) -> Estimate:
 
 
 def mean(values: Tensor) -> Estimate:
-    """Mean of `[N]`, with the percentile bootstrap interval (Efron 1979); the same for the same values.
+    """The mean of `[N]`, with the percentile bootstrap interval (Efron 1979); repeatable.
 
     Raises:
-        ValueError: there is no value.
+        ValueError: there are no values.
     """
     return ratio(values, values.new_ones(len(values)))
 
 
 def ratio(above: Tensor, below: Tensor) -> Estimate:
-    """Sum of `above` over sum of `below > 0`, both `[N]`, pairs resampled together as in `mean`.
+    """The sum of `above` over the sum of `below > 0`, both `[N]`; pairs are resampled together, as in `mean`.
 
     Raises:
-        ValueError: there is no value.
+        ValueError: there are no values.
     """
     count = _count(above)
     pairs = np.stack([above.double().numpy(), below.double().numpy()])
+    # A fixed seed: the same values always have the same interval.
     rows = np.random.default_rng(0).integers(count, size=(RESAMPLES, count))
     sums = pairs[:, rows].sum(axis=2)
     low, high = np.percentile(sums[0] / sums[1], [2.5, 97.5])
@@ -69,7 +71,7 @@ def ratio(above: Tensor, below: Tensor) -> Estimate:
 
 
 def percent(estimate: Estimate) -> str:
-    """A share with its 95% interval, in words; says so when it rests on too few samples."""
+    """A share and its 95% interval as text, with a note if there are too few samples."""
     samples = "sample" if estimate.count == 1 else "samples"
     note = f", only {estimate.count} {samples}" if estimate.is_scant else ""
     return f"{estimate.value:.1%} ({estimate.low:.1%} to {estimate.high:.1%}{note})"
@@ -77,5 +79,5 @@ def percent(estimate: Estimate) -> str:
 
 def _count(values: Tensor) -> int:
     if len(values) == 0:
-        raise ValueError("expected at least one sample to measure, found none")
+        raise ValueError("Expected at least one sample to measure, got none.")
     return len(values)

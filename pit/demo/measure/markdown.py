@@ -1,10 +1,10 @@
-"""Tables as text."""
+"""Tables in Markdown."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown."""
+    """A table with a header, in Markdown."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

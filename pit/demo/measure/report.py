@@ -9,6 +9,7 @@ from ...images import contact_sheet
 from ..models.sizes import PICTURE_SIZE
 from .estimates import percent
 from .experiment import PART_COUNTS, Comparison, Findings
+from .labels import DISTANCES, KINDS, LABELS
 from .markdown import markdown
 from .suite import RECOMMENDED, Laboratory
 from .trials import COHERENCE, FREE, draw_trials
@@ -73,24 +74,25 @@ def kept_table(findings: Findings) -> str:
         for parts in PART_COUNTS:
             name = f"kept_{parts}_{coherence}"
             estimate, floor = findings.measures[name], findings.floors[name]
-            rows.append([name, percent(estimate), f"{floor.value:.1%}", verdict(findings, name)])
-    return markdown(["attributes of the given parts found", "share (95% interval)", "chance", "bar"], rows)
+            rows.append([LABELS[name], percent(estimate), f"{floor.value:.1%}", verdict(findings, name)])
+    header = ["attributes of the given parts found", "share (95% interval)", "by chance", "target"]
+    return markdown(header, rows)
 
 
 def other_table(findings: Findings) -> str:
     rows = [
-        [name, percent(estimate), verdict(findings, name)]
+        [LABELS[name], percent(estimate), verdict(findings, name)]
         for name, estimate in findings.measures.items() if not name.startswith("kept")
     ]
     rows += [
-        [f"attributes kept at adapter weight {name.removeprefix('scene_')}", percent(estimate), ""]
+        [f"given parts kept, adapter weight {name.removeprefix('scene_')}", percent(estimate), ""]
         for name, estimate in findings.scenes_kept.items()
     ]
     rows += [
-        [f"distance to true creatures, {coherence}: {kind}", f"{value:.3f}", ""]
+        [f"{DISTANCES[kind]}, {KINDS[coherence]}", f"{value:.3f}", ""]
         for coherence, kinds in findings.distances.items() for kind, value in kinds.items()
     ]
-    return markdown(["measure", "value (95% interval)", "bar"], rows)
+    return markdown(["measure", "value (95% interval)", "target"], rows)
 
 
 def comparison_table(findings: Findings) -> str:
@@ -99,7 +101,10 @@ def comparison_table(findings: Findings) -> str:
         [row.method, str(row.parts), percent(row.kept), percent(row.whole), percent(row.both), beaten(row)]
         for row in findings.comparisons
     ]
-    header = ["method", "parts", "kept", "whole", "kept, 0 where not whole", "beaten by the prior"]
+    header = [
+        "method", "parts given", "attributes kept", "complete creatures", "kept, 0 where incomplete",
+        "beaten by the prior",
+    ]
     return markdown(header, rows)
 
 
@@ -114,22 +119,25 @@ def beaten(row: Comparison) -> str:
 
 def stage_table(findings: Findings) -> str:
     rows = [
-        [coherence, *(percent(estimate) for estimate in stages.values())]
+        [KINDS[coherence], *(percent(estimate) for estimate in stages.values())]
         for coherence, stages in findings.stages.items()
     ]
-    header = ["attributes of true creatures", "rendered", "through the autoencoder", "drawn from true tokens"]
+    header = ["attributes of true creatures", "drawn", "through the autoencoder", "rendered from true tokens"]
     return markdown(header, rows)
 
 
 def reader_table(findings: Findings) -> str:
-    rows = [[name.replace("_", " "), percent(estimate)] for name, estimate in findings.reader.items()]
-    return markdown(["the reader on fresh renders", "right"], rows)
+    rows = [
+        ["complete or flawed" if name == "whole" else name.replace("_", " "), percent(estimate)]
+        for name, estimate in findings.reader.items()
+    ]
+    return markdown(["what the reader tells of fresh drawings", "right"], rows)
 
 
 def time_table(findings: Findings) -> str:
     rows = [[stage, f"{seconds:.2f}"] for stage, seconds in findings.seconds.items()]
     together = ["together", f"{sum(findings.seconds.values()):.2f}"]
-    return markdown(["eight concepts", "seconds"], [*rows, together])
+    return markdown(["stage, for eight concepts", "seconds"], [*rows, together])
 
 
 def concept_sheet(lab: Laboratory) -> Image.Image:
@@ -139,7 +147,7 @@ def concept_sheet(lab: Laboratory) -> Image.Image:
         trial = draw_trials(lab.seed, number + 1, parts, FREE, purpose="sheet")[-1]
         tokens = lab.sample(lab.conditions([trial]).expand(SHEET_SEEDS, -1, -1), RECOMMENDED)
         given = [picture.resize((PICTURE_SIZE,) * 2) for picture in trial.part_pictures()]
-        drawn = as_images(lab.chain.draw(tokens, [trial.caption] * SHEET_SEEDS, 0))
+        drawn = as_images(lab.chain.render(tokens, [trial.caption] * SHEET_SEEDS, 0))
         rows += [None] * (widest - parts) + given + drawn
     sheet = contact_sheet(rows, widest + SHEET_SEEDS, PICTURE_SIZE)
     border = widest * PICTURE_SIZE

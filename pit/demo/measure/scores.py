@@ -1,4 +1,4 @@
-"""What is counted in pictures of creatures: attributes found, wholeness, entropy, distances."""
+"""What is counted in pictures of creatures: attributes found, completeness, entropy, distances."""
 from __future__ import annotations
 
 import random
@@ -9,34 +9,40 @@ from torch import Tensor
 from ..drawing.creature import ATTRIBUTES, Creature, labels, sample_creature
 from ..models.reader import Reading
 
-HIDDEN = -100
+HIDDEN = -100  # as in `creature.labels`
 NAMES = list(ATTRIBUTES)
+# For each attribute: the index of "none", if it has one, and the position of the style of the same part.
 NONE = [options.index("none") if "none" in options else HIDDEN for options in ATTRIBUTES.values()]
 STYLE_OF = [NAMES.index(name.removesuffix("_color")) for name in NAMES]
 
 
 def targets_of(creature: Creature, parts: list[str] | None = None) -> Tensor:
-    """Attributes that the parts (default: the whole creature) show, int64 `[A]`; -100 = not shown."""
+    """The attributes that the parts (default: the whole creature) show, int64 `[A]`; -100 = not shown."""
     shown = [labels(creature)] if parts is None else [labels(creature, part) for part in parts]
+    # -100 is below every index, so the maximum is what any of the parts shows.
     return torch.tensor(shown).amax(dim=0)
 
 
 def visible(attributes: Tensor) -> Tensor:
-    """Read attributes `[N, A]`, with -100 for the colours of parts that were read as absent."""
+    """Attributes as read `[N, A]`, with -100 for the colors of parts that were read as absent."""
     absent = attributes[:, STYLE_OF] == torch.tensor(NONE)[STYLE_OF]
     is_color = torch.tensor([style != index for index, style in enumerate(STYLE_OF)])
     return attributes.masked_fill(absent & is_color, HIDDEN)
 
 
 def is_found(reading: Reading, targets: Tensor) -> Tensor:
-    """Which wanted attributes each picture shows: `targets [N, A]` or `[A]`, -100 = not wanted; `[N, A]`."""
+    """Which of the wanted attributes each picture shows, bool `[N, A]`.
+
+    Args:
+        targets: `[N, A]` or `[A]`, -100 = not wanted.
+    """
     return (visible(reading.attributes) == targets) & (targets != HIDDEN)
 
 
 def kept(reading: Reading, targets: Tensor) -> Tensor:
-    """Share of the wanted attributes that each picture shows, `[N]`; targets as in `is_found`.
+    """The share of the wanted attributes that each picture shows, `[N]`; targets as in `is_found`.
 
-    NaN for a picture of which nothing is wanted.
+    NaN for a picture from which nothing is wanted.
     """
     return is_found(reading, targets).sum(dim=-1) / (targets != HIDDEN).sum(dim=-1)
 
@@ -49,7 +55,7 @@ def is_whole(reading: Reading) -> Tensor:
 def entropies(attributes: Tensor) -> Tensor:
     """Entropy of each attribute over N pictures, in nats: visible attributes `[N, A]` -> `[A]`.
 
-    The plain plug-in estimate: compare it only with that of equally many samples.
+    This is the plug-in estimate, which is too low for few samples: compare only equally many.
     """
     counts = [torch.unique(column, return_counts=True)[1].double() for column in attributes.T]
     shares = (count / len(attributes) for count in counts)
@@ -57,7 +63,7 @@ def entropies(attributes: Tensor) -> Tensor:
 
 
 def open_entropies(reading: Reading, targets: Tensor, rng: random.Random) -> tuple[Tensor, Tensor]:
-    """Entropy of the attributes that were not given, in N pictures and in as many fresh free mixtures.
+    """The summed entropy of the attributes that were not given, in N pictures and in N fresh free mixtures.
 
     Args:
         targets: the given attributes, `[A]`, -100 = not given.
@@ -78,9 +84,9 @@ def joined(readings: list[Reading]) -> Reading:
 
 
 def frechet_distance(first: Tensor, second: Tensor) -> float:
-    """Fréchet distance of two sets of features `[N, F]`, `[M, F]`, taken as normal (arXiv 1706.08500).
+    """The Fréchet distance of features `[N, F]` and `[M, F]`, taken as normal (arXiv 1706.08500).
 
-    The fewer the samples, the larger it comes out: compare it only with that of equally many.
+    It grows as samples get fewer: compare only equally many.
 
     Raises:
         ValueError: a set has fewer than two samples.
@@ -88,7 +94,8 @@ def frechet_distance(first: Tensor, second: Tensor) -> float:
     first, second = _checked(first), _checked(second)
     cov_first, cov_second = (torch.cov(features.T) for features in (first, second))
     between = (first.mean(dim=0) - second.mean(dim=0)).square().sum()
-    # The trace of the root of a product of two covariances is the sum of the roots of its eigenvalues.
+    # The trace of the root of a product of two covariances is the sum of the roots of its eigenvalues, which
+    # are real and not negative but for rounding.
     eigenvalues = torch.linalg.eigvals(cov_first @ cov_second).real.clamp(min=0)
     return (between + cov_first.trace() + cov_second.trace() - 2 * eigenvalues.sqrt().sum()).item()
 
@@ -96,7 +103,7 @@ def frechet_distance(first: Tensor, second: Tensor) -> float:
 def kernel_distance(first: Tensor, second: Tensor) -> float:
     """Unbiased squared MMD with the cubic kernel of features `[N, F]` and `[M, F]` (arXiv 1801.01401).
 
-    Unbiased only for sets that were drawn independently of each other.
+    It is unbiased only if the two sets were drawn independently of each other.
 
     Raises:
         ValueError: a set has fewer than two samples.
@@ -107,6 +114,7 @@ def kernel_distance(first: Tensor, second: Tensor) -> float:
         return (a @ b.T / a.shape[1] + 1) ** 3
 
     def within(a: Tensor) -> Tensor:
+        # Without the diagonal: a sample compared with itself is what makes the estimate biased.
         values = kernel(a, a)
         return (values.sum() - values.trace()) / (len(a) * (len(a) - 1))
 
@@ -115,5 +123,6 @@ def kernel_distance(first: Tensor, second: Tensor) -> float:
 
 def _checked(features: Tensor) -> Tensor:
     if len(features) < 2:
-        raise ValueError(f"a distance needs at least 2 pictures on either side, found {len(features)}")
+        raise ValueError(f"Expected at least 2 pictures on either side of a distance, got {len(features)}.")
+    # In float32, rounding in the eigenvalues and the third power would show in the result.
     return features.double()

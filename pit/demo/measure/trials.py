@@ -1,4 +1,4 @@
-"""What the models are asked in a measure: unseen creatures, and which of their parts are given."""
+"""What a measure asks of the models: unseen creatures, and which of their parts are given."""
 from __future__ import annotations
 
 import random
@@ -14,10 +14,10 @@ from ..drawing.draw import draw_creature, draw_part, draw_shape, encoder_view
 from ..models.sizes import PICTURE_SIZE
 from .scores import targets_of
 
-FREE, NATURAL = 0.0, 0.8
+FREE, NATURAL = 0.0, 0.8  # free mixtures, and creatures that mostly follow their species
 COHERENCE = {"free": FREE, "natural": NATURAL}
 PART_PICTURE_SIZE = 256
-MAX_SEED = 2**32 - 1
+MAX_SEED = 2**32 - 1  # far below torch's limit, since numbers of concepts and batches are added to it
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Trial:
 
     @property
     def caption(self) -> str:
-        """It names the scene and nothing of the creature."""
+        """A prompt that names the scene, but nothing of the creature."""
         return scene_caption(self.creature.scene)
 
     @property
@@ -38,10 +38,12 @@ class Trial:
         return targets_of(self.creature, list(self.parts))
 
     def part_pictures(self) -> list[Image.Image]:
+        """The given parts, one picture each (RGB)."""
         return [draw_part(self.creature, part, PART_PICTURE_SIZE) for part in self.parts]
 
 
 def scene_caption(scene: str) -> str:
+    """A prompt that names the scene, but nothing of the creature."""
     return f"a creature{ALL_SCENE_WORDS[scene]}"
 
 
@@ -49,16 +51,16 @@ def draw_trials(
     seed: int, count: int, parts: int, coherence: float, scenes: Sequence[str] = SCENES,
     purpose: str = "measure",
 ) -> list[Trial]:
-    """Trials with `parts` given parts each; the same for the same arguments.
+    """Trials with `parts` given parts each, the same for the same arguments.
 
     Args:
-        purpose: for another one, other creatures are drawn.
+        purpose: measures with different purposes get different creatures.
     Raises:
         ValueError: a seed outside 0..2**32-1, or a number of parts that no creature has.
     """
     check_seed(seed)
     if not 1 <= parts <= len(PARTS):
-        raise ValueError(f"a creature has 1 to {len(PARTS)} parts, {parts} were asked for")
+        raise ValueError(f"Expected 1 to {len(PARTS)} parts of a creature, got {parts}.")
     rng = random.Random(f"{purpose}/{seed}/{parts}/{coherence}")
     trials = []
     while len(trials) < count:
@@ -69,24 +71,25 @@ def draw_trials(
 
 
 def check_seed(seed: int) -> None:
-    """
+    """Check that measures can use a seed.
+
     Raises:
         ValueError: the seed lies outside 0..2**32-1.
     """
     if not 0 <= seed <= MAX_SEED:
-        raise ValueError(f"the seed must lie between 0 and {MAX_SEED}, got {seed}")
+        raise ValueError(f"Expected a seed between 0 and {MAX_SEED}, got {seed}.")
 
 
 def all_targets(trials: list[Trial]) -> Tensor:
-    """`[N, A]`."""
+    """The attributes that the given parts of each trial show, `[N, A]`."""
     return torch.stack([trial.targets for trial in trials])
 
 
 def true_pictures(creatures: list[Creature]) -> list[Image.Image]:
-    """The creatures in their scenes, as the renderer draws them."""
+    """The creatures in their scenes, as they are drawn."""
     return [draw_creature(creature, PICTURE_SIZE) for creature in creatures]
 
 
 def whole_view(creature: Creature) -> Image.Image:
-    """The whole creature as the image encoder sees it in training."""
+    """The whole creature, as the image encoder saw it in training."""
     return encoder_view(draw_shape(creature, PICTURE_SIZE, 2))

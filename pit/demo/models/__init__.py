@@ -1,1 +1,1 @@
-"""The miniature models of the creature domain."""
+"""The miniature models of the creature domain, and how they are loaded."""

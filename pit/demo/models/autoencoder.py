@@ -1,4 +1,4 @@
-"""The autoencoder: pictures of 128 px to latents of 16 x 16 x 4 and back."""
+"""The autoencoder: pictures of 128 px to latents of 4 x 16 x 16 and back."""
 from __future__ import annotations
 
 from diffusers import AutoencoderKL
@@ -7,6 +7,7 @@ from .sizes import AUTOENCODER_CHANNELS, LATENT_SCALE, PICTURE_SIZE
 
 
 def build_autoencoder() -> AutoencoderKL:
+    """SDXL's autoencoder at miniature widths, with random weights."""
     blocks = len(AUTOENCODER_CHANNELS)
     return AutoencoderKL(
         sample_size=PICTURE_SIZE, latent_channels=4, scaling_factor=LATENT_SCALE,

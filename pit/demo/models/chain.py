@@ -1,7 +1,7 @@
-"""The miniature models as one chain, without ComfyUI: from part pictures to tokens, concepts and pictures.
+"""The miniature models as one chain, without ComfyUI: from parts to tokens, concepts and pictures.
 
-The measures run on it. It holds the shipped weights in the classes that they were trained in; a test compares
-each with ComfyUI's own object.
+The measures run on it. It holds the shipped weights in the classes in which they were trained; a test
+compares each of them with ComfyUI's own object.
 """
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class CreatureChain:
     """Every miniature model, on the CPU in fp32.
 
     Attributes:
-        empty: tokens of the white picture, `[1, 16, D]`.
-        uncond: tokens of the negative branch, of all-zero pixels, `[1, 16, D]`.
+        empty: tokens of a white picture, `[1, 16, D]`, which stand for "no part".
+        uncond: tokens of the negative branch, `[1, 16, D]`: those of all-zero pixel values.
     """
 
     def __init__(self) -> None:
@@ -55,6 +55,8 @@ class CreatureChain:
         self.prior = load_prior(weight_file(IP_PRIOR)).float()
         for model in (self.vision, self.resampler, self.renderer, self.autoencoder, self.prior):
             model.eval().requires_grad_(False)
+        # As published: white fills empty slots of the prior, zeros (mid-gray, once normalized) the negative
+        # branch of the UNet.
         self.empty = self.encode([Image.new("RGB", (ENCODER_SIZE, ENCODER_SIZE), "white")])
         self.uncond = self.resampler(self.vision.features(torch.zeros(1, 3, ENCODER_SIZE, ENCODER_SIZE)))
 
@@ -66,12 +68,12 @@ class CreatureChain:
         return torch.cat([self.resampler(self.vision.features(chunk)) for chunk in pixels])
 
     def encode_parts(self, parts: list[Image.Image]) -> Tensor:
-        """IP+ tokens of part pictures, each placed on white as Encode IP+ Parts does, `[P, 16, D]`."""
-        rng = random.Random(0)
+        """IP+ tokens of pictures of parts, placed on white as **Encode IP+ Parts** does it, `[P, 16, D]`."""
+        rng = random.Random(0)  # asked for, but not drawn from by this placement
         return self.encode([place_part(part, placement="centred", rng=rng) for part in parts])
 
     def slots(self, parts: Tensor) -> Tensor:
-        """The prior's condition of one concept: part tokens `[P, 16, D]` in at least 3 slots, `[16 S, D]`."""
+        """The prior's condition for one concept: part tokens `[P, 16, D]`, at least 3 slots, `[16 S, D]`."""
         missing = max(0, MIN_SLOTS - len(parts))
         return torch.cat([parts, self.empty.expand(missing, -1, -1)]).flatten(0, 1)
 
@@ -79,26 +81,27 @@ class CreatureChain:
     def sample(
         self, conditions: Tensor, seed: int, *, guidance_scale: float, steps: int = 25, solver: str = "euler"
     ) -> Tensor:
-        """One concept for each condition `[N, 16 S, D]`; concept i is drawn with seed + i. `[N, 16, D]`."""
+        """One concept for each condition `[N, 16 S, D]`, concept i from seed + i: `[N, 16, D]`."""
         return sample_prior(
             self.prior, conditions, empty_tokens=self.empty, steps=steps, guidance_scale=guidance_scale,
             noise=concept_noise(seed, len(conditions), TOKEN_DIM), solver=solver,
         )
 
     @torch.no_grad()
-    def draw(
+    def render(
         self, tokens: Tensor, captions: list[str], seed: int, *, weight: float = 1.0, steps: int = 25,
         guidance_scale: float = 2.0, batch: int = 16, on_batch: Callable[[int], None] = lambda count: None,
     ) -> Tensor:
-        """Pictures `[N, 3, 128, 128]` in 0..1 of tokens `[N, T, D]` and captions.
+        """Render tokens `[N, T, D]` with captions: pictures `[N, 3, 128, 128]` in 0..1.
 
         Args:
-            weight: of the image half of the cross-attention, as in Apply IP+ Tokens.
-            on_batch: is told how many pictures were drawn.
+            weight: of the image half of the cross-attention, as in **Apply IP+ Tokens**.
+            on_batch: called with the number of pictures after each batch.
         """
         pictures = []
         for start in range(0, len(tokens), batch):
             chunk, words = tokens[start:start + batch], captions[start:start + batch]
+            # A generator for each batch: its pictures do not depend on how many came before.
             generator = torch.Generator().manual_seed(seed + start)
             pictures.append(self.decode(self.denoise(chunk, words, generator, steps, guidance_scale, weight)))
             on_batch(len(chunk))
@@ -109,10 +112,11 @@ class CreatureChain:
         self, tokens: Tensor, captions: list[str], generator: torch.Generator, steps: int = 25,
         guidance_scale: float = 2.0, weight: float = 1.0,
     ) -> Tensor:
-        """Latents `[N, 4, 16, 16]`, unscaled, by the ancestral Euler sampler of the bundled workflow."""
+        """Unscaled latents `[N, 4, 16, 16]`, by the ancestral Euler sampler, as in the bundled workflow."""
         schedule = EulerAncestralDiscreteScheduler.from_config(noise_schedule(PREDICTION).config)
         schedule.set_timesteps(steps)
         latents = torch.randn(len(tokens), *LATENT_SHAPE, generator=generator) * schedule.init_noise_sigma
+        # Both branches run as one batch, so the negative one needs as many tokens as the other.
         uncond = self.uncond.expand(len(tokens), -1, -1).repeat(1, tokens.shape[1] // TOKENS_PER_PICTURE, 1)
         both, words = torch.cat([tokens, uncond]), self.renderer.text(captions + [""] * len(captions))
         for time in schedule.timesteps:

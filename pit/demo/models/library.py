@@ -7,11 +7,11 @@ from ..drawing.edits import EDITS
 
 FOLDER = Path(__file__).parents[1] / "weights"
 SCENES_LORA, SHEET_LORA = (f"creature_{name}_lora.safetensors" for name in ("scenes", "sheet"))
-CONCEPTS = ("ember", "tide", "bloom", "storm")  # species, of which each is one pure member
+CONCEPTS = ("ember", "tide", "bloom", "storm")  # each is a pure member of this species
 
 
 def library_file(kind: str, name: str, folder: Path = FOLDER) -> Path:
-    """Where the direction of an edit, or the tokens of a concept, lie; `kind` is "direction" or "tokens"."""
+    """The file of an edit's direction or of a concept's tokens; `kind` is "direction" or "tokens"."""
     slug = name.replace("'", "").replace(" ", "_")
     return folder / f"creature_{kind}_{slug}.safetensors"
 

@@ -1,4 +1,4 @@
-"""A quick look at the tokens of a creature: a small picture without the renderer, for previews."""
+"""A small picture of what tokens mean, made without the renderer, to be shown while they are sampled."""
 from __future__ import annotations
 
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from .sizes import PREVIEW_HIDDEN, PREVIEW_SIZE, TOKEN_DIM, TOKENS_PER_PICTURE
 
 
 class TokenPreview(nn.Module):
-    """Two layers that were trained beside the image encoder, on its tokens with noise on them."""
+    """Two layers that were trained together with the image encoder, on its tokens with added noise."""
 
     def __init__(self, operations=nn, *, device=None, dtype=None):
         super().__init__()
@@ -19,7 +19,7 @@ class TokenPreview(nn.Module):
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """IP+ tokens `[B, 16, D]` -> pixel values as CLIP's processor makes them, `[B, 3, 32, 32]`."""
+        """IP+ tokens `[B, 16, D]` -> pixel values, normalized as for CLIP, `[B, 3, 32, 32]`."""
         return self.layers(tokens.flatten(1)).unflatten(-1, (3, PREVIEW_SIZE, PREVIEW_SIZE))
 
     def pictures(self, tokens: Tensor) -> Tensor:

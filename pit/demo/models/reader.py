@@ -1,4 +1,4 @@
-"""The attribute reader: what is to be seen in a picture, judged by a network that trained no other model."""
+"""The attribute reader: it tells what a picture shows, and has had no part in training any other model."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -20,13 +20,13 @@ CLASSES = [len(options) for options in ATTRIBUTES.values()]
 
 @dataclass(frozen=True)
 class Reading:
-    """What was read in N pictures.
+    """What the reader sees in N pictures.
 
     Attributes:
         attributes: class indices in the order of `ATTRIBUTES`, int64 `[N, A]`.
         scenes: indices into `SCENES`, int64 `[N]`.
         whole: probability that the picture shows one complete creature, `[N]`.
-        features: what the readings were made from, `[N, 192]`.
+        features: what all of these were read from, `[N, 192]`.
     """
 
     attributes: Tensor
@@ -36,7 +36,7 @@ class Reading:
 
 
 class CreatureReader(nn.Module):
-    """A residual convolutional network with one linear head per question."""
+    """A residual convolutional network with one linear head for each question."""
 
     def __init__(self, operations=nn, *, device=None, dtype=None):
         super().__init__()
@@ -53,6 +53,7 @@ class CreatureReader(nn.Module):
             })
             for before, after in pairwise(widths)
         )
+        # `gather` is given every position. Without the squeeze it would have 2.4 million weights.
         self.squeeze = operations.Conv2d(widths[-1], squeezed, 1, **factory)
         cells = (PICTURE_SIZE // 2 ** len(widths)) ** 2
         self.gather = operations.Linear(squeezed * cells, gathered, **factory)

@@ -1,4 +1,4 @@
-"""The creatures' renderer as an IP-LoRA is trained on it: the shipped weights, and what encodes for them."""
+"""The creatures' renderer as IP-LoRAs are trained on it: the shipped weights and the encoders around them."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from .weights import IP_ADAPTER, RENDERER, VISION, read_weights, weight_file, wi
 
 
 def creature_renderer() -> tuple[ImagePromptUNet, DDPMScheduler]:
-    """UNet with image cross-attention, and noise schedule, in fp32.
+    """The UNet with its image cross-attention, in fp32, and its noise schedule.
 
     Raises:
         WeightFileError: a file is missing, damaged or of another version.
@@ -34,7 +34,7 @@ def creature_renderer() -> tuple[ImagePromptUNet, DDPMScheduler]:
 
 
 def creature_render_encoders() -> RenderEncoders:
-    """Autoencoder, text encoders and image tokens; errors as in `creature_renderer`."""
+    """What encodes pictures, captions and references for the renderer; errors as in `creature_renderer`."""
     state = renderer_state()
     autoencoder, text = build_autoencoder(), TextEncoders()
     autoencoder.load_state_dict(with_prefix(state, "vae."))
@@ -43,6 +43,7 @@ def creature_render_encoders() -> RenderEncoders:
         model.eval().requires_grad_(False)
 
     def latents(pixels: Tensor) -> Tensor:
+        # The spread too: the training draws new latents from it each time it sees a picture.
         found = autoencoder.encode(pixels).latent_dist
         return torch.cat([found.mean, found.std], dim=1) * LATENT_SCALE
 
@@ -51,15 +52,15 @@ def creature_render_encoders() -> RenderEncoders:
             return text(list(captions))
         except KeyError as error:
             raise ValueError(
-                f"The miniature text encoders do not know the word {error} of a caption; they know those in "
-                "pit/demo/words.py."
+                f"The miniature text encoders do not know the word {error}. Write captions of the words in "
+                "pit/demo/models/words.py."
             ) from error
 
     return RenderEncoders({"creature models": creature_stamp()}, latents, words, creature_encoder())
 
 
 def creature_stamp() -> str:
-    """Tells one version of the miniature models from another."""
+    """A text that is different for every version of the renderer, the IP-Adapter and the image encoder."""
     return "".join(sha256_of(weight_file(name)) for name in (RENDERER, IP_ADAPTER, VISION))
 
 
@@ -69,7 +70,7 @@ def renderer_state() -> dict[str, Tensor]:
 
 
 def creature_encoder(device: torch.device | str = "cpu") -> TokenEncoder:
-    """The encoder of the miniature creature models that come with the pack, in float32.
+    """The image encoder and resampler of the shipped creature models, in fp32.
 
     Raises:
         WeightFileError: a file is missing, damaged or of another version.

@@ -1,4 +1,4 @@
-"""The two miniature text encoders, a pair as SDXL's: penultimate states of both, pooled vector of one."""
+"""The two miniature text encoders, used like SDXL's: penultimate states of both, pooled vector of one."""
 from __future__ import annotations
 
 import torch
@@ -12,7 +12,7 @@ ENCODERS = ("clip_l", "clip_g")
 
 
 class TextEncoders(nn.Module):
-    """Captions to the text context and the pooled text embedding."""
+    """Turns captions into the context and the pooled embedding that the UNet is conditioned by."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -20,6 +20,7 @@ class TextEncoders(nn.Module):
             "vocab_size": TEXT_VOCABULARY, "max_position_embeddings": TEXT_LENGTH,
             "bos_token_id": START, "eos_token_id": END,
         }
+        # The activations of CLIP-L and CLIP-G, which ComfyUI expects of these two.
         config_l = CLIPTextConfig(**TEXT_L, **shared, hidden_act="quick_gelu")
         config_g = CLIPTextConfig(**TEXT_G, **shared, hidden_act="gelu", projection_dim=TEXT_G["hidden_size"])
         self.clip_l = CLIPTextModel(config_l)
@@ -35,14 +36,14 @@ class TextEncoders(nn.Module):
         return torch.cat([states_l, output_g.hidden_states[-2]], dim=-1), output_g.text_embeds
 
     def comfyui_state(self) -> dict[str, Tensor]:
-        """All weights under the names that ComfyUI gives them, whatever transformers calls them."""
+        """All weights under ComfyUI's names, whatever this version of transformers calls them."""
         return {
             f"{name}.transformer.{comfyui_key(key)}": value
             for name in ENCODERS for key, value in getattr(self, name).state_dict().items()
         }
 
     def load_comfyui_state(self, state: dict[str, Tensor]) -> None:
-        """The opposite of `comfyui_state`; other keys are ignored.
+        """Load what `comfyui_state` returns; other keys are ignored.
 
         Raises:
             KeyError: a weight is missing.
@@ -55,6 +56,6 @@ class TextEncoders(nn.Module):
 
 
 def comfyui_key(key: str) -> str:
-    """transformers 5 no longer puts a text model without projection below `text_model`; ComfyUI does."""
+    """The key that ComfyUI expects: transformers 5 leaves out `text_model.` in models without projection."""
     inside = key.startswith(("text_model.", "text_projection."))
     return key if inside else f"text_model.{key}"

@@ -1,4 +1,4 @@
-"""A UNet of SDXL's structure at miniature widths, with its text encoders and image cross-attention."""
+"""A UNet with SDXL's structure at miniature widths, its text encoders and its image cross-attention."""
 from __future__ import annotations
 
 import torch
@@ -24,7 +24,7 @@ PREDICTION = "v_prediction"
 
 
 def build_unet() -> UNet2DConditionModel:
-    """SDXL's block structure at miniature widths."""
+    """SDXL's block structure at miniature widths, with random weights."""
     return UNet2DConditionModel(
         sample_size=PICTURE_SIZE // 8,
         in_channels=4,
@@ -34,7 +34,9 @@ def build_unet() -> UNet2DConditionModel:
         norm_num_groups=32,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        # diffusers requires a depth of at least 1, even for blocks without attention.
         transformer_layers_per_block=tuple(max(1, depth) for depth in UNET_DEPTHS),
+        # Despite its name, diffusers takes this for the number of heads.
         attention_head_dim=tuple(width // UNET_HEAD_DIM for width in UNET_CHANNELS),
         use_linear_projection=True,
         cross_attention_dim=TEXT_L["hidden_size"] + TEXT_G["hidden_size"],
@@ -45,7 +47,7 @@ def build_unet() -> UNet2DConditionModel:
 
 
 class Renderer(nn.Module):
-    """The UNet, the text encoders and the image cross-attention, trained as one."""
+    """The UNet, the text encoders and the image cross-attention, which are trained as one model."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,8 +66,9 @@ class Renderer(nn.Module):
         self, latents: Tensor, timesteps: Tensor, words: tuple[Tensor, Tensor], image_tokens: Tensor,
         image_weight: float = 1.0,
     ) -> Tensor:
-        """Predicted v of captions that are encoded already: `words` holds their context and pooled vector."""
+        """Predicted v for encoded captions: `words` holds their context and their pooled vector."""
         context, pooled = words
+        # Size, crop and target size: all training pictures are whole and of one size.
         size = [PICTURE_SIZE, PICTURE_SIZE, 0, 0, PICTURE_SIZE, PICTURE_SIZE]
         time_ids = torch.tensor(size, device=latents.device).expand(len(latents), -1)
         return self.unet(

@@ -1,4 +1,4 @@
-"""The miniature image encoder: a small convolutional trunk in the place of CLIP's vision transformer."""
+"""The miniature image encoder: a small convolutional trunk in place of CLIP's vision transformer."""
 from __future__ import annotations
 
 from itertools import pairwise
@@ -10,7 +10,7 @@ from .sizes import VISION
 
 
 class CreatureVision(nn.Module):
-    """Pictures `[B, 3, 64, 64]`, normalised as for CLIP, to penultimate features `[B, 64, 192]`."""
+    """Pictures `[B, 3, 64, 64]`, normalized as for CLIP, to penultimate features `[B, 64, 192]`."""
 
     def __init__(self, operations=nn, *, device=None, dtype=None):
         super().__init__()
@@ -26,7 +26,7 @@ class CreatureVision(nn.Module):
         self.position = operations.Embedding(VISION["positions"], widths[-1], **factory)
 
     def levels(self, pixel_values: Tensor) -> list[Tensor]:
-        """Feature maps after each halving: `[B, C, S / 2, S / 2]`, `S / 4`, `S / 8`, of normalised pixels."""
+        """Feature maps after each halving: `[B, C, S / 2, S / 2]`, `S / 4`, `S / 8`, of normalized pixels."""
         maps = [pixel_values]
         layers = zip(self.down, self.down_norm, self.mix, self.mix_norm, strict=True)
         for down, down_norm, mix, mix_norm in layers:
@@ -35,13 +35,14 @@ class CreatureVision(nn.Module):
         return maps[1:]
 
     def features(self, pixel_values: Tensor) -> Tensor:
-        """`[B, 3, 64, 64]` -> `[B, 64, 192]`, row by row."""
+        """`[B, 3, 64, 64]` -> `[B, 64, 192]`, the positions row by row."""
         x = self.levels(pixel_values)[-1]
+        # The resampler attends to a set: without these it could not know where a feature was.
         return x.flatten(2).transpose(1, 2) + self.position.weight.to(x)
 
     def forward(
         self, pixel_values: Tensor, intermediate_output: int = -2
     ) -> tuple[Tensor, Tensor, Tensor, None]:
-        """What ComfyUI's vision models return: last and penultimate features, pooled, and no projection."""
+        """What ComfyUI's vision models return: last and penultimate features, pooled ones, no projection."""
         features = self.features(pixel_values)
         return features, features, features.mean(dim=1), None

@@ -1,4 +1,4 @@
-"""The shipped weights of the miniature models, and how they are written and read."""
+"""The shipped weight files of the miniature models."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -12,14 +12,14 @@ RENDERER, VISION, IP_ADAPTER, IP_PRIOR, READER, PREVIEW = (
     f"creature_{name}.safetensors"
     for name in ("renderer", "vision", "ip_adapter", "ip_prior", "reader", "preview")
 )
-VERSION = "2"
+VERSION = "2"  # to be raised with any change after which old files no longer fit the code or each other
 
 
 def weight_file(name: str) -> Path:
-    """Path of a shipped file.
+    """The path of a shipped weight file.
 
     Raises:
-        WeightFileError: missing, damaged, or of another version of the pack.
+        WeightFileError: it is missing, damaged, or of another version.
     """
     path = _shipped(name)
     _check_version(name, read_state(path)[1])
@@ -27,10 +27,10 @@ def weight_file(name: str) -> Path:
 
 
 def read_weights(name: str) -> dict[str, Tensor]:
-    """Tensors of a shipped file.
+    """The tensors of a shipped weight file.
 
     Raises:
-        WeightFileError: missing, damaged, or of another version of the pack.
+        WeightFileError: it is missing, damaged, or of another version.
     """
     state, metadata = read_state(_shipped(name))
     _check_version(name, metadata)
@@ -41,8 +41,8 @@ def _shipped(name: str) -> Path:
     path = FOLDER / name
     if not path.is_file():
         raise WeightFileError(
-            f"{name} of the creature models was looked for in {FOLDER} and is not there. Install the pack "
-            "again, or train the models with: python -m pit demo-train"
+            f"Expected {name} of the creature models in {FOLDER}, got no such file. Install the pack again, "
+            "or train the models with: python -m pit demo-train"
         )
     return path
 
@@ -50,11 +50,11 @@ def _shipped(name: str) -> Path:
 def _check_version(name: str, metadata: dict[str, str]) -> None:
     if metadata.get("version") != VERSION:
         raise WeightFileError(
-            f"{name} is version {metadata.get('version')} of the creature models, this pack needs version "
-            f"{VERSION}. Install the pack again."
+            f"Expected version {VERSION} of the creature models, got version {metadata.get('version')} of "
+            f"{name}. Install the pack again."
         )
 
 
 def with_prefix(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors below a prefix, without it."""
+    """The tensors whose keys begin with a prefix, without it."""
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}

@@ -1,6 +1,6 @@
-"""CLIP token ids of the words that captions are made of, so that training needs no tokenizer files.
+"""CLIP's token ids of the words that captions are made of, so that training needs no tokenizer files.
 
-A test compares them with the tokenizer that ComfyUI brings.
+A test compares them with ComfyUI's own tokenizer.
 """
 from __future__ import annotations
 
@@ -25,16 +25,15 @@ WORDS: dict[str, tuple[int, ...]] = {
 
 
 def token_ids(text: str, length: int, padding: int) -> list[int]:
-    """Ids of a caption as CLIP's tokenizer gives them: start, words, end, padding.
+    """The ids of a caption, as CLIP's tokenizer gives them: start, words, end, padding.
 
     Args:
-        padding: the encoder's own padding id; SDXL's first text encoder pads with the end token, its second
-            with 0.
+        padding: the padding id of the encoder: the end token for SDXL's first text encoder, 0 for its second.
     Raises:
-        KeyError: a word that no caption uses.
+        KeyError: a word that is not in `WORDS`.
         ValueError: the text is longer than `length`.
     """
     ids = [START, *(token for word in text.split() for token in WORDS[word]), END]
     if len(ids) > length:
-        raise ValueError(f"the caption has {len(ids)} tokens, at most {length} fit: {text}")
+        raise ValueError(f"Expected a caption of at most {length} tokens, got {len(ids)}: {text}")
     return ids + [padding] * (length - len(ids))

@@ -1,4 +1,4 @@
-"""The image encoder and the resampler, taught by a linear reading of attributes off the tokens."""
+"""Training the image encoder and the resampler: a linear layer must read the attributes off the tokens."""
 from __future__ import annotations
 
 import numpy as np
@@ -17,13 +17,14 @@ from .stage import Run, Stage, train_stage
 
 STAGE = Stage("encoder", steps=1600, batch=80, learning_rate=2e-3)
 PART_BATCH = 48
-EMPTY_BATCH = 4
+EMPTY_BATCH = 4  # white pictures: the prior's empty slots must be unlike every part
+# On tokens of unit spread. The prior gets tokens only nearly right, and they must still be readable.
 TOKEN_NOISE = 0.5
 KIND_EMPTY, KIND_WHOLE = len(PARTS), len(PARTS) + 1
 
 
 class ImageTokens(nn.Module):
-    """The image encoder and the resampler together: pictures to tokens."""
+    """The image encoder and the resampler together: pictures `[B, 3, 64, 64]` to tokens `[B, 16, D]`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,9 +36,9 @@ class ImageTokens(nn.Module):
 
 
 class Reading(nn.Module):
-    """Training heads: attributes, kind and a preview from tokens, attributes from features.
+    """Training heads, which read attributes, kind and a preview off tokens, and attributes off features.
 
-    Of these the preview alone is shipped.
+    Only the preview is shipped.
     """
 
     def __init__(self) -> None:
@@ -45,6 +46,7 @@ class Reading(nn.Module):
         width = TOKENS_PER_PICTURE * TOKEN_DIM
         self.attributes = nn.Linear(width, sum(CLASSES))
         self.kind = nn.Linear(width, len(PARTS) + 2)
+        # Squeezed to 8 channels first: on all 64 x 192 features this head would have 1.4 million weights.
         self.trunk_attributes = nn.Linear(VISION["positions"] * 8, sum(CLASSES))
         self.trunk_squeeze = nn.Linear(VISION["channels"][-1], 8)
         self.preview = TokenPreview()
@@ -54,7 +56,7 @@ class Reading(nn.Module):
 
 
 class TaughtEncoder(nn.Module):
-    """What this stage trains."""
+    """All that this stage trains."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,7 +65,7 @@ class TaughtEncoder(nn.Module):
 
 
 def pixel_values(pixels: np.ndarray) -> Tensor:
-    """uint8 `[B, 64, 64, 3]` -> normalised as for CLIP, float `[B, 3, 64, 64]`."""
+    """uint8 `[B, 64, 64, 3]` -> normalized as for CLIP, float `[B, 3, 64, 64]`."""
     scaled = torch.from_numpy(np.array(pixels)).float() / 255
     return ((scaled - torch.tensor(CLIP_MEAN)) / torch.tensor(CLIP_STD)).permute(0, 3, 1, 2)
 
@@ -74,17 +76,21 @@ def attribute_loss(logits: Tensor, targets: Tensor) -> Tensor:
         functional.cross_entropy(part, targets[:, index], reduction="sum")
         for index, part in enumerate(logits.float().split(CLASSES, dim=1))
     ]
+    # Every visible attribute counts the same, whether a part shows it or a whole creature.
     return sum(losses) / (targets != -100).sum().clamp(min=1)
 
 
 def spread_loss(tokens: Tensor) -> Tensor:
-    """How far token channels are from zero mean and unit spread over the batch, which a prior can draw."""
+    """How far token channels are from zero mean and unit spread over the batch.
+
+    A prior begins at noise of that mean and spread, so such tokens are the easiest for it to reach.
+    """
     spread = (tokens.var(dim=0) + 1e-4).sqrt()
     return tokens.mean(dim=0).square().mean() + (1 - spread).square().mean()
 
 
 def draw_batch(data: dict[str, np.ndarray], generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Whole creatures, part crops and a few white pictures: pixel values, attribute targets, kinds."""
+    """Whole creatures, parts and a few white pictures: pixel values, attribute targets, kinds."""
     count = len(data["labels"])
     rows = torch.randint(count, (STAGE.batch,), generator=generator).numpy()
     part_rows = torch.randint(count, (PART_BATCH,), generator=generator).numpy()
@@ -101,6 +107,7 @@ def draw_batch(data: dict[str, np.ndarray], generator: torch.Generator) -> tuple
 
 
 def train_encoder(run: Run, data: dict[str, np.ndarray]) -> TaughtEncoder:
+    """Train image encoder, resampler and preview together."""
     torch.manual_seed(run.seed)
     model = TaughtEncoder().to(run.device)
 
@@ -112,10 +119,12 @@ def train_encoder(run: Run, data: dict[str, np.ndarray]) -> TaughtEncoder:
             noise = torch.randn(tokens.shape, generator=generator).to(tokens)
             noisy = (tokens + TOKEN_NOISE * noise).flatten(1)
             loss = attribute_loss(model.reading.attributes(noisy), targets)
+            # A direct way to the trunk: it learns within 150 steps, and the resampler follows.
             loss = loss + 0.5 * attribute_loss(model.reading.from_trunk(features), targets)
             loss = loss + 0.3 * functional.cross_entropy(model.reading.kind(noisy).float(), kinds)
+            # Only for whole creatures, which are what the prior samples.
             loss = loss + 0.2 * spread_loss(tokens[:STAGE.batch])
-            if step % 3 == 0:
+            if step % 3 == 0:  # not at every step: the preview has more weights than the other heads together
                 loss = loss + 2 * preview_loss(model.reading.preview, noisy, pixels)
         return loss
 
@@ -125,13 +134,14 @@ def train_encoder(run: Run, data: dict[str, np.ndarray]) -> TaughtEncoder:
 
 
 def preview_loss(preview: TokenPreview, noisy: Tensor, pixels: Tensor) -> Tensor:
+    """Squared error of the preview of noisy tokens against the pictures, made as small as it."""
     wanted = functional.interpolate(pixels, PREVIEW_SIZE, mode="area")
     return functional.mse_loss(preview(noisy).float(), wanted)
 
 
 @torch.no_grad()
 def report_accuracy(run: Run, trained: TaughtEncoder, data: dict[str, np.ndarray]) -> None:
-    """Write how well the attributes are read off the tokens (the training heads' own reading)."""
+    """Write how well the training heads themselves read the attributes off the tokens: a hint, no measure."""
     rows = slice(len(data["labels"]) - 1000, None)
     tokens = encode_views(trained.encoder, data["views"][rows], run.device).to(run.device)
     logits = trained.reading.attributes(tokens.flatten(1)).split(CLASSES, dim=1)
@@ -146,7 +156,7 @@ def report_accuracy(run: Run, trained: TaughtEncoder, data: dict[str, np.ndarray
 
 @torch.no_grad()
 def encode_pixels(encoder: ImageTokens, pixels: Tensor, device: torch.device, batch: int = 256) -> Tensor:
-    """Tokens of normalised pixels: float `[N, 3, 64, 64]` -> float `[N, 16, 64]` on the CPU."""
+    """Tokens of normalized pixels: float `[N, 3, 64, 64]` -> float `[N, 16, 64]` on the CPU."""
     return torch.cat([encoder(chunk.to(device)).float().cpu() for chunk in pixels.split(batch)])
 
 

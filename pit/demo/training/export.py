@@ -1,4 +1,4 @@
-"""The shipped weights as fp16 safetensors, in the layouts that ComfyUI and the loaders read."""
+"""Writing the shipped weight files: fp16 safetensors, in the layouts that ComfyUI and the loaders read."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -25,6 +25,8 @@ METADATA = {"version": VERSION, "made_by": "python -m pit demo-train"}
 
 
 def half(state: dict[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
+    """The weights in fp16, their keys behind a prefix."""
+    # Buffers of integers, such as position ids, are the same in every model: the classes make them.
     floats = {key: value for key, value in state.items() if value.is_floating_point()}
     return {prefix + key: value.half().contiguous() for key, value in floats.items()}
 
@@ -33,7 +35,7 @@ def export(
     folder: Path, autoencoder: AutoencoderKL, encoder: ImageTokens, renderer: Renderer, prior: IPPrior,
     reader: CreatureReader, preview: TokenPreview,
 ) -> None:
-    """Write the four files of the miniature, the reader that measures it, and the preview of its tokens."""
+    """Write the four weight files of the chain, that of the reader and that of the preview."""
     folder.mkdir(parents=True, exist_ok=True)
     forget_unused_words(renderer.text)
     state = half(renderer.unet.state_dict(), "unet.") | half(autoencoder.state_dict(), "vae.")
@@ -50,7 +52,8 @@ def export(
 
 @torch.no_grad()
 def forget_unused_words(text: TextEncoders) -> None:
-    """Zero the embeddings that no caption trained, so that unknown words say nothing and files pack small."""
+    """Zero the embeddings that no caption has trained: unknown words say nothing, and files compress well."""
+    # 0 is what the second encoder pads with.
     known = sorted({START, END, 0, *(token for ids in WORDS.values() for token in ids)})
     for encoder in (text.clip_l, text.clip_g):
         weight = encoder.get_input_embeddings().weight

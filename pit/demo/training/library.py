@@ -1,4 +1,4 @@
-"""The directions and concepts that come with the pack, made with the shipped encoder."""
+"""Making the directions and concepts that come with the pack, with the shipped encoder."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -22,8 +22,9 @@ PICTURES = 64  # of each kind
 
 
 def write_library(folder: Path, seed: int) -> None:
-    """Write a file for every edit and every concept."""
+    """Write a file for every edit and every concept into a folder."""
     chain = CreatureChain()
+    # Tokens and directions only fit the IP-Adapter that they were made with; its stamp goes into the files.
     stamp = weights_stamp(read_ip_adapter(weight_file(IP_ADAPTER)).resampler_state)
 
     def tokens(creatures: list[Creature]) -> Tensor:

@@ -1,4 +1,4 @@
-"""The attribute reader of the measures: taught by drawn creatures, by none of the models it judges."""
+"""Training the attribute reader of the measures, on drawn creatures and without the models that it judges."""
 from __future__ import annotations
 
 import random
@@ -21,8 +21,10 @@ FLAWED = 16
 
 
 def train_reader(run: Run, data: dict[str, np.ndarray]) -> CreatureReader:
+    """Train the reader on complete creatures, and to tell them from flawed ones."""
     torch.manual_seed(run.seed)
     model = CreatureReader().to(run.device)
+    # The labels of the data set leave out the scenes, but these follow from seed and number.
     creatures = range(len(data["labels"]))
     scenes = torch.tensor([SCENES.index(training_creature(run.seed, index).scene) for index in creatures])
 
@@ -32,6 +34,7 @@ def train_reader(run: Run, data: dict[str, np.ndarray]) -> CreatureReader:
         flawed = flawed_pictures(random.Random(f"{run.seed}/{step}/flawed"))
         pictures = worn(torch.cat([whole, flawed]), generator).to(run.device)
         targets = torch.from_numpy(data["labels"][rows.numpy()].astype(np.int64)).to(run.device)
+        # Attributes and scenes are learned only from complete creatures, because flawed ones may lack them.
         is_whole = (torch.arange(len(pictures)) < STAGE.batch).float().to(run.device)
         with run.autocast():
             features = model.features(pictures)
@@ -47,13 +50,17 @@ def train_reader(run: Run, data: dict[str, np.ndarray]) -> CreatureReader:
 
 
 def flawed_pictures(rng: random.Random) -> Tensor:
-    """Freshly drawn creatures that are not whole, `[16, 3, 128, 128]` in 0..1."""
+    """Freshly drawn creatures that are not complete, `[16, 3, 128, 128]` in 0..1."""
+    # The two coherences that the measures ask for.
     drawn = (sample_creature(rng, rng.choice((0.0, 0.8)), scene=rng.choice(SCENES)) for _ in range(FLAWED))
     return as_pictures([draw_flawed(creature, rng) for creature in drawn])
 
 
 def worn(pictures: Tensor, generator: torch.Generator) -> Tensor:
-    """Pictures slightly moved, softened, stained and noisy: the reader shall see past a painter's manner."""
+    """Pictures, slightly moved, softened, stained and noisy.
+
+    Rendered pictures differ from drawn ones in such ways, and the reader must see past them.
+    """
     x = moved(pictures, torch.randint(9, (len(pictures), 2), generator=generator).tolist())
     soft = functional.avg_pool2d(functional.pad(x, [1] * 4, mode="replicate"), 3, stride=1)
     softness, strength = torch.rand(2, len(x), 1, 1, 1, generator=generator)
@@ -64,7 +71,7 @@ def worn(pictures: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def moved(pictures: Tensor, places: list[list[int]]) -> Tensor:
-    """Each picture shifted by -4 to 4 pixels, its edge repeated; a place is (down, right) from 0 to 8."""
+    """Pictures shifted by -4 to 4 pixels, their edges repeated; places are (down, right), from 0 to 8."""
     padded = functional.pad(pictures, [4] * 4, mode="replicate")
     size = pictures.shape[-1]
     return torch.stack([

@@ -1,8 +1,7 @@
-"""The loop that every stage of the training runs in: resumable, and the same for the same seed."""
+"""The training loop of the stages: it can be resumed, and gives the same result for the same seed."""
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
+from ...files.weights import load_states, save_states
 from ...training.attention import plain_attention
 
 SAVE_SECONDS = 60
@@ -20,10 +20,10 @@ SAVE_SECONDS = 60
 
 @dataclass(frozen=True)
 class Stage:
-    """How long and how fast a stage trains.
+    """How long and at which rate a stage trains.
 
     Attributes:
-        decay: share of the steps, at the end, over which the learning rate falls to zero.
+        decay: share of the steps, the last ones, over which the learning rate falls to zero.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Run:
-    """Where and on what the training runs."""
+    """Where, on what device and in which precision a training runs."""
 
     folder: Path
     device: torch.device
@@ -46,6 +46,7 @@ class Run:
     seed: int
 
     def autocast(self) -> torch.autocast:
+        """The context in which models run."""
         enabled = self.precision != torch.float32
         dtype = self.precision if enabled else torch.bfloat16
         return torch.autocast(self.device.type, dtype, enabled=enabled)
@@ -56,8 +57,8 @@ def train_stage(
 ) -> nn.Module:
     """Train `model` and return its exponential moving average.
 
-    `loss_at(step, generator)` draws everything random from the generator, which depends on the seed and the
-    step alone: a run that was stopped and resumed draws what an uninterrupted one does.
+    `loss_at(step, generator)` draws everything random from the generator, which depends only on the seed and
+    the step: a run that was stopped and resumed draws the same as one that was not.
     """
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(stage.ema_decay), use_buffers=True)
     optimizer = torch.optim.AdamW(
@@ -70,6 +71,7 @@ def train_stage(
     saved = time.monotonic()
     with tqdm(total=stage.steps, initial=start, desc=stage.name, mininterval=5) as bar:
         for step in range(start, stage.steps):
+            # The factor exceeds any number of steps, so no two pairs of seed and step share a generator.
             generator = torch.Generator().manual_seed(run.seed * 1_000_003 + step)
             with plain_attention(run.device):
                 loss = loss_at(step, generator)
@@ -80,7 +82,7 @@ def train_stage(
             schedule.step()
             averaged.update_parameters(model)
             bar.update()
-            if step % 20 == 0:
+            if step % 20 == 0:  # not at every step: reading the loss waits for the device
                 bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
                 log(run, stage, step, loss)
             if time.monotonic() - saved > SAVE_SECONDS or step + 1 == stage.steps:
@@ -90,7 +92,7 @@ def train_stage(
 
 
 def learning_rate_factor(step: int, stage: Stage) -> float:
-    """Linear warm-up, then constant (arXiv 2405.18392) unless `decay` is 1, then a cosine to zero."""
+    """Linear warm-up, a constant rate unless `decay` is 1, then a cosine to zero (arXiv 2405.18392)."""
     if step < stage.warmup:
         return (step + 1) / stage.warmup
     start = max(stage.warmup, stage.steps * (1 - stage.decay))
@@ -99,26 +101,21 @@ def learning_rate_factor(step: int, stage: Stage) -> float:
 
 
 def resume(path: Path, state: dict, device: torch.device) -> int:
-    """Load the newest checkpoint of a stage into its objects; returns the step to go on with."""
+    """Load the checkpoint of a stage into its objects, if there is one; returns the step to continue with."""
     if not path.exists():
         return 0
-    saved = torch.load(path, map_location=device, weights_only=True)
+    saved = load_states(path, device)
     for name, target in state.items():
         target.load_state_dict(saved[name])
     return saved["step"]
 
 
 def save(path: Path, state: dict, step: int) -> None:
-    save_tensors({name: target.state_dict() for name, target in state.items()} | {"step": step}, path)
-
-
-def save_tensors(content: dict, path: Path) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_suffix(".tmp")
-    torch.save(content, partial)
-    os.replace(partial, path)
+    """Write the checkpoint of a stage."""
+    save_states(path, {name: target.state_dict() for name, target in state.items()} | {"step": step})
 
 
 def log(run: Run, stage: Stage, step: int, loss: Tensor) -> None:
+    """Append step, loss and time to the table of a stage."""
     with open(run.folder / f"{stage.name}.csv", "a", encoding="utf-8") as file:
         file.write(f"{step},{loss.item():.5f},{time.time():.0f}\n")

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ...files.lora import convert_lora
 from ...files.records import models_to_json
 from ...files.weights import write_state
-from ...training.denoising import min_snr_weights, seed_of
+from ...training.denoising import min_snr_weights, noised, seed_of
 from ...training.order import Batch, concept_at
 from ...training.recipes import RunSettings
 from ...training.validation import TIMES, Validation
@@ -108,26 +108,14 @@ class LoraTask:
         offset: float = 0.0,
     ) -> LoraBatch:
         """A batch at given timesteps; everything random in a sample comes from its seed."""
-        latents, noise = [], []
-        for sample, seed in zip(samples, seeds, strict=True):
-            generator = torch.Generator().manual_seed(seed)
-            mean, spread = sample.latents.chunk(2)
-            latents.append(mean + spread * torch.randn(mean.shape, generator=generator))
-            # Noise of mean zero hardly hides the mean of a picture, so that a model learns to keep it at all
-            # timesteps; an offset for each channel takes that hint away.
-            own = torch.randn(mean.shape, generator=generator)
-            noise.append(own + offset * torch.randn(len(mean), 1, 1, generator=generator))
-        clean, noise, timesteps = torch.stack(latents), torch.stack(noise), torch.tensor(times)
-        velocity = self.schedule.config.prediction_type == "v_prediction"
+        latents = [sample.latents for sample in samples]
+        noisy = noised(self.schedule, latents, times, seeds, offset)
+        weight = min_snr_weights(self.schedule, noisy.timesteps, self.recipe.min_snr_gamma)
         fields = {
             name: torch.stack([getattr(sample, name) for sample in samples])
             for name in ("context", "pooled", "time_ids", "tokens")
         }
-        return LoraBatch(
-            noisy=self.schedule.add_noise(clean, noise, timesteps), timesteps=timesteps,
-            wanted=self.schedule.get_velocity(clean, noise, timesteps) if velocity else noise,
-            weight=min_snr_weights(self.schedule, timesteps, self.recipe.min_snr_gamma), **fields,
-        )
+        return LoraBatch(**noisy._asdict(), weight=weight, **fields)
 
     def losses(self, model: nn.Module, batch: LoraBatch) -> Tensor:
         """The weighted mean squared error of each sample, `[B]`."""

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,12 +45,19 @@ class Concept:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The content of a folder. `layout` is "published" or "folders"; `concepts` are sorted by name."""
+    """The content of a folder.
+
+    Attributes:
+        layout: "published" or "folders".
+        concepts: sorted by name.
+        targets: of each group, by name; those without parts as well, for references.
+    """
 
     folder: Path
     layout: str
     concepts: tuple[Concept, ...]
     skipped: tuple[Skipped, ...]
+    targets: Mapping[str, Mapping[str, Path]]
 
 
 def read_dataset(folder: Path) -> Dataset:
@@ -68,11 +76,12 @@ def read_dataset(folder: Path) -> Dataset:
         raise FileNotFoundError(f"Expected a folder with a dataset, got no folder at {folder}.")
     own = (folder / "target").is_dir() and (folder / "parts").is_dir()
     targets, parts, skipped = _read_own(folder) if own else _read_published(folder)
-    concepts = []
+    concepts, groups = [], defaultdict(dict)
     for key, target in targets.items():
         its_parts = parts.pop(key, [])
+        name = target.relative_to(folder).with_suffix("").as_posix()
+        groups[key[0]][name] = target
         if its_parts:
-            name = target.relative_to(folder).with_suffix("").as_posix()
             concepts.append(Concept(name, target, tuple(its_parts), group=key[0]))
         else:
             skipped.append(Skipped(target, "a target without parts"))
@@ -83,7 +92,7 @@ def read_dataset(folder: Path) -> Dataset:
     # By name and not as the file system lists them: what a seed draws must not depend on the machine.
     concepts.sort(key=lambda each: each.name)
     skipped.sort(key=lambda each: each.path)
-    return Dataset(folder, "folders" if own else "published", tuple(concepts), tuple(skipped))
+    return Dataset(folder, "folders" if own else "published", tuple(concepts), tuple(skipped), groups)
 
 
 def describe(dataset: Dataset) -> str:

@@ -3,8 +3,8 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
@@ -127,17 +127,17 @@ class Preparation:
         self.size, self.variants, self.augmentation = size, variants, augmentation
         self.references, self.seed = references, seed
         self.known = dict(known)  # a copy: the writer changes its own while threads read this one
-        groups = defaultdict(list)
-        for concept in dataset.concepts:
-            groups[concept.group].append(concept)
-        enough = {name for name, group in groups.items() if not references or len(group) >= LEAST_TARGETS}
+        enough = {
+            name for name, group in dataset.targets.items() if not references or len(group) >= LEAST_TARGETS
+        }
         self.concepts = [concept for concept in dataset.concepts if concept.group in enough]
         self.left_out = [
             Skipped(concept.target, f"one of fewer than {LEAST_TARGETS} targets in a group with references")
             for concept in dataset.concepts if concept.group not in enough
         ]
         self.rings = [
-            {name: Ring(groups[name], f"{seed}/{number}") for name in enough} for number in range(references)
+            {name: Ring(dataset.targets[name], f"{seed}/{number}") for name in enough}
+            for number in range(references)
         ]
         self.total = sum(map(self.pictures_of, self.concepts))
         # Each target is hashed for its own concept and for every grid that it is in.
@@ -215,15 +215,15 @@ class Preparation:
 
 
 class Ring:
-    """The targets of a group in a circle, in an order that their names alone decide.
+    """The targets of a group, by name, in a circle, in an order that their names alone decide.
 
     The references of a concept are the targets that follow it, so that a new picture changes few grids.
     """
 
-    def __init__(self, group: list[Concept], salt: str) -> None:
-        ring = sorted(group, key=lambda concept: _digest(f"{salt}/{concept.name}"))
-        self.targets = [concept.target for concept in ring]
-        self.places = {concept.name: place for place, concept in enumerate(ring)}
+    def __init__(self, group: Mapping[str, Path], salt: str) -> None:
+        ring = sorted(group, key=lambda name: _digest(f"{salt}/{name}"))
+        self.targets = [group[name] for name in ring]
+        self.places = {name: place for place, name in enumerate(ring)}
 
     def after(self, concept: Concept) -> Iterator[Path]:
         """The other targets, starting with the next one."""

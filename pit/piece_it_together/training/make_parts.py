@@ -9,85 +9,74 @@ from PIL import Image
 from scipy import ndimage
 
 from ...files.pictures import decode_picture, file_name, list_pictures
+from ...packages import needed_for
 from ..parts import cut_out_part
-from .segments import segment
+from .part_rules import DEFAULT_RULES, SMALLEST_PART, PartRules
 
 _REACH = 7  # pixels of the 15-pixel square beside its middle, on a picture whose longer side is 1024
 
 
-def part_masks(
-    masks: np.ndarray,
-    *,
-    minimum: float = 0.015,
-    maximum: float = 0.3,
-    limit: int = 8,
-    drop_largest: bool = False,
-    drop_border: bool = False,
-) -> list[np.ndarray]:
+def part_masks(masks: np.ndarray, rules: PartRules = DEFAULT_RULES) -> list[np.ndarray]:
     """Those of `masks` `[N,H,W]` bool that are parts, `[H,W]` each: cleaned, smallest first, no overlaps.
 
-    The published rule: the area lies between `minimum` and `maximum` of the picture; closing and opening with
-    a square of 15 pixels (made for pictures of 1024 pixels; scaled with the longer side); holes filled; the
-    area again; a mask that overlaps one already taken is left out. `limit` is the most that are kept.
-    `drop_largest` and `drop_border` leave out the largest mask (the whole product, with a segmenter that
-    finds everything) and those that touch the picture's border, as published for products.
+    The published way: the area lies within the rules; closing and opening with a square of 15 pixels (made
+    for pictures of 1024 pixels; scaled with the longer side); holes filled; the area again; a mask that
+    overlaps one already taken is left out.
 
-    Raises ValueError for another shape and for areas or a limit that let nothing through.
+    Raises ValueError for another shape or type.
     """
     if masks.ndim != 3 or masks.dtype != bool:
         raise ValueError(
-            f"Expected masks [N,H,W] of type bool, found {list(masks.shape)} of type {masks.dtype}."
-        )
-    if not 0 <= minimum < maximum <= 1 or limit < 1:
-        raise ValueError(
-            f"Expected 0 <= minimum < maximum <= 1 and a limit of at least 1, found minimum {minimum}, "
-            f"maximum {maximum}, limit {limit}."
+            f"Expected masks [N,H,W] of type bool, got {list(masks.shape)} of type {masks.dtype}."
         )
     candidates = list(masks)
-    if drop_largest and candidates:
+    if rules.drop_largest and candidates:
         candidates.pop(int(np.argmax([mask.sum() for mask in candidates])))
-    if drop_border:
+    if rules.drop_border:
         candidates = [mask for mask in candidates if not _touches_border(mask)]
-    cleaned = [_clean(mask) for mask in candidates if minimum < mask.mean() < maximum]
-    sized = sorted((mask for mask in cleaned if minimum < mask.mean() < maximum), key=np.sum)
-    return _without_overlaps(sized)[:limit]
+    cleaned = [_clean(mask) for mask in candidates if rules.allow(mask)]
+    return _without_overlaps(sorted(filter(rules.allow, cleaned), key=np.sum))[:rules.most]
 
 
-def make_parts(image: Image.Image, masks: np.ndarray | None = None, **rules: float) -> list[Image.Image]:
+def make_parts(
+    image: Image.Image, masks: np.ndarray | None = None, rules: PartRules = DEFAULT_RULES
+) -> list[Image.Image]:
     """The parts of `image` as crops on white (RGB), smallest first; an empty list if no mask is a part.
 
-    `masks` `[N,H,W]` bool, or None: then `segment` looks for them, which needs plain ground. `rules` are the
-    keywords of `part_masks`. Raises ValueError for masks of another size than the picture, and as `segment`.
+    `masks` `[N,H,W]` bool, or None: then `segment` looks for them, which needs plain ground.
+
+    Raises ValueError for masks of another size than the picture; without masks UnevenGroundError, and
+    ModuleNotFoundError if scikit-image is not installed.
     """
     if masks is None:
-        masks = segment(image, minimum=rules.get("minimum", 0.015))
+        masks = _found_masks(image, rules.smallest)
     elif masks.shape[1:] != (image.height, image.width):
-        found = "x".join(map(str, masks.shape[:0:-1]))
+        size = "x".join(map(str, masks.shape[:0:-1]))
         raise ValueError(
-            f"Expected masks of the picture's size {image.width}x{image.height}, found {found}. "
+            f"Expected masks of the picture's size {image.width}x{image.height}, got {size}. "
             "Make the masks from this very picture, or resize them to it."
         )
-    return [cut_out_part(image, _to_picture(mask)) for mask in part_masks(masks, **rules)]
+    return [cut_out_part(image, _to_picture(mask)) for mask in part_masks(masks, rules)]
 
 
-def read_masks(folder: Path, name: str, *, minimum: float = 0.015) -> np.ndarray:
+def read_masks(folder: Path, name: str, smallest: float = SMALLEST_PART) -> np.ndarray:
     """The masks `[N,H,W]` bool of the picture `name` (without ending) in a folder of masks.
 
-    Either the pictures in `folder/name/`, each with one part in white, or `folder/name.png` with one colour
-    per part; black and transparent are no part. Colours that cover less than `minimum` of the picture (such
+    Either the pictures in `folder/name/`, each with one part in white, or `folder/name.png` with one color
+    per part; black and transparent are no part. Colors that cover less than `smallest` of the picture (such
     as blends along edges) are no masks. Raises FileNotFoundError if there is neither, PictureError for an
     unreadable one, and ValueError for masks of different sizes.
     """
     files = list_pictures(folder / name)[0] if (folder / name).is_dir() else []
     if files:
         return _stack([np.asarray(_on_black(path).convert("L")) > 127 for path in files], folder / name)
-    coloured = folder / f"{name}.png"
-    if not coloured.is_file():
-        raise FileNotFoundError(f"Expected masks in {folder / name} or {coloured}, found neither.")
-    red, green, blue = np.asarray(_on_black(coloured)).astype(np.int32).transpose(2, 0, 1)
+    colored = folder / f"{name}.png"
+    if not colored.is_file():
+        raise FileNotFoundError(f"Expected masks in {folder / name} or {colored}, got neither.")
+    red, green, blue = np.asarray(_on_black(colored)).astype(np.int32).transpose(2, 0, 1)
     codes = red << 16 | green << 8 | blue
-    colours, areas = np.unique(codes, return_counts=True)
-    kept = colours[(colours > 0) & (areas > minimum * codes.size)]
+    colors, areas = np.unique(codes, return_counts=True)
+    kept = colors[(colors > 0) & (areas > smallest * codes.size)]
     return codes == kept[:, None, None]
 
 
@@ -100,7 +89,7 @@ def save_concept(folder: Path, name: str, target: Image.Image, parts: list[Image
     Raises ValueError for no parts and for names that lead out of the folder; OSError if it cannot be written.
     """
     if not parts:
-        raise ValueError(f'Expected at least one part of "{name}", found none.')
+        raise ValueError(f'Expected at least one part of "{name}", got none.')
     stem = file_name(name)
     place = folder / "parts" / stem
     place.mkdir(parents=True, exist_ok=True)
@@ -113,6 +102,12 @@ def save_concept(folder: Path, name: str, target: Image.Image, parts: list[Image
             break
         surplus.unlink()
     target.save(folder / "target" / f"{stem}.png")
+
+
+def _found_masks(image: Image.Image, smallest: float) -> np.ndarray:
+    with needed_for("Finding parts without masks"):
+        from .segments import segment  # here, because scikit-image takes a while to import
+    return segment(image, smallest)
 
 
 def _clean(mask: np.ndarray) -> np.ndarray:
@@ -150,5 +145,5 @@ def _on_black(path: Path) -> Image.Image:
 def _stack(masks: list[np.ndarray], folder: Path) -> np.ndarray:
     sizes = sorted({f"{mask.shape[1]}x{mask.shape[0]}" for mask in masks})
     if len(sizes) > 1:
-        raise ValueError(f"Expected masks of one size in {folder}, found {', '.join(sizes)}.")
+        raise ValueError(f"Expected masks of one size in {folder}, got {', '.join(sizes)}.")
     return np.stack(masks)

@@ -45,7 +45,7 @@ def test_no_parts(complaint):
 
 
 def test_an_empty_batch_of_parts(complaint):
-    says(complaint(encode_graph(picture__count=0)), "PiT_EncodeParts", "found shape [0, 40, 30, 3]")
+    says(complaint(encode_graph(picture__count=0)), "PiT_EncodeParts", "got shape [0, 40, 30, 3]")
 
 
 def test_a_picture_with_five_channels(complaint):
@@ -113,7 +113,7 @@ def test_an_adapter_for_another_model(complaint, models):
     other = node("PiT_LoadIPAdapter", file="shorter.safetensors")
     says(
         complaint(render_graph(other=other, apply__ip_adapter=["other", 0])),
-        "shorter.safetensors", "16 cross-attention layers", "the model has 17", "[64, 128]",
+        "shorter.safetensors", "16 cross-attention layers", "got one with 17", "[64, 128]",
     )
 
 
@@ -127,7 +127,7 @@ def test_a_guidance_that_is_no_number(complaint):
 
 def test_start_of_another_number(complaint):
     encode = node("PiT_EncodeImage", clip_vision=["tiny", 3], ip_adapter=["adapter", 0], image=["picture", 0])
-    says(complaint(sample_graph(start=encode, sample__start=["start", 0])), "3 concepts", "holds 2 sets")
+    says(complaint(sample_graph(start=encode, sample__start=["start", 0])), "3 concepts", "got 2 sets")
 
 
 def test_a_latent_batch_that_does_not_match(complaint):

@@ -60,7 +60,7 @@ def test_a_batch_takes_one_mask_for_each_picture(make_parts):
     assert sizes_of(dataset) == [1, 1]
 
 
-def test_without_masks_the_parts_are_found_by_colour(make_parts):
+def test_without_masks_the_parts_are_found_by_color(make_parts):
     dataset, _, report = make_parts("coloured", [drawn(RED, BLUE)[0], torch.rand(1, 60, 60, 3)])
     assert sizes_of(dataset) == [2]
     assert "left out: 1, without masks and not on plain ground" in report
@@ -84,10 +84,10 @@ def test_masks_that_do_not_pair_are_refused_with_both_numbers(make_parts):
     picture, masks = drawn(RED, BLUE)
     two = torch.cat([picture, picture])
     for images, given, words in (
-        ([picture, picture], [masks], "2 pictures but 1 sets of masks"),
-        ([picture], [masks, masks], "1 pictures but 2 sets of masks"),
-        ([two], [torch.cat([masks, masks])], "4 masks for a batch of 2 pictures"),
-        ([picture], [masks[:, :50]], "size 100x100, found 100x50"),
+        ([picture, picture], [masks], "each of 2 pictures, got 1"),
+        ([picture], [masks, masks], "each of 1 pictures, got 2"),
+        ([two], [torch.cat([masks, masks])], "a batch of 2, got 4"),
+        ([picture], [masks[:, :50]], "size 100x100, got 100x50"),
     ):
         with pytest.raises(ValueError, match=words):
             make_parts("unpaired", images, given)
@@ -95,13 +95,13 @@ def test_masks_that_do_not_pair_are_refused_with_both_numbers(make_parts):
 
 def test_pictures_without_parts_are_one_error(make_parts, inside):
     plain, noise = torch.full((2, 50, 50, 3), 0.5), torch.rand(1, 60, 60, 3)
-    with pytest.raises(ValueError, match="parts in none of the 3 pictures .*left out: 2.*; left out: 1"):
+    with pytest.raises(ValueError, match="at least one of 3 pictures, got none .*left out: 2.*; left out: 1"):
         make_parts("partless", [plain, noise])
     assert not (inside.base / "output" / "ip_prior_datasets" / "partless").exists()
 
 
 def test_a_range_that_lets_nothing_through_is_refused(make_parts):
-    with pytest.raises(ValueError, match="minimum 0.5, maximum 0.3"):
+    with pytest.raises(ValueError, match="smallest 0.5, largest 0.3"):
         make_parts("nothing", [drawn(RED)[0]], smallest=0.5)
 
 
@@ -185,7 +185,16 @@ def test_odd_names_stay_in_their_folder(lab, name):
 def test_load_dataset_takes_only_what_it_offers(lab, choice):
     graph = {"dataset": node("PiT_LoadDataset", folder=choice)}
     result = lab.queue(graph)
-    assert result.status == "refused" and "Load Dataset is set to" in result.error, result.error
+    assert result.status == "refused" and "Load Dataset expected a folder" in result.error, result.error
+
+
+def test_a_long_list_of_folders_does_not_make_a_long_error(inside, monkeypatch):
+    datasets = inside.nodes("datasets")
+    folders = {f"input/{'x' * 20}{number}": None for number in range(300)}
+    monkeypatch.setattr(datasets, "dataset_folders", lambda: folders)
+    with pytest.raises(FileNotFoundError, match="xx7 and 292 more") as error:
+        datasets.chosen_folder("input/absent")
+    assert len(str(error.value)) < 1000
 
 
 def test_after_all_that_a_graph_renders(lab):

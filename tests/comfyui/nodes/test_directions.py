@@ -92,7 +92,7 @@ def test_a_file_that_is_written_anew_is_read_anew(lab):
     del graph["save"]
     finished(lab, graph)
     torch.save(torch.ones(17, 192), path)
-    assert "CLIP space: connect the ip_adapter" in lab.queue(graph).error
+    assert "changing.pt is in CLIP space; got none" in lab.queue(graph).error
 
 
 def test_folders_give_what_their_pictures_give(inside, shipped, found):
@@ -185,7 +185,7 @@ def test_a_strip_has_the_original_first(inside):
 @pytest.mark.parametrize("counts", [(0, 4), (4, 0), (1, 4), (4, 1)])
 def test_too_few_pictures_are_refused(inside, shipped, counts):
     first, second = (torch.rand(count, 32, 32, 3) for count in counts)
-    with pytest.raises(ValueError, match=f"got {counts[0]} and {counts[1]} pictures; it wants at least 2"):
+    with pytest.raises(ValueError, match=f"at least 2 .* of each kind, got {counts[0]} and {counts[1]}"):
         inside.nodes("find_direction").found_directions(
             shipped[3], shipped[4],
             [inside.pack("pit.images").to_pil(each) if len(each) else [] for each in (first, second)],
@@ -198,7 +198,7 @@ def test_the_same_pictures_or_folder_twice_are_refused(inside, shipped):
     with pytest.raises(ValueError, match="the same pictures"):
         find(inside, shipped, {"pictures": "batches", "first": pictures, "second": pictures})
     folders = {"pictures": "folders", "first_folder": "a", "second_folder": "a"}
-    with pytest.raises(ValueError, match="Both classes are set to the folder 'a'"):
+    with pytest.raises(ValueError, match="expected two different folders, got 'a' twice"):
         find(inside, shipped, folders)
 
 
@@ -224,7 +224,7 @@ def test_the_server_refuses_a_folder_that_it_does_not_offer(lab):
 
 @pytest.mark.parametrize("amounts", ["", "much", "nan", "1, inf", "1 to 2", "-1 to 1 in 1", "1e9"])
 def test_amounts_that_are_no_numbers_are_refused(inside, found, encoded, amounts):
-    with pytest.raises(ValueError, match="[Ee]xpected|Even steps"):
+    with pytest.raises(ValueError, match="Expected"):
         edit(inside, encoded, found[0], amounts, "raw")
 
 
@@ -232,7 +232,7 @@ def test_what_a_direction_does_not_know_is_named(inside, encoded):
     bare = inside.engine("directions").Direction(torch.ones(16, 64), "tokens", source="scrawny.pt")
     with pytest.raises(ValueError, match="scrawny.pt, which does not say how far"):
         edit(inside, encoded, bare, "1", "standard deviations")
-    with pytest.raises(ValueError, match="scrawny.pt does not say which amount"):
+    with pytest.raises(ValueError, match="expected a direction with a recommended amount, got scrawny.pt"):
         edit(inside, encoded, bare, "1", "recommended")
 
 
@@ -242,12 +242,12 @@ def test_a_direction_that_does_not_fit_is_refused(inside, shipped, found, encode
     with pytest.raises(ValueError, match=r"shape \[16, 2048\]"):
         edit(inside, encoded, wide, "1", "raw")
     other = directions.Direction(torch.ones(16, 64), "tokens", source="other", adapter="another")
-    with pytest.raises(ValueError, match="other was found with another IP-Adapter"):
+    with pytest.raises(ValueError, match="expected a direction for .*, got other for another one"):
         edit(inside, encoded, other, "1", "raw")
     with pytest.raises(ValueError, match="connect the ip_adapter"):
         edit(inside, encoded, found[1], "1", "raw")
     concept = tokens.Tokens(encoded.values, encoded.uncond, source="IP-Prior Sample")
-    with pytest.raises(ValueError, match="have no image features"):
+    with pytest.raises(ValueError, match="got tokens without features from IP-Prior Sample"):
         edit(inside, concept, found[1], "1", "raw", ip_adapter=shipped[4])
     with pytest.raises(ValueError, match="tokens from 1 to 16, .* got 17"):
         edit(inside, encoded, found[0], "1", "raw", "17")
@@ -260,5 +260,5 @@ def test_a_name_that_leads_out_is_refused(inside, found, name):
 
 
 def test_labels_that_do_not_fit_are_refused(inside):
-    with pytest.raises(ValueError, match="2 pictures but 3 lines"):
+    with pytest.raises(ValueError, match="each of 2 pictures, got 3 lines"):
         inside.nodes("concepts").LabelledStrip.execute(torch.zeros(2, 8, 8, 3), "a\nb\nc", 0)

@@ -5,29 +5,13 @@ from functools import partial
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 
-from dev import ROOT
-
-GOLDEN = ROOT / "tests" / "golden"
-CLIP_VISION = {
-    "model_type": "clip_vision_model", "hidden_size": 40, "intermediate_size": 96, "num_hidden_layers": 3,
-    "num_attention_heads": 5, "num_channels": 3, "image_size": 224, "patch_size": 56, "projection_dim": 24,
-    "hidden_act": "gelu",
-}
+from tests.golden import assert_equal, number_in
 
 
-def golden(name, prefix):
-    return {
-        key.removeprefix(prefix): value
-        for key, value in load_file(GOLDEN / name).items() if key.startswith(prefix)
-    }
-
-
-def managed(inside, module, prefix, **sizes):
-    """A module of the engine with golden weights, under ComfyUI's management."""
-    build = partial(module, **sizes)
-    return inside.pack("nodes.bridge.memory").managed(build, golden("pit_tiny_state.safetensors", prefix))
+def managed(inside, module, state, **sizes):
+    """A module of the engine with the given weights, under ComfyUI's management."""
+    return inside.pack("nodes.bridge.memory").managed(partial(module, **sizes), state)
 
 
 @pytest.fixture(scope="module")
@@ -64,36 +48,41 @@ def picture(red, green, blue, height=8, width=6):
     return torch.tensor([red, green, blue]).expand(1, height, width, 3).float()
 
 
-def test_encoding_equals_the_published_one(inside):
+def test_encoding_equals_the_published_one(inside, golden):
     """CLIP's penultimate states, the resampler, and the all-zero pixels of the negative branch."""
-    clip = golden("pit_tiny_clip.safetensors", "clip.")
-    io = golden("pit_tiny_clip.safetensors", "io.")
-    vision = inside.comfy("clip_vision").ClipVisionModel(CLIP_VISION)
-    vision.load_sd(clip)
-    sizes = {"dim": 32, "depth": 2, "dim_head": 8, "heads": 4, "embedding_dim": 40, "output_dim": 48}
-    resampler = managed(inside, inside.pack("pit.ip_adapter.resampler").Resampler, "image_proj.", **sizes)
+    sizes, io = golden.facts("pit_tiny_config"), golden.below("pit_tiny_clip", "io.")
+    config = {"model_type": "clip_vision_model", "num_channels": io["pixel_values"].shape[1], **sizes["clip"]}
+    vision = inside.comfy("clip_vision").ClipVisionModel(config)
+    vision.load_sd(golden.below("pit_tiny_clip", "clip."))
+    resampler = managed(
+        inside, inside.pack("pit.ip_adapter.resampler").Resampler,
+        golden.below("pit_tiny_state", "image_proj."), **sizes["res"],
+    )
     adapter = inside.nodes("types").ManagedIPAdapter("golden", resampler, resampler)
     with torch.inference_mode():
         encode_pixels = inside.nodes("encoding").encode_pixels
         tokens, uncond, _ = encode_pixels(vision, adapter, io["pixel_values"].float())
-    torch.testing.assert_close(tokens, io["tokens"], rtol=1e-5, atol=2e-5)
-    torch.testing.assert_close(uncond, io["uncond_tokens"], rtol=1e-5, atol=2e-5)
+    assert_equal(tokens, io["tokens"])
+    assert_equal(uncond, io["uncond_tokens"])
 
 
-def test_sampling_equals_the_published_one(inside):
-    io = load_file(GOLDEN / "pit_tiny_io.safetensors")
-    config = inside.engine("prior_files").PriorConfig(48, 64, 2, 4, 256, False)
-    sizes = {"embedding_dim": 48, "hidden_dim": 64, "num_layers": 2, "num_heads": 4}
-    patcher = managed(inside, inside.engine("prior").IPPrior, "prior.", **sizes)
-    slots = io["sample.cond"][0].unflatten(0, (-1, 16))
-    empty = io["sample.empty_tokens"]
+@pytest.mark.golden_keys("pit_tiny_io", r"sample\.out_cpu_seed.+")
+def test_sampling_equals_the_published_one(inside, golden, key):
+    sizes, given = golden.facts("pit_tiny_config")["dit"], golden.below("pit_tiny_io", "sample.")
+    state = golden.below("pit_tiny_state", "prior.")
+    names = {"num_layers": sizes["n_layers"], "num_heads": sizes["n_heads"]}
+    names |= {name: sizes[name] for name in ("embedding_dim", "hidden_dim")}
+    names["feed_forward_dim"] = len(state["layers.0.feed_forward.w1.weight"])
+    config = inside.engine("prior_files").PriorConfig(**names)
+    patcher = managed(inside, inside.engine("prior").IPPrior, state, **names)
+    empty = given["empty_tokens"]
+    slots = given["cond"][0].unflatten(0, (-1, empty.shape[1]))
     parts = inside.engine("tokens").Parts(slots, empty, empty, source="golden")
     prior = inside.nodes("types").ManagedPrior("golden", patcher, config)
+    settings = int(number_in(key, "seed")), 1, int(number_in(key, "steps", 25)), number_in(key, "g")
     with torch.inference_mode():
-        node = inside.nodes("prior").SamplePrior
-        tokens = node.execute(prior, parts, 1234, 1, 25, 2.0, "euler", 0.6).args[0]
-    expected = io["sample.out_cpu_seed1234_g2"]
-    assert (tokens.values - expected).abs().max() < 1e-5 * expected.abs().max()
+        tokens = inside.nodes("prior").SamplePrior.execute(prior, parts, *settings, "euler", 0.6).args[0]
+    assert_equal(tokens.values, given[key.removeprefix("sample.")])
     assert tokens.uncond is parts.uncond
 
 
@@ -167,7 +156,7 @@ def test_a_file_in_half_precision_stays_so_in_memory_and_computes_in_single(insi
 
 def test_an_encoder_of_another_width_is_refused_with_both_widths(inside, ip_adapter):
     wide = inside.tiny.tiny_clip_vision(width=128)
-    with pytest.raises(ValueError, match="width 64, .* clip_vision_model of width 128.*CLIP-ViT-H"):
+    with pytest.raises(ValueError, match="width 64 .*, got a clip_vision_model of width 128.*CLIP-ViT-H"):
         inside.nodes("parts").EncodeImage.execute(wide, ip_adapter, picture(0, 0, 0))
 
 
@@ -201,12 +190,12 @@ def test_start_is_kept_varied_or_ignored_by_strength(inside, sample):
 
 def test_start_must_be_one_set_or_one_for_each(inside, sample):
     assert sample(concepts=2, start=inside.tokens(2)).values.shape[0] == 2
-    with pytest.raises(ValueError, match="set to 3 concepts, but start holds 2 sets"):
+    with pytest.raises(ValueError, match="each of 3 concepts; got 2 sets"):
         sample(concepts=3, start=inside.tokens(2))
 
 
 def test_tokens_of_another_width_are_refused_with_both_widths_and_their_source(inside, sample, prior):
-    with pytest.raises(ValueError, match="prior.ckpt works on .* 96, .* the tokens of a test .* 48"):
+    with pytest.raises(ValueError, match="prior.ckpt expected .* 96, got width 48 from the tokens of a"):
         sample(start=inside.tokens(1, width=48))
 
 

@@ -1,14 +1,10 @@
 """Which weights of an IP-Adapter belong to which attention: against the published table, and diffusers."""
 
-import json
-
 import pytest
 import torch
 
-from dev import ROOT
 from tests.comfyui.nodes.published import key_value_state, resampler_state
 
-KEYS = ROOT / "tests" / "golden" / "ip_adapter_plus_sdxl_keys.json"
 SDXL = {
     "image_size": 32, "use_spatial_transformer": True, "legacy": False, "num_classes": "sequential",
     "adm_in_channels": 2816, "in_channels": 4, "out_channels": 4, "model_channels": 320,
@@ -18,13 +14,13 @@ SDXL = {
 }
 
 
-def test_the_walk_over_a_full_size_sdxl_gives_the_published_table(inside):
+def test_the_walk_over_a_full_size_sdxl_gives_the_published_table(inside, golden):
     openai = inside.comfy("ldm.modules.diffusionmodules.openaimodel")
     operations = inside.comfy("ops").manual_cast
     unet = openai.UNetModel(**SDXL, device="meta", dtype=torch.float16, operations=operations)
     to_comfy = inside.comfy("utils").unet_to_diffusers(SDXL)
     layers = inside.pack("pit.unet").attention_layers(unet)
-    rows = json.loads(KEYS.read_text())["mapping"]
+    rows = golden.facts("ip_adapter_plus_sdxl_keys")["mapping"]
     assert len(layers) == 70
     for number, (layer, row) in enumerate(zip(layers, rows, strict=True)):
         block, place, index = row["comfy_patch_key"]

@@ -200,4 +200,5 @@ def test_a_folder_without_samples_says_what_was_expected(inside, train):
     with pytest.raises(ValueError, match="Expected targets/NAME.png"):
         train("nothing", folder=f"input/{folder}")
     train_lora = inside.nodes("train_ip_lora").TrainIPLora
-    assert "Train IP-LoRA is set to 'input/x'" in train_lora.validate_inputs("input/x")
+    refusal = train_lora.validate_inputs("input/x")
+    assert refusal.startswith("Train IP-LoRA expected a folder ") and "got 'input/x'" in refusal

@@ -110,12 +110,12 @@ def test_transparent_pictures_are_read_on_white(creature_parts, measure):
 
 @pytest.mark.parametrize(("height", "width"), [(256, 256), (128, 120), (64, 128)])
 def test_pictures_of_another_size_are_refused_with_both_sizes(creature_parts, measure, height, width):
-    with pytest.raises(ValueError, match=f"pictures of 128x128 pixels, found {width}x{height}"):
+    with pytest.raises(ValueError, match=f"pictures of 128x128 pixels, got {width}x{height}"):
         measure(torch.zeros(1, height, width, 3), creature_parts())
 
 
 def test_no_picture_is_refused(creature_parts, measure):
-    with pytest.raises(ValueError, match=r"found shape \[0, 128, 128, 3\]"):
+    with pytest.raises(ValueError, match=r"got shape \[0, 128, 128, 3\]"):
         measure(torch.zeros(0, 128, 128, 3), creature_parts())
 
 

@@ -48,7 +48,7 @@ def test_a_missing_ip_adapter_says_where_it_was_sought_and_where_to_get_it(folde
     (name,) = options(load_adapter)
     message = load_adapter.validate_inputs(name)
     for words in [
-        "Load IP-Adapter+", *map(str, folders["ipadapter"]), "found nothing", "h94/IP-Adapter",
+        "Load IP-Adapter+", *map(str, folders["ipadapter"]), "Found there: nothing.", "h94/IP-Adapter",
         "ip-adapter-plus_sdxl_vit-h.safetensors", "python -m pit download ip-adapter-plus",
     ]:
         assert words in message
@@ -74,7 +74,7 @@ def test_a_full_folder_is_not_listed_to_the_end(folders, load_prior):
         (folder / f"{number:02}.ckpt").touch()
     message = load_prior.validate_inputs("prior.ckpt")
     assert "00.ckpt, 01.ckpt" in message
-    assert "07.ckpt and 12 more there" in message
+    assert "07.ckpt and 12 more." in message
 
 
 def test_files_are_found_in_every_folder(folders, load_adapter):
@@ -88,7 +88,7 @@ def test_files_are_found_in_every_folder(folders, load_adapter):
 def test_no_name_leads_out_of_the_folders(folders, load_adapter, name, tmp_path):
     write_ip_adapter(tmp_path / "secret.safetensors")
     write_ip_adapter(folders["ipadapter"][0] / "tiny.safetensors")
-    assert "Load IP-Adapter+ is set to" in load_adapter.validate_inputs(name)
+    assert load_adapter.validate_inputs(name).startswith("Load IP-Adapter+ expected a file from ")
     with pytest.raises(FileNotFoundError):
         load_adapter.execute(name)
     with pytest.raises(FileNotFoundError):

@@ -19,9 +19,12 @@ def described(name: str, group: str, kind: str, facts: dict) -> str:
 
 
 def without_listings(option: dict) -> dict:
-    """A choice of a dynamic input, without what lies in ComfyUI's folders."""
+    """A choice of a dynamic input, without what lies in ComfyUI's folders, and without its tooltips."""
+    def kept(name: str, facts: dict) -> dict:
+        return {} if name in LISTINGS else {key: facts[key] for key in facts if key != "tooltip"}
+
     groups = {
-        group: {name: (kind, {} if name in LISTINGS else facts) for name, (kind, facts) in inputs.items()}
+        group: {name: (kind, kept(name, facts)) for name, (kind, facts) in inputs.items()}
         for group, inputs in option["inputs"].items()
     }
     return {"key": option["key"], "inputs": groups}

@@ -53,7 +53,7 @@ def test_another_ip_adapter_is_named_where_tokens_are_used(inside, shipped, node
     other = inside.engine("tokens").Tokens(
         kept.values, kept.uncond, source="a file", adapter="0123", notes={"adapter": "old"}
     )
-    with pytest.raises(ValueError, match=r"a file were made with the IP-Adapter old \(0123\), but"):
+    with pytest.raises(ValueError, match=r"made the tokens from a file, old \(0123\), got "):
         inside.apply(shipped[0], shipped[4], other)
     with pytest.raises(ValueError, match="belong to different IP-Adapters"):
         nodes.BatchConcepts.execute({"tokens0": kept, "tokens1": other})
@@ -83,7 +83,8 @@ def test_a_name_that_leads_out_is_refused(inside, nodes, name):
 
 def test_a_file_that_is_not_there_says_where_it_was_sought(nodes):
     missing = nodes.LoadTokens.validate_inputs("absent.safetensors")
-    assert "Load IP+ Tokens is set to 'absent.safetensors'" in missing and "Save IP+ Tokens writes" in missing
+    assert "Load IP+ Tokens expected a file from " in missing and "got 'absent.safetensors'" in missing
+    assert "Save IP+ Tokens writes" in missing
     assert nodes.LoadTokens.validate_inputs("creature models: ember") is True
 
 

@@ -283,7 +283,7 @@ def test_a_cache_of_other_models_is_refused(lab):
 
 
 def test_a_preview_of_other_tokens_is_refused_before_a_step_is_done(inside, shipped, train):
-    with pytest.raises(ValueError, match=f"tokens of width {WIDTH}, but the parts of .* have width 64"):
+    with pytest.raises(ValueError, match=f"expected parts of width {WIDTH}, .* got width 64 from"):
         train("mixed", preview=training_preview(inside, shipped))
     assert not (inside.base / "models" / "ip_prior" / "mixed" / "checkpoints").exists()
 
@@ -291,7 +291,7 @@ def test_a_preview_of_other_tokens_is_refused_before_a_step_is_done(inside, ship
 def test_a_start_that_is_not_listed_is_refused(lab):
     for name in ("none.safetensors", "../ipadapter/tiny.safetensors", str(lab.base / "x.ckpt"), "a\0b"):
         result = lab.queue(named("hostile", train__start_from=name))
-        assert "Train IP-Prior is set to start from" in result.error, result.error
+        assert "Train IP-Prior expected start_from to be 'nothing' or a file" in result.error, result.error
         assert "train" not in result.outputs  # only the dataset is made
 
 
@@ -302,7 +302,7 @@ def test_lora_from_nothing_is_refused(train):
 
 def test_the_folder_of_a_published_prior_is_left_alone(lab):
     result = lab.queue(named("plain", train__name="characters"))
-    assert "holds a cfg.yaml that no run there has made" in result.error
+    assert "expected no cfg.yaml without its run, got one" in result.error
     run(lab, render_graph(sample__seed=5))
 
 

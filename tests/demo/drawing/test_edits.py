@@ -1,4 +1,4 @@
-"""Ten edits of creatures, and the directions and concepts that come with the pack."""
+"""The ten edits of creatures, and the directions and concepts that come with the pack."""
 from __future__ import annotations
 
 import pytest
@@ -59,7 +59,7 @@ def test_an_unknown_edit_is_refused():
         both_classes("six legs", 3, 1)
 
 
-def test_the_library_holds_every_edit_and_concept_under_a_name_of_its_own():
+def test_the_library_holds_every_edit_and_concept_under_its_own_name():
     assert list(DIRECTION_FILES) == [f"creature models: {name}" for name in EDITS]
     assert list(TOKEN_FILES) == [f"creature models: {name}" for name in CONCEPTS]
     paths = [*DIRECTION_FILES.values(), *TOKEN_FILES.values()]

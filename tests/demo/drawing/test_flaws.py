@@ -1,4 +1,4 @@
-"""Creatures that are not whole: each flaw is to be seen, and is the same for the same chance."""
+"""Creatures that are not complete: every flaw is visible, and the same for the same seed."""
 
 import random
 
@@ -18,7 +18,7 @@ def flawed(flaw, creature, seed):
 
 
 @pytest.mark.parametrize("flaw", FLAWS)
-def test_a_flaw_is_to_be_seen(flaw):
+def test_a_flaw_is_visible(flaw):
     for seed, creature in enumerate(CREATURES):
         before, after = (np.asarray(picture).astype(int) for picture in (
             draw_creature(creature), flawed(flaw, creature, seed)
@@ -28,7 +28,7 @@ def test_a_flaw_is_to_be_seen(flaw):
 
 
 @pytest.mark.parametrize("flaw", FLAWS)
-def test_a_flaw_is_a_picture_like_others_and_the_same_for_the_same_chance(flaw):
+def test_a_flaw_is_a_picture_like_others_and_the_same_for_the_same_seed(flaw):
     creature = CREATURES[1]
     first, second = flawed(flaw, creature, 5), flawed(flaw, creature, 5)
     assert (first.mode, first.size) == ("RGB", (PICTURE_SIZE, PICTURE_SIZE))
@@ -37,7 +37,7 @@ def test_a_flaw_is_a_picture_like_others_and_the_same_for_the_same_chance(flaw):
     assert creature == creature_from_seed(1, 0.0, scene=SCENES[1])
 
 
-def test_every_flaw_is_drawn_some_time(monkeypatch):
+def test_every_flaw_is_drawn_sometimes(monkeypatch):
     for flaw in FLAWS:
         monkeypatch.setitem(FLAWS, flaw, lambda creature, rng, name=flaw: name)
     assert {draw_flawed(CREATURES[0], random.Random(seed)) for seed in range(60)} == set(FLAWS)

@@ -74,5 +74,5 @@ def test_too_few_samples_are_named():
 
 @pytest.mark.parametrize("measure", [share, mean, lambda none: ratio(none, none)])
 def test_nothing_to_measure_is_an_error(measure):
-    with pytest.raises(ValueError, match="at least one sample to measure, found none"):
+    with pytest.raises(ValueError, match="at least one sample to measure, got none"):
         measure(torch.tensor([]))

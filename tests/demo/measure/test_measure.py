@@ -1,4 +1,4 @@
-"""`python -m pit demo-measure`: the whole run at a few samples, its tables, and how it refuses."""
+"""`python -m pit demo-measure`: the whole run with a few samples, its tables, and what it refuses."""
 
 import contextlib
 import io
@@ -17,12 +17,13 @@ from pit.demo.measure.baselines import nearest_owner, rivals
 from pit.demo.measure.changes import changes_table
 from pit.demo.measure.estimates import Estimate
 from pit.demo.measure.experiment import Comparison, Findings, Plan
+from pit.demo.measure.labels import LABELS
 from pit.demo.measure.report import bars, comparison_table, verdict
 from pit.demo.measure.trials import MAX_SEED
 from pit.demo.models import chain, weights
 from pit.demo.models.sizes import PICTURE_SIZE
 
-TINY = Plan(renders=40, trials=2, sets=1, known=6, compared=(2, 5))
+TINY = Plan(fresh=40, trials=2, sets=1, known=6, compared=(2, 5))
 SEEDS = 2
 KEPT = [f"kept_{parts}_{coherence}" for parts in (1, 2, 3, 5) for coherence in ("free", "natural")]
 SHARES = [*KEPT, "reader_accuracy", "ceiling", "whole", "scene_1.0", "scene_0.7", "scene_0.4"]
@@ -77,7 +78,7 @@ def test_chance_and_the_samples_stand_beside_the_measures(measured):
     assert (samples["kept_2_free"], samples["whole"], samples["diverse"]) == (2, 16, 1)
 
 
-def test_distances_stand_beside_those_of_renders(measured):
+def test_distances_stand_beside_those_of_drawings(measured):
     for kinds in measured.numbers["distances"].values():
         assert set(kinds) == {"frechet", "frechet of renders", "kernel", "kernel of the ceiling"}
         assert all(map(math.isfinite, kinds.values()))
@@ -94,9 +95,12 @@ def test_every_baseline_is_compared_at_two_numbers_of_parts(measured):
     assert all(row["both"] <= min(row["kept"], row["whole"]) + 1e-6 for row in rows)
 
 
-def test_the_tables_say_that_the_samples_are_few(measured):
-    for name in SHARES:
-        assert f"| {name} |" in measured.text
+def test_the_tables_name_the_measures_in_words_and_say_that_the_samples_are_few(measured):
+    for name in (*SHARES, "diverse"):
+        assert f"| {LABELS[name]} |" in measured.text
+        assert f"| {name} |" not in measured.text
+    assert "| 1 part given, free mixture |" in measured.text
+    assert "| scene as asked, adapter weight 0.7 |" in measured.text
     assert "only 2 samples" in measured.text and "only 1 sample)" in measured.text
     assert "nan" not in measured.text
 
@@ -149,17 +153,17 @@ def test_changes_say_what_is_clear():
 
     before = numbers(0.8, 0.75, 0.85)
     clear = changes_table(numbers(0.9, 0.87, 0.93), before).splitlines()[-1]
-    assert clear == "| whole | 80.0% | 90.0% | +10.0 points | clear |"
+    assert clear == "| complete creatures, all | 80.0% | 90.0% | +10.0 points | clear |"
     assert "clear" not in changes_table(numbers(0.84, 0.8, 0.88), before)
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "{}"])
-def test_an_earlier_run_that_is_none_is_refused(capsys, tmp_path, text):
+def test_a_file_that_is_no_earlier_run_is_refused(capsys, tmp_path, text):
     (tmp_path / "before.json").write_text(text)
     assert "before.json" in refused(capsys, "--against", tmp_path / "before.json")
 
 
-def test_the_nearest_owner_is_near_with_all_parts_together():
+def test_the_nearest_owner_is_near_with_all_of_its_parts():
     known = torch.tensor([[1.0, 0], [0, 0], [9, 9], [1, 1], [8, 8]])
     owners = torch.tensor([0, 1, 1, 2, 2])
     assert nearest_owner(torch.tensor([[1.0, 0]]), known, owners) == 0
@@ -176,14 +180,15 @@ def refused(capsys, *arguments):
 
 
 def test_a_seed_out_of_range_is_refused(capsys):
-    assert f"seed must lie between 0 and {MAX_SEED}, got -1" in refused(capsys, "--seed", -1)
+    assert f"seed between 0 and {MAX_SEED}, got -1" in refused(capsys, "--seed", -1)
 
 
 def test_missing_weights_are_refused(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "FOLDER", tmp_path)
-    assert "is not there. Install the pack" in refused(capsys)
+    assert "got no such file. Install the pack" in refused(capsys)
 
 
 @pytest.mark.parametrize("flag", ["--json", "--picture"])
 def test_a_file_that_cannot_be_written_is_refused_before_the_work(capsys, tmp_path, flag):
-    assert f"there is no folder {tmp_path / 'no'}" in refused(capsys, flag, tmp_path / "no" / "file")
+    message = f"Expected a folder {tmp_path / 'no'} for file, got none"
+    assert message in refused(capsys, flag, tmp_path / "no" / "file")

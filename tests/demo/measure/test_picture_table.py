@@ -132,7 +132,7 @@ def test_readings_are_joined_in_order():
 
 @pytest.mark.parametrize(("read", "scene", "message"), [
     (exact(2), "desert", "unknown scene 'desert'; there are white, sky, night"),
-    (exact(0), None, "at least one sample to measure, found none"),
+    (exact(0), None, "at least one sample to measure, got none"),
 ])
 def test_bad_input_is_named(read, scene, message):
     with pytest.raises(ValueError, match=re.escape(message)):

@@ -27,7 +27,7 @@ EMBER = creature_from_seed(0, 1.0, "ember")  # it has no ears
 
 
 def reading_of(*creatures, whole=1.0):
-    """What a perfect reader reads; it cannot but name a colour of absent parts too."""
+    """What a perfect reader reads; it has to name some color for absent parts, too."""
     attributes = torch.stack([targets_of(creature) for creature in creatures]).clamp(min=0)
     count = len(creatures)
     return Reading(attributes, torch.zeros(count), torch.full((count,), whole), torch.zeros(count, 192))
@@ -41,7 +41,7 @@ def normal(count, *, seed, width=6, shift=0.0):
     return torch.randn(count, width, generator=torch.Generator().manual_seed(seed)) + shift
 
 
-def test_the_whole_creature_shows_all_but_the_colours_of_absent_parts():
+def test_the_whole_creature_shows_all_but_the_colors_of_absent_parts():
     targets = dict(zip(ATTRIBUTES, targets_of(EMBER).tolist(), strict=True))
     assert [name for name, value in targets.items() if value == HIDDEN] == ["ears_color"]
     shown = {name: ATTRIBUTES[name][value] for name, value in targets.items() if value != HIDDEN}
@@ -55,7 +55,7 @@ def test_parts_show_their_own_attributes():
     assert torch.equal(targets[targets != HIDDEN], targets_of(EMBER)[targets != HIDDEN])
 
 
-def test_colours_of_parts_read_as_absent_are_hidden():
+def test_colors_of_parts_read_as_absent_are_hidden():
     read = visible(reading_of(EMBER, changed(EMBER, ears="fin", tail="none")).attributes)
     hidden = [[NAMES[index] for index in (row == HIDDEN).nonzero().flatten()] for row in read]
     assert hidden == [["ears_color"], ["tail_color"]]
@@ -68,7 +68,7 @@ def test_kept_is_the_share_of_wanted_attributes_that_are_read():
         EMBER,
         changed(EMBER, tail="fish", horns_color="green"),  # not asked for
     )
-    seen.attributes[2, NAMES.index("wings")] = 0  # no wings, whose colour reads right and does not count
+    seen.attributes[2, NAMES.index("wings")] = 0  # without wings their color, though right, does not count
     targets = targets_of(EMBER, ["wings", "eyes"]).expand(4, -1)
     assert kept(seen, targets).tolist() == pytest.approx([1, 2 / 3, 1 / 3, 1])
     assert kept(seen, targets[0]).tolist() == kept(seen, targets).tolist()
@@ -84,13 +84,13 @@ def test_nothing_wanted_is_not_a_number():
     assert kept(reading_of(EMBER), torch.full((1, len(NAMES)), HIDDEN)).isnan().all()
 
 
-def test_whole_is_what_the_reader_takes_for_likelier():
+def test_whole_is_what_the_reader_considers_more_likely():
     assert is_whole(reading_of(EMBER, whole=0.51)).all() and not is_whole(reading_of(EMBER, whole=0.5)).any()
 
 
 def test_entropies_of_uniform_constant_and_uneven_columns():
     uniform, constant = torch.arange(32) % 8, torch.full((32,), 3)
-    uneven = torch.where(torch.arange(32) < 8, HIDDEN, 1)  # an absent part is a value like others
+    uneven = torch.where(torch.arange(32) < 8, HIDDEN, 1)  # an absent part is a value like any other
     found = entropies(torch.stack([uniform, constant, uneven], dim=1)).tolist()
     expected = [math.log(8), 0, -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))]
     assert found == pytest.approx(expected)
@@ -122,7 +122,7 @@ def root_of_product(first, second):
 
 
 def sum_of_singular_values(first, second):
-    """The same number from the centred features, which needs no covariance of full rank."""
+    """The same number from the centered features, which needs no covariance of full rank."""
     x, y = ((each - each.mean(dim=0)) / (len(each) - 1) ** 0.5 for each in (first, second))
     return torch.linalg.svdvals(x @ y.T).sum().item()
 
@@ -170,5 +170,5 @@ def test_the_kernel_distance_of_one_distribution_is_zero_on_average():
 @pytest.mark.parametrize("distance", [frechet_distance, kernel_distance])
 def test_one_picture_has_no_distribution(distance):
     for sizes in ((1, 5), (5, 1)):
-        with pytest.raises(ValueError, match="at least 2 pictures on either side, found 1"):
+        with pytest.raises(ValueError, match="at least 2 pictures on either side of a distance, got 1"):
             distance(*(normal(size, seed=0) for size in sizes))

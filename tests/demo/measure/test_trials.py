@@ -1,4 +1,4 @@
-"""What the models are asked: the same for the same seed, with as many parts as wanted."""
+"""What the models are asked: the same for the same seed, with the wanted number of parts."""
 
 import pytest
 import torch
@@ -55,7 +55,7 @@ def test_scenes_are_drawn_from_the_wanted_ones():
     assert two == {"sky", "lava"}
 
 
-def test_a_caption_names_the_scene_alone():
+def test_a_caption_names_only_the_scene():
     assert [scene_caption(scene) for scene in ("white", "night")] == ["a creature", "a creature at night"]
     trial = draw_trials(0, 1, 2, FREE, ["meadow"])[0]
     assert trial.caption == "a creature in a meadow"
@@ -85,7 +85,7 @@ def test_the_encoder_sees_the_creature_on_white():
 
 @pytest.mark.parametrize("seed", [-1, MAX_SEED + 1])
 def test_a_seed_out_of_range_is_named(seed):
-    message = f"seed must lie between 0 and {MAX_SEED}, got {seed}"
+    message = f"seed between 0 and {MAX_SEED}, got {seed}"
     for call in (lambda: check_seed(seed), lambda: draw_trials(seed, 1, 1, FREE)):
         with pytest.raises(ValueError, match=message):
             call()
@@ -94,5 +94,5 @@ def test_a_seed_out_of_range_is_named(seed):
 
 @pytest.mark.parametrize("parts", [0, -2, len(PARTS) + 1])
 def test_an_impossible_number_of_parts_is_named(parts):
-    with pytest.raises(ValueError, match=f"a creature has 1 to {len(PARTS)} parts, {parts} were asked for"):
+    with pytest.raises(ValueError, match=f"Expected 1 to {len(PARTS)} parts of a creature, got {parts}"):
         draw_trials(0, 1, parts, FREE)

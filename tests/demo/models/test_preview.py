@@ -1,4 +1,4 @@
-"""The shipped preview shows, small, the creature that the tokens were made of."""
+"""The shipped preview is a small picture of the creature that the tokens were made from."""
 from __future__ import annotations
 
 import torch
@@ -13,7 +13,7 @@ from pit.images import to_tensor
 
 
 @torch.no_grad()
-def test_a_preview_looks_like_its_own_creature_and_no_other():
+def test_a_preview_looks_like_its_own_creature_and_like_no_other():
     preview = TokenPreview()
     preview.load_state_dict(read_weights(PREVIEW))
     views = [whole_view(trial.creature) for trial in draw_trials(3, 12, 1, 0.0)]

@@ -1,4 +1,4 @@
-"""The attribute reader: it reads what the renderer draws, and its weights come whole or not at all."""
+"""The attribute reader: it reads drawn creatures, and loads its weights completely or not at all."""
 
 import random
 
@@ -33,14 +33,14 @@ def save(reader, folder, version=VERSION):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """The folder of the shipped weights, empty."""
+    """An empty folder in place of the shipped weights."""
     monkeypatch.setattr(weights, "FOLDER", tmp_path)
     return tmp_path
 
 
 @pytest.fixture(scope="module")
 def fresh():
-    """Creatures that no training saw, and what the shipped reader reads in them and in flawed ones."""
+    """Creatures that no training has seen, and what the shipped reader reads in them and in flawed ones."""
     rng = random.Random("fresh creatures")
     creatures = [sample_creature(rng, 0.0, scene=rng.choice(SCENES)) for _ in range(FRESH)]
     reader = load_reader()
@@ -58,7 +58,7 @@ def test_a_reading_answers_every_question_for_every_picture():
     assert reading.features.shape == (5, READER["features"])
 
 
-def test_pictures_are_read_alike_in_any_batch():
+def test_pictures_are_read_the_same_in_any_batch():
     reader, pictures = random_reader(), noise(5)
     apart, together = reader.read(pictures, batch=2), reader.read(pictures)
     assert torch.allclose(apart.features, together.features, atol=1e-5)
@@ -73,13 +73,13 @@ def test_saved_weights_read_the_same(folder):
 
 
 def test_missing_weights_say_what_to_do(folder):
-    with pytest.raises(WeightFileError, match=f"{weights.READER} .* is not there. Install the pack"):
+    with pytest.raises(WeightFileError, match=f"{weights.READER} .* got no such file. Install the pack"):
         load_reader()
 
 
 def test_weights_of_another_version_are_refused(folder):
     save(random_reader(), folder, version="0")
-    with pytest.raises(WeightFileError, match=f"is version 0 .* needs version {VERSION}"):
+    with pytest.raises(WeightFileError, match=f"version {VERSION} .* got version 0 of {weights.READER}"):
         load_reader()
 
 
@@ -110,5 +110,5 @@ def test_the_shipped_reader_tells_complete_creatures_from_flawed_ones(fresh):
 
 def test_every_other_file_of_another_version_is_refused(folder):
     write_state(folder / weights.IP_PRIOR, {"x": torch.zeros(1)}, {"version": "1"})
-    with pytest.raises(WeightFileError, match="creature_ip_prior.safetensors is version 1"):
+    with pytest.raises(WeightFileError, match="got version 1 of creature_ip_prior.safetensors"):
         weights.weight_file(weights.IP_PRIOR)

@@ -39,7 +39,7 @@ def test_saved_weights_read_captions_the_same():
     assert all(map(torch.equal, target(CAPTIONS), expected))
 
 
-def test_every_weight_has_comfyuis_spelling():
+def test_every_weight_has_the_name_that_comfyui_expects():
     state = encoders(0).comfyui_state()
     assert [key for key in state if not COMFYUI_KEY.fullmatch(key)] == []
     parameters = sum(len(list(getattr(encoders(0), name).parameters())) for name in ENCODERS)
@@ -51,7 +51,7 @@ def test_every_weight_has_comfyuis_spelling():
     ("text_model.final_layer_norm.bias", "text_model.final_layer_norm.bias"),
     ("text_projection.weight", "text_projection.weight"),
 ])
-def test_keys_of_either_transformers_become_comfyuis(key, expected):
+def test_keys_of_either_version_of_transformers_become_those_of_comfyui(key, expected):
     assert comfyui_key(key) == expected
 
 

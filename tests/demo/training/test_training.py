@@ -1,4 +1,4 @@
-"""The training of the miniature models, at a few steps: it resumes exactly, and writes what loaders read."""
+"""The training of the miniature models, in a few steps: it resumes exactly, and writes what loaders read."""
 
 import argparse
 from dataclasses import replace
@@ -61,7 +61,7 @@ def test_the_learning_rate_can_stay_high_and_fall_at_the_end():
     assert factors[-1] == pytest.approx(0)
 
 
-def test_a_half_rendered_data_set_goes_on_where_it_stopped(tmp_path, monkeypatch):
+def test_a_half_drawn_data_set_resumes_where_it_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr("pit.demo.training.data.CHUNK", 5)
     whole = open_dataset(tmp_path / "a", 20, 3, 1, lambda done: None)
 
@@ -73,16 +73,16 @@ def test_a_half_rendered_data_set_goes_on_where_it_stopped(tmp_path, monkeypatch
         open_dataset(tmp_path / "b", 20, 3, 1, stop)
     resumed = open_dataset(tmp_path / "b", 20, 3, 1, lambda done: None)
     assert all(np.array_equal(whole[name], resumed[name]) for name in whole)
-    with pytest.raises(ValueError, match="holds a data set of"):
+    with pytest.raises(ValueError, match="Expected a data set of .* got one of"):
         open_dataset(tmp_path / "b", 20, 4, 1, lambda done: None)
 
 
-def test_latents_have_unit_spread_after_standardising(tmp_path):
+def test_latents_have_unit_spread_after_standardizing(tmp_path):
     torch.manual_seed(0)
     model = autoencoder.build_autoencoder().eval()
     pictures = np.random.default_rng(0).integers(0, 255, (6, 128, 128, 3), np.uint8)
     before = model.decode(autoencoder.encode_pictures(model, pictures, torch.device("cpu"))).sample.detach()
-    model = autoencoder.standardise_latents(toy_run(tmp_path), model, {"pictures": pictures})
+    model = autoencoder.standardize_latents(toy_run(tmp_path), model, {"pictures": pictures})
     latents = autoencoder.encode_pictures(model, pictures, torch.device("cpu"))
     assert torch.allclose(latents.std(dim=(0, 2, 3)) * autoencoder.LATENT_SCALE, torch.ones(4), atol=1e-3)
     assert torch.allclose(model.decode(latents).sample, before, atol=1e-3)

@@ -1,13 +1,18 @@
-"""TODO"""
+"""Which targets, references and captions go together: as published, and where the published code fails."""
+
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from pit.piece_it_together.ip_lora.dataset import describe_lora_dataset, read_lora_dataset
 from pit.piece_it_together.ip_lora.prompts import CHARACTER_SHEET
-from tests.golden import facts
 
-PUBLISHED = facts("pit_lora_dataset")
+FILES = [
+    "refs/a_ref_b_ref.jpg", "refs/both_ref.jpg", "refs/both_ref.png", "refs/mute_ref.jpg", "refs/plain.jpg",
+    "targets/a_ref_b.jpg", "targets/a_ref_b.txt", "targets/both.jpg", "targets/both.png", "targets/both.txt",
+    "targets/mute.jpg", "targets/noref.jpg", "targets/noref.txt", "targets/plain.jpg", "targets/plain.txt",
+]
 SHEET, SCENE, PLAIN = "character sheet", "creature in scene", "captions as they are"
 
 
@@ -22,31 +27,46 @@ def write(folder, files, caption="studio photo, a small dragon in a dark forest"
     return folder
 
 
-def test_the_published_layout_pairs_as_published_with_its_faults_mended(tmp_path):
-    dataset = read_lora_dataset(write(tmp_path, PUBLISHED["files"]), SHEET)
-    found = {
-        sample.name: (sample.reference.relative_to(tmp_path).as_posix(),
-                      sample.target.relative_to(tmp_path).as_posix())
-        for sample in dataset.samples
+def pairs(folder: Path) -> dict[str, tuple[str, str]]:
+    """Reference and target of each sample by its name."""
+    return {
+        sample.name: (sample.reference.relative_to(folder).as_posix(),
+                      sample.target.relative_to(folder).as_posix())
+        for sample in read_lora_dataset(folder, SHEET).samples
     }
-    for sample in PUBLISHED["samples"]:
-        if "MISSING" not in sample["ref"]:
-            assert (sample["ref"], sample["sheet"]) in found.values()
-    assert found["plain"] == ("refs/plain.jpg", "targets/plain.jpg")
-    assert found["a_ref_b"] == ("refs/a_ref_b_ref.jpg", "targets/a_ref_b.jpg")
-    assert found.keys() == {"a_ref_b", "both", "img0", "img1", "img2", "plain"}
-    assert all(sample.caption == CHARACTER_SHEET for sample in dataset.samples)
+
+
+def test_samples_are_the_published_ones_and_those_that_it_loses(golden, tmp_path):
+    published = golden.facts("pit_lora_dataset")
+    ours, files = pairs(write(tmp_path, published["files"])), set(published["files"])
+    theirs = {Path(sample["sheet"]).stem: (sample["ref"], sample["sheet"]) for sample in published["samples"]}
+    complete = {name: pair for name, pair in theirs.items() if "MISSING" not in pair[0]}
+    assert complete.items() <= ours.items()
+    # It demands an ending of every reference, and loses names that have the same in their middle.
+    assert {name for name in theirs if files & {f"refs/{name}.png", f"refs/{name}.jpg"}} <= ours.keys()
+    for name, (reference, target) in ours.items():
+        assert Path(reference).stem in (name, f"{name}_ref") and Path(target).stem == name
+        assert {reference, target, f"targets/{name}.txt"} <= files
+        assert name in theirs or "_ref" in name
+
+
+def test_faults_of_the_published_pairing_are_mended(tmp_path):
+    assert pairs(write(tmp_path, FILES)) == {
+        "a_ref_b": ("refs/a_ref_b_ref.jpg", "targets/a_ref_b.jpg"),
+        "both": ("refs/both_ref.png", "targets/both.png"), "plain": ("refs/plain.jpg", "targets/plain.jpg"),
+    }
+    assert {each.caption for each in read_lora_dataset(tmp_path, SHEET).samples} == {CHARACTER_SHEET}
 
 
 def test_what_is_skipped_is_named(tmp_path):
-    write(tmp_path, [*PUBLISHED["files"], "refs/alone_ref.png", "refs/notes.pdf.txt", "targets/.hidden.jpg"])
+    write(tmp_path, [*FILES, "refs/alone_ref.png", "refs/notes.pdf.txt", "targets/.hidden.jpg"])
     (tmp_path / "targets" / "readme.md").touch()
     report = describe_lora_dataset(read_lora_dataset(tmp_path, PLAIN))
-    assert "6 targets with references, 1 captions" in report
+    assert "3 targets with references, 1 captions" in report
     for line in (
         "1, a reference without a target (refs/alone_ref.png)",
         "1, a target without a reference (targets/noref.jpg)",
-        "1, a missing caption (targets/noprompt.txt)", "2, the same name as another",
+        "1, a missing caption (targets/mute.txt)", "2, the same name as another",
         "1, not one of .jpg, .jpeg, .png, .webp (targets/readme.md)",
     ):
         assert line in report

@@ -1,36 +1,53 @@
-"""TODO"""
+"""Captions in the published form, without the faults of the published code."""
+
+import re
 
 import pytest
 
-from pit.piece_it_together.ip_lora.prompts import CHARACTER_SHEET, scene_caption, scene_prompt
-from tests.golden import facts
+from pit.piece_it_together.ip_lora.prompts import CHARACTER_SHEET, CREATURE_IN, scene_caption, scene_prompt
 
-PUBLISHED = facts("pit_lora_dataset")
-CASES = {case["txt"]: case.get("prompt") for case in PUBLISHED["creature_in_scene_prompts"]}
-FOREST, CASTLE, BOX, SEA = CASES
+IN_A = "in a"  # as published: it leaves the n of "in an" behind, and is found in "within a"
+WHOLE_WORDS = r"\bin an?\b"
 
 
-def test_the_character_sheet_is_the_published_text():
-    assert CHARACTER_SHEET == PUBLISHED["character_sheet_prompt"]
+def caption(style: str, text: str, in_a: str) -> str | None:
+    """The published rule: the scene goes from the first "in a" of a text to the next one."""
+    pieces = re.split(in_a, text)
+    return f"{style} {CREATURE_IN}{pieces[1]}" if len(pieces) > 1 else None
 
 
-def test_a_caption_takes_the_published_form():
-    assert scene_caption(FOREST) == CASES[FOREST]
+def test_the_character_sheet_is_the_published_text(golden):
+    assert CHARACTER_SHEET == golden.facts("pit_lora_dataset")["character_sheet_prompt"]
+
+
+def test_captions_are_the_published_ones_but_for_their_faults(golden):
+    for case in golden.facts("pit_lora_dataset")["creature_in_scene_prompts"]:
+        text = case["txt"]
+        style, _, rest = text.partition(",")
+        assert caption(style, text, IN_A) == case.get("prompt"), "the rule above is not the published one"
+        mended = caption(style, rest, WHOLE_WORDS)
+        if mended is None:
+            with pytest.raises(ValueError, match="caption"):
+                scene_caption(text)
+        else:
+            assert scene_caption(text) == mended.rstrip()
 
 
 def test_in_an_leaves_no_n_behind():
-    assert scene_caption(CASTLE) == CASES[CASTLE].replace("inn ", "in ")
+    told = scene_caption("oil painting, blob in an old castle, night")
+    assert told == "oil painting an imaginary fantasy creature in old castle, night"
 
 
 def test_within_a_is_no_scene():
-    assert scene_caption(BOX) == "photo of a cat within a box an imaginary fantasy creature in garden"
+    told = scene_caption("photo of a cat within a box, sitting in a garden")
+    assert told == "photo of a cat within a box an imaginary fantasy creature in garden"
 
 
 def test_the_scene_ends_at_the_next_in_a():
     assert scene_caption("ink, it in a wood in a storm") == "ink an imaginary fantasy creature in wood"
 
 
-@pytest.mark.parametrize("text", [SEA, "a creature in a forest", "", "photo, in a"])
+@pytest.mark.parametrize("text", ["ink, thing in the sea", "a creature in a forest", "", "photo, in a"])
 def test_a_caption_without_scene_is_refused(text):
     with pytest.raises(ValueError, match="Expected a (caption|scene)"):
         scene_caption(text)

@@ -1,6 +1,5 @@
-"""TODO"""
+"""Which pictures of a folder belong together: as the published loader has it, and beyond what it can read."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +7,18 @@ import pytest
 from PIL import Image
 
 from pit.files.pictures import PictureError, open_picture
-from pit.piece_it_together.training.dataset import dataset_sheet, describe, read_dataset
+from pit.piece_it_together.training.dataset import Dataset, dataset_sheet, describe, read_dataset
+from tests.golden import Golden
 
-GOLDEN = Path("tests/golden")
-LAYOUT = json.loads((GOLDEN / "pit_dataset_layout.json").read_text(encoding="utf-8"))
+USED = ["set/1_2.jpg", "set/1_2_0.jpg", "set/1_2_1.jpg", "set/3_4.jpg", "set/3_4_0.jpg", "other/5_6.jpg",
+        "other/5_6_0.jpg"]
+SKIPPED = {
+    "set/7_8.jpg": "a target without parts", "set/image_name.png": "a target without parts",
+    "set/9_10.jpg": "a target without parts", "other/11_12.jpg": "a target without parts",
+    "set/lost_x_0.jpg": "a part without its target", "top_level.jpg": "outside the sub-folders",
+    "set/plain.jpg": "neither A_B (a target) nor A_B_0 (a part)",
+    "other/a_b_c_3.jpg": "neither A_B (a target) nor A_B_0 (a part)",
+}
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -39,33 +46,57 @@ def skipped(folder: Path) -> dict[str, str]:
     return {relative(each.path, folder): each.why for each in read_dataset(folder).skipped}
 
 
-@pytest.fixture
-def published(tmp_path) -> Path:
-    return touch(tmp_path / LAYOUT["root_name"], *LAYOUT["files"])
+def write_golden(golden: Golden, folder: Path) -> tuple[Dataset, dict]:
+    layout = golden.facts("pit_dataset_layout")
+    return read_dataset(touch(folder / layout["root_name"], *layout["files"])), layout
 
 
-def test_concepts_are_those_of_the_published_loader(published):
-    dataset = read_dataset(published)
-    ours = {
-        relative(each.target, published): [relative(path, published) for path in each.parts]
+def as_published(dataset: Dataset) -> dict[str, list[str]]:
+    """Parts by target, without what the published loader does not see: all but .jpg."""
+    parts = {
+        relative(each.target, dataset.folder): [relative(path, dataset.folder) for path in each.parts]
         for each in dataset.concepts
     }
+    parts = {target: [path for path in paths if path.endswith(".jpg")] for target, paths in parts.items()}
+    return {target: sorted(paths) for target, paths in parts.items() if target.endswith(".jpg") and paths}
+
+
+def test_concepts_are_those_of_the_published_loader(golden, tmp_path):
+    dataset, layout = write_golden(golden, tmp_path)
+    theirs = layout["use_ref_False"]["parts_of"]
     assert dataset.layout == "published"
-    assert ours == {target: parts for target, parts in LAYOUT["use_ref_False"]["parts_of"].items() if parts}
-    assert all(each.group == each.target.parent.name for each in dataset.concepts)
-    assert [each.name for each in dataset.concepts] == sorted(name.removesuffix(".jpg") for name in ours)
+    assert as_published(dataset) == {target: sorted(parts) for target, parts in theirs.items() if parts}
 
 
-def test_what_the_published_loader_spoils_or_ignores_is_named(published):
-    reasons = skipped(published)
-    theirs = LAYOUT["use_ref_False"]["parts_of"]
-    lonely = {target for target, parts in theirs.items() if not parts} | {"set_0_55/image_name.png"}
-    assert {name for name, why in reasons.items() if why == "a target without parts"} == lonely
-    used = {name for target, parts in theirs.items() if parts for name in (target, *parts)}
-    assert set(reasons) == set(LAYOUT["files"]) - used
-    assert reasons["set_0_55/orphan_x_0.jpg"] == "a part without its target"
-    assert reasons["top_level.jpg"] == "outside the sub-folders"
-    assert reasons["readme_style/image.jpg"] == "neither A_B (a target) nor A_B_0 (a part)"
+def test_targets_that_the_published_loader_spoils_are_skipped_and_no_file_is_lost(golden, tmp_path):
+    dataset, layout = write_golden(golden, tmp_path)
+    reasons = {relative(each.path, dataset.folder): each.why for each in dataset.skipped}
+    lonely = {name for name, why in reasons.items() if why == "a target without parts"}
+    theirs = layout["use_ref_False"]["parts_of"]
+    assert {name for name in lonely if name.endswith(".jpg")} == {
+        target for target, parts in theirs.items() if not parts
+    }
+    used = [path for each in dataset.concepts for path in (each.target, *each.parts)]
+    assert sorted([*(relative(path, dataset.folder) for path in used), *reasons]) == sorted(layout["files"])
+
+
+@pytest.fixture
+def published(tmp_path) -> Path:
+    return touch(tmp_path / "my_data_set", *USED, *SKIPPED)
+
+
+def test_concepts_have_a_name_and_a_group(published):
+    concepts = read_dataset(published).concepts
+    assert [(each.name, each.group) for each in concepts] == [
+        ("other/5_6", "other"), ("set/1_2", "set"), ("set/3_4", "set"),
+    ]
+    assert found(published) == {
+        "other/5_6": ["5_6_0.jpg"], "set/1_2": ["1_2_0.jpg", "1_2_1.jpg"], "set/3_4": ["3_4_0.jpg"],
+    }
+
+
+def test_what_is_not_used_is_named_with_the_reason(published):
+    assert skipped(published) == SKIPPED
 
 
 def test_other_picture_files_count_as_published_ones(tmp_path):
@@ -130,16 +161,17 @@ def test_targets_without_any_parts_are_no_dataset(tmp_path):
 
 def test_folders_below_the_sub_folders_are_not_entered(tmp_path):
     touch(tmp_path, "set/a_b.jpg", "set/a_b_0.jpg", "set/deep/c_d.jpg", "set/deep/c_d_0.jpg")
-    assert list(found(tmp_path)) == ["set/a_b"] and skipped(tmp_path) == {"set/deep": "a folder too deep"}
+    assert list(found(tmp_path)) == ["set/a_b"]
+    assert skipped(tmp_path) == {"set/deep": "a folder nested too deep"}
 
 
 def test_the_report_counts_and_names(published):
     lines = describe(read_dataset(published)).splitlines()
-    assert lines[0].endswith("my_data_set: 17 concepts (as published, 4 sub-folders)")
-    assert lines[1] == "parts: 29, 1.7 per concept, at most 3"
+    assert lines[0].endswith("my_data_set: 3 concepts (as published, 2 sub-folders)")
+    assert lines[1] == "parts: 4, 1.3 per concept, at most 2"
     lonely = next(line for line in lines if "a target without parts" in line)
-    assert lonely.startswith("skipped: 8,") and lonely.endswith(", ...)") and lonely.count(".jpg") == 3
-    assert sum(int(line.split()[1].rstrip(",")) for line in lines[2:]) == len(read_dataset(published).skipped)
+    assert lonely.startswith("skipped: 4,") and lonely.endswith(", ...)") and lonely.count(".jpg") == 3
+    assert sum(int(line.split()[1].rstrip(",")) for line in lines[2:]) == len(SKIPPED)
 
 
 def test_the_sheet_shows_targets_beside_their_parts_and_marks_what_is_unreadable(tmp_path):
@@ -192,5 +224,5 @@ def test_missing_and_enormous_pictures_are_refused(tmp_path):
     with pytest.raises(PictureError, match="gone.png cannot be read"):
         open_picture(tmp_path / "gone.png")
     Image.new("1", (10000, 8001)).save(tmp_path / "huge.png")
-    with pytest.raises(PictureError, match="at most 80 megapixels, found 10000x8001 in .*huge.png"):
+    with pytest.raises(PictureError, match="at most 80 megapixels, got 10000x8001 in .*huge.png"):
         open_picture(tmp_path / "huge.png")

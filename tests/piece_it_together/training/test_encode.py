@@ -18,8 +18,8 @@ from pit.ip_adapter.resampler import Resampler
 from pit.piece_it_together.parts import reference_grid
 from pit.piece_it_together.training.augment import Augmentation, augment_part
 from pit.piece_it_together.training.cache import CacheError, TokenCache, open_cache
-from pit.piece_it_together.training.dataset import read_dataset
-from pit.piece_it_together.training.encode import GRID_SIZE, Ring, encode_dataset
+from pit.piece_it_together.training.dataset import Dataset, read_dataset
+from pit.piece_it_together.training.encode import GRID_SIZE, Preparation, Ring, encode_dataset
 
 SIZE, WIDTH, PATCH = 32, 12, 8
 HALF = {"rtol": 2e-3, "atol": 2e-3}
@@ -263,13 +263,39 @@ def test_references_are_grids_of_four_other_targets_of_a_group_that_is_large_eno
     assert report.added == 9 and {each.path.parent.name for each in report.skipped} == {"small"}
     cache = open_cache(tmp_path / "cache")
     assert cache.groups == ["large"] * 9 and cache.reference_rows.shape == (9, 2)
-    concepts = [concept for concept in read_dataset(tmp_path / "set").concepts if concept.group == "large"]
-    ring = Ring(concepts, "0/1")
-    others = list(ring.after(concepts[5]))
-    assert len(set(others)) == 8 and concepts[5].target not in others
+    dataset = read_dataset(tmp_path / "set")
+    concept = next(concept for concept in dataset.concepts if concept.name == "large/x_05")
+    others = list(Ring(dataset.targets["large"], "0/1").after(concept))
+    assert len(set(others)) == 8 and concept.target not in others
     grid = reference_grid([open_picture(path) for path in others[:4]], size=GRID_SIZE)
     tokens = cache.rows(cache.reference_rows[5, 1:]).float()
     torch.testing.assert_close(tokens, expected_tokens([grid]), **HALF)
+
+
+def prepared(dataset: Dataset, references: int) -> Preparation:
+    return Preparation(dataset, SIZE, 1, Augmentation(), references, 0, {})
+
+
+def test_targets_without_parts_count_and_serve_as_references(tmp_path):
+    make_group(tmp_path / "set" / "group", range(9))
+    for number in range(1, 9):
+        (tmp_path / "set" / "group" / f"x_{number:02d}_0.jpg").unlink()
+    preparation = prepared(read_dataset(tmp_path / "set"), references=1)
+    (concept,) = preparation.concepts
+    assert concept.name == "group/x_00" and len(preparation.first_grids(concept)[0]) == 4
+
+
+@pytest.mark.parametrize("references", [0, 1])
+def test_concepts_with_references_are_those_of_the_published_loader(golden, tmp_path, references):
+    layout = golden.facts("pit_dataset_layout")
+    for name in layout["files"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    ours = {each.target for each in prepared(read_dataset(tmp_path), references).concepts}
+    theirs = layout[f"use_ref_{bool(references)}"]["parts_of"]
+    assert {path for path in ours if path.suffix == ".jpg"} == {
+        tmp_path / target for target, parts in theirs.items() if parts
+    }
 
 
 def test_references_follow_a_growing_group_and_pass_over_corrupt_pictures(tmp_path):

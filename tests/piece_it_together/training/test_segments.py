@@ -1,13 +1,14 @@
-"""TODO"""
+"""Parts found by color: on products, on creatures, and where there is nothing to find."""
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 from scipy import ndimage
 
-from pit.demo.drawing.creature import creature_from_seed
-from pit.demo.drawing.draw import draw_creature, draw_shape
-from pit.piece_it_together.training.segments import foreground, lab, segment
+from pit.demo.drawing.creature import Creature, creature_from_seed
+from pit.demo.drawing.draw import PAINTERS, draw_creature, draw_shape
+from pit.piece_it_together.training.part_rules import SMALLEST_PART
+from pit.piece_it_together.training.segments import foreground, segment
 
 SIDE = 300
 
@@ -17,7 +18,7 @@ def disc(x: int, y: int, radius: int) -> np.ndarray:
     return (columns - x) ** 2 + (rows - y) ** 2 < radius**2
 
 
-BALLS = {  # colour -> where
+BALLS = {  # color -> where
     (200, 60, 120): disc(80, 90, 35),
     (60, 160, 90): disc(220, 90, 40),
     (70, 120, 200): disc(150, 190, 70),
@@ -25,31 +26,22 @@ BALLS = {  # colour -> where
 
 
 def product(ground: float = 230.0, slope: float = 50.0) -> Image.Image:
-    """Three shaded balls on a grey gradient, with noise and a soft shadow."""
+    """Three shaded balls on a gray gradient, with noise and a soft shadow."""
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[:SIDE, :SIDE]
     shade = Image.new("L", (SIDE, SIDE))
     ImageDraw.Draw(shade).ellipse((70, 245, 230, 280), fill=60)
     shadow = np.asarray(shade.filter(ImageFilter.GaussianBlur(8))).astype(float)
     pixels = np.repeat((ground - slope * rows / SIDE - shadow * 0.5)[..., None], 3, axis=2)
-    for colour, mask in BALLS.items():
+    for color, mask in BALLS.items():
         top = np.nonzero(mask)[0].min()
-        pixels[mask] = (np.array(colour) * (1.15 - 0.5 * (rows - top)[..., None] / 140))[mask]
+        pixels[mask] = (np.array(color) * (1.15 - 0.5 * (rows - top)[..., None] / 140))[mask]
     return Image.fromarray((pixels + rng.normal(0, 2, pixels.shape)).clip(0, 255).astype(np.uint8))
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> float:
     """Intersection over union."""
     return float((a & b).sum() / (a | b).sum())
-
-
-def test_lab_has_the_known_values():
-    known = {
-        (255, 255, 255): (100, 0, 0), (0, 0, 0): (0, 0, 0), (255, 0, 0): (53.24, 80.09, 67.20),
-        (0, 0, 255): (32.30, 79.19, -107.86), (128, 128, 128): (53.59, 0, 0),
-    }
-    ours = lab(np.array(list(known), np.uint8))
-    assert np.abs(ours - np.array(list(known.values()))).max() < 0.1
 
 
 def test_the_parts_of_a_product_on_a_gradient_are_found_whole():
@@ -102,8 +94,35 @@ def test_creatures_fall_into_a_few_compact_regions(seed):
         assert mask.mean() > 0.01
 
 
-def test_the_same_picture_gives_the_same_masks():
-    assert np.array_equal(segment(product()), segment(product()))
+def visible_parts(creature: Creature, pixels: int) -> list[np.ndarray]:
+    """The exact masks of what can be seen of each part, left and right apart, without what is tiny."""
+    covered, masks = np.zeros((pixels, pixels), bool), []
+    for part in (part for part in reversed(PAINTERS) if part in creature.parts):
+        shape = np.asarray(draw_shape(creature, pixels, 2, only=part))[..., 3] > 128
+        areas, count = ndimage.label(shape & ~covered)
+        masks += [areas == number for number in range(1, count + 1)]
+        covered |= shape
+    return [mask for mask in masks if mask.mean() > SMALLEST_PART]
+
+
+def test_most_parts_of_creatures_are_found():
+    fits = []
+    for creature in map(creature_from_seed, range(10)):
+        masks = segment(draw_creature(creature, 256))
+        fits += [max(overlap(mask, part) for mask in masks) for part in visible_parts(creature, 256)]
+    assert np.mean(fits) > 0.55 and np.mean(np.array(fits) > 0.5) > 0.6
+
+
+@pytest.mark.parametrize("picture", [product(), draw_creature(creature_from_seed(0), 128)])
+def test_the_same_picture_gives_the_same_masks(picture):
+    assert np.array_equal(segment(picture), segment(picture.copy()))
+
+
+def test_small_regions_join_others_if_asked_to():
+    assert len(segment(product(), smallest=0.04)) == len(BALLS)  # of 0.043, 0.056 and 0.171
+    plate = np.full((SIDE, SIDE, 3), 255, np.uint8)
+    plate[disc(150, 150, 100)], plate[disc(150, 150, 30)] = (30, 60, 200), (220, 200, 40)
+    assert [len(segment(Image.fromarray(plate), share)) for share in (0.015, 0.04)] == [2, 1]
 
 
 def test_an_empty_picture_has_no_regions():
@@ -122,5 +141,5 @@ def test_large_pictures_come_back_at_their_size():
 def test_a_busy_ground_is_refused():
     noise = np.random.default_rng(0).integers(0, 255, (20, 20, 3), dtype=np.uint8)
     busy = Image.fromarray(noise).resize((200, 200), Image.Resampling.NEAREST)
-    with pytest.raises(ValueError, match="plain ground, found a border whose colour is not even. Give masks"):
+    with pytest.raises(ValueError, match="plain ground, got a border whose color is not even. Give masks"):
         segment(busy)
