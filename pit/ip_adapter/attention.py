@@ -74,9 +74,9 @@ def tokens_for_batch(tokens: Tensor, uncond_tokens: Tensor, branches: Sequence[i
     images = batch // len(branches)
     if images % tokens.shape[0]:
         raise ValueError(
-            f"Expected a latent batch of a multiple of {tokens.shape[0]} images, for as many concepts, got "
-            f"{images} images. Set batch_size of the empty latent to {tokens.shape[0]} (or a multiple), or "
-            "pass one concept."
+            f"Expected a multiple of {tokens.shape[0]} images in the latent batch for {tokens.shape[0]} "
+            f"concepts, got {images} images. Set batch_size of the empty latent to {tokens.shape[0]} (or a "
+            "multiple), or pass one concept."
         )
     # Repeated as a whole, not one by one: latent i belongs to concept i modulo M, as where ComfyUI itself
     # repeats a batch. Which branch comes first is up to the sampler.

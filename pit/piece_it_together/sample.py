@@ -66,13 +66,11 @@ def sample_prior(
 
     Args:
         parts: tokens of the parts `[B, 16 P, D]`, slot after slot.
-        empty_tokens: tokens of the white picture `[1, 16, D]`; they fill every slot of the unconditional
-            branch.
+        empty_tokens: tokens of the white picture `[1, 16, D]`, for all slots of the unconditional branch.
         noise: starting noise `[B, 16, D]`.
         init_tokens: concepts to start from `[B, 16, D]`; mixed as strength * noise + (1 - strength) * init.
         strength: 0 (keep init_tokens) to 1 (start from noise), in ceil(steps * strength) steps.
-        callback: called after every step with (step, total, estimate of the clean tokens); may raise to
-            cancel.
+        callback: called in every step with (step, total, estimate of the clean tokens); raise to cancel.
         schedule: one of `pit.flow.solvers.SCHEDULES`.
         guidance_interval, guidance_rescale: see `Guidance`.
         negative_parts: `[B, 16 P, D]`, instead of the empty tokens of the unconditional branch.

@@ -105,7 +105,7 @@ def test_tokens_go_to_the_matching_images(tokens, uncond, branches, batch, expec
     "count, branches, batch, images", [(3, [0, 1], 4, 2), (2, [0, 1], 2, 1), (2, [0], 5, 5)]
 )
 def test_a_batch_that_does_not_match_is_refused(count, branches, batch, images):
-    message = f"multiple of {count} images, .* got {images} images. .* latent to {count} "
+    message = f"batch for {count} concepts, got {images} images. .* latent to {count} "
     with pytest.raises(ValueError, match=message):
         tokens_for_batch(labelled(*range(count)), labelled(-1.0), branches, batch)
 
