@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ..files.records import differing_models, models_from_json
 from ..files.weights import WeightFileError
 from ..files.whole import write_whole
-from .attention import plain_attention
+from .attention_kernel import plain_attention
 from .checkpoint import newest_checkpoint, write_checkpoint
 from .metrics import Metrics
 from .order import Batch, read_ahead

@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from ...files.weights import load_states, save_states
-from ...training.attention import plain_attention
+from ...training.attention_kernel import plain_attention
 
 SAVE_SECONDS = 60
 
