@@ -131,7 +131,7 @@ def test_start_of_another_number(complaint):
 
 
 def test_a_latent_batch_that_does_not_match(complaint):
-    says(complaint(render_graph(latent__batch_size=4)), "3 concepts", "4 images", "batch_size")
+    says(complaint(render_graph(latent__batch_size=4)), "multiple of 3 images", "got 4 images", "batch_size")
 
 
 def test_a_file_that_is_not_there(complaint):
