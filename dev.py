@@ -2,11 +2,14 @@
 """Try, test and serve the pack from a fresh clone; needs Python 3.10 or later and a package registry.
 
   python3 dev.py demo     make pictures with the pack in a real ComfyUI, and a contact sheet below output/
-  python3 dev.py test     run all tests; further arguments go to pytest
+  python3 dev.py test     run ruff and all tests; further arguments go to pytest, which then runs alone
   python3 dev.py serve    leave ComfyUI running with the pack, for a browser
   python3 dev.py bench    run the benchmarks
 
 The first command makes .venv and gets ComfyUI (about 6 GB); later ones reuse both.
+
+Whoever trains on a CPU with few or busy cores does well to set OMP_WAIT_POLICY=PASSIVE: otherwise the threads
+of a step spin while they wait for each other, and a step of milliseconds can take a hundred times as long.
 """
 
 import sys
@@ -21,8 +24,9 @@ import subprocess
 import time
 
 from dev import LOGS, ROOT, STATE, Failure
-from dev.comfyui import GIVEN, ensure_comfyui, existing_comfyui, make_base
+from dev.comfyui import GIVEN, ensure_comfyui, ensure_newest_front_end, existing_comfyui, make_base
 from dev.environment import enter_environment
+from dev.suite import compute_frugally, run_suite
 
 LONG_BENCHMARKS = ("presets", "solver_errors")  # a quarter of an hour and more: to be asked for by name
 
@@ -82,6 +86,10 @@ def serve(options: argparse.Namespace) -> int:
 
 def test(options: argparse.Namespace) -> int:
     ensure_comfyui()
+    ensure_newest_front_end()
+    compute_frugally()
+    if not options.further:
+        return run_suite()
     os.chdir(ROOT)
     os.execv(sys.executable, [sys.executable, "-m", "pytest", *options.further])
 

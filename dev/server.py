@@ -11,11 +11,11 @@ from pathlib import Path
 
 from dev import Failure
 from dev.client import ComfyClient
-from dev.guard import GRACE_SECONDS
 
 GUARD = Path(__file__).with_name("guard.py")
 PORT_ATTEMPTS = 3
 BOOT_SECONDS = 180
+GRACE_SECONDS = 3.0  # between the request to end and the end
 COLOURS = re.compile("\x1b\\[[0-9;]*m")
 
 
@@ -23,13 +23,16 @@ class ComfyServer(ComfyClient):
     """A running ComfyUI with everything that a client can ask of it; use it in a `with` statement.
 
     comfyui: the folder with main.py. base: models, input, output and custom_nodes. log: gets all output.
-    port: a certain port; without it, any free one.
+    port: a certain port; without it, any free one. front_end: web files to serve in place of ComfyUI's own.
     """
 
-    def __init__(self, comfyui: Path, base: Path, log: Path, port: int | None = None):
+    def __init__(
+        self, comfyui: Path, base: Path, log: Path, port: int | None = None, front_end: Path | None = None
+    ):
         super().__init__(port or 0, log)
         self.comfyui = comfyui
         self.base = base
+        self.front_end = front_end
         self._fixed_port = port
         self._guard: subprocess.Popen | None = None
 
@@ -78,11 +81,13 @@ class ComfyServer(ComfyClient):
             "--base-directory", self.base, "--database-url", "sqlite:///:memory:",
             "--disable-api-nodes", "--disable-auto-launch", "--use-pytorch-cross-attention",
         ] + ([] if has_accelerator() else ["--cpu"])
+        if self.front_end:
+            command += ["--front-end-root", self.front_end]
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("wb") as sink:
             # A session of its own: Ctrl-C in the terminal reaches us only, and we end the server in order.
             self._guard = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(GUARD), *map(str, command)],
+                [sys.executable, "-I", "-S", str(GUARD), str(GRACE_SECONDS), *map(str, command)],
                 stdin=subprocess.PIPE, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True,
             )
 

@@ -10,13 +10,13 @@ import socket
 import subprocess
 import sys
 import tarfile
-import time
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from dev import ROOT, Failure, comfyui, demo, environment, server
+from tests.waiting import STUCK_SECONDS, wait_until
 
 SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: -1, signal.SIGKILL: -9}
 
@@ -44,6 +44,7 @@ spec.loader.exec_module(script)
 script.enter_environment = lambda arguments: None
 script.STATE = script.LOGS = pathlib.Path(state)
 dev.server.has_accelerator = lambda: False
+dev.server.GRACE_SECONDS = 0.1
 sys.exit(script.main(arguments))
 """
 
@@ -69,9 +70,14 @@ def start_dev(state: Path, *arguments: str) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-c", DRIVER, ROOT, state, *map(str, arguments)],
         cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        # Under nohup a child would ignore the hang-up that a test sends.
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+        preexec_fn=heed_signals,
     )
+
+
+def heed_signals() -> None:
+    """For a child: under nohup, or in the background of a shell, it would ignore what a test sends."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def is_alive(pid: int) -> bool:
@@ -80,13 +86,6 @@ def is_alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
-
-
-def wait_until(condition, seconds: float = 15.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return condition()
 
 
 def write_tar(path: Path, *members: tarfile.TarInfo, content: bytes = b"text") -> Path:
@@ -144,9 +143,9 @@ def test_no_signal_leaves_a_server_behind(number, fake_comfyui, tmp_path):
     pid = int((tmp_path / "base" / "pid").read_text())
     assert is_alive(pid)
     process.send_signal(number)
-    process.communicate(timeout=20)
+    process.communicate(timeout=STUCK_SECONDS)
     assert process.returncode == SIGNALS[number]
-    assert wait_until(lambda: not is_alive(pid))
+    wait_until(lambda: not is_alive(pid))
 
 
 def test_a_server_that_ignores_the_request_to_end_is_killed(tmp_path):
@@ -156,14 +155,14 @@ def test_a_server_that_ignores_the_request_to_end_is_killed(tmp_path):
     process.stdout.readline()
     pid = int((tmp_path / "base" / "pid").read_text())
     process.terminate()
-    process.communicate(timeout=20)
+    process.communicate(timeout=STUCK_SECONDS)
     assert not is_alive(pid)
 
 
 def test_a_server_that_ends_by_itself_is_reported(tmp_path):
     fake = make_fake(tmp_path, "print('Error: no memory of that size')\n")
     process = start_dev(tmp_path, "serve", "--comfyui", fake)
-    _, complaint = process.communicate(timeout=20)
+    _, complaint = process.communicate(timeout=STUCK_SECONDS)
     assert process.returncode == 1
     sentence, log = complaint.strip().splitlines()
     assert sentence.startswith("ComfyUI ended while starting on port ")

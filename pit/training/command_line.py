@@ -69,6 +69,7 @@ def run_training(args: argparse.Namespace, begin: Callable[[argparse.Namespace],
         begin: makes the trainer, or raises if something cannot be used.
         name: of the command.
     """
+    interrupt = signal.getsignal(signal.SIGINT)
     try:
         path = train(begin(args), name)
     except (TrainingError, ValueError, OSError, ModuleNotFoundError) as error:
@@ -79,6 +80,7 @@ def run_training(args: argparse.Namespace, begin: Callable[[argparse.Namespace],
         return 130
     finally:
         leave()
+        signal.signal(signal.SIGINT, interrupt)  # the listener took it
     if path is not None:
         print(f"written: {path}")
     return 0

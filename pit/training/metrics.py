@@ -2,11 +2,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..files.whole import write_whole
 from .validation import TIMES, Validation
 
 if TYPE_CHECKING:
@@ -44,10 +46,11 @@ class Metrics:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # The steps after the checkpoint are done again, so their lines would be there twice.
         lines = [line for line in read_lines(self.path) if int(line["step"]) <= self.step]
-        with open(self.path, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, FIELDS)
-            writer.writeheader()
-            writer.writerows(lines)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, FIELDS)
+        writer.writeheader()
+        writer.writerows(lines)
+        write_whole(self.path, text.getvalue().encode())  # a kill in between would lose all lines
         self.board = open_tensorboard(self.path.parent / "tensorboard", self.step)
         self.opened = True
 

@@ -1,6 +1,7 @@
 """A real ComfyUI with the pack in it, and its page in a real browser."""
 
 import os
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,11 @@ import pytest
 from dev.browser import ARGUMENTS, NAMES, find_chromium, open_page
 from dev.comfyui import DOWNLOADED, GIVEN, ensure_comfyui, make_base
 from dev.server import ComfyServer
+from tests.comfyui.nodes.published import write_ip_adapter, write_prior
+from tests.comfyui.pages import clear
+from tests.waiting import STUCK_SECONDS
+
+TINY = Path(__file__).parent / "nodes" / "tiny"
 
 
 def pytest_collection_modifyitems(items):
@@ -27,9 +33,9 @@ def comfyui_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def comfyui(comfyui_folder, tmp_path_factory) -> ComfyServer:
-    """A running ComfyUI for the whole session, in a base directory of its own."""
+    """A running ComfyUI for the whole session, in a base directory of its own, with the nodes of `tiny`."""
     folder = tmp_path_factory.mktemp("comfyui")
-    with ComfyServer(comfyui_folder, make_base(folder / "base"), folder / "server.log") as server:
+    with ComfyServer(comfyui_folder, make_base(with_tiny(folder)), folder / "server.log") as server:
         yield server
 
 
@@ -37,9 +43,18 @@ def comfyui(comfyui_folder, tmp_path_factory) -> ComfyServer:
 def bare_comfyui(comfyui_folder, tmp_path_factory) -> ComfyServer:
     """Another one without the pack. A test may end it: only its log is for sharing."""
     folder = tmp_path_factory.mktemp("bare")
-    (folder / "base" / "custom_nodes").mkdir(parents=True)
-    with ComfyServer(comfyui_folder, folder / "base", folder / "server.log") as server:
+    with ComfyServer(comfyui_folder, with_tiny(folder), folder / "server.log") as server:
         yield server
+
+
+def with_tiny(folder: Path) -> Path:
+    """A base directory with the nodes of `tiny`, and with tiny models for ours."""
+    base = folder / "base"
+    (base / "custom_nodes").mkdir(parents=True)
+    (base / "custom_nodes" / "tiny").symlink_to(TINY, target_is_directory=True)
+    write_ip_adapter(base / "models" / "ipadapter" / "tiny.safetensors")
+    write_prior(base / "models" / "ip_prior" / "characters" / "prior.ckpt")
+    return base
 
 
 @pytest.fixture(scope="session")
@@ -54,8 +69,29 @@ def chromium():
         yield playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
 
 
-@pytest.fixture
-def page(chromium, comfyui):
-    """ComfyUI's page, loaded, with the nodes of the pack registered and the default graph in it."""
+@contextmanager
+def new_page(chromium, server: ComfyServer, **settings):
+    """ComfyUI's page, loaded, with the default graph in it; settings as `open_page` takes them."""
     with chromium.new_context(viewport={"width": 1600, "height": 900}) as context:
-        yield open_page(context, comfyui)
+        context.set_default_timeout(1000 * STUCK_SECONDS)
+        yield open_page(context, server, **settings)
+
+
+@pytest.fixture(scope="session")
+def shared_page(chromium, comfyui):
+    with new_page(chromium, comfyui) as page:
+        yield page
+
+
+@pytest.fixture
+def page(shared_page):
+    """ComfyUI's page, with the nodes of the pack registered and an empty graph in it."""
+    clear(shared_page)
+    return shared_page
+
+
+@pytest.fixture
+def fresh_page(chromium, comfyui):
+    """The same, loaded for this test alone, which may open panels and dialogs in it."""
+    with new_page(chromium, comfyui) as page:
+        yield page

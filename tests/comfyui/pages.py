@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from tests.comfyui.workflows import WORKFLOWS, read
+
+CLEAR = """() => {
+    window.app.clean()
+    window.app.graph.clear()
+}"""
 WATCH = """() => {
+    const watched = window.seen !== undefined
     window.seen = []
+    if (watched) return
     for (const type of ["execution_success", "execution_error", "execution_interrupted", "progress"])
-        window.app.api.addEventListener(type, (event) =>
-            window.seen.push({ type, at: performance.now(), ...event.detail }))
+        window.app.api.addEventListener(type, (event) => window.seen.push({ type, ...event.detail }))
 }"""
 BUILD = """({ nodes, links, values }) => {
     const { app, LiteGraph } = window
@@ -40,6 +47,16 @@ TITLE_ON_SCREEN = """node => {
 }"""
 
 
+def clear(page) -> None:
+    """Take away the graph, and what was shown in its nodes."""
+    page.evaluate(CLEAR)
+
+
+def open_workflow(page, name: str) -> None:
+    """Open a graph that comes with the pack."""
+    page.evaluate("workflow => window.app.loadGraphData(workflow)", read(WORKFLOWS / f"{name}.json"))
+
+
 def build(page, nodes: dict[str, str], links: list[tuple[str, ...]] = (), values: dict | None = None) -> dict:
     """Put a new graph on the page, as a user would: nodes, then links by slot names, then widgets.
 
@@ -68,10 +85,9 @@ def press_run(page) -> None:
     page.get_by_test_id("queue-button").click()
 
 
-def wait_for(page, event: str, node: str | None = None, count: int = 1, seconds: float = 240) -> dict:
+def wait_for(page, event: str, node: str | None = None, count: int = 1) -> dict:
     """The count-th message of this type, about this node if one is given."""
-    arguments = [event, node, count]
-    return page.wait_for_function(SEEN, arg=arguments, timeout=1000 * seconds).json_value()
+    return page.wait_for_function(SEEN, arg=[event, node, count]).json_value()
 
 
 def images_of(page, node: str) -> list[dict[str, str]]:

@@ -1,4 +1,4 @@
-"""The pack arrives in ComfyUI quickly, quietly and complete."""
+"""The pack arrives in ComfyUI quietly and complete."""
 
 import json
 import re
@@ -9,8 +9,6 @@ import pytest
 
 from dev import ROOT
 from dev.comfyui import PACK_NAME
-
-IMPORT_TIME = re.compile(rf"([\d.]+) seconds(.*): .*{PACK_NAME}$", re.MULTILINE)
 
 
 @pytest.fixture(scope="session")
@@ -27,16 +25,10 @@ def boot_lines(server) -> list[str]:
     return [line for line in lines if line]
 
 
-def test_the_pack_is_imported_in_under_three_tenths_of_a_second(comfyui):
-    seconds, failed = IMPORT_TIME.search(comfyui.log_text()).groups()
-    assert failed == ""
-    assert float(seconds) < 0.3
-
-
 def test_the_pack_adds_only_its_import_time_to_the_log(comfyui, bare_comfyui):
     known = boot_lines(bare_comfyui)
     added = [line for line in boot_lines(comfyui) if line not in known]
-    assert added == ["Import times for custom nodes:", f"N seconds: BASE/custom_nodes/{PACK_NAME}"]
+    assert added == [f"N seconds: BASE/custom_nodes/{PACK_NAME}"]
 
 
 def test_the_nodes_are_there_with_our_prefix(pack_nodes):

@@ -6,7 +6,7 @@ import itertools
 import pytest
 from PIL import Image, ImageChops, ImageOps, ImageStat
 
-from tests.comfyui.pages import images_of, press_run, set_value, wait_for
+from tests.comfyui.pages import images_of, open_workflow, press_run, set_value, wait_for
 from tests.comfyui.workflows import NAMES, WORKFLOWS, read, twin
 
 FRAMES = {"Parts", "Encode", "Complete", "Render"}
@@ -24,8 +24,8 @@ OTHER_FRAMES = {
     "token_library": {"Load", "Make", "Render", "Strip"},
 }
 A_SHORT_TRAINING = {
-    "2": {"count": 60, "name": "few"}, "3": {"variants": 1, "name": "few"},
-    "10": {"steps": 40, "batch": 8, "save_every": 20, "name": "few"},
+    "2": {"count": 60, "name": "short"}, "3": {"variants": 1, "name": "short"},
+    "10": {"steps": 40, "batch": 8, "save_every": 20, "name": "short"},
 }
 PICKED = 16
 TITLE_BAR = 30
@@ -37,28 +37,53 @@ def finished(comfyui, graph: dict):
     return result
 
 
+# Each graph after it has run. Its tests follow one another, while ComfyUI still has it ready: nothing but the
+# page's own conversion differs when the page runs it again.
+
+
 @pytest.fixture(scope="module")
 def demo(comfyui):
-    """The demo's graph after it has run."""
     return finished(comfyui, twin("piece_it_together"))
 
 
 @pytest.fixture(scope="module")
 def creature_lab(comfyui):
-    """The creature lab's graph after it has run."""
     return finished(comfyui, twin("creature_lab"))
 
 
 @pytest.fixture(scope="module")
 def explored(comfyui):
-    """The graph that explores concepts after it has run."""
     return finished(comfyui, twin("explore_concepts"))
 
 
 @pytest.fixture(scope="module")
 def blended(comfyui):
-    """The graph that blends concepts after it has run."""
     return finished(comfyui, twin("blend_concepts"))
+
+
+@pytest.fixture(scope="module")
+def in_scenes(comfyui):
+    return finished(comfyui, twin("concept_in_a_scene"))
+
+
+@pytest.fixture(scope="module")
+def sheets(comfyui):
+    return finished(comfyui, twin("character_sheet"))
+
+
+@pytest.fixture(scope="module")
+def found(comfyui):
+    return finished(comfyui, twin("find_a_direction"))
+
+
+@pytest.fixture(scope="module")
+def edited(comfyui):
+    return finished(comfyui, twin("edit_by_direction"))
+
+
+@pytest.fixture(scope="module")
+def kept(comfyui):
+    return finished(comfyui, twin("token_library"))
 
 
 @pytest.fixture(scope="module")
@@ -80,18 +105,6 @@ def assert_concepts(concepts: list[Image.Image], count: int):
     assert all(len(concept.getcolors(128 * 128)) > 50 for concept in concepts)
 
 
-@pytest.fixture(scope="module")
-def in_scenes(comfyui):
-    """The graph that puts concepts into scenes after it has run."""
-    return finished(comfyui, twin("concept_in_a_scene"))
-
-
-@pytest.fixture(scope="module")
-def sheets(comfyui):
-    """The graph that draws character sheets after it has run."""
-    return finished(comfyui, twin("character_sheet"))
-
-
 def difference(a: Image.Image, b: Image.Image) -> float:
     """How far two pictures of one size lie apart, 0 to 255 on average."""
     return sum(ImageStat.Stat(ImageChops.difference(a, b)).mean) / 3
@@ -104,8 +117,7 @@ def test_the_demo_draws_parts_and_eight_concepts(comfyui, demo):
 
 
 def test_the_demo_runs_in_the_page(comfyui, demo, page):
-    """Nothing but the page's own conversion differs from the run before, so ComfyUI has it ready."""
-    load(page, "piece_it_together")
+    open_workflow(page, "piece_it_together")
     press_run(page)
     wait_for(page, "execution_success")
     assert_concepts(pictures(comfyui, images_of(page, "12")), 8)
@@ -120,7 +132,7 @@ def test_the_creature_lab_draws_sixteen_concepts_and_their_table(comfyui, creatu
 
 
 def test_the_creature_lab_runs_in_the_page(comfyui, creature_lab, page):
-    load(page, "creature_lab")
+    open_workflow(page, "creature_lab")
     press_run(page)
     wait_for(page, "execution_success")
     table, before = (
@@ -153,7 +165,7 @@ def assert_shows(picked: list[Image.Image], wall: list[Image.Image], number: int
 
 
 def test_another_one_is_picked_in_the_page_from_the_same_wall(comfyui, explored, page):
-    load(page, "explore_concepts")
+    open_workflow(page, "explore_concepts")
     set_value(page, "13", "numbers", "2")
     press_run(page)
     wait_for(page, "execution_success")
@@ -174,7 +186,7 @@ def test_a_strip_goes_from_one_concept_to_the_other(comfyui, blended):
 
 
 def test_concepts_are_blended_in_the_page(comfyui, blended, page):
-    load(page, "blend_concepts")
+    open_workflow(page, "blend_concepts")
     press_run(page)
     wait_for(page, "execution_success")
     assert images_of(page, "17") == blended.outputs["17"]["images"]
@@ -189,7 +201,7 @@ def test_the_lora_changes_the_scenes_and_nothing_else(comfyui, in_scenes):
 
 
 def test_a_scene_is_changed_in_the_page(comfyui, in_scenes, page):
-    load(page, "concept_in_a_scene")
+    open_workflow(page, "concept_in_a_scene")
     set_value(page, "5", "mode.positive", "a creature on sky lava")
     press_run(page)
     wait_for(page, "execution_success")
@@ -212,7 +224,7 @@ def test_sheets_show_the_creature_from_both_sides(comfyui, sheets):
 
 
 def test_sheets_are_drawn_in_the_page(comfyui, sheets, page):
-    load(page, "character_sheet")
+    open_workflow(page, "character_sheet")
     press_run(page)
     wait_for(page, "execution_success")
     assert images_of(page, "13") == sheets.outputs["13"]["images"]
@@ -224,45 +236,56 @@ def cells(strip: Image.Image, count: int) -> list[Image.Image]:
     return [strip.crop((i * width, strip.height - 128, (i + 1) * width, strip.height)) for i in range(count)]
 
 
-@pytest.fixture(scope="module")
-def directed(comfyui):
-    """The graphs with directions and kept tokens after they have run: their strips, by name."""
-    strips = {"find_a_direction": "16", "edit_by_direction": "17", "token_library": "17"}
-    return {name: finished(comfyui, twin(name)).outputs[node]["images"] for name, node in strips.items()}
-
-
-@pytest.mark.parametrize("name, count, still", [("find_a_direction", 6, 2), ("edit_by_direction", 5, 2)])
-def test_an_edit_changes_more_the_further_it_goes(comfyui, directed, name, count, still):
+def assert_changes_more_the_further_it_goes(drawn: list[Image.Image], still: int):
     """`still` is the place of amount 0, from which the others move away on both sides."""
-    strip, = pictures(comfyui, directed[name])
-    drawn = cells(strip, count)
     away = [difference(drawn[still], each) for each in drawn[still:]]
     assert away == sorted(away) and away[-1] > 8
     assert difference(drawn[still - 1], drawn[still]) > 1
 
 
-def test_found_wings_come_where_there_were_none(comfyui, directed):
-    strip, = pictures(comfyui, directed["find_a_direction"])
+def test_a_found_direction_changes_more_the_further_it_goes(comfyui, found):
+    strip, = pictures(comfyui, found.outputs["16"]["images"])
+    assert_changes_more_the_further_it_goes(cells(strip, 6), still=2)
+
+
+def test_found_wings_come_where_there_were_none(comfyui, found):
+    strip, = pictures(comfyui, found.outputs["16"]["images"])
     original, _, without, _, with_wings, _ = cells(strip, 6)
     sides = [each.crop((0, 30, 30, 90)) for each in (original, without, with_wings)]
     assert difference(sides[0], sides[1]) < difference(sides[0], sides[2])
 
 
-def test_concepts_out_of_files_differ(comfyui, directed):
-    strip, = pictures(comfyui, directed["token_library"])
+def test_a_direction_is_found_in_the_page(comfyui, found, page):
+    assert_the_page_draws_the_same(comfyui, page, "find_a_direction", found, "16")
+
+
+def assert_the_page_draws_the_same(comfyui, page, name: str, before, node: str):
+    open_workflow(page, name)
+    press_run(page)
+    wait_for(page, "execution_success")
+    shown, expected = (
+        pictures(comfyui, images) for images in (images_of(page, node), before.outputs[node]["images"])
+    )
+    assert [each.tobytes() for each in shown] == [each.tobytes() for each in expected]
+
+
+def test_an_edit_changes_more_the_further_it_goes(comfyui, edited):
+    strip, = pictures(comfyui, edited.outputs["17"]["images"])
+    assert_changes_more_the_further_it_goes(cells(strip, 5), still=2)
+
+
+def test_concepts_are_edited_in_the_page(comfyui, edited, page):
+    assert_the_page_draws_the_same(comfyui, page, "edit_by_direction", edited, "17")
+
+
+def test_concepts_out_of_files_differ(comfyui, kept):
+    strip, = pictures(comfyui, kept.outputs["17"]["images"])
     assert all(difference(a, b) > 10 for a, b in itertools.combinations(cells(strip, 5), 2))
     assert (comfyui.base / "models" / "ip_tokens" / "my_concept.safetensors").is_file()
 
 
-@pytest.mark.parametrize("name, node", [
-    ("find_a_direction", "16"), ("edit_by_direction", "17"), ("token_library", "17"),
-])
-def test_directions_run_in_the_page(comfyui, directed, page, name, node):
-    load(page, name)
-    press_run(page)
-    wait_for(page, "execution_success")
-    shown, before = (pictures(comfyui, images)[0] for images in (images_of(page, node), directed[name]))
-    assert shown.tobytes() == before.tobytes()
+def test_tokens_are_kept_and_loaded_in_the_page(comfyui, kept, page):
+    assert_the_page_draws_the_same(comfyui, page, "token_library", kept, "17")
 
 
 def test_an_own_prior_is_trained_and_draws_eight_concepts(comfyui, own_prior):
@@ -270,11 +293,11 @@ def test_an_own_prior_is_trained_and_draws_eight_concepts(comfyui, own_prior):
     sheet, training = (pictures(comfyui, own_prior.outputs[node]["images"]) for node in ("2", "10"))
     assert len(sheet) == len(training) == 1 and training[0].width == 960
     assert "60 concepts encoded" in own_prior.outputs["3"]["text"][0]
-    assert (comfyui.base / "models" / "ip_prior" / "few" / "prior.safetensors").is_file()
+    assert (comfyui.base / "models" / "ip_prior" / "short" / "prior.safetensors").is_file()
 
 
 def test_an_own_prior_is_trained_in_the_page(comfyui, own_prior, page):
-    load(page, "train_your_own_prior")
+    open_workflow(page, "train_your_own_prior")
     for node, inputs in A_SHORT_TRAINING.items():
         for widget, value in inputs.items():
             set_value(page, node, widget, value)
@@ -284,14 +307,9 @@ def test_an_own_prior_is_trained_in_the_page(comfyui, own_prior, page):
     assert images_of(page, "10") == own_prior.outputs["10"]["images"]  # not trained again
 
 
-def load(page, name: str) -> None:
-    """Open a graph for people on the page."""
-    page.evaluate("workflow => window.app.loadGraphData(workflow)", read(WORKFLOWS / f"{name}.json"))
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_the_page_makes_the_twin_of_the_graph(page, name):
-    load(page, name)
+    open_workflow(page, name)
     converted = page.evaluate("window.app.graphToPrompt().then(({ output }) => output)")
     expected = twin(name)
     assert sorted(converted) == sorted(expected)

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Event, Thread
 from urllib.parse import unquote, urlsplit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -34,8 +33,8 @@ class HubServer:
 
     `licences` is per repository; `status` makes a repository ("owner/name") or a file ("owner/name/path")
     answer that HTTP status; `corrupt` holds endings of paths whose bytes are wrong; every large file breaks
-    off at byte `cut_at`; `delay` waits that many seconds before each 64 KiB; `listing` replaces the answer of
-    the listing by other text, and `ignore_ranges` sends whole files whatever was asked.
+    off at byte `cut_at`, and waits at byte `pause_at` until this server ends; `listing` replaces the answer
+    of the listing by other text, and `ignore_ranges` sends whole files whatever was asked.
     """
 
     def __init__(self, repos: dict[str, dict[str, bytes]]):
@@ -44,7 +43,8 @@ class HubServer:
         self.status: dict[str, int] = {}
         self.corrupt: set[str] = set()
         self.cut_at: int | None = None
-        self.delay = 0.0
+        self.pause_at: int | None = None
+        self.ended = Event()
         self.listing: str | None = None
         self.ignore_ranges = False
         self.answers: list[Answer] = []
@@ -64,6 +64,7 @@ class HubServer:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.ended.set()
         self._http.shutdown()
         self._http.server_close()
 
@@ -147,7 +148,8 @@ class _Handler(BaseHTTPRequestHandler):
         large = self.answer.path.startswith("/cdn/")
         end = min(len(body), self.hub.cut_at or len(body)) if large else len(body)
         for offset in range(start, end, BLOCK):
-            time.sleep(self.hub.delay if large else 0)
+            if large and offset == self.hub.pause_at:
+                self.hub.ended.wait()
             self.wfile.write(body[offset:min(end, offset + BLOCK)])
             self.answer.sent += min(end, offset + BLOCK) - offset
         self.close_connection = end < len(body)

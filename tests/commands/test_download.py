@@ -20,6 +20,7 @@ from pit.commands.download import download_names
 from pit.files.published import file_kind, published_files
 from pit.piece_it_together.published import IP_ADAPTER_REPO, PIT_REPO
 from tests.commands.hub_server import HubServer
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 MIB = 1 << 20
@@ -329,22 +330,22 @@ def test_the_login_is_not_sent_to_a_mirror(hub, models, monkeypatch):
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 def test_ctrl_c_keeps_the_partial_file(hub, models):
     hub.repos[IP_ADAPTER_REPO][ADAPTER] = whole = content("large", 24 * MIB)
-    hub.delay = 0.01
+    hub.pause_at = 12 * MIB
     command = [sys.executable, "-m", "pit", "download", "ip-adapter-plus", "--models", models, "--endpoint"]
     process = subprocess.Popen(
-        [*command, hub.endpoint], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, hub.endpoint], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # The child of a job in the background would ignore what a test sends.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    deadline = time.monotonic() + 60
-    while not any(partial.stat().st_size for partial in partials(models)) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_until(lambda: process.poll() is not None or any(part.stat().st_size for part in partials(models)))
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate()
     assert process.returncode == 130 and "resumes" in errors and "Traceback" not in errors
     assert not (models / ADAPTER_TARGET).exists()
 
     (partial,) = partials(models)
     arrived = partial.stat().st_size
-    hub.delay = 0.0
+    hub.pause_at = None
     hub.answers.clear()
     assert download(hub, models, "ip-adapter-plus") == 0
     assert sum(transfer.sent for transfer in hub.transfers()) == len(whole) - arrived
@@ -358,7 +359,7 @@ def test_help_names_the_commands_without_heavy_imports():
         "assert not {'torch', 'huggingface_hub'} & set(sys.modules)"
     )
     command = [sys.executable, "-c", script]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert all(command in done.stdout for command in ("download", "demo-train", "convert"))
 

