@@ -107,9 +107,10 @@ def share_curves(lengths: list[float], total: int) -> list[int]:
 def fit_cubic(points: np.ndarray) -> np.ndarray:
     """Control points `[4,2]` of the cubic from the first to the last of `points` `[N,2]`.
 
-    The inner two minimize the squared distance at evenly spaced parameters, searched as published: with
-    Nelder-Mead from the third points of the chord. A linear fit finds the minimum at once, but not the point
-    where that search stops: 1e-4 pixels beside it, and anywhere where three points leave many minima.
+    The inner two minimize the squared distance at evenly spaced parameters. As published, Nelder-Mead
+    searches for this minimum, starting from the points at one and two thirds of the chord. A linear fit would
+    find it at once, but not where that search stops: 1e-4 pixels away, or far away where three points leave
+    many minima.
     """
     first, last = points[0], points[-1]
     chord = last - first
