@@ -1,4 +1,4 @@
-"""TODO"""
+"""How parts are varied before they are encoded, as published, and that a seed decides it all."""
 
 import random
 
