@@ -42,7 +42,9 @@ def sampled(prior, device: str, **settings) -> torch.Tensor:
 @torch.inference_mode()
 def test_a_recorded_prior_draws_what_the_cpu_draws(solver, monkeypatch, caplog):
     used = []
-    monkeypatch.setattr("pit.piece_it_together.prior.recorded", lambda *inputs: used.append(recorded(*inputs)) or used[-1])
+    monkeypatch.setattr(
+        "pit.piece_it_together.prior.recorded", lambda *inputs: used.append(recorded(*inputs)) or used[-1]
+    )
     prior = random_prior(**SIZES)
     settings = {"solver": solver, "steps": 12, "guidance_interval": (0.2, 0.9)}
     alone, gpu = sampled(prior, "cpu", **settings), sampled(prior, "cuda", **settings)
