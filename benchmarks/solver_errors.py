@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import argparse
 import copy
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import Tensor
 
+from pit import charts
+from pit.charts import Curve
 from pit.demo.measure.suite import Laboratory
 from pit.demo.measure.trials import draw_trials
 from pit.demo.models.chain import CreatureChain
@@ -28,8 +29,6 @@ from pit.piece_it_together.sample import concept_noise, sample_prior
 CONCEPTS, PARTS, SEED, GUIDANCE = 16, 3, 7, 2.0
 REFERENCE_STEPS = 1000
 BUDGETS = (4, 6, 8, 10, 12, 16, 20, 25, 32, 50)
-COLORS = ("#333333", "#d1495b", "#edae49", "#00798c", "#30638e", "#8f4cb3")
-SIZE, BOX = (900, 520), (80, 40, 860, 460)
 
 
 @dataclass(frozen=True)
@@ -85,60 +84,15 @@ def measure(domain: Domain) -> Iterator[tuple[str, str, list[float]]]:
 
 
 def picture(results: list[tuple[str, str, list[float]]]) -> Image.Image:
-    """The curves on logarithmic axes: solid for even steps, dashed for the cosine schedule."""
-    image = Image.new("RGB", SIZE, "white")
-    draw = ImageDraw.Draw(image)
-    values = [value for *_, errors in results for value in errors]
-    low, high = 10 ** math.floor(math.log10(min(values))), 10 ** math.ceil(math.log10(max(values)))
-
-    def place(evaluations: float, error: float) -> tuple[float, float]:
-        left, top, right, bottom = BOX
-        across = math.log(evaluations / BUDGETS[0]) / math.log(BUDGETS[-1] / BUDGETS[0])
-        up = math.log(error / low) / math.log(high / low)
-        return left + (right - left) * across, bottom - (bottom - top) * up
-
-    grid(draw, place, low, high)
-    for solver, color in zip(SOLVERS, COLORS, strict=True):
-        by_schedule = {schedule: errors for name, schedule, errors in results if name == solver}
-        draw.line([place(*point) for point in zip(BUDGETS, by_schedule["uniform"], strict=True)], color, 3)
-        dashed(draw, [place(*point) for point in zip(BUDGETS, by_schedule["cosine"], strict=True)], color)
-    legend(draw)
-    return image
-
-
-def grid(draw: ImageDraw.ImageDraw, place, low: float, high: float) -> None:
-    """Lines at every power of ten, and labels for them and for every budget."""
-    error = low
-    while error <= high * 1.01:  # the factors of ten add up rounding errors
-        draw.line([place(BUDGETS[0], error), place(BUDGETS[-1], error)], "#d8d8d8")
-        x, y = place(BUDGETS[0], error)
-        draw.text((x - 8, y), f"{error:g}", "#333333", font(), anchor="rm")
-        error *= 10
-    for budget in BUDGETS:
-        x, y = place(budget, low)
-        draw.text((x, y + 8), str(budget), "#333333", font(), anchor="ma")
-    draw.text((BOX[2], SIZE[1] - 12), "evaluations of the prior", "#333333", font(), anchor="rs")
-    draw.text((BOX[0], 24), "relative error of the tokens", "#333333", font(), anchor="ls")
-
-
-def dashed(draw: ImageDraw.ImageDraw, points: list[tuple[float, float]], color: str) -> None:
-    """A dashed line through the points."""
-    for (x, y), (x_next, y_next) in zip(points, points[1:], strict=False):
-        pieces = max(1, int(math.hypot(x_next - x, y_next - y) / 12))
-        for i in range(pieces):
-            shares = (i / pieces, (i + 0.5) / pieces)
-            draw.line([(x + a * (x_next - x), y + a * (y_next - y)) for a in shares], color, 2)
-
-
-def legend(draw: ImageDraw.ImageDraw) -> None:
-    """The names of the solvers in their colors, and what the kinds of lines mean."""
-    for i, (solver, color) in enumerate(zip(SOLVERS, COLORS, strict=True)):
-        draw.text((BOX[2] - 20, BOX[1] + 10 + 20 * i), solver, color, font(), anchor="ra")
-    draw.text((BOX[2], 24), "solid: even steps, dashed: cosine schedule", "#333333", font(), anchor="rs")
-
-
-def font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(14)
+    """The curves with even steps, and dashed those with the cosine schedule."""
+    curves = [
+        Curve(solver, list(zip(BUDGETS, errors, strict=True)), dashed=schedule != "uniform")
+        for solver, schedule, errors in results
+    ]
+    return charts.errors(
+        "solid: even steps, dashed: cosine schedule", curves, "evaluations of the prior",
+        "error of the tokens, relative",
+    )
 
 
 @torch.inference_mode()

@@ -5,8 +5,9 @@ import comfy.model_management
 from comfy_api.latest import io, ui
 from torch import Tensor
 
+from ...pit.charts import bars
 from ...pit.demo.drawing.creature import SCENES
-from ...pit.demo.measure.picture_table import draw_table, measured_rows
+from ...pit.demo.measure.picture_table import measured_rows
 from ...pit.demo.measure.scores import joined, kept
 from ...pit.demo.measure.trials import Trial
 from ...pit.demo.models.reader import CreatureReader, Reading, as_pictures
@@ -81,6 +82,6 @@ class MeasureCreatures(io.ComfyNode):
     def execute(cls, images: Tensor, creature: Trial, scene: str) -> io.NodeOutput:
         reading = read_pictures(images)
         rows = measured_rows(reading, creature, None if scene == ANY_SCENE else scene)
-        table = to_tensor([draw_table(f"Creatures measured: {len(reading.scenes)}", rows)])
+        table = to_tensor([bars(f"Creatures measured: {len(reading.scenes)}", rows)])
         share = kept(reading, creature.targets).mean().item()
         return io.NodeOutput(table, share, ui=ui.PreviewImage(table, cls=cls))

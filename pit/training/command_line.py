@@ -95,9 +95,16 @@ def train(trainer: Trainer, name: str) -> Path | None:
               disable=not main) as bar:
         path = trainer.run(listener(bar))
     if path is not None:
-        folder = trainer.settings.folder
-        training_chart(read_points(folder)).save(folder / CHART)
+        save_chart(trainer.settings.folder)
     return path
+
+
+def save_chart(folder: Path) -> None:
+    """Draw the chart of the run in a folder; without matplotlib, say so: the result is there all the same."""
+    try:
+        training_chart(read_points(folder)).save(folder / CHART)
+    except ModuleNotFoundError as error:
+        print(f"not drawn: {CHART}. {error}", file=sys.stderr)
 
 
 def tell(trainer: Trainer) -> None:

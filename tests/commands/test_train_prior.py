@@ -32,7 +32,7 @@ def test_the_command_trains_and_draws_its_chart(tmp_path, cache, capsys):
     assert "59 concepts to train on, 1 held out; from step 0" in out
     assert f"written: {tmp_path / 'prior.safetensors'}" in out
     with Image.open(tmp_path / "training.png") as chart:
-        assert chart.size == (960, 400) and len(chart.getcolors(maxcolors=10**6)) > 10
+        assert chart.width == 960 and len(chart.getcolors(maxcolors=10**6)) > 10
     assert [point.step for point in read_points(tmp_path)] == [3, 6]
 
 

@@ -1,24 +1,12 @@
 """Figures on disk, and their chart."""
 from __future__ import annotations
 
-import math
-
-import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from pit.training.chart import LOSS, VALIDATION, training_chart
 from pit.training.metrics import Metrics, Point, read_points
 from pit.training.validation import TIMES, Validation
 
 SOME = Validation(0.5, tuple(t for t in TIMES))
-
-
-def colours(image):
-    return {colour for _, colour in image.getcolors(maxcolors=10**6)}
-
-
-def rgb(text):
-    return tuple(int(text[i:i + 2], 16) for i in (1, 3, 5))
 
 
 def test_figures_come_back(tmp_path):
@@ -50,22 +38,3 @@ def test_tensorboard_gets_the_figures_too(tmp_path):
 def test_another_process_writes_nothing(tmp_path):
     Metrics(tmp_path, 0, active=False).write(20, 1.0, SOME, 1e-4)
     assert not list(tmp_path.iterdir())
-
-
-def test_the_chart_shows_both_curves():
-    points = [Point(20, 1.5, None), Point(40, 1.2, 1.3, TIMES), Point(60, 1.0, 1.1, TIMES)]
-    assert {rgb(LOSS), rgb(VALIDATION)} <= colours(training_chart(points))
-
-
-def test_a_single_figure_can_be_drawn():
-    assert rgb(LOSS) in colours(training_chart([Point(20, 1.5, None)]))
-
-
-def test_figures_that_are_not_finite_leave_gaps():
-    points = [Point(20, 1.5, None), Point(40, math.nan, 1.0, (math.nan,) * len(TIMES)), Point(60, 1.0, None)]
-    assert rgb(LOSS) in colours(training_chart(points))
-
-
-def test_nothing_measured_is_an_error():
-    with pytest.raises(ValueError, match="nothing to draw yet"):
-        training_chart([])

@@ -8,10 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
+from pit.charts import bars
 from pit.demo.drawing.creature import PARTS, SCENES
 from pit.demo.drawing.draw import draw_creature
 from pit.demo.drawing.flaws import FLAWS, draw_flawed
-from pit.demo.measure.picture_table import draw_table, measured_rows
+from pit.demo.measure.picture_table import measured_rows
 from pit.demo.models.reader import as_pictures, load_reader
 from pit.images import to_pil, to_tensor
 from tests.comfyui.nodes.graphs import node
@@ -92,7 +93,7 @@ def test_the_table_is_that_of_the_engine_and_is_shown(inside, creature_parts, me
     pictures = in_every_scene(trial.creature) * 4  # more than are read at once
     output = measure(pictures, trial, "night")
     rows = measured_rows(load_reader().read(as_pictures(pictures)), trial, "night")
-    expected = draw_table("Creatures measured: 20", rows)
+    expected = bars("Creatures measured: 20", rows)
     assert dict(row[:2] for row in rows)["scene: night"] == "4 of 20"
     assert to_pil(output.args[0])[0].tobytes() == expected.tobytes()
     shown = output.ui.as_dict()["images"]

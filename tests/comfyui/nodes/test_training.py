@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from PIL import Image
 
 from tests.comfyui.nodes.graphs import preview_graph, render_graph, training_graph
 from tests.training.tiny import WIDTH, write_cache
@@ -153,8 +154,21 @@ def test_the_chart_and_the_samples_are_pictures_that_comfyui_can_send(inside, sh
     assert kinds and set(kinds) == {("JPEG", "RGB", None)}
     first = next(shown[1] for value, _, shown in seen if value == 8 and shown)
     assert chart.shape[1:] == (first.height, first.width, 3)
-    assert first.height > 400  # the samples are below the curves
+    assert first.height > 480  # the samples are below the curves
     assert first.tobytes() != to_picture(inside, chart).tobytes()
+
+
+def test_every_chart_but_the_last_tells_the_time_that_is_left(inside, train, monkeypatch):
+    told = []
+
+    def chart(points, samples, seconds_left):
+        told.append(seconds_left)
+        return Image.new("RGB", (8, 8))
+
+    monkeypatch.setattr(inside.nodes("train_prior"), "training_chart", chart)
+    train("timed")
+    *during, last = told
+    assert during and min(during) > 0 and last is None
 
 
 def test_lora_changes_a_trained_prior(inside, train):

@@ -1,4 +1,4 @@
-"""The measures of one set of pictures: counted right, said in words, and drawn legibly."""
+"""The measures of one set of pictures: counted right, and said in words."""
 
 import random
 import re
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pit.demo.drawing.creature import ATTRIBUTES, SCENES, creature_from_seed, sample_creature
-from pit.demo.measure.picture_table import BAR, BAR_SIZE, TRACK, Row, draw_table, measured_rows
+from pit.demo.measure.picture_table import measured_rows
 from pit.demo.measure.scores import NAMES, joined, open_entropies, targets_of
 from pit.demo.measure.trials import Trial
 from pit.demo.models.reader import Reading
@@ -137,42 +137,3 @@ def test_readings_are_joined_in_order():
 def test_bad_input_is_named(read, scene, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         measured_rows(read, TRIAL, scene)
-
-
-# Drawing ------------------------------------------------------------------------------------------------
-
-
-def pixels(picture):
-    return np.asarray(picture).astype(int)
-
-
-def bar_widths(picture, color):
-    """The widths of the runs of a color in the rows of pixels that have any, without repeats in order."""
-    wanted = [int(color[start:start + 2], 16) for start in (1, 3, 5)]
-    counts = (pixels(picture) == wanted).all(axis=2).sum(axis=1)
-    changes = [count for count, before in zip(counts[1:], counts, strict=False) if count != before]
-    return [count for count in changes if count]
-
-
-def test_bars_are_as_long_as_their_shares():
-    shares = [0.25, 0.5, 1.0, 1.2, 0.0]
-    picture = draw_table("bars", [Row("row", "value", share) for share in shares])
-    full = BAR_SIZE[0]
-    assert bar_widths(picture, BAR) == pytest.approx([full / 4, full / 2, full, full], abs=2)
-    assert bar_widths(picture, TRACK) == pytest.approx([full * 3 / 4, full / 2, full], abs=2)
-
-
-def test_a_row_without_a_share_has_no_bar():
-    picture = draw_table("no bars", [Row("row", "value")])
-    assert bar_widths(picture, BAR) == bar_widths(picture, TRACK) == []
-
-
-@pytest.mark.parametrize("title", ["short", "a title that is far longer than any of the rows below it"])
-@pytest.mark.parametrize("value", ["1", "a value that goes on and on for many more words than usual"])
-def test_everything_lies_inside_white_margins(title, value):
-    one = draw_table(title, [Row("label", value, 0.5)])
-    two = draw_table(title, [Row("label", value, 0.5)] * 2)
-    assert one.mode == "RGB" and two.width == one.width and two.height > one.height
-    for edge in (pixels(one)[:20], pixels(one)[-20:], pixels(one)[:, :20], pixels(one)[:, -20:]):
-        assert (edge == 255).all()
-    assert (pixels(one) < 100).any()
