@@ -1,6 +1,7 @@
 """Training an IP-LoRA by the trainer of the priors: its loss, what it moves, and what it writes."""
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import replace
 
@@ -19,13 +20,13 @@ from pit.training.recipes import RunSettings
 from pit.training.trainer import Trainer
 from tests.training.tiny_renderer import tiny_encoders, tiny_renderer, write_pictures
 
-SHORT = replace(PUBLISHED, steps=12, accumulation=2, rank=2, learning_rate=1e-3)
+SHORT = replace(PUBLISHED, steps=8, accumulation=2, rank=2, learning_rate=1e-3)
 RECIPES = {
     "published": SHORT,
     "averaged": replace(SHORT, ema_decay=0.9, schedule="cosine", warmup=3, min_snr_gamma=5.0),
     "everything": replace(
         SHORT, on_adapter=True, text_dropout=0.5, image_dropout=0.5, noise_offset=0.1, precision="bf16",
-        gradient_checkpointing=True, optimizer="adafactor",
+        gradient_checkpointing=True, optimizer="adafactor", alpha=4.0,
     ),
     "schedule free": replace(SHORT, optimizer="schedule_free"),
     "8 bit": replace(SHORT, optimizer="adamw_8bit", rank=128),  # smaller factors keep 32 bits
@@ -44,7 +45,7 @@ def cache(tmp_path_factory):
 
 
 def begin(folder, cache, recipe, prediction="epsilon"):
-    settings = RunSettings(folder, save_every=5, validate_every=6)
+    settings = RunSettings(folder, save_every=3, validate_every=recipe.steps)
     task = LoraTask(tiny_renderer(), schedule(prediction), cache, recipe, settings)
     return Trainer(task, recipe, settings, Accelerator(cpu=True))
 
@@ -57,25 +58,34 @@ def run(folder, cache, recipe, cancel_at=None):
     return begin(folder, cache, recipe).run(on_step)
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, cache):
+    """By the name of a recipe, the trainer of a run without a stop, and the file that it wrote."""
+    @functools.cache
+    def run_whole(name):
+        trainer = begin(tmp_path_factory.mktemp("whole"), cache, RECIPES[name])
+        return trainer, trainer.run(lambda progress: None)
+
+    return run_whole
+
+
 def state_of(path):
     lora = read_lora(path)
     return lora.unet | lora.adapter
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_resuming_equals_never_having_stopped(tmp_path, cache, name):
-    whole = state_of(run(tmp_path / "whole", cache, RECIPES[name]))
+def test_resuming_equals_never_having_stopped(tmp_path, cache, whole, name):
     with pytest.raises(Cancelled):
-        run(tmp_path / "parts", cache, RECIPES[name], cancel_at=7)
-    parts = state_of(run(tmp_path / "parts", cache, RECIPES[name]))
-    assert whole.keys() == parts.keys()
-    assert all(torch.equal(whole[key], parts[key]) for key in whole)
+        run(tmp_path, cache, RECIPES[name], cancel_at=5)
+    parts, expected = state_of(run(tmp_path, cache, RECIPES[name])), state_of(whole(name)[1])
+    assert parts.keys() == expected.keys()
+    assert all(torch.equal(parts[key], expected[key]) for key in expected)
 
 
-def test_the_8_bit_optimizer_keeps_bytes(tmp_path, cache):
-    trainer = begin(tmp_path, cache, RECIPES["8 bit"])
-    trainer.run(lambda progress: None)
-    kept = [value for values in trainer.state.optimizer.state.values() for value in values.values()]
+def test_the_8_bit_optimizer_keeps_bytes(whole):
+    states = whole("8 bit")[0].state.optimizer.state.values()
+    kept = [value for values in states for value in values.values()]
     assert any(isinstance(value, torch.Tensor) and value.dtype is torch.uint8 for value in kept)
 
 
@@ -151,9 +161,8 @@ def test_the_additions_start_as_nothing_and_as_published():
     assert len(trained) == 2 * (4 * 2 * 8 + 2 * 8)
 
 
-def test_the_file_opens_and_holds_every_layer(tmp_path, cache):
-    path = run(tmp_path, cache, replace(RECIPES["everything"], alpha=4.0))
-    lora = read_lora(path)
+def test_the_file_opens_and_holds_every_layer(whole):
+    lora = read_lora(whole("everything")[1])
     assert len(modules(lora.unet)) == 4 * 2 * 8 and len(modules(lora.adapter)) == 2 * 8
     assert not lora.elsewhere
     alphas = {value.item() for key, value in (lora.unet | lora.adapter).items() if key.endswith(".alpha")}
@@ -163,7 +172,7 @@ def test_the_file_opens_and_holds_every_layer(tmp_path, cache):
 
 
 def test_training_lowers_the_loss(tmp_path, cache):
-    recipe = replace(SHORT, steps=60, batch=4, accumulation=1, rank=8, learning_rate=1e-2)
+    recipe = replace(SHORT, steps=20, batch=4, accumulation=1, rank=8, learning_rate=3e-2)
     trainer = begin(tmp_path, cache, recipe)
     before = trainer.task.validate(trainer.state.model, trainer.device)
     assert before == trainer.task.validate(trainer.state.model, trainer.device)
@@ -172,10 +181,10 @@ def test_training_lowers_the_loss(tmp_path, cache):
     assert after.loss < 0.95 * before.loss
 
 
-def test_a_run_of_other_settings_is_refused(tmp_path, cache):
-    run(tmp_path, cache, SHORT)
+def test_a_run_of_other_settings_is_refused(cache, whole):
+    folder = whole("published")[0].settings.folder
     with pytest.raises(ValueError, match="rank was 2 and is now 4"):
-        begin(tmp_path, cache, replace(SHORT, rank=4))
+        begin(folder, cache, replace(SHORT, rank=4))
 
 
 @pytest.mark.parametrize("change", [
