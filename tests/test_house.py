@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -18,6 +19,10 @@ FLOORS = (
 ROOF = {"pit", "pit.__main__", "pit.systems"}
 LEAVES = {"pit.unet", "pit.images", "pit.number_lists", "pit.charts", "pit.packages"}
 OPENERS = {"safe_open", "torch.load", "torch.save", "load_file", "save_file", "pickle.load", "numpy.load"}
+# ComfyUI and what it has loaded by itself when it loads us.
+LIGHT = {
+    "PIL", "comfy", "comfy_api", "folder_paths", "numpy", "safetensors", "scipy", "server", "torch", "yaml",
+}
 # Of these rooms of nodes/, the first may know of the second.
 ROOMS_THAT_KNOW = {("creatures", "piece_it_together")}
 
@@ -37,10 +42,16 @@ def for_type_checkers(tree: ast.Module) -> set[ast.AST]:
     }
 
 
-def imports_of(name: str, is_package: bool, source: str, known: set[str]) -> set[str]:
-    """Modules of the pack that a module imports, at its top or inside a function."""
+def inside_functions(tree: ast.Module) -> set[ast.AST]:
+    """All that runs only when somebody calls it."""
+    functions = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    return {inner for function in functions for inner in ast.walk(function)}
+
+
+def imports_of(name: str, is_package: bool, source: str, known: set[str], at_start: bool = False) -> set[str]:
+    """Modules of the pack that a module imports, at its top or, but for `at_start`, inside a function."""
     tree, found = ast.parse(source), set()
-    unseen = for_type_checkers(tree)
+    unseen = for_type_checkers(tree) | (inside_functions(tree) if at_start else set())
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.level and node not in unseen:
             base = name.split(".") if is_package else name.split(".")[:-1]
@@ -51,12 +62,37 @@ def imports_of(name: str, is_package: bool, source: str, known: set[str]) -> set
     return found - {name}
 
 
-def graph_of(top: str) -> dict[str, set[str]]:
-    paths = {module_name(path): path for path in sorted((ROOT / top).rglob("*.py"))}
+def graph_of(*tops: str, at_start: bool = False) -> dict[str, set[str]]:
+    paths = {module_name(path): path for path in python_files(*tops)}
     return {
-        name: imports_of(name, path.name == "__init__.py", path.read_text(encoding="utf-8"), set(paths))
+        name: imports_of(
+            name, path.name == "__init__.py", path.read_text(encoding="utf-8"), set(paths), at_start
+        )
         for name, path in paths.items()
     }
+
+
+def packages_of(source: str) -> set[str]:
+    """Other packages that a module imports at its top, but for Python's own."""
+    tree, found = ast.parse(source), set()
+    unseen = for_type_checkers(tree) | inside_functions(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import) and node not in unseen:
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level and node not in unseen:
+            found.add(node.module.partition(".")[0])
+    return found - sys.stdlib_module_names
+
+
+def loaded_with(module: str, graph: Graph) -> set[str]:
+    """A module and all that its import imports, with the packages around them."""
+    loaded, waiting = set(), [module]
+    while waiting:
+        name = waiting.pop()
+        if name and name not in loaded:
+            loaded.add(name)
+            waiting += [name.rpartition(".")[0], *graph.get(name, ())]
+    return loaded
 
 
 def floor(module: str) -> int:
@@ -148,6 +184,16 @@ def test_only_one_room_opens_weight_files():
     assert offenders == []
 
 
+def test_comfyui_loads_only_light_packages_with_the_pack():
+    """Its start must not wait; what takes longer is imported by the functions that need it."""
+    paths = {module_name(path): path for path in python_files("nodes", "pit")}
+    offenders = [
+        f"{name}: {package}" for name in sorted(loaded_with("nodes", graph_of("nodes", "pit", at_start=True)))
+        for package in sorted(packages_of(paths[name].read_text(encoding="utf-8")) - LIGHT)
+    ]
+    assert offenders == []
+
+
 @pytest.mark.parametrize("word", ["creature", "miniature", "ip-lora"])
 def test_what_is_shared_says_no_word_of_what_stands_above(word):
     shared = python_files("pit/files", "pit/flow", "pit/ip_adapter", "pit/training")
@@ -171,3 +217,7 @@ def test_the_rules_are_sharp():
         "def f():\n    from ..training import trainer"
     )
     assert imports_of("pit.files.a", False, source, {"pit.training.trainer"}) == {"pit.training.trainer"}
+    source += "\nimport numpy, torch.nn\nimport os\nfrom .c import d\ndef g():\n    import diffusers\n"
+    assert imports_of("pit.files.a", False, source, {"pit.files.c"}, at_start=True) == {"pit.files.c"}
+    assert packages_of(source) == {"numpy", "torch"}
+    assert loaded_with("pit.flow.path", graph) == {"pit.flow.path", "pit.flow", "pit.images", "pit"}

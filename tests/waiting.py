@@ -4,7 +4,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-STUCK_SECONDS = 100.0
+STUCK_SECONDS = 600.0
 
 
 def wait_until(condition: Callable[[], object]) -> None:

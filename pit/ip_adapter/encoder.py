@@ -13,7 +13,6 @@ from torch import Tensor
 from ..files.records import Fingerprint
 from ..files.weights import WeightFileError
 from ..images import clip_pixel_values
-from ..training.clip_vision import load_clip_vision
 from .files import load_ip_adapter
 
 FINGERPRINT_NUMBERS = 32
@@ -83,6 +82,8 @@ def load_encoder(
     Raises:
         WeightFileError: a file is missing, damaged or of another kind, or the two do not match.
     """
+    from ..training.clip_vision import load_clip_vision  # transformers' models take a third of a second
+
     model = load_clip_vision(vision)
     resampler = load_ip_adapter(adapter).resampler
     width, wanted = model.config.hidden_size, resampler.proj_in.in_features

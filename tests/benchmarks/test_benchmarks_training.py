@@ -3,6 +3,7 @@
 from contextlib import contextmanager
 from dataclasses import replace
 
+import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -49,14 +50,26 @@ def test_checkpointing_and_smaller_batches_take_less():
 
 @contextmanager
 def autocast_without_gpu(device):
-    """`torch.autocast` in bfloat16, which refuses a GPU that is not there."""
+    """`torch.autocast` in bfloat16, which refuses a GPU that is not there; it ends whatever happens."""
+    before = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
     torch.autocast_increment_nesting()
     torch.set_autocast_enabled(device, True)
     torch.set_autocast_dtype(device, torch.bfloat16)
-    yield
-    torch.set_autocast_enabled(device, False)
-    torch.clear_autocast_cache()
-    torch.autocast_decrement_nesting()
+    try:
+        yield
+    finally:
+        torch.set_autocast_enabled(device, before[0])
+        torch.set_autocast_dtype(device, before[1])
+        if torch.autocast_decrement_nesting() == 0:
+            torch.clear_autocast_cache()
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_an_error_under_autocast_leaves_nothing_of_it(device):
+    with pytest.raises(RuntimeError, match="inside"), autocast_without_gpu(device):
+        raise RuntimeError("inside")
+    assert not torch.is_autocast_enabled(device)
+    assert torch.autocast_increment_nesting() == 1 and torch.autocast_decrement_nesting() == 0
 
 
 def test_what_is_counted_without_a_gpu_is_what_autocast_keeps_on_one():

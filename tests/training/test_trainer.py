@@ -96,7 +96,7 @@ def test_cancelling_saves_the_very_step(tmp_path, cache, config):
 
 def test_the_loss_falls(tmp_path, config):
     cache = write_cache(tmp_path / "one", concepts=1)
-    run(tmp_path / "run", cache, config, replace(RECOMMENDED, steps=200, batch=8, learning_rate=3e-3))
+    run(tmp_path / "run", cache, config, replace(RECOMMENDED, steps=100, batch=8, learning_rate=1e-2))
     losses = [point.loss for point in read_points(tmp_path / "run") if point.loss is not None]
     assert losses[-1] < 0.75 * losses[0]
 
