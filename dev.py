@@ -53,11 +53,12 @@ def main(arguments: list[str]) -> int:
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="dev.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="dev.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="{demo,test,serve,bench}")
     for command in (demo, test, serve, bench):
-        subparser = commands.add_parser(command.__name__)
+        subparser = commands.add_parser(command.__name__, allow_abbrev=False)  # pytest has a --co, too
         subparser.add_argument("--comfyui", metavar="PATH", help="use the ComfyUI in this folder instead")
         subparser.set_defaults(run=command)
     commands.choices["serve"].add_argument("--port", type=int, help="without it, any free one")

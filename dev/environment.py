@@ -17,6 +17,7 @@ PYTHON = VENV / "bin" / "python"
 LOCK = ROOT / "dev" / "requirements.txt"
 STAMP = VENV / "installed.txt"
 UV = "uv==0.13.9"
+PLUGINS = ROOT / "dev" / "pytest_plugins"
 
 # uv does not read pip's configuration; these are the settings without which it may not reach the registry.
 UV_NAMES = {"index-url": "UV_DEFAULT_INDEX", "cert": "SSL_CERT_FILE"}
@@ -32,6 +33,7 @@ def enter_environment(arguments: list[str]) -> None:
     if os.name != "posix":
         raise Failure("dev.py runs on Linux and macOS; on Windows use it inside WSL.")
     ensure_environment()
+    add_plugins()
     if Path(sys.prefix).resolve() != VENV.resolve():
         sys.stdout.flush()
         os.execv(PYTHON, [str(PYTHON), str(ROOT / "dev.py"), *arguments])
@@ -52,6 +54,12 @@ def ensure_environment() -> None:
     settings = {**registry_settings(pip), **os.environ}
     run_logged(install, log, "The pinned packages could not be installed", settings)
     STAMP.write_text(wanted)
+
+
+def add_plugins() -> None:
+    """Have every Python of .venv find the pack's own plugins of pytest."""
+    for packages in VENV.glob("lib/python*/site-packages"):
+        (packages / "pytest_plugins_of_the_pack.pth").write_text(f"{PLUGINS}\n")
 
 
 def stamp() -> str:
