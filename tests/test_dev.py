@@ -124,12 +124,29 @@ def test_wrong_arguments_show_the_usage(arguments):
     assert "usage: dev.py" in result.stderr
 
 
-def test_all_that_dev_py_does_not_know_goes_to_pytest_in_order():
+@pytest.fixture
+def script():
+    """dev.py as a module."""
     spec = importlib.util.spec_from_file_location("dev_script", ROOT / "dev.py")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
+    return script
+
+
+def test_all_that_dev_py_does_not_know_goes_to_pytest_in_order(script):
     options = script.parse(["test", "-k", "flow", "--comfyui", "there", "tests/pit", "-x"])
     assert (options.further, options.comfyui) == (["-k", "flow", "tests/pit", "-x"], "there")
+
+
+def test_without_arguments_the_whole_suite_runs_else_pytest_alone(script, monkeypatch):
+    called = []
+    for name in ("ensure_comfyui", "ensure_newest_front_end", "compute_frugally"):
+        monkeypatch.setattr(script, name, lambda: None)
+    monkeypatch.setattr(script, "run_suite", lambda: called.append("suite"))
+    monkeypatch.setattr(script.os, "execv", lambda program, command: called.append(command[1:]))
+    for arguments in ([], ["-k", "flow"]):
+        script.test(script.parse(["test", *arguments]))
+    assert called == ["suite", ["-m", "pytest", "-k", "flow"]]
 
 
 # The server process
