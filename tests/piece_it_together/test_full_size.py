@@ -92,7 +92,8 @@ def test_velocity_equals_the_published_one(prior, inputs, io, key):
     assert_equal(prior(noise, torch.tensor([number_in(key, "t")]), parts), io[key])
 
 
-@pytest.mark.golden_keys("pit_full_formula_io", r"sample\.out_g.+")
+# Without guidance nothing differs at this size that the tiny prior does not show in a hundredth of the time.
+@pytest.mark.golden_keys("pit_full_formula_io", r"sample\.out_g(?!1_).+")
 def test_samples_equal_the_published_ones(prior, inputs, io, key):
     noise, parts, empty = inputs
     scale, steps = number_in(key, "g"), int(key.rpartition("_")[2])
