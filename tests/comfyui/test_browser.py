@@ -107,7 +107,7 @@ def test_cancel_while_the_prior_samples(page):
 
 
 def test_cancel_while_the_model_renders(page):
-    assert_cancel_works(page, build(page, NODES, LINKS, QUICK), "sampler", 10_000)
+    assert_cancel_works(page, build(page, NODES, LINKS, QUICK), "sampler", 2000)
 
 
 def test_the_page_shows_the_curve_while_a_prior_trains(page):

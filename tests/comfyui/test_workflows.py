@@ -28,6 +28,7 @@ A_SHORT_TRAINING = {
     "10": {"steps": 40, "batch": 8, "save_every": 20, "name": "short"},
 }
 PICKED = 16
+FEW_STEPS = 8  # of rendering, in all graphs but the demo
 TITLE_BAR = 30
 
 
@@ -35,6 +36,23 @@ def finished(comfyui, graph: dict):
     result = comfyui.queue(graph)
     assert result.status == "success", result.error
     return result
+
+
+def hurried(name: str) -> dict:
+    """The twin of a graph, with few steps of rendering."""
+    graph = twin(name)
+    for node in graph.values():
+        if node["class_type"] == "KSampler":
+            node["inputs"]["steps"] = FEW_STEPS
+    return graph
+
+
+def open_hurried(page, name: str) -> None:
+    """The graph itself in the page, with as few steps."""
+    open_workflow(page, name)
+    for key, node in hurried(name).items():
+        if node["class_type"] == "KSampler":
+            set_value(page, key, "steps", node["inputs"]["steps"])
 
 
 # Each graph after it has run. Its tests follow one another, while ComfyUI still has it ready: nothing but the
@@ -48,48 +66,48 @@ def demo(comfyui):
 
 @pytest.fixture(scope="module")
 def creature_lab(comfyui):
-    return finished(comfyui, twin("creature_lab"))
+    return finished(comfyui, hurried("creature_lab"))
 
 
 @pytest.fixture(scope="module")
 def explored(comfyui):
-    return finished(comfyui, twin("explore_concepts"))
+    return finished(comfyui, hurried("explore_concepts"))
 
 
 @pytest.fixture(scope="module")
 def blended(comfyui):
-    return finished(comfyui, twin("blend_concepts"))
+    return finished(comfyui, hurried("blend_concepts"))
 
 
 @pytest.fixture(scope="module")
 def in_scenes(comfyui):
-    return finished(comfyui, twin("concept_in_a_scene"))
+    return finished(comfyui, hurried("concept_in_a_scene"))
 
 
 @pytest.fixture(scope="module")
 def sheets(comfyui):
-    return finished(comfyui, twin("character_sheet"))
+    return finished(comfyui, hurried("character_sheet"))
 
 
 @pytest.fixture(scope="module")
 def found(comfyui):
-    return finished(comfyui, twin("find_a_direction"))
+    return finished(comfyui, hurried("find_a_direction"))
 
 
 @pytest.fixture(scope="module")
 def edited(comfyui):
-    return finished(comfyui, twin("edit_by_direction"))
+    return finished(comfyui, hurried("edit_by_direction"))
 
 
 @pytest.fixture(scope="module")
 def kept(comfyui):
-    return finished(comfyui, twin("token_library"))
+    return finished(comfyui, hurried("token_library"))
 
 
 @pytest.fixture(scope="module")
 def own_prior(comfyui):
     """The graph that trains a prior, after it has run with few creatures and steps."""
-    graph = twin("train_your_own_prior")
+    graph = hurried("train_your_own_prior")
     for node, inputs in A_SHORT_TRAINING.items():
         graph[node]["inputs"].update(inputs)
     return finished(comfyui, graph)
@@ -132,7 +150,7 @@ def test_the_creature_lab_draws_sixteen_concepts_and_their_table(comfyui, creatu
 
 
 def test_the_creature_lab_runs_in_the_page(comfyui, creature_lab, page):
-    open_workflow(page, "creature_lab")
+    open_hurried(page, "creature_lab")
     press_run(page)
     wait_for(page, "execution_success")
     table, before = (
@@ -165,7 +183,7 @@ def assert_shows(picked: list[Image.Image], wall: list[Image.Image], number: int
 
 
 def test_another_one_is_picked_in_the_page_from_the_same_wall(comfyui, explored, page):
-    open_workflow(page, "explore_concepts")
+    open_hurried(page, "explore_concepts")
     set_value(page, "13", "numbers", "2")
     press_run(page)
     wait_for(page, "execution_success")
@@ -186,7 +204,7 @@ def test_a_strip_goes_from_one_concept_to_the_other(comfyui, blended):
 
 
 def test_concepts_are_blended_in_the_page(comfyui, blended, page):
-    open_workflow(page, "blend_concepts")
+    open_hurried(page, "blend_concepts")
     press_run(page)
     wait_for(page, "execution_success")
     assert images_of(page, "17") == blended.outputs["17"]["images"]
@@ -201,7 +219,7 @@ def test_the_lora_changes_the_scenes_and_nothing_else(comfyui, in_scenes):
 
 
 def test_a_scene_is_changed_in_the_page(comfyui, in_scenes, page):
-    open_workflow(page, "concept_in_a_scene")
+    open_hurried(page, "concept_in_a_scene")
     set_value(page, "5", "mode.positive", "a creature on sky lava")
     press_run(page)
     wait_for(page, "execution_success")
@@ -224,7 +242,7 @@ def test_sheets_show_the_creature_from_both_sides(comfyui, sheets):
 
 
 def test_sheets_are_drawn_in_the_page(comfyui, sheets, page):
-    open_workflow(page, "character_sheet")
+    open_hurried(page, "character_sheet")
     press_run(page)
     wait_for(page, "execution_success")
     assert images_of(page, "13") == sheets.outputs["13"]["images"]
@@ -260,7 +278,7 @@ def test_a_direction_is_found_in_the_page(comfyui, found, page):
 
 
 def assert_the_page_draws_the_same(comfyui, page, name: str, before, node: str):
-    open_workflow(page, name)
+    open_hurried(page, name)
     press_run(page)
     wait_for(page, "execution_success")
     shown, expected = (
@@ -297,7 +315,7 @@ def test_an_own_prior_is_trained_and_draws_eight_concepts(comfyui, own_prior):
 
 
 def test_an_own_prior_is_trained_in_the_page(comfyui, own_prior, page):
-    open_workflow(page, "train_your_own_prior")
+    open_hurried(page, "train_your_own_prior")
     for node, inputs in A_SHORT_TRAINING.items():
         for widget, value in inputs.items():
             set_value(page, node, widget, value)

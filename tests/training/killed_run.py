@@ -1,8 +1,9 @@
 """Trains a tiny prior in children that are killed at every point where they change a file; run as a script.
 
-Arguments: folder of the cache, folder of the run. Each child goes on with the run, and is killed at the first
-point at which none was killed before it, until one comes to the end. Prints a line of JSON for each child:
-the step that it went on from, the last one that it told of, and the point at which it was killed.
+Arguments: folder of the cache, folder for `run` and `whole`. Each child goes on with the run, and is killed at
+the first point at which none was killed before it, until one comes to the end. Prints a line of JSON for each
+child: the step that it went on from, the last one that it told of, and the point at which it was killed. Last,
+the same is trained whole.
 """
 from __future__ import annotations
 
@@ -85,7 +86,6 @@ def write_half(path: str, flags: int) -> None:
 
 def train(cache: Path, folder: Path, known: set[str], told: int) -> None:
     """Go on with the run, and tell every step."""
-    torch.set_num_threads(1)
     sys.addaudithook(Killer(folder, known, told))
     trainer = begin(cache, SIZES, RECIPE, settings(folder), cpu=True)
     os.write(told, f"{trainer.state.step}\n".encode())
@@ -114,11 +114,13 @@ def child(cache: Path, folder: Path, known: set[str]) -> tuple[list[int], str | 
 
 def main() -> None:
     cache, folder = map(Path, sys.argv[1:])
+    torch.set_num_threads(1)  # for all that is trained, as results depend on the number
     known, point = set(), ""
     while point is not None:
-        steps, point = child(cache, folder, known)
+        steps, point = child(cache, folder / "run", known)
         print(json.dumps({"begun": steps[0], "reached": steps[-1], "point": point}), flush=True)
         known.add(point)
+    begin(cache, SIZES, RECIPE, settings(folder / "whole"), cpu=True).run(lambda progress: None)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from pit.piece_it_together.prior_files import load_prior
-from pit.piece_it_together.training.start import begin
 from tests.training import killed_run
-from tests.training.killed_run import RECIPE, SAVE_EVERY, SIZES, settings
+from tests.training.killed_run import SAVE_EVERY
 
 
 def killed(cache: Path, folder: Path) -> list[dict]:
@@ -29,14 +28,13 @@ def killed(cache: Path, folder: Path) -> list[dict]:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the children are forked")
 def test_a_kill_at_any_write_or_rename_loses_at_most_one_interval(tmp_path, cache):
-    children = killed(cache.folder, tmp_path / "run")
+    children = killed(cache.folder, tmp_path)
     points = [child["point"] for child in children]
     assert points[-1] is None and len({point for point in points[:-1] if "os.rename" in point}) > 5
     assert len({point for point in points[:-1] if point.startswith("inside")}) > 5
     for child, following in itertools.pairwise(children):
         saved = child["reached"] - child["reached"] % SAVE_EVERY
         assert saved <= following["begun"] <= child["reached"] + 1, child["point"]
-    begin(cache.folder, SIZES, RECIPE, settings(tmp_path / "whole"), cpu=True).run(lambda progress: None)
     run, whole = (load_prior(tmp_path / name / "prior.safetensors").state_dict() for name in ("run", "whole"))
     assert all(run[key].equal(whole[key]) for key in whole)
     assert (tmp_path / "run/metrics.csv").read_text() == (tmp_path / "whole/metrics.csv").read_text()
