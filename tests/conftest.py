@@ -8,7 +8,6 @@ import torch
 
 from pit.piece_it_together.prior_files import PriorConfig
 from pit.piece_it_together.training.cache import TokenCache
-from pit.piece_it_together.training.start import build_prior
 from tests.golden import BUNDLED, Golden
 from tests.training.tiny import WIDTH, write_cache
 
@@ -64,5 +63,7 @@ def config() -> PriorConfig:
 
 @pytest.fixture
 def prior(config):
+    from pit.piece_it_together.training.start import build_prior  # with packages that take seconds
+
     torch.manual_seed(0)
     return build_prior(config)

@@ -1,9 +1,9 @@
 """Trains a tiny prior in children that are killed at every point where they change a file; run as a script.
 
-Arguments: folder of the cache, folder for `run` and `whole`. Each child goes on with the run, and is killed at
-the first point at which none was killed before it, until one comes to the end. Prints a line of JSON for each
-child: the step that it went on from, the last one that it told of, and the point at which it was killed. Last,
-the same is trained whole.
+Arguments: folder of the cache, folder for `run` and `whole`. Each child goes on with the run, and is killed
+at the first point at which none was killed before it, until one comes to the end. Prints a line of JSON for
+each child: the step that it went on from, the last one that it told of, and the point at which it was killed.
+Last, the same is trained whole.
 """
 from __future__ import annotations
 
@@ -23,16 +23,13 @@ from pit.piece_it_together.training.recipes import RECOMMENDED, Sizes
 from pit.piece_it_together.training.start import begin
 from pit.training.checkpoint import checkpoint_folders
 from pit.training.recipes import RunSettings
+from pit.training.trainer import Trainer
 
 RECIPE = replace(RECOMMENDED, steps=12, batch=2)
 SIZES = Sizes(32, 1, 2)
 SAVE_EVERY = 3
 EVENTS = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir")
 BY_NAME_ALONE = ("os.remove", "os.rmdir")  # as shutil.rmtree removes what is in a folder
-
-
-def settings(folder: Path) -> RunSettings:
-    return RunSettings(folder, save_every=SAVE_EVERY, validate_every=SAVE_EVERY, keep=2)
 
 
 class Killer:
@@ -84,10 +81,16 @@ def write_half(path: str, flags: int) -> None:
         Path(path).write_bytes(b"half")
 
 
+def start(cache: Path, folder: Path) -> Trainer:
+    torch.set_num_threads(1)  # results depend on the number
+    settings = RunSettings(folder, save_every=SAVE_EVERY, validate_every=SAVE_EVERY, keep=2)
+    return begin(cache, SIZES, RECIPE, settings, cpu=True)
+
+
 def train(cache: Path, folder: Path, known: set[str], told: int) -> None:
     """Go on with the run, and tell every step."""
     sys.addaudithook(Killer(folder, known, told))
-    trainer = begin(cache, SIZES, RECIPE, settings(folder), cpu=True)
+    trainer = start(cache, folder)
     os.write(told, f"{trainer.state.step}\n".encode())
     trainer.run(lambda progress: os.write(told, f"{progress.step}\n".encode()))
 
@@ -114,13 +117,12 @@ def child(cache: Path, folder: Path, known: set[str]) -> tuple[list[int], str | 
 
 def main() -> None:
     cache, folder = map(Path, sys.argv[1:])
-    torch.set_num_threads(1)  # for all that is trained, as results depend on the number
     known, point = set(), ""
     while point is not None:
         steps, point = child(cache, folder / "run", known)
         print(json.dumps({"begun": steps[0], "reached": steps[-1], "point": point}), flush=True)
         known.add(point)
-    begin(cache, SIZES, RECIPE, settings(folder / "whole"), cpu=True).run(lambda progress: None)
+    start(cache, folder / "whole").run(lambda progress: None)
 
 
 if __name__ == "__main__":

@@ -2,14 +2,11 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
 
 import torch
+from peft import LoraConfig, PeftModel, get_peft_model
 
 from ..prior import IPPrior
-
-if TYPE_CHECKING:
-    from peft import PeftModel
 
 # All layers that the tokens go through. The modulations depend on the time alone and stay as they are.
 TARGETS = ("wq", "wk", "wv", "wo", "w1", "w2", "w3")
@@ -20,8 +17,6 @@ def add_low_rank(prior: IPPrior, rank: int, seed: int) -> PeftModel:
 
     LoRA: arXiv 2106.09685, with alpha = rank and the second factor zero, so that nothing changes at first.
     """
-    from peft import LoraConfig, get_peft_model  # takes seconds, which most trainings can do without
-
     settings = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(TARGETS), init_lora_weights="gaussian")
     # peft draws from the global generator, which is put back afterwards; no devices, as this is on the CPU.
     with torch.random.fork_rng(devices=[]):
