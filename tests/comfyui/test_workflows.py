@@ -24,11 +24,11 @@ OTHER_FRAMES = {
     "token_library": {"Load", "Make", "Render", "Strip"},
 }
 A_SHORT_TRAINING = {
-    "2": {"count": 60, "name": "short"}, "3": {"variants": 1, "name": "short"},
-    "10": {"steps": 40, "batch": 8, "save_every": 20, "name": "short"},
+    "2": {"count": 30, "name": "short"}, "3": {"variants": 1, "name": "short"},
+    "10": {"steps": 20, "batch": 8, "save_every": 10, "name": "short"},
 }
 PICKED = 16
-FEW_STEPS = 8  # of rendering, in all graphs but the demo
+FEW_STEPS = 6  # of rendering, in all graphs but the demo
 TITLE_BAR = 30
 
 
@@ -310,7 +310,7 @@ def test_an_own_prior_is_trained_and_draws_eight_concepts(comfyui, own_prior):
     assert_concepts(pictures(comfyui, own_prior.outputs["16"]["images"]), 8)
     sheet, training = (pictures(comfyui, own_prior.outputs[node]["images"]) for node in ("2", "10"))
     assert len(sheet) == len(training) == 1 and training[0].width == 960
-    assert "60 concepts encoded" in own_prior.outputs["3"]["text"][0]
+    assert "30 concepts encoded" in own_prior.outputs["3"]["text"][0]
     assert (comfyui.base / "models" / "ip_prior" / "short" / "prior.safetensors").is_file()
 
 
