@@ -3,18 +3,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from functools import partial
+from contextvars import ContextVar
 
 import torch
-from comfy.ldm.modules.attention import optimized_attention
+from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from comfy_api.latest import io
 from torch import Tensor
 
-from ...pit.ip_adapter.attention import attend_to_tokens, tokens_for_batch
+from ...pit.ip_adapter.attention import attend_to_tokens, tokens_for_rows
 from ...pit.piece_it_together.tokens import Tokens
 from ...pit.unet import AttentionLayer, attention_layers
+from ..bridge.rows import ROWS, FollowedPatches, RowConditions, add_rows
 from .types import CATEGORY, IPAdapterType, ManagedIPAdapter, TokensType
 
 # One name for all that we leave in a model: our wrappers, callbacks and attachment, and our entry in the
@@ -31,13 +32,8 @@ def is_active(sigmas: Tensor, start: float, end: float) -> Tensor:
     return (sigmas[0] <= start) & (sigmas[0] >= end)
 
 
-class TokenLayout:
-    """What the layers of one Apply IP+ Tokens share, laid out once per call of the model.
-
-    It wraps that call, and so runs outside of what torch.compile sees: inside, the order of the branches
-    would be baked into the graph, because ComfyUI's own node compiles without guards on
-    `transformer_options`. What the layers need travels in these options, as tensors.
-    """
+class AppliedTokens:
+    """The tokens of one Apply IP+ Tokens, and when and how much they act."""
 
     def __init__(self, tokens: Tensor, uncond: Tensor, weight: float, sigma_start: float, sigma_end: float):
         # Kept beside the copies on the device, so that going back costs no transfer.
@@ -46,29 +42,82 @@ class TokenLayout:
         self.weight = weight
         self.sigmas = sigma_start, sigma_end
 
-    def __call__(
-        self, executor: Callable[..., Tensor], x: Tensor, t: Tensor, c_concat: Tensor | None,
-        c_crossattn: Tensor | None, control: dict | None, transformer_options: dict, **conditions,
-    ) -> Tensor:
-        """A wrapper of `BaseModel.apply_model`."""
-        # ComfyUI puts both branches of guidance into one batch or into two, in either order, as memory
-        # allows: only the call itself tells which rows are which.
-        branches, sigmas = transformer_options["cond_or_uncond"], transformer_options["sigmas"]
-        tokens = tokens_for_batch(self.tokens, self.uncond, branches, x.shape[0]).to(x.device)
+    def for_call(self, rows: Tensor, sigmas: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens for the rows of a model call `[B, 16, D]`, and their scale at this step."""
+        negative, images = rows.unbind(1)
+        tokens = tokens_for_rows(self.tokens.to(rows.device), self.uncond.to(rows.device), negative, images)
         # A factor of zero outside of start and end, so that every step runs the same operations.
-        scale = self.weight * is_active(sigmas, *self.sigmas)
-        # A new list in new options: appended to the given one, what is laid out here would show up in every
-        # later call that shares it.
-        earlier = transformer_options.get(PATCH_KEY, [])
-        transformer_options = {**transformer_options, PATCH_KEY: [*earlier, (tokens, scale)]}
-        return executor(x, t, c_concat, c_crossattn, control, transformer_options, **conditions)
+        return tokens, self.weight * is_active(sigmas, *self.sigmas)
 
-    def to(self, device_or_dtype: torch.device | torch.dtype) -> TokenLayout:
+    def to(self, device_or_dtype: torch.device | torch.dtype) -> AppliedTokens:
         """ComfyUI calls this before sampling and when it frees the model, with a device and with a dtype."""
         # The dtype is not followed: each layer casts the tokens to that of its queries.
         if isinstance(device_or_dtype, torch.device):
             self.tokens, self.uncond = (tokens.to(device_or_dtype) for tokens in self.given)
         return self
+
+
+LaidOut = list[tuple[Tensor, Tensor]]
+# What is laid out for the model call that is running, for layers whose options another pack has made anew.
+running: ContextVar[LaidOut] = ContextVar(PATCH_KEY)
+
+
+class TokenLayout:
+    """Lays out the tokens of all Apply IP+ Tokens once per call of the model.
+
+    It wraps that call, and so runs outside of what torch.compile sees: inside, the order of the rows would
+    be baked into the graph, because ComfyUI's own node compiles without guards on `transformer_options`. What
+    the layers need travels in these options, as tensors.
+    """
+
+    def __init__(self, conditions: RowConditions, applied: Sequence[AppliedTokens]):
+        self.conditions = conditions
+        self.applied = tuple(applied)
+
+    def __call__(
+        self, executor: Callable[..., Tensor], x: Tensor, t: Tensor, c_concat: Tensor | None,
+        c_crossattn: Tensor | None, control: dict | None, transformer_options: dict, **conditions,
+    ) -> Tensor:
+        """A wrapper of `BaseModel.apply_model`."""
+        rows = self.conditions.rows(conditions.pop(ROWS, None), transformer_options, x, c_crossattn)
+        laid_out = [each.for_call(rows, transformer_options["sigmas"]) for each in self.applied]
+        # New options: in the given ones, what is laid out here would show up in every later call that shares
+        # them.
+        transformer_options = followed({**transformer_options, PATCH_KEY: laid_out})
+        before = running.set(laid_out)
+        try:
+            return executor(x, t, c_concat, c_crossattn, control, transformer_options, **conditions)
+        finally:
+            running.reset(before)
+
+
+def followed(options: dict) -> dict:
+    """Options whose patches before the cross-attention, if any, tell what they do to the rows."""
+    patches = options.get("patches", {})
+    if not patches.get("attn2_patch"):
+        return options
+    return {**options, "patches": {**patches, "attn2_patch": [FollowedPatches(patches["attn2_patch"])]}}
+
+
+def tokens_for_queries(tokens: Tensor, queries: Tensor, rows: Tensor | None) -> Tensor:
+    """Tokens of a model call `[B, 16, D]` for the queries of one layer `[R, N, C]`.
+
+    Args:
+        rows: the row of the call that each row of the queries was `[R]`, where another pack changed them.
+    Raises:
+        ValueError: there is another number of queries, and nothing tells which they are.
+    """
+    if rows is not None:
+        return tokens[rows]
+    if len(queries) == len(tokens):
+        return tokens
+    if (tokens == tokens[:1]).all():
+        return tokens[:1].expand(len(queries), -1, -1)
+    raise ValueError(
+        f"Apply IP+ Tokens expected queries for the {len(tokens)} rows of the batch, got {len(queries)}, and "
+        "nothing that tells which is which. Another pack's node (for regional prompts, say) changes them in "
+        "the attention: apply the tokens after it, or take it out of the graph."
+    )
 
 
 class AdapterLoras:
@@ -110,7 +159,7 @@ class TokenAttention:
     # act after `to_q` and before `to_out`. ComfyUI's other hooks come before the one or after the other.
 
     def __init__(
-        self, weights: ModelPatcher, loras: AdapterLoras, layer: int, layout: TokenLayout, place: int,
+        self, weights: ModelPatcher, loras: AdapterLoras, layer: int, applied: AppliedTokens, place: int,
         previous: Callable | None,
     ):
         """`place` is the number of Apply IP+ Tokens before this one, `previous` the patch in the slot."""
@@ -119,24 +168,38 @@ class TokenAttention:
         # A clone shares its module with the original. Whether a LoRA is in the weights depends on which
         # patcher ComfyUI has loaded, so `models` names the clone, and the layer is the same for both.
         self.layer = weights.model[layer]
-        self.layout = layout
+        self.applied = applied
         self.place = place
         self.previous = previous
         self.added: list[tuple[Callable, dict]] = []
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, extra_options: dict) -> Tensor:
-        heads, (tokens, scale) = extra_options["n_heads"], extra_options[PATCH_KEY][self.place]
-        # The attention that ComfyUI has chosen for this machine, called as its own layers call it.
-        attention = partial(optimized_attention, attn_precision=extra_options["attn_precision"],
-                            transformer_options=extra_options)
-        out = self.previous(q, k, v, extra_options) if self.previous else attention(q, k, v, heads)
-        out = out + attend_to_tokens(self.layer, q, tokens, scale, heads, attention)
+        heads, (tokens, scale) = extra_options["n_heads"], self._laid_out(extra_options)
+        if self.previous:
+            out = self.previous(q, k, v, extra_options)
+        else:
+            # The attention that ComfyUI has chosen for this machine, called as its own layers call it.
+            out = optimized_attention(q, k, v, heads, attn_precision=extra_options["attn_precision"],
+                                      transformer_options=extra_options)
+        tokens = tokens_for_queries(tokens, q, extra_options.get(ROWS))
+        # Not the chosen one: low precision saves nothing where there are 16 keys, and loses digits.
+        out = out + attend_to_tokens(self.layer, q, tokens, scale, heads, attention_pytorch)
         for callback, options in self.added:
             active = is_active(extra_options["sigmas"], options["sigma_start"], options["sigma_end"])
             # Chosen by value, not by `if`, for the reasons given in `is_active`.
             out = torch.where(active, out + callback(out, q, k, v, extra_options, **options), out)
         # What others add may be in float32, which `to_out` of a half-precision model does not take.
         return out.to(q.dtype)
+
+    def _laid_out(self, options: dict) -> tuple[Tensor, Tensor]:
+        """Tokens of the running model call, and their scale."""
+        laid_out = options[PATCH_KEY] if PATCH_KEY in options else running.get(None)
+        if laid_out is None:
+            raise ValueError(
+                "Apply IP+ Tokens expected a model call with the wrappers that came with the model, got one "
+                "without. Another pack's node takes them away: take it out of the graph."
+            )
+        return laid_out[self.place]
 
     def add(self, callback: Callable, **options) -> None:
         """Let another pack add `callback(out, q, k, v, extra_options, **options)` between its own sigmas."""
@@ -163,8 +226,8 @@ class TokenAttention:
         return [self.patcher, *(self.previous.models() if hasattr(self.previous, "models") else ())]
 
     def to(self, device_or_dtype: torch.device | torch.dtype) -> TokenAttention:
-        """See `TokenLayout.to`."""
-        self.layout.to(device_or_dtype)
+        """See `AppliedTokens.to`."""
+        self.applied.to(device_or_dtype)
         if hasattr(self.previous, "to"):
             self.previous = self.previous.to(device_or_dtype)
         return self
@@ -221,26 +284,32 @@ def _describe(widths: list[int]) -> str:
     return f"{len(widths)} cross-attention layers of widths {sorted(set(widths))}"
 
 
-def patch_model(model: ModelPatcher, ip_adapter: ManagedIPAdapter, layout: TokenLayout) -> ModelPatcher:
+def patch_model(model: ModelPatcher, ip_adapter: ManagedIPAdapter, applied: AppliedTokens) -> ModelPatcher:
     """A clone of the model whose cross-attention also attends to the tokens."""
     layers = matching_layers(model, ip_adapter)
     patched = model.clone()
-    # The wrappers run in the order in which they were added, and each appends its tokens to the list: so the
-    # number of earlier ones is the place of ours.
-    place = len(patched.get_wrappers(WrappersMP.APPLY_MODEL, PATCH_KEY))
-    patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, PATCH_KEY, layout)
+    present = patched.get_wrappers(WrappersMP.APPLY_MODEL, PATCH_KEY)
+    earlier = [each for layout in present for each in layout.applied]
+    lay_out(patched, [*earlier, applied])
     present, loras = attention_patches(patched), adapter_loras(patched)
     for number, layer in enumerate(layers):
         block = (layer.block, layer.number)
         # A patch may be set for one transformer or for its whole block. ComfyUI looks for the narrower key
         # first, so ours would hide a patch of the block if it did not call it.
         previous = present.get((*block, layer.index), present.get(block))
-        patch = TokenAttention(ip_adapter.cross_attention, loras, number, layout, place, previous)
+        patch = TokenAttention(ip_adapter.cross_attention, loras, number, applied, len(earlier), previous)
         patched.set_model_attn2_replace(patch, *block, layer.index)
     # Once, however many Apply IP+ Tokens there are: one callback copies the patches of all.
     patched.remove_callbacks_with_key(CallbacksMP.ON_CLONE, PATCH_KEY)
     patched.add_callback_with_key(CallbacksMP.ON_CLONE, PATCH_KEY, separate_patches)
     return patched
+
+
+def lay_out(patched: ModelPatcher, applied: Sequence[AppliedTokens]) -> None:
+    """Have a clone lay out these tokens, and no others, in each of its calls."""
+    conditions = add_rows(patched, [len(each.tokens) for each in applied])
+    patched.remove_wrappers_with_key(WrappersMP.APPLY_MODEL, PATCH_KEY)
+    patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, PATCH_KEY, TokenLayout(conditions, applied))
 
 
 def check_adapter(tokens: Tokens, ip_adapter: ManagedIPAdapter) -> None:
@@ -266,13 +335,18 @@ def apply_tokens(
             f"from {tokens.source}. Use the IP-Adapter that the tokens were made with."
         )
     check_adapter(tokens, ip_adapter)
+    if start >= end:
+        raise ValueError(
+            f"Apply IP+ Tokens expected start to be less than end, got {start} and {end}. For no tokens at "
+            "all, set weight to 0."
+        )
     # Guidance extrapolates along the difference between the positive and the negative branch. With the same
     # tokens in both, that is a difference of texts alone.
     uncond = tokens.values if negative == SAME_TOKENS else tokens.uncond
     # Sigmas fall as sampling goes on: `start` is the larger of the two.
     sigma = model.get_model_object("model_sampling").percent_to_sigma
-    layout = TokenLayout(tokens.values, uncond, weight, sigma(start), sigma(end))
-    return patch_model(model, ip_adapter, layout)
+    applied = AppliedTokens(tokens.values, uncond, weight, sigma(start), sigma(end))
+    return patch_model(model, ip_adapter, applied)
 
 
 class ApplyTokens(io.ComfyNode):

@@ -58,30 +58,20 @@ def attend_to_tokens(layer: ImageKeyValue, q: Tensor, tokens: Tensor, scale: Ten
     return (attention(q, layer.to_k(tokens), layer.to_v(tokens), heads) * scale).to(q.dtype)
 
 
-def tokens_for_batch(tokens: Tensor, uncond_tokens: Tensor, branches: Sequence[int], batch: int) -> Tensor:
-    """Lay tokens out for a sampler's batch of conditional and unconditional branches.
+def tokens_for_rows(tokens: Tensor, uncond_tokens: Tensor, negative: Tensor, images: Tensor) -> Tensor:
+    """Tokens for a sampler's batch: those of its concept for each image, or those of the negative prompt.
 
     Args:
-        tokens: one set per concept `[M, 16, D]`; repeated if the latent batch is a multiple of M.
-        uncond_tokens: tokens of the unconditional branch, `[1, 16, D]` or `[M, 16, D]`.
-        branches: 0 for each conditional, 1 for each unconditional chunk of the batch, in order.
-        batch: total batch size, all branches together.
+        tokens: one set per concept `[M, 16, D]`; image i takes concept i modulo M, as where ComfyUI itself
+            repeats a batch.
+        uncond_tokens: what the negative prompts take, `[1, 16, D]` or `[M, 16, D]`.
+        negative: whether each row of the batch belongs to a negative prompt `[B]`.
+        images: the image that each row belongs to `[B]`.
     Returns:
-        `[batch, 16, D]`.
-    Raises:
-        ValueError: the latent batch is not a multiple of the number of concepts.
+        `[B, 16, D]`.
     """
-    images = batch // len(branches)
-    if images % tokens.shape[0]:
-        raise ValueError(
-            f"Expected a multiple of {tokens.shape[0]} images in the latent batch for {tokens.shape[0]} "
-            f"concepts, got {images} images. Set batch_size of the empty latent to {tokens.shape[0]} (or a "
-            "multiple), or pass one concept."
-        )
-    # Repeated as a whole, not one by one: latent i belongs to concept i modulo M, as where ComfyUI itself
-    # repeats a batch. Which branch comes first is up to the sampler.
-    chunks = {
-        0: tokens.repeat(images // tokens.shape[0], 1, 1),
-        1: uncond_tokens.repeat(images // uncond_tokens.shape[0], 1, 1),
-    }
-    return torch.cat([chunks[branch] for branch in branches])
+    # Chosen by index on the device: a sampler puts the rows in any order, and reading it back would make the
+    # CPU wait for the GPU.
+    sets = torch.cat([tokens, uncond_tokens])
+    of_negatives = len(tokens) + images % len(uncond_tokens)
+    return sets[torch.where(negative.bool(), of_negatives, images % len(tokens))]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pit.ip_adapter.attention import ImageCrossAttention, ImageKeyValue, attend_to_tokens, tokens_for_batch
+from pit.ip_adapter.attention import ImageCrossAttention, ImageKeyValue, attend_to_tokens, tokens_for_rows
 from pit.unet import attention_layers, multi_head_attention
 from tests.golden import Golden, assert_equal, number_in
 
@@ -84,30 +84,18 @@ def labelled(*values: float) -> Tensor:
     return torch.tensor(values).reshape(-1, 1, 1).expand(-1, 16, 8)
 
 
-@pytest.mark.parametrize("tokens, uncond, branches, batch, expected", [
-    ([1.0], [-1.0], [0, 1], 2, [1, -1]),
-    ([1.0], [-1.0], [1, 0], 4, [-1, -1, 1, 1]),
-    ([1.0, 2.0, 3.0], [-1.0], [0, 1], 6, [1, 2, 3, -1, -1, -1]),
-    ([1.0, 2.0], [-1.0], [1, 0], 8, [-1, -1, -1, -1, 1, 2, 1, 2]),
-    ([1.0, 2.0], [-1.0, -2.0], [0, 1], 4, [1, 2, -1, -2]),
-    ([1.0, 2.0], [-1.0, -2.0], [0, 1], 8, [1, 2, 1, 2, -1, -2, -1, -2]),
-    ([1.0, 2.0], [-1.0], [0], 4, [1, 2, 1, 2]),
-    ([1.0, 2.0], [-1.0], [1], 2, [-1, -1]),
-    ([1.0, 2.0], [-1.0], [0, 0, 1], 6, [1, 2, 1, 2, -1, -1]),
+@pytest.mark.parametrize("tokens, uncond, negative, images, expected", [
+    ([1.0], [-1.0], [0, 1], [0, 0], [1, -1]),
+    ([1.0], [-1.0], [1, 1, 0, 0], [0, 1, 0, 1], [-1, -1, 1, 1]),
+    ([1.0, 2.0, 3.0], [-1.0], [0, 0, 0, 1], [2, 0, 1, 1], [3, 1, 2, -1]),
+    ([1.0, 2.0], [-1.0], [0, 0, 0, 0], [0, 1, 2, 3], [1, 2, 1, 2]),
+    ([1.0, 2.0], [-1.0, -2.0], [0, 1, 1, 1], [1, 1, 2, 3], [2, -2, -1, -2]),
 ])
-def test_tokens_go_to_the_matching_images(tokens, uncond, branches, batch, expected):
-    laid_out = tokens_for_batch(labelled(*tokens), labelled(*uncond), branches, batch)
-    assert laid_out.shape == (batch, 16, 8)
+def test_tokens_go_to_the_matching_rows(tokens, uncond, negative, images, expected):
+    rows = torch.tensor(negative), torch.tensor(images)
+    laid_out = tokens_for_rows(labelled(*tokens), labelled(*uncond), *rows)
+    assert laid_out.shape == (len(negative), 16, 8)
     assert laid_out[:, 0, 0].tolist() == expected and laid_out[:, -1, -1].tolist() == expected
-
-
-@pytest.mark.parametrize(
-    "count, branches, batch, images", [(3, [0, 1], 4, 2), (2, [0, 1], 2, 1), (2, [0], 5, 5)]
-)
-def test_a_batch_that_does_not_match_is_refused(count, branches, batch, images):
-    message = f"batch for {count} concepts, got {images} images. .* latent to {count} "
-    with pytest.raises(ValueError, match=message):
-        tokens_for_batch(labelled(*range(count)), labelled(-1.0), branches, batch)
 
 
 class Block(nn.Module):

@@ -70,11 +70,14 @@ class Inside:
         """The options with which the UNet is called, after all wrappers of the model have had their turn."""
         extension = self.comfy("patcher_extension")
         wrappers = model.get_all_wrappers(extension.WrappersMP.APPLY_MODEL)
-        executor = extension.WrapperExecutor.new_executor(lambda *call: call[5], wrappers)
+        executor = extension.WrapperExecutor.new_executor(lambda *call, **_: call[5], wrappers)
         sigmas = torch.full((len(latents) // len(branches),), sigma)
         options = model.model_options["transformer_options"]
         options = options | {"sigmas": sigmas, "cond_or_uncond": [*branches]}
-        return executor.execute(latents, sigmas, None, None, None, options)
+        images = len(latents) // len(branches)
+        rows = torch.tensor([(branch, image) for branch in branches for image in range(images)])
+        carried = {self.pack("nodes.bridge.rows").ROWS: rows}
+        return executor.execute(latents, sigmas, None, None, None, options, **carried)
 
     def unet_inputs(self, images: int, branches: tuple[int, ...]):
         """Latents, times, text and pooled text with sizes; every image has its own latent."""

@@ -49,16 +49,14 @@ def test_tokens_go_with_the_model_and_come_back(inside):
     tokens = inside.tokens(1)
     patched = inside.apply(inside.tiny.tiny_sdxl(), inside.ip_adapter(), tokens)
     replaced = patched.model_options["transformer_options"]["patches_replace"]["attn2"]
-    layouts = {patch.layout for patch in replaced.values()}
-    assert len(layouts) == 1
-    layout = layouts.pop()
+    applied, = {patch.applied for patch in replaced.values()}
     patched.model_patches_to(torch.device("meta"))
-    assert layout.tokens.device.type == layout.uncond.device.type == "meta"
+    assert applied.tokens.device.type == applied.uncond.device.type == "meta"
     patched.model_patches_to(torch.float16)
-    assert layout.tokens.dtype == torch.float32
+    assert applied.tokens.dtype == torch.float32
     patched.model_patches_to(torch.device("cpu"))
-    assert layout.tokens is tokens.values
-    assert layout.uncond is tokens.uncond
+    assert applied.tokens is tokens.values
+    assert applied.uncond is tokens.uncond
 
 
 def test_nothing_keeps_the_weights_when_their_users_are_gone(inside, management):
