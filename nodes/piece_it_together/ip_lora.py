@@ -2,94 +2,29 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
-import comfy.lora
-import comfy.utils
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
-from torch import nn
 
 from ...pit.files.known import first_of
-from ...pit.files.lora import BlockStrengths, Lora, State, modules, parse_block_strengths, read_lora
+from ...pit.files.lora import BlockStrengths, Lora, modules, parse_block_strengths, read_lora
 from ...pit.piece_it_together.ip_lora.prompts import CHARACTER_SHEET, scene_prompt
-from ...pit.unet import AttentionLayer, attention_layers
 from ..bridge.feedback import told
 from ..bridge.folders import ModelFiles
 from .apply_tokens import with_adapter_lora
+from .lora_patches import (
+    PROBLEMS_SHOWN,
+    Matched,
+    adapter_weight_names,
+    add_patches,
+    cross_attention,
+    patches_for,
+    weight_names,
+)
 from .types import CATEGORY
 
-PROBLEMS_SHOWN = 3
 FILES = ModelFiles("ip_lora")
 SCENE, SHEET, FREE = "scene", "character sheet", "free"
-
-
-@dataclass(frozen=True)
-class Matched:
-    """How many modules of a LoRA found their weights, and the names of those that did not."""
-
-    found: int
-    missing: list[str]
-
-    def __str__(self) -> str:
-        missing = f"; not {first_of(self.missing, PROBLEMS_SHOWN)}" if self.missing else ""
-        return f"{self.found} of {self.found + len(self.missing)} modules matched{missing}"
-
-
-def weight_names(model: ModelPatcher) -> dict[str, str]:
-    """The key of the model's weight for every name that a LoRA may use for its module."""
-    return comfy.lora.model_lora_keys_unet(model.model, {})
-
-
-def adapter_weight_names(model: ModelPatcher) -> dict[str, str]:
-    """The same for `to_k_ip` and `to_v_ip`: keys of `ImageCrossAttention`."""
-    # The names of the text projections plus `_ip`, which ComfyUI does not know: its own loader drops them.
-    keys = {
-        f"diffusion_model.{layer.module}.to_{kind}.weight": f"{number}.to_{kind}.weight"
-        for number, layer in enumerate(cross_attention(model)) for kind in "kv"
-    }
-    return {f"{name}_ip": keys[key] for name, key in weight_names(model).items() if key in keys}
-
-
-def cross_attention(model: ModelPatcher) -> list[AttentionLayer]:
-    """The cross-attention layers of a model, as an adapter numbers them; empty if it is not such a UNet."""
-    unet = model.get_model_object("diffusion_model")
-    return attention_layers(unet) if hasattr(unet, "input_blocks") else []
-
-
-def patches_for(
-    module: nn.Module, state: State, names: Mapping[str, str], title: str
-) -> tuple[dict[str, object], Matched]:
-    """ComfyUI's patches for the weights of a module, by its keys. Raises ValueError if shapes differ."""
-    found = [name for name in modules(state) if name in names]
-    # ComfyUI would only log such a patch, while it samples, and leave the weight as it is. Other kinds than
-    # up and down, such as LoHa, have no such pair.
-    for name in found:
-        up, down = state.get(f"{name}.lora_up.weight"), state.get(f"{name}.lora_down.weight")
-        if up is None or down is None:
-            continue
-        wanted = list(comfy.utils.get_attr(module, names[name]).shape[:2])
-        if [up.shape[0], down.shape[1]] != wanted:
-            raise ValueError(
-                f"Expected a LoRA for this model, in which {name} is {wanted[0]} x {wanted[1]}, got {title}, "
-                f"made for {up.shape[0]} x {down.shape[1]}. Connect the kind of model that it was trained "
-                "on, or choose another file."
-            )
-    # Not logged by ComfyUI, key by key: what matched and what did not is in the report.
-    patches = comfy.lora.load_lora(state, {name: names[name] for name in found}, log_missing=False)
-    return patches, Matched(len(found), [name for name in modules(state) if name not in names])
-
-
-def add_patches(model: ModelPatcher, patches: Mapping[str, object], strength: Callable[[str], float]) -> None:
-    """Add patches to a model, each with the strength of its key."""
-    # Grouped, because ComfyUI takes one strength per call, and every call reads all weights of the model.
-    by_strength: dict[float, dict[str, object]] = defaultdict(dict)
-    for key, patch in patches.items():
-        by_strength[strength(key)][key] = patch
-    for value, chosen in by_strength.items():
-        model.add_patches(chosen, value)
 
 
 def apply_ip_lora(

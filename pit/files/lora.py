@@ -1,7 +1,8 @@
-"""Low-rank changes of a UNet (LoRA, arXiv 2106.09685), brought from many key layouts into one.
+"""Changes of a UNet's layers (LoRA, arXiv 2106.09685, and its kin), from many key layouts into one.
 
 ComfyUI's own loader reads kohya's layout, `lora_unet_{path}.lora_down.weight`, `.lora_up.weight` and
-`.alpha`. Of what diffusers and PEFT write for SDXL, it matches no key.
+`.alpha`, and further kinds under the same names of modules: DoRA, LoHa, LoKr, GLoRA, OFT, whole differences.
+Of what diffusers and PEFT write for SDXL, it matches no key.
 """
 from __future__ import annotations
 
@@ -26,9 +27,39 @@ FACTOR = re.compile(
     r"(?P<module>.+?)(?:\.lora_|[._]lora\.|\.lora_linear_layer\.)"
     r"(?P<factor>down|up|mid|A|B)(?:\.\w+)?\.weight"
 )
-ALPHA = re.compile(r"(?P<module>.+)\.alpha")
+MAGNITUDE = re.compile(r"(?P<module>.+)\.lora_magnitude_vector(?:\.(?!weight$)\w+)?(?:\.weight)?")
+# All that ComfyUI's loader knows besides: DoRA's magnitude as kohya writes it, whole differences, LoHa, LoKr,
+# GLoRA, OFT.
+FURTHER = (
+    r"alpha|dora_scale|reshape_weight|diff|diff_b|set_weight|[wb]_norm|hada_w[12]_[ab]|hada_t[12]"
+    r"|lokr_w[12](?:_[ab])?|lokr_t2|[ab][12]\.weight|oft_blocks|rescale"
+)
+PART = re.compile(rf"(?P<module>.+)\.(?P<part>{FURTHER})")
+CONVERTED = re.compile(
+    rf"(?P<module>.+)\.(?P<part>lora_(?:down|up|mid)\.weight|lora_magnitude_vector|{FURTHER})"
+)
+# Parts that mean something only beside others: each with the sets of which one must be there whole.
+PAIR = ("lora_down.weight", "lora_up.weight")
+LOHA = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
+GLORA = ("a1.weight", "a2.weight", "b1.weight", "b2.weight")
+LOKR_FIRST, LOKR_SECOND = ((each, (f"{each[0]}_a", f"{each[0]}_b")) for each in (("lokr_w1",), ("lokr_w2",)))
+OFT = ("oft_blocks",)
+NEEDS = {
+    **dict.fromkeys((*PAIR, "lora_mid.weight", "lora_magnitude_vector", "reshape_weight"), (PAIR,)),
+    **dict.fromkeys(LOHA, (LOHA,)),
+    "hada_t1": ((*LOHA, "hada_t2"),), "hada_t2": ((*LOHA, "hada_t1"),),
+    **dict.fromkeys(GLORA, (GLORA,)),
+    "lokr_w1": LOKR_SECOND, "lokr_w2": LOKR_FIRST, "lokr_t2": (LOKR_SECOND[1],),
+    **{part: tuple((*LOKR_FIRST[1], *second) for second in LOKR_SECOND) for part in LOKR_FIRST[1]},
+    **{part: tuple((*LOKR_SECOND[1], *first) for first in LOKR_FIRST) for part in LOKR_SECOND[1]},
+    "rescale": (OFT,), "b_norm": (("w_norm",),),
+    "dora_scale": (PAIR, LOHA, GLORA, OFT, *LOKR_FIRST),
+}
+WHOLE_NUMBERS = ("alpha", "reshape_weight")  # the parts that may be integers
 NAMES = {"A": "lora_down", "B": "lora_up"}  # PEFT's names; the others say down and up themselves
-WRAPPERS = ("unet.", "base_model.model.", "model.")  # which pipelines and PEFT put in front, in any nesting
+# What pipelines, PEFT and training tools put in front, in any nesting.
+WRAPPERS = ("unet.", "base_model.model.", "model.", "module.", "_orig_mod.", "state_dict.")
+UNCHANGED = ("diffusion_model.", "lora_", "lycoris_")  # what ComfyUI's loader reads as it is
 UNET = re.compile(
     r"((down|up|mid|input|middle|output)_blocks?|conv_in|conv_out|time_embedding|add_embedding)\."
 )
@@ -58,19 +89,21 @@ def convert_lora(state: Mapping[str, Tensor]) -> State:
     """A LoRA in the layout that ComfyUI's stock loader reads.
 
     It reads the layouts of diffusers (`lora.down`), of PEFT (`lora_A`), of the attention processors that
-    diffusers had in 2023 (`processor.to_q_lora.down`) and of kohya. The latter is left unchanged, as are keys
-    of other kinds.
+    diffusers had in 2023 (`processor.to_q_lora.down`) and of kohya, whose names stay, as do keys of unknown
+    kinds. Of DoRA, PEFT's magnitudes keep a name of their own, as they act otherwise than kohya's.
     """
-    converted = {}
-    for key, tensor in state.items():
-        factor, alpha = FACTOR.fullmatch(key), ALPHA.fullmatch(key)
-        if factor:
-            name = NAMES.get(factor["factor"], f"lora_{factor['factor']}")
-            key = f"{module_name(factor['module'])}.{name}.weight"
-        elif alpha:
-            key = f"{module_name(alpha['module'])}.alpha"
-        converted[key] = tensor
-    return converted
+    return {converted_key(key): tensor for key, tensor in state.items()}
+
+
+def converted_key(key: str) -> str:
+    """The name of one tensor in kohya's layout."""
+    if factor := FACTOR.fullmatch(key):
+        name = NAMES.get(factor["factor"], f"lora_{factor['factor']}")
+        return f"{module_name(factor['module'])}.{name}.weight"
+    if magnitude := MAGNITUDE.fullmatch(key):
+        return f"{module_name(magnitude['module'])}.lora_magnitude_vector"
+    part = PART.fullmatch(key)
+    return f"{module_name(part['module'])}.{part['part']}" if part else key
 
 
 def module_name(path: str) -> str:
@@ -78,9 +111,9 @@ def module_name(path: str) -> str:
     name = path
     while name.startswith(WRAPPERS):
         name = name.removeprefix(next(wrapper for wrapper in WRAPPERS if name.startswith(wrapper)))
-    # Not a path of diffusers: the original layout, which the stock loader reads as it is, or not a UNet.
+    # Not a path of diffusers: a name that the stock loader reads as it is, or not a UNet.
     if not UNET.match(name):
-        return name if name.startswith("diffusion_model.") else path
+        return name if name.startswith(UNCHANGED) else path
     # The processors of 2023 held the factors themselves, as `processor.to_out_lora`. They act on the linear
     # layer, which is the first of two modules in `to_out`, before the dropout.
     name = name.replace(".processor.", ".")
@@ -99,13 +132,14 @@ def with_alphas(state: Mapping[str, Tensor], settings: Mapping[str, object]) -> 
     """
     alphas = {}
     patterns = dict(settings.get("alpha_pattern") or {})
+    patterns = {path.replace(".", "_"): alpha for path, alpha in patterns.items()}
     for module in modules(state):
         if f"{module}.lora_down.weight" not in state or f"{module}.alpha" in state:
             continue
-        alpha = settings.get("lora_alpha")
-        for path, own in patterns.items():
-            if module.endswith(f"_{path.replace('.', '_')}"):
-                alpha = own
+        # Looked up by every end of the name: a file may bring as many patterns as modules.
+        words = module.split("_")
+        ends = ("_".join(words[place:]) for place in range(1, len(words)))
+        alpha = next((patterns[end] for end in ends if end in patterns), settings.get("lora_alpha"))
         rank = state[f"{module}.lora_down.weight"].shape[0]
         # Rank-stabilized LoRA (arXiv 2312.03732) scales by alpha / sqrt(rank). Readers divide by the rank, so
         # the root of it goes into the stored alpha.
@@ -118,61 +152,97 @@ def with_alphas(state: Mapping[str, Tensor], settings: Mapping[str, object]) -> 
 
 def modules(state: Mapping[str, Tensor]) -> list[str]:
     """The modules of a converted LoRA, in the order of the file."""
-    return list(dict.fromkeys(module_of(key) for key in state))
+    return list(by_module(state))
 
 
-def module_of(key: str) -> str:
-    """The module that a converted key belongs to; a key of another kind is returned unchanged."""
-    return re.sub(r"\.(lora_\w+\.weight|alpha)$", "", key)
+def by_module(state: Mapping[str, Tensor]) -> dict[str, State]:
+    """The parts of each module of a converted LoRA; a key of another kind stands for itself."""
+    parts: dict[str, State] = {}
+    for key, tensor in state.items():
+        match = CONVERTED.fullmatch(key)
+        module, part = (match["module"], match["part"]) if match else (key, "")
+        parts.setdefault(module, {})[part] = tensor
+    return parts
 
 
 def split_lora(state: Mapping[str, Tensor]) -> Lora:
     """A converted LoRA by what its modules belong to."""
-    unet, adapter, elsewhere = {}, {}, {}
-    for key, tensor in state.items():
-        module = module_of(key)
-        if module == key or TEXT_ENCODER.match(module):
-            elsewhere[module] = None
+    unet, adapter, elsewhere = {}, {}, []
+    for module, parts in by_module(state).items():
+        named = {f"{module}.{part}": tensor for part, tensor in parts.items()}
+        if "" in parts or TEXT_ENCODER.match(module):
+            elsewhere.append(module)
         elif IMAGE_PROJECTION.search(module):
-            adapter[key] = tensor
+            adapter |= named
         else:
-            unet[key] = tensor
+            unet |= named
     return Lora(unet, adapter, tuple(elsewhere))
 
 
 def unsound(state: Mapping[str, Tensor]) -> Iterator[str]:
-    """The modules of a converted LoRA whose factors are wrong, each with what is wrong, to follow "got"."""
-    for module in modules(state):
-        down, up = (state.get(f"{module}.lora_{half}.weight") for half in ("down", "up"))
-        if down is None and up is None:
-            continue
-        if down is None or up is None:
-            yield f"{module} with only its {'up' if down is None else 'down'} factor"
-        elif down.ndim < 2 or up.ndim < 2:
-            yield f"{module} with factors of the shapes {list(down.shape)} and {list(up.shape)}"
-        # Two dimensions are a linear layer, four a convolution; the rank has the same place in both.
-        elif down.shape[0] != up.shape[1]:
-            yield f"{module} with rank {down.shape[0]} in its down factor and {up.shape[1]} in its up factor"
-        elif not all(bool(factor.isfinite().all()) for factor in (down, up)):
-            yield f"{module} with NaN or infinite values"
+    """The modules of a converted LoRA that are wrong, each with what is wrong, to follow "got"."""
+    for module, parts in by_module(state).items():
+        wrong = _lacking(parts) or _wrong_values(parts) or _wrong_factors(parts)
+        if wrong:
+            yield f"{module} with {wrong}"
+
+
+def _lacking(parts: State) -> str:
+    """What a module has without what belongs to it."""
+    for part in parts:
+        sets = NEEDS.get(part, ((),))
+        if not any(parts.keys() >= set(needed) for needed in sets):
+            missing = [each for each in sets[0] if each not in parts]
+            return f"its {part} and without its {first_of(missing)}"
+    return ""
+
+
+def _wrong_values(parts: State) -> str:
+    for part, tensor in parts.items():
+        if tensor.is_complex() or not (tensor.is_floating_point() or part in WHOLE_NUMBERS):
+            return f"numbers of the type {tensor.dtype} in its {part}"
+        if not tensor.numel():
+            return f"an empty {part}"
+        if not bool(tensor.isfinite().all()):
+            return f"NaN or infinite values in its {part}"
+        if part == "alpha" and tensor.numel() != 1:
+            return f"{tensor.numel()} numbers as its alpha"
+    return ""
+
+
+def _wrong_factors(parts: State) -> str:
+    down, up = map(parts.get, PAIR)
+    if down is None or up is None:
+        return ""
+    if down.ndim < 2 or up.ndim < 2:
+        return f"factors of the shapes {list(down.shape)} and {list(up.shape)}"
+    # Two dimensions are a linear layer, four a convolution; the rank has the same place in both.
+    if down.shape[0] != up.shape[1]:
+        return f"rank {down.shape[0]} in its down factor and {up.shape[1]} in its up factor"
+    return ""
 
 
 def merge_lora(unet: nn.Module, lora: Lora, strength: float = 1.0) -> None:
     """Add a LoRA to the weights of the linear layers of a diffusers UNet, for use without ComfyUI.
 
     Raises:
-        ValueError: the UNet lacks a module of the LoRA.
+        ValueError: the UNet lacks a module of the LoRA, or the file is of another kind than two factors.
     """
     layers = {UNET_PREFIX + name.replace(".", "_"): layer for name, layer in unet.named_modules()}
-    for name in modules(lora.unet):
+    for name, parts in by_module(lora.unet).items():
+        if not {*PAIR} <= parts.keys() <= {*PAIR, "alpha"}:
+            raise ValueError(
+                f"Expected a LoRA of two factors for each module, got {name} with {first_of(list(parts))}. "
+                "ComfyUI applies it."
+            )
         if name not in layers:
             raise ValueError(
                 f"Expected a LoRA for this UNet, got one for {name}, which it does not have. Take one made "
                 "for this kind of model."
             )
-        down, up = (lora.unet[f"{name}.lora_{half}.weight"] for half in ("down", "up"))
+        down, up = (parts[half] for half in PAIR)
         # Multiplied in the precision of the file, so that it is rounded to the UNet's only once.
-        scale = strength * float(lora.unet.get(f"{name}.alpha", len(down))) / len(down)
+        scale = strength * float(parts.get("alpha", len(down))) / len(down)
         layers[name].weight.data += (scale * up @ down).to(layers[name].weight)
 
 
@@ -240,9 +310,10 @@ def peft_settings(path: Path, metadata: Mapping[str, str]) -> dict[str, object]:
             "Save it again."
         ) from error
     for scale in scales:
-        if not isinstance(scale, int | float | None):
+        if scale is not None and not (isinstance(scale, int | float) and math.isfinite(scale)):
             raise WeightFileError(
-                f"{path}: expected a number as an alpha in PEFT's settings, got {scale!r}. Save it again."
+                f"{path}: expected a finite number as an alpha in PEFT's settings, got {scale!r:.50}. Save "
+                "it again."
             )
     return settings
 
@@ -258,14 +329,15 @@ def read_lora(path: StrPath) -> Lora:
     """
     path = Path(path)
     state, metadata = read_state(path)
+    state = {key: widened(tensor) for key, tensor in state.items()}
     lora = split_lora(with_alphas(convert_lora(state), peft_settings(path, metadata)))
     wrong = list(unsound(lora.unet | lora.adapter))
     if wrong:
         raise WeightFileError(
-            f"{path}: expected two factors of one rank for each module, got {first_of(wrong)}. The file is "
-            "damaged; fetch it again."
+            f"{path}: expected all parts of each module, of one rank and finite, got {first_of(wrong)}. The "
+            "file is damaged; fetch it again."
         )
-    if not any(key.endswith(".lora_down.weight") for key in lora.unet | lora.adapter):
+    if all(key.endswith(".alpha") for key in lora.unet | lora.adapter):
         if any(TEXT_ENCODER.match(module) for module in lora.elsewhere):
             raise WeightFileError(
                 f"{path}: expected a LoRA for a UNet, got one for text encoders only. ComfyUI's own LoRA "
@@ -273,3 +345,9 @@ def read_lora(path: StrPath) -> Lora:
             )
         raise another_file(path, state, "a LoRA for a UNet")
     return lora
+
+
+def widened(tensor: Tensor) -> Tensor:
+    """A tensor of float8 in half precision, which holds all its numbers exactly; any other as it is."""
+    # Torch neither multiplies nor compares float8.
+    return tensor.half() if tensor.is_floating_point() and tensor.itemsize == 1 else tensor

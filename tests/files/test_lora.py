@@ -1,6 +1,7 @@
 """LoRA key layouts and their scales, what can be wrong with a file, and strengths of blocks."""
 
 import math
+import time
 
 import pytest
 import torch
@@ -98,18 +99,22 @@ def test_text_encoders_and_the_unknown_are_set_apart():
     lora = split_lora({
         f"{NAME}.lora_down.weight": DOWN, f"{NAME}.lora_up.weight": UP,
         "lora_te1_text_model_x.lora_down.weight": DOWN, "text_encoder_2.y.lora_up.weight": UP,
-        "lora_unet_z.hada_w1_a": DOWN,
+        "lora_unet_z.unheard_of": DOWN,
     })
     assert modules(lora.unet) == [NAME]
-    assert lora.elsewhere == ("lora_te1_text_model_x", "text_encoder_2.y", "lora_unet_z.hada_w1_a")
+    assert lora.elsewhere == ("lora_te1_text_model_x", "text_encoder_2.y", "lora_unet_z.unheard_of")
 
 
 @pytest.mark.parametrize(("down", "up", "phrase"), [
-    (DOWN, None, "only its down factor"),
-    (None, UP, "only its up factor"),
+    (DOWN, None, "its lora_down.weight and without its lora_up.weight"),
+    (None, UP, "its lora_up.weight and without its lora_down.weight"),
     (DOWN, torch.randn(16, 3), "rank 4 in its down factor and 3 in its up factor"),
     (torch.randn(4), UP, "factors of the shapes"),
-    (DOWN * math.nan, UP, "NaN"),
+    (DOWN * math.nan, UP, "NaN or infinite values in its lora_down.weight"),
+    (DOWN, UP * math.inf, "NaN or infinite values in its lora_up.weight"),
+    (DOWN.to(torch.complex64), UP, "numbers of the type torch.complex64"),
+    (DOWN.int(), UP, "numbers of the type torch.int32"),
+    (torch.zeros(0, 8), torch.zeros(16, 0), "an empty lora_down.weight"),
 ])
 def test_unsound_factors_are_named(down, up, phrase):
     halves = {"down": down, "up": up}
@@ -117,6 +122,63 @@ def test_unsound_factors_are_named(down, up, phrase):
     (found,) = unsound(state)
     assert found.startswith(NAME)
     assert phrase in found
+
+
+@pytest.mark.parametrize("alpha", [math.nan, math.inf, -math.inf])
+def test_an_alpha_that_is_not_finite_is_named(alpha):
+    state = {f"{NAME}.lora_down.weight": DOWN, f"{NAME}.lora_up.weight": UP}
+    state[f"{NAME}.alpha"] = torch.tensor(alpha)
+    assert list(unsound(state)) == [f"{NAME} with NaN or infinite values in its alpha"]
+
+
+@pytest.mark.parametrize(("alpha", "phrase"), [
+    (torch.tensor(1j), "numbers of the type torch.complex64 in its alpha"),
+    (torch.zeros(0), "an empty alpha"), (torch.ones(2), "2 numbers as its alpha"),
+])
+def test_an_alpha_that_is_no_number_is_named(alpha, phrase):
+    state = {f"{NAME}.lora_down.weight": DOWN, f"{NAME}.lora_up.weight": UP, f"{NAME}.alpha": alpha}
+    assert list(unsound(state)) == [f"{NAME} with {phrase}"]
+
+
+@pytest.mark.parametrize("parts", [
+    ["hada_w1_a", "hada_w1_b", "hada_w2_a"], ["hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1"],
+    ["lokr_w1"], ["lokr_w1_a", "lokr_w2"], ["lokr_w1", "lokr_w2_b"], ["a1.weight", "a2.weight", "b1.weight"],
+    ["rescale"], ["b_norm"], ["dora_scale"], ["dora_scale", "diff"], ["lora_magnitude_vector"],
+    ["lora_up.weight", "lora_mid.weight"], ["reshape_weight"],
+])
+def test_parts_without_what_belongs_to_them_are_named(parts):
+    found, = unsound({f"{NAME}.{part}": torch.ones(4, 4) for part in parts})
+    assert found.startswith(f"{NAME} with its ") and " and without its " in found
+
+
+@pytest.mark.parametrize("parts", [
+    ["hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"], ["lokr_w1", "lokr_w2", "dora_scale"],
+    ["lokr_w1_a", "lokr_w1_b", "lokr_w2"], ["lokr_w1", "lokr_w2_a", "lokr_w2_b", "lokr_t2"],
+    ["a1.weight", "a2.weight", "b1.weight", "b2.weight"], ["oft_blocks", "rescale"], ["diff", "diff_b"],
+    ["w_norm", "b_norm"], ["set_weight"],
+])
+def test_every_kind_is_whole_with_its_parts(parts):
+    assert list(unsound({f"{NAME}.{part}": torch.ones(4, 4) for part in parts})) == []
+
+
+WRAPPERS = ["unet.", "_orig_mod.", "module.", "model.", "state_dict.", "base_model.model."]
+
+
+@pytest.mark.parametrize("first", WRAPPERS)
+@pytest.mark.parametrize("second", WRAPPERS)
+def test_what_tools_put_in_front_is_taken_away_in_any_order(first, second):
+    for key in (f"{PATH}.lora_A.weight", f"{NAME}.lora_down.weight"):
+        assert list(convert_lora({f"{first}{second}{key}": DOWN})) == [f"{NAME}.lora_down.weight"]
+
+
+def test_a_pattern_for_every_module_of_a_large_file_takes_no_time():
+    names = [f"lora_unet_down_blocks_{i}_x" for i in range(5000)]
+    state = {f"{name}.lora_down.weight": DOWN for name in names}
+    patterns = {f"down_blocks.{i}.x": i for i in range(5000)}
+    before = time.process_time()
+    scaled = with_alphas(state, {"lora_alpha": 8, "alpha_pattern": patterns})
+    assert time.process_time() - before < 2.0
+    assert all(scaled[f"{name}.alpha"] == i for i, name in enumerate(names) if i != 4)  # 4 is the rank
 
 
 def test_sound_factors_are_not_complained_of():

@@ -103,7 +103,7 @@ def test_a_negative_that_is_evaluated_alone_stays_one(inside, draw, cfg, patched
 @pytest.fixture
 def seen(inside, monkeypatch):
     """Whether the prompts are negative ones, for each call that lays tokens out."""
-    module, calls = inside.nodes("apply_tokens"), []
+    module, calls = inside.nodes("token_layout"), []
     real = module.tokens_for_rows
 
     def watched(tokens, uncond, negative, images):
