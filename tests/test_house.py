@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,7 +19,12 @@ FLOORS = (
 )
 ROOF = {"pit", "pit.__main__", "pit.systems"}
 LEAVES = {"pit.unet", "pit.images", "pit.number_lists", "pit.charts", "pit.packages"}
-OPENERS = {"safe_open", "torch.load", "torch.save", "load_file", "save_file", "pickle.load", "numpy.load"}
+# Functions and modules that open weight files, by their full names.
+OPENERS = re.compile(
+    r"(torch|torch\.jit|torch\.serialization|numpy|pickle|joblib|dill)\.(load|save|loads|dumps?|savez)$"
+    r"|safetensors\.|torch\.(jit|serialization)$|pickle$|accelerate\.utils\.(load|save)_"
+    r"|comfy\.utils\.(load_torch_file|save_torch_file)$"
+)
 # ComfyUI and what it has loaded by itself when it loads us.
 LIGHT = {
     "PIL", "comfy", "comfy_api", "folder_paths", "numpy", "safetensors", "scipy", "server", "torch", "yaml",
@@ -35,10 +41,11 @@ def module_name(path: Path) -> str:
 
 
 def for_type_checkers(tree: ast.Module) -> set[ast.AST]:
-    """All that stands below `if TYPE_CHECKING`, which no running program imports."""
+    """All that stands below `if TYPE_CHECKING` itself, which no running program imports."""
     blocks = (node for node in ast.walk(tree) if isinstance(node, ast.If))
     return {
-        inner for node in blocks if ast.unparse(node.test) == "TYPE_CHECKING" for inner in ast.walk(node)
+        inner for node in blocks if ast.unparse(node.test) == "TYPE_CHECKING"
+        for statement in node.body for inner in ast.walk(statement)
     }
 
 
@@ -144,9 +151,28 @@ def circles(graph: Graph) -> list[list[str]]:
 
 
 def opened_files(source: str) -> list[int]:
-    """The lines that open a weight file themselves."""
+    """The lines that name a function which opens weight files, under whatever name it was imported."""
+    tree, full = ast.parse(source), {}
+    unseen = for_type_checkers(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            full |= {alias.asname: alias.name for alias in node.names if alias.asname}
+        elif isinstance(node, ast.ImportFrom) and not node.level and node not in unseen:
+            full |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name | ast.Attribute):
+            first, dot, rest = ast.unparse(node).partition(".")
+            if OPENERS.match(f"{full.get(first, first)}{dot}{rest}"):
+                found.add(node.lineno)
+    return sorted(found)
+
+
+def imported_by_name(source: str) -> list[int]:
+    """The lines that import a module by a text, which no rule can follow."""
+    hidden = ("importlib.import_module", "import_module", "__import__", "pkgutil.resolve_name")
     calls = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
-    return [call.lineno for call in calls if ast.unparse(call.func) in OPENERS]
+    return [call.lineno for call in calls if ast.unparse(call.func) in hidden]
 
 
 def python_files(*tops: str) -> Iterator[Path]:
@@ -184,6 +210,14 @@ def test_only_one_room_opens_weight_files():
     assert offenders == []
 
 
+def test_below_the_roof_no_module_is_imported_by_a_text():
+    offenders = [
+        f"{path.relative_to(ROOT)}:{line}" for path in python_files("pit", "nodes")
+        if module_name(path) not in ROOF for line in imported_by_name(path.read_text(encoding="utf-8"))
+    ]
+    assert offenders == []
+
+
 def test_comfyui_loads_only_light_packages_with_the_pack():
     """Its start must not wait; what takes longer is imported by the functions that need it."""
     paths = {module_name(path): path for path in python_files("nodes", "pit")}
@@ -211,7 +245,12 @@ def test_the_rules_are_sharp():
         "pit.files.weights -> pit.training.trainer", "pit.pops.sample -> pit.piece_it_together.prior",
     ]
     assert circles(graph) == [["pit.files.weights", "pit.training.trainer"]]
-    assert opened_files("import torch\ntorch.load(a)\nx = safe_open(b)\nload(c)") == [2, 3]
+    assert opened_files(
+        "import torch as t\nt.load(a)\nfrom safetensors import safe_open\nsafe_open(b)\nload(c)\n"
+        "from torch import load as read\npartial(read, d)\nimport safetensors.torch\n"
+        "safetensors.torch.load_file(e)\nt.jit.load(f)\nimport numpy as np\nnp.load(g)\njson.load(h)"
+    ) == [2, 4, 7, 9, 10, 12]
+    assert imported_by_name("import importlib\nimportlib.import_module(a)\n__import__(b)") == [2, 3]
     source = (
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .b import c\n"
         "def f():\n    from ..training import trainer"

@@ -87,6 +87,10 @@ def outer_borders(mask: np.ndarray) -> list[np.ndarray]:
     return [_border(pixels, padded.shape[1], (x, y)) - 1 for y, x in sorted(starts, reverse=True)]
 
 
+# How curves are fitted, as a note for whatever keeps sketches.
+SKETCH_FIT = "curves fitted by Nelder-Mead"
+
+
 def share_curves(lengths: list[float], total: int) -> list[int]:
     """Number of curves per contour: at least one each, `total` in all, in proportion to `lengths`.
 

@@ -21,6 +21,7 @@ from ...files.whole import sha256_of
 from ...images import clip_pixel_values, resize_for_encoder, white_image
 from ...ip_adapter.encoder import TokenEncoder, fingerprints
 from ..parts import reference_grid
+from ..sketch import SKETCH_FIT
 from .augment import Augmentation, augment_part
 from .cache import Sources
 from .cache_writer import CacheWriter
@@ -97,6 +98,9 @@ def encode_dataset(
     empty, uncond = encoder.tokens(ends).split(1)
     models = dict(zip(("encoder", "adapter"), fingerprints(encoder), strict=True))
     settings = asdict(augmentation) | {"references": references, "seed": seed}
+    if augmentation.sketch_probability:
+        # Version 0.5.0 fitted the curves of sketches otherwise: its caches are not added to.
+        settings["sketches"] = SKETCH_FIT
     with CacheWriter(
         folder, width=empty.shape[-1], variants=variants, augmentation=settings, empty=empty, uncond=uncond,
         **models,

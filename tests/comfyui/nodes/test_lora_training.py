@@ -202,3 +202,25 @@ def test_a_folder_without_samples_says_what_was_expected(inside, train):
     train_lora = inside.nodes("train_ip_lora").TrainIPLora
     refusal = train_lora.validate_inputs("input/x")
     assert refusal.startswith("Train IP-LoRA expected a folder ") and "got 'input/x'" in refusal
+
+
+def test_the_text_encoders_are_known_by_their_patches_loaded_or_not(inside, shipped):
+    """As Load LoRA leaves them: what they encode is another thing."""
+    stamp, management = inside.nodes("train_ip_lora").patched_weights_of, inside.comfy("model_management")
+    plain = shipped[1].patcher
+    key = next(key for key, weight in plain.model_state_dict().items() if weight.ndim == 2)
+
+    def patched(strength):
+        clone = plain.clone()
+        difference = torch.ones_like(plain.model_state_dict()[key])
+        clone.add_patches({key: ("diff", (difference,))}, strength)
+        return clone
+
+    first, second = patched(0.5), patched(0.25)
+    with torch.inference_mode():
+        stamps = [stamp(each) for each in (plain, first, second)]
+        management.load_models_gpu([first])
+        loaded = [stamp(each) for each in (plain, first, second)]
+        management.unload_all_models()
+    assert loaded == stamps and len(set(stamps)) == 3
+    assert stamps[0] == inside.nodes("train_ip_lora").weights_of(plain)  # as runs of 0.5.0 have it

@@ -1,5 +1,6 @@
 """From pictures to the token cache: what is encoded, what is kept, what is left out, and stopping midway."""
 
+import json
 import random
 import shutil
 from dataclasses import asdict, replace
@@ -16,6 +17,7 @@ from pit.images import clip_pixel_values
 from pit.ip_adapter.encoder import TokenEncoder, fingerprints
 from pit.ip_adapter.resampler import Resampler
 from pit.piece_it_together.parts import reference_grid
+from pit.piece_it_together.sketch import SKETCH_FIT
 from pit.piece_it_together.training.augment import Augmentation, augment_part
 from pit.piece_it_together.training.cache import CacheError, TokenCache, open_cache
 from pit.piece_it_together.training.dataset import Dataset, read_dataset
@@ -175,6 +177,22 @@ def test_other_settings_are_refused(tmp_path, change, message):
         encode(tmp_path / "set", tmp_path / "cache", **change)
 
 
+@pytest.mark.parametrize("probability", [0.0, 0.3])
+def test_caches_with_the_sketches_of_0_5_0_are_not_added_to(tmp_path, probability):
+    make_concepts(tmp_path / "set", range(2))
+    chosen = {"augmentation": replace(LIVELY, sketch_probability=probability)}
+    encode(tmp_path / "set", tmp_path / "cache", **chosen)
+    manifest = tmp_path / "cache" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    content["augmentation"].pop("sketches", None)  # which 0.5.0 did not write
+    manifest.write_text(json.dumps(content))
+    if probability:
+        with pytest.raises(CacheError, match="sketches None .now curves fitted by Nelder-Mead."):
+            encode(tmp_path / "set", tmp_path / "cache", **chosen)
+    else:
+        assert encode(tmp_path / "set", tmp_path / "cache", **chosen).kept == 2
+
+
 def test_fingerprints_are_of_the_weights_and_not_of_their_precision():
     encoder, adapter = fingerprints(ENCODER)
     half = replace(ENCODER, features=lambda pixels: ENCODER.features(pixels).half().float())
@@ -330,4 +348,4 @@ def test_the_settings_are_in_the_cache(tmp_path):
     make_concepts(tmp_path / "set", [0])
     encode(tmp_path / "set", tmp_path / "cache", seed=4)
     settings = open_cache(tmp_path / "cache").settings
-    assert settings.augmentation == asdict(LIVELY) | {"seed": 4, "references": 0}
+    assert settings.augmentation == asdict(LIVELY) | {"seed": 4, "references": 0, "sketches": SKETCH_FIT}
