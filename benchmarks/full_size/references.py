@@ -196,19 +196,17 @@ class Renderer:
         return x / LATENT_SCALE
 
     def compare_unet(self, chain: Chain, same_tokens: bool) -> None:
-        """Single calls, the first and the last, on what ComfyUI's UNet was given.
+        """One call, the last, on what ComfyUI's UNet was given; the latents depend on all of them.
 
         Args:
             same_tokens: whether the negative branch gets the tokens of the positive one.
         """
-        (tokens,), calls = chain.stage("tokens"), chain.stage("unet")
+        (tokens,), seen = chain.stage("tokens"), chain.stage("unet")[-1]
         if same_tokens:
             chain.uncond = chain.tokens
         uncond = tokens["values"] if same_tokens else tokens["uncond"]
-        chain.errors["UNet"] = max(
-            error(seen["output"], self.predict(seen, seen["x"], seen["t"], tokens["values"], uncond))
-            for seen in (calls[0], calls[-1])
-        )
+        expected = self.predict(seen, seen["x"], seen["t"], tokens["values"], uncond)
+        chain.errors["UNet"] = error(seen["output"], expected)
 
     def compare_latents(self, chain: Chain, inputs: dict) -> None:
         """The end of the whole chain."""
