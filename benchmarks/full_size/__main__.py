@@ -13,19 +13,16 @@ import argparse
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from benchmarks.full_size import graphs
 from benchmarks.full_size.files import PRIOR, WRITERS, Files
-from benchmarks.full_size.references import (
-    Chain,
-    Renderer,
-    compare_concepts,
-    compare_features,
-    compare_tokens,
-)
 from benchmarks.full_size.watch import Cost, StageWatch, give_back, this_process
+
+if TYPE_CHECKING:
+    from benchmarks.full_size.references import Chain, Renderer
 
 FILES, GRAPHS, REFERENCES = "files", "graphs", "references"
 LORAS = {"concept_in_a_scene_sdxl": "background_generation", "character_sheet_sdxl": "character_sheet"}
@@ -63,21 +60,25 @@ def inputs_of(name: str, kind: str) -> dict:
 @torch.no_grad()
 def compare(files: Files, names: Iterable[str]) -> None:
     """Compute all again with the references, one model at a time, and print errors and costs."""
-    chains = [Chain(name, files.captured / name) for name in names]
+    # Only here: diffusers and transformers take memory that the graphs need.
+    from benchmarks.full_size import references
+
+    chains = [references.Chain(name, files.captured / name) for name in names]
     with StageWatch(this_process) as watch:
         watch.enter("features, transformers")
-        compare_features(chains, files.vision)
+        references.compare_features(chains, files.vision)
         give_back()
         watch.enter("tokens, diffusers")
-        compare_tokens(chains, files.adapter)
+        references.compare_tokens(chains, files.adapter)
         for chain in chains:
             if chain.stage("parts"):
                 watch.enter("concepts, published code")
                 inputs = inputs_of(chain.name, "PiT_SamplePrior")
-                compare_concepts(chain, files.prior, PRIOR["num_attention_heads"], inputs)
+                references.compare_concepts(chain, files.prior, PRIOR["num_attention_heads"], inputs)
         give_back()
         watch.enter("load UNet, diffusers")
-        compare_pictures(chains, files, Renderer(files.checkpoint, files.adapter), watch.enter)
+        renderer = references.Renderer(files.checkpoint, files.adapter)
+        compare_pictures(chains, files, renderer, watch.enter)
     print_costs(REFERENCES, watch.costs)
     print_errors(chains)
 

@@ -9,7 +9,6 @@ import torch
 from PIL import Image, ImageDraw
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from dev import ROOT
 from pit.files.whole import replacing
@@ -76,6 +75,8 @@ def facts(name: str) -> dict:
 
 def vision_shapes() -> Shapes:
     """CLIP ViT-H, as transformers names its weights."""
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection  # takes memory for good
+
     with torch.device("meta"):
         model = CLIPVisionModelWithProjection(CLIPVisionConfig.from_dict(VIT_H))
     return {key: value.shape for key, value in model.state_dict().items()}

@@ -105,7 +105,8 @@ def server_of(files: Files) -> ComfyServer:
     link = base / "custom_nodes" / "full_size_probes"
     if not link.is_symlink():
         os.symlink(PROBES, link, target_is_directory=True)
-    return ComfyServer(ensure_comfyui(), base, files.log)
+    # Without its cache it lets go of the encoders as soon as they have done their part.
+    return ComfyServer(ensure_comfyui(), base, files.log, options=["--cache-none"])
 
 
 def write_shapes(files: Files) -> None:

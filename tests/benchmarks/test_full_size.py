@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from benchmarks.full_size import __main__ as program
 from benchmarks.full_size import files as full_size_files
 from benchmarks.full_size import graphs
 from benchmarks.full_size.files import Files, random_state
@@ -20,14 +21,6 @@ from benchmarks.full_size.watch import Cost, StageWatch, own_memory, this_proces
 from dev.comfyui import PACK_NAME
 
 LAYERS = "vision_model.encoder.layers."
-
-
-@pytest.fixture(scope="module")
-def program():
-    pytest.importorskip("diffusers")
-    from benchmarks.full_size import __main__
-
-    return __main__
 
 
 @pytest.mark.parametrize("name", graphs.GRAPHS)
@@ -133,6 +126,10 @@ def test_a_server_has_the_pack_and_the_probes(tmp_path, monkeypatch):
     monkeypatch.setattr(graphs, "ensure_comfyui", lambda: tmp_path)
     for _ in range(2):  # a folder that is used again has the links already
         server = graphs.server_of(Files(tmp_path))
+    started = []
+    monkeypatch.setattr("dev.server.subprocess.Popen", lambda command, **_: started.append(command))
+    server._launch()
+    assert started[0][-1] == "--cache-none"
     nodes = server.base / "custom_nodes"
     assert {path.name for path in nodes.iterdir()} == {PACK_NAME, "full_size_probes"}
     assert all((path / "__init__.py").is_file() for path in nodes.iterdir())
@@ -162,7 +159,7 @@ def test_a_process_that_has_ended_needs_no_memory():
 
 
 @pytest.mark.parametrize("chosen", [["files"], ["graphs"], ["files", "references"], None])
-def test_only_the_chosen_stages_run(program, tmp_path, monkeypatch, chosen):
+def test_only_the_chosen_stages_run(tmp_path, monkeypatch, chosen):
     done = []
     for name, stage in (("make_files", "files"), ("run_graphs", "graphs"), ("compare", "references")):
         monkeypatch.setattr(program, name, lambda files, *_, stage=stage: done.append((stage, files.base)))
@@ -174,7 +171,7 @@ def test_only_the_chosen_stages_run(program, tmp_path, monkeypatch, chosen):
     assert (tmp_path / "made" / "base").is_dir()
 
 
-def test_without_a_folder_nothing_is_left(program, monkeypatch):
+def test_without_a_folder_nothing_is_left(monkeypatch):
     bases = []
     monkeypatch.setattr(program, "make_files", lambda files: bases.append(files.base))
     monkeypatch.setattr(sys, "argv", ["full_size", "--stages", "files"])
@@ -182,8 +179,9 @@ def test_without_a_folder_nothing_is_left(program, monkeypatch):
     assert len(bases) == 1 and not bases[0].exists()
 
 
-def test_errors_and_costs_are_printed_as_tables(program, tmp_path, capsys):
-    first, second = (program.Chain(name, tmp_path) for name in ("one", "two"))
+def test_errors_and_costs_are_printed_as_tables(tmp_path, capsys):
+    references = pytest.importorskip("benchmarks.full_size.references", exc_type=ImportError)
+    first, second = (references.Chain(name, tmp_path) for name in ("one", "two"))
     first.errors.update(features=0.0, concepts=2.5e-7)
     second.errors.update(features=1e-9, UNet=1.5e-6)
     program.print_errors([first, second])
