@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from dev import Failure
@@ -24,15 +25,18 @@ class ComfyServer(ComfyClient):
 
     comfyui: the folder with main.py. base: models, input, output and custom_nodes. log: gets all output.
     port: a certain port; without it, any free one. front_end: web files to serve in place of ComfyUI's own.
+    options: more options of ComfyUI's command line.
     """
 
     def __init__(
-        self, comfyui: Path, base: Path, log: Path, port: int | None = None, front_end: Path | None = None
+        self, comfyui: Path, base: Path, log: Path, port: int | None = None, front_end: Path | None = None,
+        options: Sequence[str] = (),
     ):
         super().__init__(port or 0, log)
         self.comfyui = comfyui
         self.base = base
         self.front_end = front_end
+        self.options = options
         self._fixed_port = port
         self._guard: subprocess.Popen | None = None
 
@@ -83,6 +87,7 @@ class ComfyServer(ComfyClient):
         ] + ([] if has_accelerator() else ["--cpu"])
         if self.front_end:
             command += ["--front-end-root", self.front_end]
+        command += self.options
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("wb") as sink:
             # A session of its own: Ctrl-C in the terminal reaches us only, and we end the server in order.

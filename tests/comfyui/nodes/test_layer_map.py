@@ -43,6 +43,24 @@ def test_every_layer_of_a_running_model_calls_its_own_weights_once(inside):
     assert calls == [*inputs, *middle, *outputs]
 
 
+def test_comfyui_looks_up_the_middle_block_as_number_0(inside):
+    """Whoever patches the middle transformer by its place in the block, 1, patches nothing."""
+    model, called = inside.tiny.tiny_sdxl(), []
+
+    def patch(name):
+        def attention(q, k, v, options):
+            called.append((name, options["block_index"]))
+            return q
+
+        return attention
+
+    for index in range(inside.tiny.UNET["transformer_depth_middle"]):
+        for number in (0, 1):
+            model.set_model_attn2_replace(patch(number), "middle", number, index)
+    inside.predict(model)
+    assert called == [(0, 0), (0, 1)]
+
+
 def diffusers_twin(diffusers, inside, unet):
     """diffusers' UNet with the weights of ComfyUI's tiny SDXL."""
     tiny = inside.tiny
