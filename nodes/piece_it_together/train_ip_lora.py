@@ -31,7 +31,7 @@ from ...pit.piece_it_together.ip_lora.recipes import PRESETS, LoraRecipe
 from ...pit.training.recipes import RunSettings
 from ..bridge.feedback import progress_bar
 from ..bridge.folders import own_folder
-from .datasets import TRAINING, chosen_folder, dataset_folders
+from .datasets import TRAINING, chosen_folder, dataset_folders, why_no_folder
 from .encoding import token_encoder
 from .ip_lora import FILES, apply_ip_lora
 from .parts import CLIP_VISION_TOOLTIP, IP_ADAPTER_TOOLTIP
@@ -184,12 +184,8 @@ class TrainIPLora(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, folder: str) -> bool | str:
-        try:
-            pictures_folder(folder)
-        except FileNotFoundError as error:
-            return str(error)
-        return True
+    def validate_inputs(cls, folder: str | None) -> bool | str:
+        return why_no_folder(folder, pictures_folder) or True
 
     @classmethod
     def execute(
