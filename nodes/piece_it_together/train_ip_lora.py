@@ -25,6 +25,7 @@ from ...pit.files.pictures import describe_skipped
 from ...pit.files.records import state_stamp
 from ...pit.images import contact_sheet, to_pil, to_tensor
 from ...pit.ip_adapter.attention import ImageCrossAttention
+from ...pit.packages import LORA_TRAINING, check_packages
 from ...pit.piece_it_together.ip_lora.cache import LoraCache, RenderEncoders, encode_lora_dataset
 from ...pit.piece_it_together.ip_lora.dataset import EXPECTED, MODES, describe_lora_dataset, read_lora_dataset
 from ...pit.piece_it_together.ip_lora.recipes import PRESETS, LoraRecipe
@@ -194,6 +195,7 @@ class TrainIPLora(io.ComfyNode):
         size: int, save_every: int, seed: int, on_adapter: bool = False, batch: int = 0,
         accumulation: int = 0,
     ) -> io.NodeOutput:
+        check_packages("Train IP-LoRA", LORA_TRAINING)
         run_folder = own_folder(FILES.folder_to_write(), name)
         chosen = PRESETS[preset]
         recipe = replace(

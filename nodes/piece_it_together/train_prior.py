@@ -19,6 +19,8 @@ from torch import nn
 from ...pit.files.known import first_of
 from ...pit.files.pictures import describe_skipped
 from ...pit.images import to_tensor
+from ...pit.packages import TRAINING as TRAINING_PACKAGES
+from ...pit.packages import check_packages
 from ...pit.piece_it_together.training.augment import Augmentation
 from ...pit.piece_it_together.training.dataset import Dataset
 from ...pit.piece_it_together.training.encode import encode_dataset
@@ -209,6 +211,7 @@ class TrainPrior(io.ComfyNode):
         start_from: str, save_every: int, seed: int, hidden_dim: int, layers: int, heads: int,
         preview: TrainingPreview | None = None,
     ) -> io.NodeOutput:
+        check_packages("Train IP-Prior", TRAINING_PACKAGES)
         folder = own_folder(PRIORS.folder_to_write(), name)
         settings = RunSettings(folder, seed, save_every, save_every)
         recipe = replace(
