@@ -15,8 +15,9 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ...pit.demo.drawing.creature import PARTS, SPECIES, creature_from_seed, with_parts
+from ...pit.demo.drawing.draw import draw_creature
 from ...pit.demo.drawing.edits import EDITS, both_classes
-from ...pit.demo.measure.trials import Trial, whole_view
+from ...pit.demo.measure.trials import PART_PICTURE_SIZE, Trial, whole_view
 from ...pit.demo.models.preview import TokenPreview
 from ...pit.demo.models.sizes import (
     AUTOENCODER_CHANNELS,
@@ -243,6 +244,7 @@ class CreatureParts(io.ComfyNode):
             ],
             outputs=[
                 io.Image.Output(display_name="parts"), CreatureType.Output(display_name="creature"),
+                io.Image.Output(display_name="whole"),
             ],
         )
 
@@ -257,7 +259,8 @@ class CreatureParts(io.ComfyNode):
         mixed = species == MIXED
         creature = creature_from_seed(seed, 0.0 if mixed else 1.0, None if mixed else species)
         trial = Trial(with_parts(creature, chosen, seed), chosen)
-        return io.NodeOutput(to_tensor(trial.part_pictures()), trial)
+        whole = to_tensor([draw_creature(trial.creature, PART_PICTURE_SIZE)])
+        return io.NodeOutput(to_tensor(trial.part_pictures()), trial, whole)
 
 
 class CreatureKinds(io.ComfyNode):
