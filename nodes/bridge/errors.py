@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 
+import comfy.model_management
 import folder_paths
 from comfy_api.latest import io
 
@@ -45,11 +46,17 @@ class InputProblem(ValueError):
     """What is connected to a node, or written into it, does not fit."""
 
 
+@headed("The run stopped")
+class RunProblem(RuntimeError):
+    """What a node was doing cannot go on: values that are not finite, a full disk, a failed training."""
+
+
 # The first that matches; all others, such as too little memory or a fault of ours, keep their types.
 SHOWN_AS: tuple[tuple[tuple[type[Exception], ...], type[Exception]], ...] = (
     ((ImportError,), PackageProblem),
     ((WeightFileError, PictureError, FileNotFoundError), FileProblem),
     ((ValueError, TypeError), InputProblem),
+    ((RuntimeError, OSError, FloatingPointError), RunProblem),
 )
 
 
@@ -72,7 +79,8 @@ def for_people(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
 
 def shown_error(error: Exception) -> Exception | None:
     """The error as the page should show it; None to leave it as it is."""
-    if not raised_here(error.__traceback__):
+    # ComfyUI gives its own advice on memory, and frees some, where it knows the type.
+    if not raised_here(error.__traceback__) or comfy.model_management.is_oom(error):
         return None
     for kinds, shown in SHOWN_AS:
         if isinstance(error, kinds):

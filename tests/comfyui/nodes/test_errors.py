@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -57,6 +58,33 @@ def test_faults_of_other_code_keep_their_type_and_words(inside):
             fault()
         except (OSError, ValueError) as error:
             assert errors.shown_error(error) is None
+
+
+def test_no_type_of_ours_heads_the_page_with_a_path(inside):
+    """Every type that the pack defines, wherever it is raised, comes out under words."""
+    errors = inside.pack("nodes.bridge.errors")
+    ours = [
+        inside.pack("pit.files.weights").WeightFileError, inside.pack("pit.files.pictures").PictureError,
+        inside.engine("training.cache").CacheError, inside.pack("pit.training.trainer").TrainingError,
+    ]
+    for kind in [*ours, ValueError, TypeError, FileNotFoundError, OSError, FloatingPointError, ImportError]:
+        # As if this file were one of the pack's.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(errors, "OURS", (Path(__file__).parent,))
+            try:
+                raise kind("Expected this, got that. Do something else.")
+            except Exception as error:
+                heading = type(errors.shown_error(error))
+        assert heading.__module__ == "builtins" and " " in heading.__qualname__
+
+
+def test_out_of_memory_is_left_to_comfyui(inside, monkeypatch):
+    errors = inside.pack("nodes.bridge.errors")
+    monkeypatch.setattr(errors, "OURS", (Path(__file__).parent,))
+    try:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    except RuntimeError as error:
+        assert errors.shown_error(error) is None
 
 
 def test_a_missing_package_is_headed_so(inside, monkeypatch):
