@@ -17,15 +17,14 @@ For SDXL, open the template *explore_concepts_sdxl*.""")
 EXPLORE_PICK = Note("Which number", height=150, text="""\
 Count the pictures on the wall from 1, row by row.
 
-To render several at once, type for example `2, 7`, and set **batch_size** below to 2. **Vary** takes a \
-single one, or one for each of its concepts.""")
+To render several at once, type for example `2, 7`. **Vary** takes a single one, or one for each of its \
+concepts.""")
 
 EXPLORE_VARY = Note("How far", height=190, text="""\
 **strength** is how far the variations move away from the picked one, from 0 (not at all) to 1 (all new). \
 Creatures change little below 0.6.
 
-The seed changes after every run, which gives other variations. **concepts** here and **batch_size** below \
-should be equal.""")
+The seed changes after every run, which gives other variations; **concepts** is how many.""")
 
 EXPLORE_NOISE = Note("The same noise", height=110, text="""\
 All pictures start from the same noise, so only their concepts make them differ, and the picked one looks \
@@ -57,43 +56,41 @@ EXPLORE = Layout(
 
 EXPLORE_SDXL_SIZES = Note("Small, then large", height=130, text="""\
 The wall is rendered small and in few steps, the picked one large and in many. If memory is short, render \
-the wall with fewer **concepts**, and with the same **batch_size**.""")
+the wall with fewer **concepts**, or at a lower **percent** of the model's own size.""")
 
 EXPLORE_SDXL_PICK = Note("Which number", height=210, text="""\
 Look at the wall, type the number of the one that you like, and press Run again. Only what has changed is \
 computed: the wall stays, because its seed is fixed.
 
-Count from 1, row by row. To render several at once, type for example `2, 7`, and set **batch_size** below \
-to 2. **Vary** takes a single one, or one for each of its concepts.""")
+Count from 1, row by row. To render several at once, type for example `2, 7`. **Vary** takes a single one, \
+or one for each of its concepts.""")
 
 EXPLORE_SDXL_VARY = Note("How far", height=170, text="""\
 **strength** is how far the variations move away from the picked one, from 0 (not at all) to 1 (all new).
 
-The seed changes after every run, which gives other variations. **concepts** here and **batch_size** below \
-should be equal.""")
+The seed changes after every run, which gives other variations; **concepts** is how many.""")
 
 EXPLORE_SDXL = Layout(
     groups=(
         Group("Models", 0, 0, (Stack(300, (SDXL_FILES, ("1", 100), ("2", 60), ("3", 60), ("4", 90))),)),
         Group("Parts", 380, 0, (
-            Stack(280, (SDXL_PARTS, ("5", 320), ("6", 320))),
-            Stack(280, (("7", 320), ("8", 50), ("9", 320))),
+            Stack(280, (SDXL_PARTS,)), Stack(280, (("5", 340), ("6", 330))),
         )),
         Group("Encode", 1060, 0, (Stack(300, (("10", 540),)),)),
         Group("Wall", 1440, 0, (
             Stack(280, (("11", 360), ("12", 180), ("13", 120), ("14", 120))),
             Stack(280, (("15", 110), ("16", 60), ("17", 280), ("18", 50), EXPLORE_SDXL_SIZES)),
-            Stack(480, (("19", 690),)),
+            Stack(480, (("19", 520),)),
         )),
         Group("Pick", 0, 1170, (
             Stack(280, (EXPLORE_SDXL_PICK, ("20", 60), ("21", 180), ("22", 110))),
             Stack(280, (("23", 280), ("24", 50))),
-            Stack(680, (("25", 690),)),
+            Stack(360, (("25", 400),)),
         )),
         Group("Vary", 1440, 1170, (
             Stack(280, (("26", 360), EXPLORE_SDXL_VARY, ("27", 180))),
             Stack(280, (("28", 110), ("29", 60), ("30", 280), ("31", 50))),
-            Stack(480, (("32", 690),)),
+            Stack(480, (("32", 520),)),
         )),
     ),
     random_seeds=("26",),
@@ -110,8 +107,7 @@ Things to change first:
 For SDXL, open the template *blend_concepts_sdxl*.""")
 
 BLEND_AMOUNTS = Note("How many", height=190, text="""\
-There is one picture for each of the **amounts**: set **batch_size** of the empty latent and **columns** of \
-the grid to their number.
+There is one picture for each of the **amounts**: set **columns** of the grid to their number.
 
 All pictures start from the same noise, and *euler* adds none, so the strip changes smoothly from one \
 concept to the other.""")
@@ -136,11 +132,11 @@ BLEND = Layout(
 )
 
 BLEND_SDXL_PARTS = Note("Start here", height=250, text="""\
-Load parts of two concepts, one picture each, **on white**, and press Run: a strip shows what lies between \
-the two.
+A strip shows what lies between two concepts. The graph starts with parts that the pack draws; for your \
+own, put **Load Image** in their place, one node for each part, **on white**.
 
-Connect more pictures to **Encode IP+ Parts**: there is always another socket. Its **reference_slot** is on \
-for the characters prior; turn it off for the others.
+**Encode IP+ Parts** always has another socket. Its **reference_slot** is on for the characters prior; turn \
+it off for the others.
 
 To blend whole pictures, replace a concept with **Encode IP+ Image**.""")
 
@@ -150,10 +146,10 @@ BLEND_SDXL = Layout(
             Stack(300, (SDXL_FILES, ("1", 100), ("2", 60), ("3", 60), ("4", 90), BLEND_SDXL_PARTS)),
         )),
         Group("First", 380, 0, (
-            Stack(280, (("5", 320), ("6", 320))), Stack(300, (("7", 540),)), Stack(280, (("8", 360),)),
+            Stack(280, (("5", 340), ("6", 330))), Stack(300, (("7", 540),)), Stack(280, (("8", 360),)),
         )),
         Group("Second", 380, 880, (
-            Stack(280, (("9", 320), ("10", 320))), Stack(300, (("11", 540),)), Stack(280, (("12", 360),)),
+            Stack(280, (("9", 340), ("10", 330))), Stack(300, (("11", 540),)), Stack(280, (("12", 360),)),
         )),
         Group("Blend", 1440, 0, (
             Stack(280, (BLEND_AMOUNTS, ("13", 110), ("14", 180))),

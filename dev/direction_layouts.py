@@ -21,7 +21,7 @@ FIND_KEPT = Note("Saved", height=110, text="""\
 Direction** lists it in any graph.""")
 
 STRIP_SIZE = Note("How many", height=130, text="""\
-There is one picture for each of the **amounts**: set **batch_size** of the empty latent to their number.
+There is one picture for each of the **amounts**, since **Empty Latent for Tokens** follows them.
 
 All pictures start from the same noise, and *euler* adds none, so only the edit changes them.""")
 
@@ -89,8 +89,7 @@ Tokens** lists it in any graph.
 You can save any concept: put the node after *IP-Prior Sample* or *Encode IP+ Image*.""")
 
 LIBRARY_SIZE = Note("How many", height=110, text="""\
-Five concepts go into **Batch Concepts**, so **batch_size** of the empty latent is 5, and there are five \
-lines of **labels**.""")
+Five concepts go into **Batch Concepts**, so there are five pictures, and five lines of **labels**.""")
 
 LIBRARY = Layout(
     groups=(

@@ -82,7 +82,7 @@ parts.
 These small models only know drawn creatures. For SDXL, open the template *piece_it_together_sdxl*.""")
 
 DEMO_CONCEPTS = Note("How many", height=130, text="""\
-**concepts** here and **batch_size** of the empty latent should be equal.
+**concepts** is how many creatures are drawn: **Empty Latent for Tokens** follows it.
 
 More **guidance** keeps the parts better, but makes the creatures more alike.""")
 
@@ -108,17 +108,19 @@ Choose your SDXL checkpoint. One command, run in the folder of this pack, downlo
 
 There are published priors for `products` and `plush`, too.""")
 
-SDXL_PARTS = Note("Start here", height=220, text="""\
-Load your parts, one picture each, **on white**.
+SDXL_PARTS = Note("Start here", height=330, text="""\
+The graph starts with parts that the pack draws. For your own, put **Load Image** in their place, one node \
+for each part, and connect them to **Encode IP+ Parts**: there is always another socket.
 
-To take a part out of a picture, right-click the picture, choose **Open in MaskEditor**, paint over the \
-part and save: **Cut Out Part** does the rest.
+Parts should be **on white**. To take one out of a picture, right-click the picture, choose **Open in \
+MaskEditor**, paint over the part and save; then connect picture and mask to **Cut Out Part**, which also \
+takes pictures with a transparent background.
 
-Connect more pictures to **Encode IP+ Parts**: there is always another socket. Its **reference_slot** is on \
-for the characters prior; turn it off for the others.""")
+**reference_slot** is on for the characters prior; turn it off for the others.""")
 
 SDXL_CONCEPTS = Note("How many", height=150, text="""\
-**concepts** here and **batch_size** of the empty latent should be equal: set both to 1 if memory is short.
+**concepts** is how many pictures are drawn, since **Empty Latent for Tokens** follows it: set it to 1 if \
+memory is short.
 
 More **guidance** keeps the parts better, but makes the concepts more alike.""")
 
@@ -126,8 +128,7 @@ SDXL = Layout(
     groups=(
         Group("Models", 0, 0, (Stack(300, (SDXL_FILES, ("1", 100), ("2", 60), ("3", 60), ("4", 90))),)),
         Group("Parts", 380, 0, (
-            Stack(280, (SDXL_PARTS, ("5", 320), ("6", 320))),
-            Stack(280, (("7", 320), ("8", 50), ("9", 320))),
+            Stack(280, (SDXL_PARTS,)), Stack(280, (("5", 340), ("6", 330))),
         )),
         Group("Encode", 1060, 0, (Stack(300, (("10", 540),)),)),
         Group("Complete", 1440, 0, (Stack(280, (("11", 360), SDXL_CONCEPTS)),)),
@@ -192,7 +193,7 @@ OWN_SIZES = Note("For SDXL", height=130, text="""\
 them on a small card.""")
 
 OWN_CONCEPTS = Note("How many", height=110, text="""\
-**concepts** here and **batch_size** of the empty latent should be equal.
+**concepts** is how many creatures are drawn: **Empty Latent for Tokens** follows it.
 
 To use the trained file later, put **Load IP-Prior** here.""")
 

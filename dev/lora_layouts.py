@@ -62,8 +62,9 @@ Choose your SDXL checkpoint. One command, run in the folder of this pack, downlo
 
 Read the license of the IP-LoRAs on their model card first.""")
 
-LORA_CONCEPT = Note("Start here", height=170, text="""\
-Load a picture of the concept, **on white**, and press Run.
+LORA_CONCEPT = Note("Start here", height=210, text="""\
+The graph starts with a creature that the pack draws. For your own concept, put **Load Image** in its place, \
+with a picture **on white**.
 
 Or let a prior invent it: replace **Encode IP+ Image** with **IP-Prior Sample** and what comes before it in \
 *piece_it_together_sdxl*.""")
@@ -87,7 +88,7 @@ def sdxl_layout(kind: str, prompt_height: int) -> Layout:
     return Layout(
         groups=(
             Group("Models", 0, 0, (Stack(300, (LORA_FILES, ("1", 100), ("2", 60), ("3", 60))),)),
-            Group("Concept", 380, 0, (Stack(280, (LORA_CONCEPT, ("4", 320), ("5", 60))),)),
+            Group("Concept", 380, 0, (Stack(280, (LORA_CONCEPT, ("4", 360), ("5", 60))),)),
             Group("Model", 740, 0, (Stack(300, (("6", 120), ("7", 180), ("11", 110))),)),
             Group("Words", 1120, 0, (
                 Stack(300, (SDXL_NOTES[kind], ("8", prompt_height), ("9", 100), ("10", 40))),

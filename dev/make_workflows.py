@@ -5,14 +5,17 @@ for SDXL, which cannot run without its models, also get a picture of the graph a
 folder of the pack, inside dev.py's environment:
 
     python -m dev.make_workflows
+    python -m dev.make_workflows piece_it_together blend_concepts   # only these
 """
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import tempfile
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -26,8 +29,7 @@ from dev.layouts import LAYOUTS as OTHER_LAYOUTS
 from dev.layouts import Layout, Note
 from dev.lora_layouts import LAYOUTS as LORA_LAYOUTS
 from dev.server import ComfyServer
-from pit.demo.drawing.creature import creature_from_seed
-from pit.demo.drawing.draw import draw_creature, draw_part
+from pit.files.published import published_files
 
 WORKFLOWS = ROOT / "workflows"
 LAYOUTS = OTHER_LAYOUTS | CONCEPT_LAYOUTS | LORA_LAYOUTS | DIRECTION_LAYOUTS
@@ -35,13 +37,26 @@ PICTURED = (
     "blend_concepts_sdxl", "character_sheet_sdxl", "concept_in_a_scene_sdxl", "explore_concepts_sdxl",
     "generate_a_dataset", "piece_it_together_sdxl",
 )
-THUMBNAIL_WIDTH = 960
-PARTS_SHOWN = {"part_1.png": "horns", "part_2.png": "wings", "part_3.png": "tail", "part_4.png": "arms"}
-FILES_SHOWN = (
-    "checkpoints/sd_xl_base_1.0.safetensors", "clip_vision/CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors",
-    "ipadapter/ip-adapter-plus_sdxl_vit-h.safetensors", "ip_prior/characters/prior.ckpt",
-    "loras/pit/background_generation.safetensors", "loras/pit/character_sheet.safetensors",
-)
+THUMBNAIL_WIDTH = 1200
+# Without the last, the page leaves out all words of a graph that is so large that they become small.
+SETTINGS = {
+    "Comfy__Minimap__Visible": False, "Comfy__Graph__CanvasInfo": False,
+    "LiteGraph__Canvas__MinFontSizeForLOD": 0,
+}
+CHECKPOINT = "checkpoints/sd_xl_base_1.0.safetensors"
+HUB = "https://huggingface.co"
+# Where the page can get each file that the graphs for SDXL name, by its place below ComfyUI's `models`.
+SOURCES = {
+    CHECKPOINT: f"{HUB}/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/{Path(CHECKPOINT).name}",
+    **{
+        file.target: f"{HUB}/{file.repo}/resolve/main/{file.path}"
+        for file in published_files() if not file.is_folder
+    },
+}
+LOADERS = {
+    "CheckpointLoaderSimple": "checkpoints", "CLIPVisionLoader": "clip_vision",
+    "PiT_LoadIPAdapter": "ipadapter", "PiT_LoadIPPrior": "ip_prior", "PiT_ApplyIPLora": "loras",
+}
 
 ARRANGE = """({ nodes, notes, groups, randomSeeds }) => {
     const { app, LiteGraph } = window
@@ -87,8 +102,18 @@ def make_workflow(page, name: str, layout: Layout) -> dict:
     page.evaluate(SHOW_ALL, bounds(layout))
     page.wait_for_timeout(2000)  # the page draws, and adapts sizes to what it has drawn
     workflow = json.loads(page.evaluate("JSON.stringify(window.app.graph.serialize())"))
+    for node in workflow["nodes"]:
+        node["properties"] |= models_of(node)
     # The page gives every graph a random id; a fixed one keeps the file the same from run to run.
     return workflow | {"id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"piece-it-together/{name}"))}
+
+
+def models_of(node: dict) -> dict[str, list[dict[str, str]]]:
+    """The property by which the page offers the missing file of a loader; none for files of the pack."""
+    folder = LOADERS.get(node["type"])
+    name = node["widgets_values"][0] if folder else ""
+    url = SOURCES.get(f"{folder}/{name}")
+    return {"models": [{"name": name, "url": url, "directory": folder}]} if url else {}
 
 
 def plan(graph: dict, layout: Layout) -> dict:
@@ -107,6 +132,16 @@ def plan(graph: dict, layout: Layout) -> dict:
         "groups": [(group.title, group.frame) for group in layout.groups],
         "randomSeeds": layout.random_seeds,
     }
+
+
+def show_previews(page, name: str) -> None:
+    """Run those nodes of a graph that only show pictures of the pack, which needs no model."""
+    graph = json.loads((WORKFLOWS / "api" / f"{name}.json").read_text())
+    previews = [key for key, node in graph.items() if node["class_type"] == "PreviewImage"]
+    if previews:
+        page.evaluate("nodes => window.app.queuePrompt(0, 1, nodes)", previews)
+        page.wait_for_function("nodes => nodes.every((id) => window.app.nodeOutputs?.[id])", arg=previews)
+        page.wait_for_timeout(1000)  # the page draws them
 
 
 def bounds(layout: Layout, margin: int = 40) -> tuple[int, int, int, int]:
@@ -131,40 +166,45 @@ def picture_of(page, layout: Layout) -> Image.Image:
 def fill_base(base: Path) -> Path:
     """Put all files that the SDXL graphs name into ComfyUI's folders, so that no picture shows missing files.
 
-    The model files are empty, since the page only lists their names.
+    They are empty, since the page only lists their names.
     """
-    for name in FILES_SHOWN:
+    for name in SOURCES:
         file = base / "models" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
-    creature = creature_from_seed(3, 0.0)
-    (base / "input").mkdir()
-    for name, part in PARTS_SHOWN.items():
-        draw_part(creature, part, 256).save(base / "input" / name)
-    draw_creature(creature, 256).save(base / "input" / "concept.png")
     return base
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
+    summary = __doc__.partition("\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m dev.make_workflows", description=summary)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"only these of: {', '.join(LAYOUTS)}")
+    names = parser.parse_args(arguments).names or list(LAYOUTS)
+    unknown = sorted(set(names) - set(LAYOUTS))
+    if unknown:
+        parser.error(f"Expected names of graphs, got {', '.join(unknown)}.")
+    # Only now, because the browser's package takes a while to import.
     from playwright.sync_api import sync_playwright
 
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        make_all(playwright, fill_base(make_base(Path(folder))))
+        make_all(playwright, fill_base(make_base(Path(folder))), names)
 
 
-def make_all(playwright, base: Path) -> None:
-    """Write all graphs, and the pictures of those for SDXL."""
+def make_all(playwright, base: Path, names: Sequence[str]) -> None:
+    """Write graphs, and the pictures of those for SDXL."""
     with ComfyServer(ensure_comfyui(), base, LOGS / "make_workflows.log") as server:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=ARGUMENTS)
-        for name, layout in LAYOUTS.items():
+        for name in names:
+            layout = LAYOUTS[name]
             # A new page each time: one that has shown another graph would give nodes the sizes from there.
             context = browser.new_context(viewport={"width": 1920, "height": 1000})
-            page = open_page(context, server, Comfy__Minimap__Visible=False, Comfy__Graph__CanvasInfo=False)
+            page = open_page(context, server, **SETTINGS)
             page.evaluate("window.app.extensionManager.toggleFocusMode()")
             workflow = make_workflow(page, name, layout)
             text = json.dumps(workflow, indent=2, ensure_ascii=False)
             (WORKFLOWS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
             if name in PICTURED:
+                show_previews(page, name)
                 picture_of(page, layout).save(WORKFLOWS / f"{name}.jpg", quality=85, optimize=True)
             context.close()
             print(WORKFLOWS / f"{name}.json")

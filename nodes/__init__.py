@@ -4,6 +4,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from . import creatures, piece_it_together
+from .bridge.errors import for_people
 from .bridge.folders import register_model_folders
 
 SYSTEMS = (
@@ -18,4 +19,4 @@ class PieceItTogether(ComfyExtension):
         register_model_folders()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [node for system in SYSTEMS for node in system.NODES]
+        return [for_people(node) for system in SYSTEMS for node in system.NODES]

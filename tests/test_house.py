@@ -27,7 +27,8 @@ OPENERS = re.compile(
 )
 # ComfyUI and what it has loaded by itself when it loads us.
 LIGHT = {
-    "PIL", "comfy", "comfy_api", "folder_paths", "numpy", "safetensors", "scipy", "server", "torch", "yaml",
+    "PIL", "comfy", "comfy_api", "comfy_execution", "folder_paths", "numpy", "safetensors", "scipy", "server",
+    "torch", "yaml",
 }
 # Of these rooms of nodes/, the first may know of the second.
 ROOMS_THAT_KNOW = {("creatures", "piece_it_together")}

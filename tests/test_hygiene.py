@@ -32,7 +32,7 @@ ALLOWED = {"pit/commands/download.py": r"^\s*(import|from)\s+huggingface_hub\b"}
 
 COMFYUI = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "node_helpers"}
 COMFYUI_ONLY_THERE = COMFYUI | {"nodes", "server", "execution", "latent_preview"}
-IN_NODES = COMFYUI | {"torch", "PIL", "server"} | sys.stdlib_module_names
+IN_NODES = COMFYUI | {"torch", "PIL", "server", "yaml"} | sys.stdlib_module_names
 
 
 def git_files(*options: str) -> set[str]:

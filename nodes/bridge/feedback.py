@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 import comfy.model_management
 import comfy.utils
 from comfy_api.latest import io, ui
+from comfy_execution.utils import get_executing_context
 from PIL import Image
 from server import PromptServer
 
@@ -20,6 +21,13 @@ def say(node: type[io.ComfyNode], text: str) -> None:
     # Only ComfyUI's executor fills in the hidden values; without it there is no page to show the text on.
     if node.hidden and node.hidden.unique_id:
         PromptServer.instance.send_progress_text(text, node.hidden.unique_id)
+
+
+def say_where_it_runs(text: str) -> None:
+    """Show text in the node that is running now, whichever pack it is of."""
+    context = get_executing_context()
+    if context is not None:
+        PromptServer.instance.send_progress_text(text, context.node_id)
 
 
 def told(node: type[io.ComfyNode], text: str) -> ui.PreviewText:

@@ -2,9 +2,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import folder_paths
+import yaml
+from comfy.cli_args import args
 
 from ...pit.files.known import first_of
 from ...pit.files.pictures import file_name
@@ -12,19 +15,53 @@ from ...pit.files.published import file_kind, file_kinds, shipped_files
 
 # A message lists no more files than this: a full folder must not bury the advice that follows the list.
 SHOWN = 8
+LONGEST_NAME = 100
 
 
 def register_model_folders() -> None:
     """Tell ComfyUI about our folders in `models`; those from extra_model_paths.yaml stay in front."""
     for folder in dict.fromkeys(kind.folder for kind in file_kinds()):
-        # Not as the default path: that would push our folder before the user's own, and new files are
-        # written to the first one.
-        folder_paths.add_model_folder_path(folder, os.path.join(folder_paths.models_dir, folder))
+        # Not as the default path: that would push our folder before the user's own.
+        folder_paths.add_model_folder_path(folder, own_model_folder(folder))
         # A folder that is new to ComfyUI comes without extensions, and would list files of every kind. One
         # that another pack has registered keeps the extensions that it has.
         paths, extensions = folder_paths.folder_names_and_paths[folder]
         extensions = extensions | folder_paths.supported_pt_extensions
         folder_paths.folder_names_and_paths[folder] = (paths, extensions)
+
+
+def own_model_folder(folder: str) -> str:
+    """Our folder of this name in `models`."""
+    return os.path.join(folder_paths.models_dir, folder)
+
+
+def extra_paths_files() -> list[Path]:
+    """The files from which ComfyUI has taken shared model folders, as its main.py finds them."""
+    own = Path(folder_paths.__file__).with_name("extra_model_paths.yaml")
+    return [own, *(Path(name) for names in args.extra_model_paths_config or () for name in names)]
+
+
+def has_shared_default(folder: str) -> bool:
+    """Whether ComfyUI's files of extra paths make a shared folder the default for a kind of files."""
+    for file in extra_paths_files():
+        sections = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
+        for section in (sections or {}).values():
+            if section and folder in section and section.get("is_default"):
+                return True
+    return False
+
+
+def same_but_for_separators(name: str, names: Iterable[str]) -> str | None:
+    """The one of `names` that is `name` written with slashes or backslashes; None if there is none."""
+    known = list(names)
+    if name in known:
+        return name
+    return next((each for each in known if each.replace("\\", "/") == name.replace("\\", "/")), None)
+
+
+def shortened(name: str) -> str:
+    """A name for a message, which its length must not bury."""
+    return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
 
 
 class ModelFiles:
@@ -38,37 +75,52 @@ class ModelFiles:
         return folder_paths.get_filename_list(self.kind.folder)
 
     def options(self) -> list[str]:
-        """What a loader offers; if there are no files, one entry says so."""
-        return [*(self.listed() or [f"no file in models/{self.kind.folder}"]), *self.shipped]
+        """What a loader offers; if there is nothing at all, one entry says so."""
+        # A new node stands on the first entry, so that must be something that can be loaded.
+        return [*self.listed(), *self.shipped] or [f"no file in models/{self.kind.folder}"]
 
-    def why_missing(self, name: str) -> str | None:
-        """None if the file is there; otherwise where it was expected, what is there, and where to get it."""
+    def offered(self, name: str) -> str | None:
+        """An offered file by the name that it has here; None if it is not offered.
+
+        Graphs that were saved on Windows separate folders by backslashes, and all others by slashes.
+        """
         # Only names from the list are accepted, so that no name leads out of the model folders.
-        if name in self.shipped or name in self.listed():
+        return same_but_for_separators(name, [*self.listed(), *self.shipped])
+
+    def why_missing(self, name: str | None) -> str | None:
+        """None if the file is there; otherwise where it was expected, what is there, and where to get it.
+
+        A name that comes over a link is not known before the graph runs: ComfyUI gives None in its place.
+        """
+        if name is None or self.offered(name) is not None:
             return None
-        folders = folder_paths.get_folder_paths(self.kind.folder)
-        # All files, unlike ComfyUI's list: this shows a file that has the wrong extension.
-        found = sorted({file for folder in folders for file in folder_paths.recursive_search(folder)[0]})
+        place, found = f"models/{self.kind.folder}", [*self.listed(), *self.shipped]
         return (
-            f"{self.kind.loader} expected a file from {', '.join(folders)}, got {name!r}. Found there: "
-            f"{first_of(found, SHOWN) or 'nothing'}. {self.kind.where_to_get}"
+            f"{self.kind.loader} expected a file from {place}, got {shortened(name)!r}. Found there: "
+            f"{first_of(found, SHOWN) or 'nothing'}. {self.kind.where_to_get} Looked in: "
+            f"{', '.join(folder_paths.get_folder_paths(self.kind.folder))}."
         )
 
     def path(self, name: str) -> Path:
         """The path of an offered file. Raises FileNotFoundError with the text of `why_missing`."""
-        missing = self.why_missing(name)
-        if missing:
-            raise FileNotFoundError(missing)
-        return self.shipped.get(name) or Path(folder_paths.get_full_path_or_raise(self.kind.folder, name))
+        here = self.offered(name)
+        if here is None:
+            raise FileNotFoundError(self.why_missing(name))
+        return self.shipped.get(here) or Path(folder_paths.get_full_path_or_raise(self.kind.folder, here))
 
-    def stamp(self, name: str) -> tuple[int, int] | None:
-        """Changes whenever the file does, so that its node runs again; errors as in `path`."""
-        # ComfyUI only logs an error raised here, and then runs the node, which raises it for the user.
-        return file_stamp(self.path(name))
+    def stamp(self, name: str | None) -> tuple[int, int] | None:
+        """Changes whenever the file does, so that its node runs again; errors as in `path`.
+
+        None for a name that comes over a link: its node runs again whenever that link brings another one.
+        """
+        return None if name is None else file_stamp(self.path(name))
 
     def folder_to_write(self) -> str:
-        """Where new files of this kind go: the first of ComfyUI's folders for it."""
-        return folder_paths.get_folder_paths(self.kind.folder)[0]
+        """Where new files of this kind go: our own folder, or the one that the user has made the default."""
+        # ComfyUI reads that file before it loads us: its folders come first, whether default or not.
+        if has_shared_default(self.kind.folder):
+            return folder_paths.get_folder_paths(self.kind.folder)[0]
+        return own_model_folder(self.kind.folder)
 
 
 def file_stamp(path: Path) -> tuple[int, int] | None:

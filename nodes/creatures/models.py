@@ -14,9 +14,10 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ...pit.demo.drawing.creature import PARTS, SPECIES, creature_from_seed
+from ...pit.demo.drawing.creature import PARTS, SPECIES, creature_from_seed, with_parts
+from ...pit.demo.drawing.draw import draw_creature
 from ...pit.demo.drawing.edits import EDITS, both_classes
-from ...pit.demo.measure.trials import Trial, whole_view
+from ...pit.demo.measure.trials import PART_PICTURE_SIZE, Trial, whole_view
 from ...pit.demo.models.preview import TokenPreview
 from ...pit.demo.models.sizes import (
     AUTOENCODER_CHANNELS,
@@ -47,6 +48,7 @@ from ..bridge.feedback import progress_bar
 from ..bridge.memory import managed
 from ..piece_it_together.loading import load_ip_adapter, load_prior
 from ..piece_it_together.types import CATEGORY, IPAdapterType, PriorType
+from .size import tell_other_sizes
 
 CreatureType = io.Custom("PIT_CREATURE")
 """Carries a `pit.demo.measure.trials.Trial`: a creature, and which of its parts are given."""
@@ -58,6 +60,7 @@ CHOSEN_FIRST = ("horns", "wings", "tail")
 class MiniatureSDXL(comfy.supported_models.SDXL):
     """SDXL's structure at the creature models' widths."""
 
+    native_size = PICTURE_SIZE
     # ComfyUI recognizes models by fixed widths, so no checkpoint of this size would be detected as SDXL. The
     # class is used directly and stays out of ComfyUI's list: the detection of other files does not change.
     unet_config = {
@@ -101,8 +104,8 @@ class CreatureClipVision(comfy.clip_vision.ClipVisionModel):
         )
 
 
-def load_unet(state: dict[str, Tensor]) -> comfy.model_patcher.ModelPatcher:
-    """The MODEL, from weights in diffusers' layout."""
+def load_unet(state: dict[str, Tensor], disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
+    """The MODEL, from weights in diffusers' layout; ComfyUI may keep it from being loaded piece by piece."""
     # The steps of ComfyUI's own loader of diffusion models, without its detection by widths.
     config = MiniatureSDXL(MiniatureSDXL.unet_config)
     names = comfy.utils.unet_to_diffusers(config.unet_config)
@@ -114,12 +117,23 @@ def load_unet(state: dict[str, Tensor]) -> comfy.model_patcher.ModelPatcher:
     config.set_inference_dtype(dtype, cast, device=device)
     # ComfyUI tells an SDXL that predicts velocity by the presence of this key; its value is not read.
     model = config.get_model({"v_pred": torch.tensor([])}, device=offload)
-    patcher = comfy.model_patcher.CoreModelPatcher(model, load_device=device, offload_device=offload)
+    patchers = comfy.model_patcher
+    patcher = (patchers.ModelPatcher if disable_dynamic else patchers.CoreModelPatcher)(
+        model, load_device=device, offload_device=offload
+    )
     model.load_model_weights(state, assign=patcher.is_dynamic())
+    # ComfyUI makes copies with weights of their own by this: to train a LoRA, and for a second GPU.
+    patcher.cached_patcher_init = (reload_unet, ())
+    tell_other_sizes(patcher)
     return patcher
 
 
-def load_text_encoders(state: dict[str, Tensor]) -> comfy.sd.CLIP:
+def reload_unet(disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
+    """The MODEL, with new weights from its file."""
+    return load_unet(with_prefix(read_weights(RENDERER), "unet."), disable_dynamic)
+
+
+def load_text_encoders(state: dict[str, Tensor], disable_dynamic: bool = False) -> comfy.sd.CLIP:
     """The CLIP: two text encoders, as in SDXL."""
     # The file also holds UNet and VAE: their parameters must not count among those of the text encoders.
     state = {key: value for key, value in state.items() if key.startswith(("clip_l.", "clip_g."))}
@@ -127,7 +141,17 @@ def load_text_encoders(state: dict[str, Tensor]) -> comfy.sd.CLIP:
     config_g = TEXT_G | {"projection_dim": TEXT_G["hidden_size"]}
     options = {"clip_l_model_config": TEXT_L, "clip_g_model_config": config_g}
     parameters = comfy.utils.calculate_parameters(state)
-    return comfy.sd.CLIP(target, parameters=parameters, state_dict=state, model_options=options)
+    clip = comfy.sd.CLIP(
+        target, parameters=parameters, state_dict=state, model_options=options,
+        disable_dynamic=disable_dynamic,
+    )
+    clip.patcher.cached_patcher_init = (reload_text_encoders, ())
+    return clip
+
+
+def reload_text_encoders(disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
+    """The patcher of the CLIP, with new weights from its file."""
+    return load_text_encoders(read_weights(RENDERER), disable_dynamic).patcher
 
 
 def load_autoencoder(state: dict[str, Tensor]) -> comfy.sd.VAE:
@@ -139,7 +163,16 @@ def load_autoencoder(state: dict[str, Tensor]) -> comfy.sd.VAE:
         "ch": first, "ch_mult": [width // first for width in AUTOENCODER_CHANNELS], "num_res_blocks": 1,
         "attn_resolutions": [], "dropout": 0.0,
     }
-    return comfy.sd.VAE(sd=state, config={"params": {"ddconfig": layout, "embed_dim": 4}})
+    config = {"params": {"ddconfig": layout, "embed_dim": 4}}
+    vae = comfy.sd.VAE(sd=state, config=config)
+    vae.patcher.cached_patcher_init = (reload_autoencoder, ())
+    return vae
+
+
+def reload_autoencoder(disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
+    """The patcher of the VAE, with new weights from its file."""
+    # ComfyUI's VAE does not let us choose its kind of patcher, and its own factory ignores this as well.
+    return load_autoencoder(with_prefix(read_weights(RENDERER), "vae.")).patcher
 
 
 def load_clip_vision() -> CreatureClipVision:
@@ -192,7 +225,7 @@ class CreatureParts(io.ComfyNode):
             display_name="Creature Parts",
             category=CATEGORY,
             description=(
-                "Draws parts of a creature on white, one picture each, as input for the creature models."
+                "Draws the chosen parts of a creature that has all of them, on white, one picture each."
             ),
             search_aliases=["demo parts"],
             inputs=[
@@ -211,24 +244,23 @@ class CreatureParts(io.ComfyNode):
             ],
             outputs=[
                 io.Image.Output(display_name="parts"), CreatureType.Output(display_name="creature"),
+                io.Image.Output(display_name="whole"),
             ],
         )
 
     @classmethod
     def execute(cls, seed: int, species: str, **wanted: bool) -> io.NodeOutput:
+        chosen = tuple(part for part in PARTS if wanted[part])
+        if not chosen:
+            raise ValueError(
+                "Creature Parts expected at least one part to draw, got none. Switch one of these on: "
+                f"{', '.join(PARTS)}."
+            )
         mixed = species == MIXED
         creature = creature_from_seed(seed, 0.0 if mixed else 1.0, None if mixed else species)
-        # Not every creature has every part. Those that are missing are skipped, so that a seed can be changed
-        # without touching the switches.
-        chosen = [part for part in creature.parts if wanted[part]]
-        if not chosen:
-            asked = ", ".join(part for part in PARTS if wanted[part]) or "no part"
-            raise ValueError(
-                f"Creature Parts expected at least one part that this creature has "
-                f"({', '.join(creature.parts)}), got {asked}. Choose one of these parts, or another seed."
-            )
-        trial = Trial(creature, tuple(chosen))
-        return io.NodeOutput(to_tensor(trial.part_pictures()), trial)
+        trial = Trial(with_parts(creature, chosen, seed), chosen)
+        whole = to_tensor([draw_creature(trial.creature, PART_PICTURE_SIZE)])
+        return io.NodeOutput(to_tensor(trial.part_pictures()), trial, whole)
 
 
 class CreatureKinds(io.ComfyNode):

@@ -7,6 +7,7 @@ from .datasets import DatasetPrompts, LoadDataset, MakeParts
 from .directions import CombineDirections, DirectionEdit, LoadDirection, SaveDirection
 from .find_direction import FindDirection
 from .ip_lora import ApplyIPLora, IPLoraPrompt
+from .latent import EmptyLatent
 from .loading import LoadIPAdapter, LoadIPPrior
 from .parts import CutOutPart, EncodeImage, EncodeParts
 from .prior import SamplePrior
@@ -16,7 +17,7 @@ from .train_prior import EncodeDataset, TrainPrior
 from .training_preview import MakeTrainingPreview
 
 NODES = (
-    LoadIPAdapter, LoadIPPrior, CutOutPart, EncodeParts, EncodeImage, SamplePrior, ApplyTokens,
+    LoadIPAdapter, LoadIPPrior, CutOutPart, EncodeParts, EncodeImage, SamplePrior, ApplyTokens, EmptyLatent,
     PartWeight, BlendConcepts, PickConcepts,
     FindDirection, DirectionEdit, CombineDirections, LoadDirection, SaveDirection, LabelledStrip,
     SaveTokens, LoadTokens, TokenArithmetic, BatchConcepts,

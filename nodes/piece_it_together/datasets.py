@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import folder_paths
@@ -18,7 +19,7 @@ from ...pit.piece_it_together.training.make_parts import make_parts, save_concep
 from ...pit.piece_it_together.training.part_rules import DEFAULT_RULES, PartRules, UnevenGroundError
 from ...pit.piece_it_together.training.prompts import DOMAINS, dataset_prompts, picture_seeds
 from ..bridge.feedback import progress_bar
-from ..bridge.folders import SHOWN, own_folder
+from ..bridge.folders import SHOWN, own_folder, same_but_for_separators, shortened
 from .types import CATEGORY, DatasetType
 
 TRAINING = f"{CATEGORY}/training"
@@ -58,13 +59,24 @@ def chosen_folder(
     """The folder of one of the choices. Raises FileNotFoundError, with advice, for anything else."""
     # Looked up, not joined to a path: whatever a graph names, it cannot lead to another folder.
     folders = dataset_folders()
-    if choice not in folders:
+    here = same_but_for_separators(choice, folders)
+    if here is None:
         found = first_of(list(folders), SHOWN) or "no folder"
         raise FileNotFoundError(
-            f"{node} expected a folder in input or in output/{FOLDER}, got {choice!r}. Found there: {found}. "
-            f"{advice}"
+            f"{node} expected a folder in input or in output/{FOLDER}, got {shortened(choice)!r}. Found "
+            f"there: {found}. {advice}"
         )
-    return folders[choice]
+    return folders[here]
+
+
+def why_no_folder(choice: str | None, find: Callable[[str], Path]) -> str | None:
+    """Why `find` refuses a choice, if it does; None, which ComfyUI gives for a linked one, is not refused."""
+    try:
+        if choice is not None:
+            find(choice)
+    except FileNotFoundError as error:
+        return str(error)
+    return None
 
 
 def shown(dataset: Dataset, cls: type[io.ComfyNode], *more: str) -> io.NodeOutput:
@@ -215,19 +227,17 @@ class LoadDataset(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, folder: str) -> object:
+    def fingerprint_inputs(cls, folder: str | None) -> object:
+        if folder is None:
+            return None
         # Of the files, not of the folder: its time does not change with pictures in its sub-folders.
         found = read_dataset(chosen_folder(folder))
         files = [path for concept in found.concepts for path in (concept.target, *concept.parts)]
         return [(str(path), path.stat().st_mtime_ns) for path in files]
 
     @classmethod
-    def validate_inputs(cls, folder: str) -> bool | str:
-        try:
-            chosen_folder(folder)
-        except FileNotFoundError as error:
-            return str(error)
-        return True
+    def validate_inputs(cls, folder: str | None) -> bool | str:
+        return why_no_folder(folder, chosen_folder) or True
 
     @classmethod
     def execute(cls, folder: str) -> io.NodeOutput:

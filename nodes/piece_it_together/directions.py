@@ -187,11 +187,11 @@ class LoadDirection(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, file: str) -> bool | str:
+    def validate_inputs(cls, file: str | None) -> bool | str:
         return FILES.why_missing(file) or True
 
     @classmethod
-    def fingerprint_inputs(cls, file: str) -> object:
+    def fingerprint_inputs(cls, file: str | None) -> object:
         return FILES.stamp(file)
 
     @classmethod

@@ -25,7 +25,7 @@ from ...pit.piece_it_together.directions import (
     measured_direction,
 )
 from ..bridge.feedback import progress_bar, say
-from ..bridge.folders import SHOWN, file_stamp
+from ..bridge.folders import SHOWN, file_stamp, same_but_for_separators, shortened
 from .encoding import PICTURES_AT_ONCE, encode_chunks, made_by, token_encoder
 from .parts import CLIP_VISION_TOOLTIP, IP_ADAPTER_TOOLTIP
 from .types import CATEGORY, DirectionType, IPAdapterType, ManagedIPAdapter
@@ -55,13 +55,14 @@ def input_folder(choice: str) -> Path:
     """The folder of one of the choices; FileNotFoundError for anything else."""
     # Looked up, not joined to a path, so that no choice leads out of the input folder.
     folders = input_folders()
-    if choice not in folders:
+    here = same_but_for_separators(choice, folders)
+    if here is None:
         raise FileNotFoundError(
-            f"Find IP+ Direction expected a folder inside ComfyUI's input folder, got {choice!r}. Found "
-            f"there: {first_of(list(folders), SHOWN) or 'no folder'}. Put a folder of pictures of each kind "
-            "there."
+            f"Find IP+ Direction expected a folder inside ComfyUI's input folder, got {shortened(choice)!r}. "
+            f"Found there: {first_of(list(folders), SHOWN) or 'no folder'}. Put a folder of pictures of each "
+            "kind there."
         )
-    return folders[choice]
+    return folders[here]
 
 
 def folder_pictures(folder: Path) -> tuple[list[Image.Image], list[str]]:
@@ -189,9 +190,11 @@ class FindDirection(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, pictures: dict | None, **_: object) -> object:
         # Batches come by links, which ComfyUI follows itself; only files can change without its notice.
-        if not pictures or pictures["pictures"] != FROM_FOLDERS:
+        if not pictures or pictures.get("pictures") != FROM_FOLDERS:
             return None
-        folders = [pictures[name] for name in ("first_folder", "second_folder")]
+        folders = [pictures.get(name) for name in ("first_folder", "second_folder")]
+        if None in folders:
+            return None  # what comes over a link is not known yet
         paths = [path for folder in folders for path in list_pictures(input_folder(folder))[0]]
         return [(str(path), file_stamp(path)) for path in paths]
 

@@ -81,13 +81,13 @@ class LoadIPAdapter(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, file: str) -> bool | str:
+    def validate_inputs(cls, file: str | None) -> bool | str:
         # ComfyUI leaves the check of an input that is named here to us. Its own answer, "Value not in list",
         # says neither where the file was expected nor where to get it.
         return ADAPTERS.why_missing(file) or True
 
     @classmethod
-    def fingerprint_inputs(cls, file: str) -> object:
+    def fingerprint_inputs(cls, file: str | None) -> object:
         return ADAPTERS.stamp(file)
 
     @classmethod
@@ -118,11 +118,13 @@ class LoadIPPrior(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, file: str) -> bool | str:
+    def validate_inputs(cls, file: str | None) -> bool | str:
         return PRIORS.why_missing(file) or True
 
     @classmethod
-    def fingerprint_inputs(cls, file: str, num_heads: int) -> object:
+    def fingerprint_inputs(cls, file: str | None, num_heads: int | None) -> object:
+        if file is None:
+            return None
         # The number of heads may come from cfg.yaml, so a change of that file loads the prior again.
         return PRIORS.stamp(file), file_stamp(PRIORS.path(file).with_name("cfg.yaml"))
 

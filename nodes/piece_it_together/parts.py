@@ -5,13 +5,19 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ...pit.images import clip_pixel_values, on_white, to_pil, to_tensor, white_image
-from ...pit.piece_it_together.parts import cut_out_part, encoder_pictures
+from ...pit.piece_it_together.parts import cut_out_part, encoder_pictures, mask_of_part
 from ...pit.piece_it_together.tokens import Parts, Tokens
+from ..bridge.feedback import told
 from .encoding import encode_pixels, made_by
 from .types import CATEGORY, IPAdapterType, ManagedIPAdapter, PartsType, TokensType
 
 CLIP_VISION_TOOLTIP = "The image encoder that the IP-Adapter was made for: CLIP ViT-H."
 IP_ADAPTER_TOOLTIP = "The IP-Adapter whose resampler makes the tokens."
+
+INVERTED = (
+    "The mask covers what lies around the part, as the MASK of Load Image does for a picture with a "
+    "transparent background, so it was inverted."
+)
 
 
 class CutOutPart(io.ComfyNode):
@@ -25,9 +31,14 @@ class CutOutPart(io.ComfyNode):
             search_aliases=["crop by mask", "cutout", "segment part"],
             inputs=[
                 io.Image.Input("image", tooltip="One picture that shows the part."),
-                io.Mask.Input("mask", tooltip="One mask of the same size as the picture, white on the part."),
+                io.Mask.Input(
+                    "mask",
+                    tooltip="One mask of the same size as the picture, white on the part. The transparency "
+                            "of a cut-out, as Load Image gives it, is recognized and inverted.",
+                ),
             ],
             outputs=[io.Image.Output(display_name="part")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -39,7 +50,9 @@ class CutOutPart(io.ComfyNode):
                 f"Cut Out Part expected one picture and one mask, because cut-outs differ in size; got "
                 f"{len(pictures)} pictures and {len(masks)} masks. Use one node per part."
             )
-        return io.NodeOutput(to_tensor([cut_out_part(pictures[0], masks[0])]))
+        covering, inverted = mask_of_part(pictures[0], masks[0])
+        part = to_tensor([cut_out_part(pictures[0], covering)])
+        return io.NodeOutput(part, ui=told(cls, INVERTED) if inverted else None)
 
 
 class EncodeParts(io.ComfyNode):

@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import comfy.model_management
 import torch
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 from PIL import Image
 from torch import Tensor
 
 from ...pit.flow.solvers import SCHEDULES, SOLVERS
-from ...pit.images import contact_sheet, to_pil
+from ...pit.images import contact_sheet, to_pil, to_tensor
 from ...pit.ip_adapter.resampler import TOKENS_PER_PICTURE
 from ...pit.piece_it_together.sample import concept_noise, sample_prior
 from ...pit.piece_it_together.tokens import Parts, Tokens
@@ -97,6 +97,14 @@ def wall(pictures: Tensor) -> Image.Image:
     return contact_sheet(enlarged, math.ceil(math.sqrt(len(enlarged))), PREVIEW_PIXELS)
 
 
+def shown_concepts(prior: ManagedPrior, values: Tensor, cls: type[io.ComfyNode]) -> ui.PreviewImage | None:
+    """What the concepts come to, as the output of a node; None if the prior has no preview of its tokens."""
+    if prior.preview is None:
+        return None
+    picture = wall(prior.preview.model.pictures(values.to(prior.preview.load_device).float()))
+    return ui.PreviewImage(to_tensor([picture]), cls=cls)
+
+
 def later_inputs() -> list[io.Input]:
     """What few want to set."""
     # These inputs came later than the others. They are optional so that older API graphs, which do not
@@ -134,6 +142,8 @@ class SamplePrior(io.ComfyNode):
             category=CATEGORY,
             description="Completes parts into whole concepts: keeps the parts and invents the rest.",
             search_aliases=["piece it together", "generate concepts"],
+            # Its picture stays when the page is left, and comes back when nothing is sampled anew.
+            has_intermediate_output=True,
             inputs=[
                 PriorType.Input("prior", tooltip="The IP-Prior of the domain, such as characters."),
                 PartsType.Input("parts", tooltip="The parts that every concept should keep."),
@@ -212,6 +222,5 @@ class SamplePrior(io.ComfyNode):
         notes = {**parts.notes, "prior": prior.name, "seed": str(seed), "steps": str(steps),
                  "guidance": f"{guidance:g}", "solver": solver}
         source = f"IP-Prior Sample with {prior.name}"
-        return io.NodeOutput(
-            Tokens(values, parts.uncond, source=source, adapter=parts.adapter, notes=notes)
-        )
+        tokens = Tokens(values, parts.uncond, source=source, adapter=parts.adapter, notes=notes)
+        return io.NodeOutput(tokens, ui=shown_concepts(prior, values, cls))

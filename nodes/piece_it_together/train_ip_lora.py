@@ -25,13 +25,14 @@ from ...pit.files.pictures import describe_skipped
 from ...pit.files.records import state_stamp
 from ...pit.images import contact_sheet, to_pil, to_tensor
 from ...pit.ip_adapter.attention import ImageCrossAttention
+from ...pit.packages import LORA_TRAINING, check_packages
 from ...pit.piece_it_together.ip_lora.cache import LoraCache, RenderEncoders, encode_lora_dataset
 from ...pit.piece_it_together.ip_lora.dataset import EXPECTED, MODES, describe_lora_dataset, read_lora_dataset
 from ...pit.piece_it_together.ip_lora.recipes import PRESETS, LoraRecipe
 from ...pit.training.recipes import RunSettings
 from ..bridge.feedback import progress_bar
 from ..bridge.folders import own_folder
-from .datasets import TRAINING, chosen_folder, dataset_folders
+from .datasets import TRAINING, chosen_folder, dataset_folders, why_no_folder
 from .encoding import token_encoder
 from .ip_lora import FILES, apply_ip_lora
 from .parts import CLIP_VISION_TOOLTIP, IP_ADAPTER_TOOLTIP
@@ -208,12 +209,8 @@ class TrainIPLora(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, folder: str) -> bool | str:
-        try:
-            pictures_folder(folder)
-        except FileNotFoundError as error:
-            return str(error)
-        return True
+    def validate_inputs(cls, folder: str | None) -> bool | str:
+        return why_no_folder(folder, pictures_folder) or True
 
     @classmethod
     def execute(
@@ -222,6 +219,7 @@ class TrainIPLora(io.ComfyNode):
         size: int, save_every: int, seed: int, on_adapter: bool = False, batch: int = 0,
         accumulation: int = 0,
     ) -> io.NodeOutput:
+        check_packages("Train IP-LoRA", LORA_TRAINING)
         run_folder = own_folder(FILES.folder_to_write(), name)
         chosen = PRESETS[preset]
         recipe = replace(

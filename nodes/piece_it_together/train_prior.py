@@ -19,6 +19,8 @@ from torch import nn
 from ...pit.files.known import first_of
 from ...pit.files.pictures import describe_skipped
 from ...pit.images import to_tensor
+from ...pit.packages import TRAINING as TRAINING_PACKAGES
+from ...pit.packages import check_packages
 from ...pit.piece_it_together.training.augment import Augmentation
 from ...pit.piece_it_together.training.dataset import Dataset
 from ...pit.piece_it_together.training.encode import encode_dataset
@@ -28,7 +30,7 @@ from ...pit.training.metrics import read_points
 from ...pit.training.pace import Pace
 from ...pit.training.recipes import RunSettings
 from ..bridge.feedback import progress_bar, told
-from ..bridge.folders import SHOWN, own_folder
+from ..bridge.folders import SHOWN, own_folder, shortened
 from .datasets import TRAINING
 from .encoding import token_encoder
 from .loading import PRIORS, load_prior
@@ -188,18 +190,19 @@ class TrainPrior(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, start_from: str) -> bool | str:
-        # Asked of the list, which also keeps a name from leading out of the model folders.
-        if start_from in (NOTHING, *PRIORS.listed()):
+    def validate_inputs(cls, start_from: str | None) -> bool | str:
+        # Asked of the list, which also keeps a name from leading out of the model folders. None is a name
+        # that comes over a link.
+        if start_from in (None, NOTHING) or PRIORS.offered(start_from) is not None:
             return True
         found = first_of(PRIORS.listed(), SHOWN) or "no file"
         return (
             f"Train IP-Prior expected start_from to be {NOTHING!r} or a file from models/ip_prior, got "
-            f"{start_from!r}. Found there: {found}. Choose one of these."
+            f"{shortened(start_from)!r}. Found there: {found}. Choose one of these."
         )
 
     @classmethod
-    def fingerprint_inputs(cls, start_from: str, **_: object) -> object:
+    def fingerprint_inputs(cls, start_from: str | None, **_: object) -> object:
         return None if start_from == NOTHING else PRIORS.stamp(start_from)
 
     @classmethod
@@ -208,6 +211,7 @@ class TrainPrior(io.ComfyNode):
         start_from: str, save_every: int, seed: int, hidden_dim: int, layers: int, heads: int,
         preview: TrainingPreview | None = None,
     ) -> io.NodeOutput:
+        check_packages("Train IP-Prior", TRAINING_PACKAGES)
         folder = own_folder(PRIORS.folder_to_write(), name)
         settings = RunSettings(folder, seed, save_every, save_every)
         recipe = replace(

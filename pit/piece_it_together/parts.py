@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import random
 
-from PIL import Image
+import numpy as np
+from PIL import Image, ImageOps
 
 from ..images import on_white, resize_for_encoder, white_image
 from .sketch import bezier_sketch
@@ -14,6 +15,8 @@ from .sketch import bezier_sketch
 _CANVAS = 1024
 MIN_SLOTS = 3
 """White slots fill up to this number at inference, as published, so training must know them."""
+FLAT = 2
+"""How far the values of one color may lie apart, out of 255: lossy files blur even plain ground."""
 
 
 def place_part(
@@ -89,6 +92,17 @@ def cut_out_part(image: Image.Image, mask: Image.Image) -> Image.Image:
     return Image.composite(on_white(image), white, mask).crop(box)
 
 
+def mask_of_part(image: Image.Image, mask: Image.Image) -> tuple[Image.Image, bool]:
+    """The mask, inverted if it covers what lies around the part instead of the part; and whether it was.
+
+    Such a mask is the transparency of a picture that is a cut-out already. Where both are possible, it stays.
+    """
+    mask = mask.convert("L")
+    if mask.size == image.size and _covers_ground(np.asarray(on_white(image)), np.asarray(mask)):
+        return ImageOps.invert(mask), True
+    return mask, False
+
+
 def encoder_pictures(
     parts: list[Image.Image],
     *,
@@ -137,6 +151,22 @@ def sketch_or_not(image: Image.Image, probability: float, rng: random.Random) ->
     if probability > 0 and rng.random() < probability:
         return bezier_sketch(image, curves=rng.randint(8, 15), drop_probability=0.1, rng=rng)
     return image
+
+
+def _covers_ground(picture: np.ndarray, mask: np.ndarray) -> bool:
+    """Whether a mask `[H, W]` covers the ground of a picture `[H, W, 3]`, both uint8."""
+    covered = mask >= 128
+    frame = np.concatenate([covered[0], covered[-1], covered[1:-1, 0], covered[1:-1, -1]])
+    if covered.all() or not frame.any():
+        return False
+    # Objects end before the corners of their picture; what reaches all four of them is around one.
+    if covered[[0, 0, -1, -1], [0, -1, 0, -1]].all() and frame.mean() > 0.5:
+        return True
+    hidden = picture[mask >= 255 - FLAT]
+    # Programs write one color where nothing is to be seen. A part may have a single color as well, but it
+    # does not lie along the border, and white on white it would not be a part at all.
+    flat = len(hidden) > 0 and int(np.ptp(hidden, axis=0).max()) <= FLAT
+    return flat and (frame.mean() > 0.25 or int(hidden.min()) >= 255 - FLAT)
 
 
 def _placed_size(part: Image.Image, canvas: tuple[int, int], scale: float) -> tuple[int, int]:

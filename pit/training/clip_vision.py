@@ -70,7 +70,7 @@ def _weight_file(folder: Path) -> Path:
 
 def _read_config(path: Path) -> CLIPVisionConfig:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_bytes())
         # The config of a complete CLIP model holds that of its vision part.
         content = content.get("vision_config", content)
         if content.get("model_type", "clip_vision_model") != "clip_vision_model":

@@ -83,7 +83,7 @@ def test_our_words_are_in_the_error_that_the_page_shows(fresh_page):
     press_run(page)
     wait_for(page, "execution_error")
     page.get_by_text("View details").click()
-    page.get_by_text("Creature Parts expected at least one part that").wait_for()
+    page.get_by_text("Creature Parts expected at least one part to draw").wait_for()
 
 
 def assert_cancel_works(page, ids: dict[str, str], node: str, steps: int) -> None:

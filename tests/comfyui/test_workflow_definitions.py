@@ -1,9 +1,18 @@
 """Every workflow fits the definitions of its nodes, those for SDXL too, which cannot run here."""
 
+import re
+from collections.abc import Iterable
+
 import pytest
 
+from dev import ROOT
 from pit.files.published import published_files
-from tests.comfyui.workflows import NAMES, twin
+from tests.comfyui.workflows import NAMES, WORKFLOWS, read, twin
+
+CHECKPOINT = "checkpoints/sd_xl_base_1.0.safetensors"
+CHECKPOINT_URL = (
+    "https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/sd_xl_base_1.0.safetensors"
+)
 
 FILE_INPUTS = {"ckpt_name": "checkpoints", "clip_name": "clip_vision", "image": "input"}
 OUR_FILES = {"PiT_LoadIPAdapter": "ipadapter", "PiT_LoadIPPrior": "ip_prior", "PiT_ApplyIPLora": "loras"}
@@ -129,7 +138,54 @@ def test_missing_inputs_and_nodes_are_found_out(definitions):
 @pytest.mark.parametrize("name", [name for name in NAMES if name.endswith("_sdxl")])
 def test_sdxl_wants_the_files_that_the_download_command_writes(name):
     written = {file.target for file in published_files()}
-    for node in twin(name).values():
-        for name in node["inputs"].keys() & {"clip_name", "file"}:
-            folder = FILE_INPUTS.get(name) or OUR_FILES[node["class_type"]]
-            assert f"{folder}/{node['inputs'][name]}" in written
+    assert files_of(twin(name).values()) - {CHECKPOINT} <= written
+
+
+def files_of(nodes: Iterable[dict]) -> set[str]:
+    """The files that the loaders of a graph in API format name, below ComfyUI's models."""
+    return {
+        f"{FILE_INPUTS.get(name) or OUR_FILES[node['class_type']]}/{node['inputs'][name]}"
+        for node in nodes for name in node["inputs"].keys() & {"ckpt_name", "clip_name", "file"}
+    }
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.endswith("_sdxl")])
+def test_the_page_can_offer_every_file_that_a_graph_for_sdxl_names(name):
+    nodes = read(WORKFLOWS / f"{name}.json")["nodes"]
+    offered = [(node, model) for node in nodes for model in node["properties"].get("models", ())]
+    hub = "https://huggingface.co"
+    urls = {file.target: f"{hub}/{file.repo}/resolve/main/{file.path}" for file in published_files()}
+    found = set()
+    for node, model in offered:
+        # The page compares the name with what is chosen in the node.
+        assert model["name"] == node["widgets_values"][0]
+        place = f"{model['directory']}/{model['name']}"
+        assert model["url"] == urls.get(place, CHECKPOINT_URL)
+        found.add(place)
+    assert found == files_of(twin(name).values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_graph_starts_from_pictures_that_a_newcomer_does_not_have(name):
+    assert [node for node in twin(name).values() if node["class_type"] == "LoadImage"] == []
+
+
+def test_the_readme_names_the_files_that_the_templates_ask_for():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    wanted = {file for name in NAMES if name.endswith("_sdxl") for file in files_of(twin(name).values())}
+    for file in wanted:
+        folder, name = file.rsplit("/", 1)
+        assert f"`{folder}`" in text and re.search(rf"[`/]{re.escape(name)}`", text), file
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_latents_follow_the_tokens_wherever_there_are_tokens(name):
+    """Elsewhere, their number and size would have to be set by hand in a second node."""
+    nodes = twin(name)
+    by_hand = [key for key, node in nodes.items() if node["class_type"] == "EmptyLatentImage"]
+    links = [[key, 0] for key in by_hand]
+    readers = [
+        node["class_type"] for node in nodes.values() for value in node["inputs"].values() if value in links
+    ]
+    assert "KSampler" not in readers or name == "generate_a_dataset"
+    assert "LatentBatchSeedBehavior" not in readers

@@ -4,10 +4,16 @@ import random
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageOps
 
 from pit.images import resize_for_encoder, white_image
-from pit.piece_it_together.parts import cut_out_part, encoder_pictures, place_part, reference_grid
+from pit.piece_it_together.parts import (
+    cut_out_part,
+    encoder_pictures,
+    mask_of_part,
+    place_part,
+    reference_grid,
+)
 from tests.golden import number_in
 
 
@@ -117,6 +123,66 @@ def test_cut_out_refuses_other_sizes_and_empty_masks():
         cut_out_part(blob(), Image.new("L", (200, 200)))
     with pytest.raises(ValueError, match="empty"):  # what LoadImage gives where nothing is painted
         cut_out_part(blob(), Image.new("L", (64, 64)))
+
+
+def noise(seed: int = 0) -> Image.Image:
+    """A picture with something everywhere, 64x48."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def shape_mask(kind: str, box: tuple[int, int, int, int]) -> Image.Image:
+    """White on an ellipse or a rectangle with a soft edge, as tall as 48 and as wide as 64."""
+    mask = Image.new("L", (256, 192))
+    getattr(ImageDraw.Draw(mask), kind)([4 * side for side in box], fill=255)
+    return mask.resize((64, 48), Image.Resampling.BOX)
+
+
+OBJECTS = {
+    "in the middle": ("ellipse", (20, 10, 44, 38)),
+    "as large as the picture": ("ellipse", (0, 0, 63, 47)),
+    "at the lower border": ("rectangle", (16, 20, 48, 47)),
+    "in a corner": ("rectangle", (0, 0, 20, 20)),
+    "along two sides": ("rectangle", (0, 0, 63, 12)),
+}
+
+
+@pytest.mark.parametrize("where", OBJECTS)
+@pytest.mark.parametrize("ground", ["black", "white", "grey"])
+def test_the_transparency_of_a_cut_out_is_inverted(where, ground):
+    """As Load Image gives a PNG whose hidden pixels have one color: RGB, and a mask that is 1 around it."""
+    part = shape_mask(*OBJECTS[where])
+    seen = part.point(lambda value: 255 * (value > 0))
+    picture = Image.composite(noise(), Image.new("RGB", part.size, ground), seen)
+    mask, inverted = mask_of_part(picture, ImageOps.invert(part))
+    assert inverted and np.array_equal(mask, part)
+
+
+@pytest.mark.parametrize("where", ["in the middle", "as large as the picture"])
+def test_it_is_inverted_too_where_the_hidden_pixels_show_a_picture(where):
+    part = shape_mask(*OBJECTS[where])
+    mask, inverted = mask_of_part(noise(), ImageOps.invert(part))
+    assert inverted and np.array_equal(mask, part)
+
+
+@pytest.mark.parametrize("where", OBJECTS)
+def test_a_painted_part_stays(where):
+    """As the mask editor saves it: what is painted is transparent, with its colors still there."""
+    part = shape_mask(*OBJECTS[where])
+    mask, inverted = mask_of_part(noise(), part)
+    assert not inverted and np.array_equal(mask, part)
+
+
+@pytest.mark.parametrize("where", ["in the middle", "as large as the picture"])
+def test_a_painted_part_of_one_color_stays(where):
+    part = shape_mask(*OBJECTS[where])
+    flat = Image.composite(Image.new("RGB", part.size, "red"), noise(), part)
+    assert mask_of_part(flat, part)[1] is False
+
+
+def test_a_mask_of_everything_or_of_another_size_is_left_to_the_cut():
+    assert mask_of_part(noise(), Image.new("L", (64, 48), 255))[1] is False
+    assert mask_of_part(noise(), Image.new("L", (64, 64), 0))[1] is False
 
 
 def test_slots_are_padded_with_white_behind_the_parts():

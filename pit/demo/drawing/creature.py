@@ -2,7 +2,8 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 # Eight colors far apart, so that they can be told apart even on small parts. Their names are words of the
 # captions that the text encoders were trained on, hence "grey".
@@ -162,6 +163,20 @@ def creature_from_seed(
     if not 0 <= seed <= MAX_SEED:
         raise ValueError(f"Expected a seed between 0 and {MAX_SEED}, got {seed}.")
     return sample_creature(random.Random(seed), coherence, species, scene)
+
+
+def with_parts(creature: Creature, parts: Sequence[str], seed: int) -> Creature:
+    """The creature, with a random style for each of these parts that it lacks; the others stay as they are.
+
+    Given to creatures of free mixtures, this is the same as drawing until one has all of these parts.
+    """
+    styles = {}
+    for part in parts:
+        if creature.attributes[part] == "none":
+            # From the seed and the part alone, so that another part beside it changes nothing here.
+            rng = random.Random(f"{part}/{seed}")
+            styles[part] = rng.choice([style for style in STYLES[part] if style != "none"])
+    return replace(creature, attributes=creature.attributes | styles)
 
 
 def typical_attributes(species: str) -> dict[str, str]:

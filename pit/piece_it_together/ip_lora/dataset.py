@@ -7,6 +7,7 @@ first `_ref` in a reference's name, and fails on a reference without this ending
 """
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,13 +102,25 @@ def pictures_by_name(folder: Path, skipped: list[Skipped]) -> dict[str, Path]:
 def read_caption(path: Path, mode: str) -> str | Skipped:
     """The caption in a mode, or why there is none. As published, sheets need the file, whatever is in it."""
     try:
-        return MODES[mode](path.read_text(encoding="utf-8"))
+        return MODES[mode](read_any_unicode(path))
     except FileNotFoundError:
         return Skipped(path, "a missing caption")
     except (OSError, UnicodeDecodeError):
         return Skipped(path, "a caption that cannot be read")
     except ValueError:
         return Skipped(path, 'a caption without "STYLE, ... in a SCENE"')
+
+
+def read_any_unicode(path: Path) -> str:
+    """A text in UTF-8, or in the encoding that its byte-order mark tells; without that mark.
+
+    Raises:
+        OSError: it cannot be read.
+        UnicodeDecodeError: it has another encoding.
+    """
+    content = path.read_bytes()
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if wide else "utf-8-sig")
 
 
 def describe_lora_dataset(dataset: LoraDataset) -> str:

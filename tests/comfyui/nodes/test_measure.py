@@ -55,7 +55,14 @@ def in_every_scene(creature):
 def test_creature_parts_tells_which_creature_and_which_of_its_parts(creature_parts):
     trial = creature_parts(seed=1, species="tide", parts=("mouth", "wings", "tail"))
     assert trial.creature.species == "tide"
-    assert trial.parts == ("mouth", "tail")  # it has no wings
+    assert trial.parts == ("mouth", "wings", "tail")  # the species has no wings, but this creature gets some
+    assert trial.creature.attributes["wings"] != "none"
+    assert trial.creature.attributes["tail"] == "fish"
+
+
+def test_every_seed_draws_all_that_was_chosen(creature_parts):
+    chosen = ("horns", "wings", "tail")
+    assert {creature_parts(seed, parts=chosen).parts for seed in range(60)} == {chosen}
 
 
 @pytest.mark.parametrize("seed", SEEDS)

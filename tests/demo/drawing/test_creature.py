@@ -1,6 +1,7 @@
 """Drawn creatures: deterministic, complete, and described in words that the tokenizer table knows."""
 
 import random
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from pit.demo.drawing.creature import (
     labels,
     sample_creature,
     typical_attributes,
+    with_parts,
 )
 from pit.demo.drawing.draw import draw_creature, draw_part, draw_shape
 from pit.demo.models.words import END, START, token_ids
@@ -88,6 +90,26 @@ def test_no_style_is_cut_off_at_the_edge_of_the_picture(body, jitter):
 def test_scenes_differ():
     pictures = {draw_creature(creature_from_seed(3, 0.0, scene=scene)).tobytes() for scene in SCENES}
     assert len(pictures) == len(SCENES)
+
+
+def test_a_creature_gets_the_parts_that_it_lacks_and_keeps_all_else():
+    chosen = ("horns", "wings", "tail")
+    for species, coherence in ((None, 0.0), *((species, 1.0) for species in SPECIES)):
+        for seed in range(40):
+            before = creature_from_seed(seed, coherence, species)
+            after = with_parts(before, chosen, seed)
+            assert set(chosen) <= set(after.parts)
+            lacking = {part for part in chosen if before.attributes[part] == "none"}
+            changed = {name for name in ATTRIBUTES if after.attributes[name] != before.attributes[name]}
+            assert changed == lacking and after.jitter == before.jitter
+
+
+def test_added_parts_have_all_styles_evenly_and_do_not_depend_on_one_another():
+    tide = creature_from_seed(0, 1.0, "tide")
+    found = Counter(with_parts(tide, ["wings"], seed).attributes["wings"] for seed in range(1000))
+    assert set(found) == set(STYLES["wings"]) - {"none"} and min(found.values()) > 150
+    alone, both = with_parts(tide, ["wings"], 5), with_parts(tide, ["horns", "wings"], 5)
+    assert alone.attributes["wings"] == both.attributes["wings"]
 
 
 def test_labels_hide_what_a_part_does_not_show():

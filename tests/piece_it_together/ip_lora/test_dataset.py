@@ -82,6 +82,15 @@ def test_captions_by_mode(tmp_path):
     }
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_captions_with_a_byte_order_mark(tmp_path, encoding):
+    write(tmp_path, ["targets/a.png", "targets/a.txt", "refs/a_ref.png"])
+    mark = "" if encoding in ("utf-8-sig", "utf-16") else "\ufeff"
+    (tmp_path / "targets" / "a.txt").write_text(f"{mark}gouache, a café in a fjörd", encoding=encoding)
+    captions = [read_lora_dataset(tmp_path, mode).samples[0].caption for mode in (PLAIN, SCENE)]
+    assert captions == ["gouache, a café in a fjörd", "gouache an imaginary fantasy creature in fjörd"]
+
+
 def test_a_caption_of_another_form_is_skipped_by_name(tmp_path):
     write(tmp_path, ["targets/a.png", "targets/a.txt", "refs/a_ref.png"])
     sea = ["targets/sea.png", "targets/sea.txt", "refs/sea_ref.png"]

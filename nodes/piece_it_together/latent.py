@@ -1,0 +1,72 @@
+"""The empty latents that tokens are rendered into."""
+from __future__ import annotations
+
+import comfy.model_management
+import torch
+from comfy import supported_models
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io
+
+from ...pit.piece_it_together.tokens import Tokens
+from .types import CATEGORY, TokensType
+
+# By the classes that ComfyUI recognizes, the more special ones first; the width of the pictures they learned.
+NATIVE_SIZES = {
+    supported_models.SDXL: 1024, supported_models.SDXLRefiner: 1024, supported_models.SD20: 768,
+    supported_models.SD15: 512,
+}
+
+
+def native_size(model: ModelPatcher) -> int:
+    """The size of the square pictures that a model draws best. Raises ValueError for an unknown kind."""
+    config = getattr(model.model, "model_config", None)
+    own = getattr(config, "native_size", None)
+    if own is not None:
+        return own
+    for kind, size in NATIVE_SIZES.items():
+        if isinstance(config, kind):
+            return size
+    raise ValueError(
+        f"Empty Latent for Tokens expected a model of SDXL's kind, got {type(model.model).__name__}. Use the "
+        "empty latent that belongs to this model."
+    )
+
+
+class EmptyLatent(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PiT_EmptyLatent",
+            display_name="Empty Latent for Tokens",
+            category=CATEGORY,
+            description="Empty latents: one for each concept, in the size that the model draws best.",
+            search_aliases=["empty latent image", "batch size", "latent from tokens"],
+            inputs=[
+                io.Model.Input("model", tooltip="The model that renders the concepts, which sets the size."),
+                TokensType.Input("tokens", tooltip="The concepts, which set the number of latents."),
+                io.Int.Input(
+                    "images_per_concept", default=1, min=1, max=64,
+                    tooltip="How many pictures of each concept, each with noise of its own.",
+                ),
+                io.Int.Input(
+                    "percent", default=100, min=25, max=400, step=25, advanced=True,
+                    tooltip="Size of the pictures: 100 is the size that the model draws best.",
+                ),
+            ],
+            outputs=[io.Latent.Output(display_name="latent")],
+        )
+
+    @classmethod
+    def execute(
+        cls, model: ModelPatcher, tokens: Tokens, images_per_concept: int, percent: int
+    ) -> io.NodeOutput:
+        format = model.model.latent_format
+        factor = format.spacial_downscale_ratio
+        side = native_size(model) * percent // 100 // factor
+        samples = torch.zeros(
+            len(tokens.values) * images_per_concept, format.latent_channels, side, side,
+            device=comfy.model_management.intermediate_device(),
+            dtype=comfy.model_management.intermediate_dtype(),
+        )
+        # As ComfyUI's own empty latents say it, for models whose latents are of another scale.
+        return io.NodeOutput({"samples": samples, "downscale_ratio_spacial": factor})

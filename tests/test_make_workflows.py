@@ -1,0 +1,29 @@
+"""The command that makes the graphs for people, without a page."""
+
+import pytest
+
+from dev import make_workflows
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_made(monkeypatch):
+    made = []
+    monkeypatch.setattr(make_workflows, "make_all", lambda _, __, names: made.append(names))
+    return made
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["--help"], 0), (["no_such_graph"], 2), (["--no-such"], 2)])
+def test_asking_for_help_or_for_nonsense_makes_nothing(nothing_is_made, arguments, code, capsys):
+    with pytest.raises(SystemExit) as raised:
+        make_workflows.main(arguments)
+    assert raised.value.code == code and nothing_is_made == []
+    said = capsys.readouterr()
+    assert "python -m dev.make_workflows" in said.out + said.err
+
+
+def test_files_of_the_pack_are_not_offered_by_the_page():
+    models = make_workflows.models_of
+    assert models({"type": "PiT_ApplyIPLora", "widgets_values": ["creature models: scenes"]}) == {}
+    assert models({"type": "KSampler", "widgets_values": [0]}) == {}
+    (prior,) = models({"type": "PiT_LoadIPPrior", "widgets_values": ["characters/prior.ckpt", 0]})["models"]
+    assert prior["directory"] == "ip_prior" and prior["url"].endswith("/models/characters_ckpt/prior.ckpt")
