@@ -5,7 +5,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from ..files.pictures import PictureError, Skipped, describe_skipped, file_name, list_pictures, open_picture
+from ..files.pictures import (
+    PictureError,
+    Skipped,
+    describe_skipped,
+    file_name,
+    list_pictures,
+    open_picture,
+    save_picture,
+)
 from ..piece_it_together.training.dataset import dataset_sheet, describe, read_dataset
 from ..piece_it_together.training.make_parts import make_parts, read_masks, save_concept
 from ..piece_it_together.training.part_rules import DEFAULT_RULES, PartRules
@@ -37,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         for line in describe_skipped(skipped, args.source):
             print(line)
         dataset = read_dataset(args.output)
-        dataset_sheet(dataset).save(args.output / "sheet.png")
+        save_picture(args.output / "sheet.png", dataset_sheet(dataset))
     except (OSError, ValueError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

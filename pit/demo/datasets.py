@@ -7,6 +7,8 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
+from ..files.pictures import save_picture
+from ..files.whole import write_whole
 from ..images import contact_sheet, on_white
 from ..piece_it_together.training.make_parts import save_concept
 from .drawing.creature import ALL_SCENE_WORDS, PARTS, Creature, sample_creature
@@ -116,6 +118,6 @@ def save_sample(folder: Path, name: str, target: Image.Image, creature: Creature
     for place in ("targets", "refs"):
         (folder / place).mkdir(parents=True, exist_ok=True)
     shape = draw_shape(creature, PICTURE_SIZE, 2)
-    on_white(shape).save(folder / "refs" / f"{name}_ref.png")
-    (folder / "targets" / f"{name}.txt").write_text(caption, encoding="utf-8")
-    target.save(folder / "targets" / f"{name}.png")
+    save_picture(folder / "refs" / f"{name}_ref.png", on_white(shape))
+    write_whole(folder / "targets" / f"{name}.txt", caption.encode())
+    save_picture(folder / "targets" / f"{name}.png", target)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..files.records import differing_models, models_from_json
 from ..files.weights import WeightFileError
-from ..files.whole import write_whole
+from ..files.whole import not_written, write_whole
 from .attention_kernel import plain_attention
 from .checkpoint import newest_checkpoint, write_checkpoint
 from .metrics import Metrics
@@ -354,7 +354,7 @@ def taken(folder: Path, identity: dict[str, Any]) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps(identity, indent=1).encode())
     except OSError as error:
-        raise WeightFileError(f"{path} could not be written: {error}") from error
+        raise WeightFileError(not_written(path, error)) from error
     try:
         yield
     except BaseException:

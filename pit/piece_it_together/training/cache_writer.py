@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ...files.records import Fingerprint
 from ...files.weights import WeightFileError, write_state
-from ...files.whole import flush_file, sha256_of, write_whole
+from ...files.whole import clean_leftovers, sha256_of, write_whole
 from .cache import (
     MANIFEST,
     REFERENCE,
@@ -75,8 +75,7 @@ class CacheWriter:
             manifest = Manifest(settings, self._write_reference(empty, uncond, width), ())
         # Even if nothing has changed: a folder that cannot be written is noticed before hours of encoding.
         self._manifest = self._written(manifest)
-        for leftover in folder.glob("*.unfinished"):  # from a process that was killed
-            leftover.unlink(missing_ok=True)
+        clean_leftovers(folder)
 
     def __enter__(self) -> CacheWriter:
         return self
@@ -195,7 +194,6 @@ class CacheWriter:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_state(path, state, metadata)
-            flush_file(path)
             rows = len(next(iter(state.values())))
             return CachedFile(name, rows, path.stat().st_size, sha256_of(path))
         except (OSError, WeightFileError) as error:

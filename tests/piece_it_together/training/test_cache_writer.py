@@ -132,6 +132,8 @@ def test_a_process_killed_before_a_rename_loses_one_shard_at_most(tmp_path):
     subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), *map(str, kept_after)], cwd=ROOT, check=True)
     for renames, kept in kept_after.items():
         folder = tmp_path / str(renames)
+        for leftover in folder.glob("*.unfinished"):
+            os.utime(leftover, (0, 0))  # only those that have rested for long are removed
         if renames > 2:
             assert len(writer(folder).known) == kept
         write(folder, range(kept, 6), shard_rows=10)
