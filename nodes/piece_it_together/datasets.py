@@ -11,7 +11,9 @@ from PIL import Image
 from torch import Tensor
 
 from ...pit.files.known import first_of
+from ...pit.files.lock import only_process
 from ...pit.files.pictures import picture_name
+from ...pit.files.whole import clean_leftovers
 from ...pit.images import to_pil, to_tensor
 from ...pit.piece_it_together.training.dataset import Dataset, dataset_sheet, describe, read_dataset
 from ...pit.piece_it_together.training.make_parts import make_parts, save_concept
@@ -164,11 +166,12 @@ class MakeParts(io.ComfyNode):
         rules = PartRules(smallest[0], largest[0], most[0], drop_largest[0], drop_border[0])
         # A picture that cannot be used is reported, not raised: one of a thousand must not end the run.
         left_out, done = Counter(), progress_bar()
-        for number, (picture, found) in enumerate(
-            zip(pictures, masks_of_pictures(images, masks), strict=True)
-        ):
-            left_out[save_parts(folder, picture, found, rules)] += 1
-            done(number + 1, len(pictures))
+        pairs = list(zip(pictures, masks_of_pictures(images, masks), strict=True))
+        with only_process(folder):
+            clean_leftovers(folder / "target")
+            for number, (picture, found) in enumerate(pairs):
+                left_out[save_parts(folder, picture, found, rules)] += 1
+                done(number + 1, len(pictures))
         reasons = [f"left out: {count}, {why}" for why, count in left_out.items() if why]
         if not left_out[None]:
             raise ValueError(

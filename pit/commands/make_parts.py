@@ -5,6 +5,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from ..files.lock import only_process
 from ..files.pictures import (
     PictureError,
     Skipped,
@@ -14,6 +15,7 @@ from ..files.pictures import (
     open_picture,
     save_picture,
 )
+from ..files.whole import clean_leftovers
 from ..piece_it_together.training.dataset import dataset_sheet, describe, read_dataset
 from ..piece_it_together.training.make_parts import make_parts, read_masks, save_concept
 from ..piece_it_together.training.part_rules import DEFAULT_RULES, PartRules
@@ -60,8 +62,8 @@ def make_dataset(
     """Write every picture in `source` that has parts as a concept to `output`; returns what was skipped.
 
     Raises FileNotFoundError if a folder is missing, ValueError if there is no picture or none has parts,
-    OSError if `output` cannot be written, and ModuleNotFoundError if parts are to be found without masks and
-    scikit-image is not installed.
+    OSError if `output` cannot be written, InUseError if another process writes there, and ModuleNotFoundError
+    if parts are to be found without masks and scikit-image is not installed.
     """
     from tqdm import tqdm
 
@@ -71,10 +73,12 @@ def make_dataset(
     pictures, skipped = list_pictures(source)
     if not pictures:
         raise ValueError(f"Expected pictures (.jpg, .jpeg, .png, .webp) in {source}, got none.")
-    reasons = {
-        path: _make_concept(path, output, masks, rules)
-        for path in tqdm(pictures, desc="pictures", mininterval=1)
-    }
+    with only_process(output):
+        clean_leftovers(output / "target")
+        reasons = {
+            path: _make_concept(path, output, masks, rules)
+            for path in tqdm(pictures, desc="pictures", mininterval=1)
+        }
     skipped += [Skipped(path, why) for path, why in reasons.items() if why]
     if all(reasons.values()):
         report = "; ".join(describe_skipped(skipped, source))

@@ -69,7 +69,7 @@ def decode_picture(path: Path) -> Image.Image:
 
 
 def save_picture(path: Path, picture: Image.Image) -> None:
-    """Write a picture in the format of its ending; the file appears only once it is complete. Raises OSError."""
+    """Write a picture in the format of its ending; it appears only once it is complete. Raises OSError."""
     encoded = io.BytesIO()
     picture.save(encoded, Image.registered_extensions()[path.suffix.lower()])
     write_whole(path, encoded.getvalue())

@@ -26,7 +26,10 @@ def training_chart(
     if not any(math.isfinite(loss) for _, loss in losses + validations):
         raise ValueError("Expected a finite loss to draw, got none. Train for a few more steps.")
     by_time = [point.by_time for point in points if point.by_time is not None]
-    title = f"step {max(point.step for point in points):,}"
+    last = max(points, key=lambda point: point.step)
+    title = f"step {last.step:,}"
+    if last.rate is not None:
+        title += f", learning rate {last.rate:.3g}"
     if seconds_left:
         title += f", about {duration(seconds_left)} left"
     bars = list(zip(TIMES, by_time[-1], strict=True)) if by_time else []
