@@ -20,7 +20,8 @@ from ...pit.piece_it_together.training.make_parts import make_parts, save_concep
 from ...pit.piece_it_together.training.part_rules import DEFAULT_RULES, PartRules, UnevenGroundError
 from ...pit.piece_it_together.training.prompts import DOMAINS, dataset_prompts, picture_seeds
 from ..bridge.feedback import progress_bar
-from ..bridge.folders import SHOWN, own_folder
+from ..bridge.folders import SHOWN, file_stamp, own_folder
+from ..bridge.outputs import Outputs
 from .types import CATEGORY, DatasetType
 
 TRAINING = f"{CATEGORY}/training"
@@ -33,10 +34,19 @@ PAIRING = (
 NAME_TOOLTIP = f"Name of the dataset in output/{FOLDER}. New pictures are added to an existing dataset."
 
 
+WRITTEN = Outputs()
+
+
 def dataset_folder(name: str) -> Path:
     """The folder of the dataset with this name."""
     # In output, where users look for what their graphs have written.
     return own_folder(os.path.join(folder_paths.get_output_directory(), FOLDER), name)
+
+
+def dataset_fingerprint(name: object) -> int:
+    """Changes if the dataset of this name is not as a node has left it."""
+    # None for a name that comes from another node; what is wrong with another one, the node itself tells.
+    return WRITTEN.fingerprint(dataset_folder(name)) if isinstance(name, str) else 0
 
 
 def dataset_folders() -> dict[str, Path]:
@@ -71,6 +81,7 @@ def chosen_folder(
 
 def shown(dataset: Dataset, cls: type[io.ComfyNode], *more: str) -> io.NodeOutput:
     """The outputs of a node that makes a dataset: the dataset, its contact sheet, and its report."""
+    WRITTEN.keep(dataset.folder)
     sheet = to_tensor([dataset_sheet(dataset)])
     report = "\n".join([describe(dataset), *more])
     return io.NodeOutput(dataset, sheet, report, ui=ui.PreviewImage(sheet, cls=cls))
@@ -157,6 +168,10 @@ class MakeParts(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, name: object, **_: object) -> int:
+        return dataset_fingerprint(name[0] if isinstance(name, list) and name else name)
+
+    @classmethod
     def execute(
         cls, images: list[Tensor], name: list[str], smallest: list[float], largest: list[float],
         most: list[int], drop_largest: list[bool], drop_border: list[bool], masks: list[Tensor] | None = None,
@@ -222,7 +237,7 @@ class LoadDataset(io.ComfyNode):
         # Of the files, not of the folder: its time does not change with pictures in its sub-folders.
         found = read_dataset(chosen_folder(folder))
         files = [path for concept in found.concepts for path in (concept.target, *concept.parts)]
-        return [(str(path), path.stat().st_mtime_ns) for path in files]
+        return [(str(path), file_stamp(path)) for path in files]
 
     @classmethod
     def validate_inputs(cls, folder: str) -> bool | str:

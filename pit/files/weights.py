@@ -74,12 +74,16 @@ def read_keys(path: str | os.PathLike[str]) -> set[str]:
 
 
 def write_state(
-    path: str | os.PathLike[str], state: Mapping[str, Tensor], metadata: Mapping[str, str]
+    path: str | os.PathLike[str], state: Mapping[str, Tensor], metadata: Mapping[str, str], *,
+    marked: bool = True,
 ) -> None:
     """Write a safetensors file; it appears under its name only once it is complete.
 
     Tensors that share memory are written separately. What killed processes left in the folder is removed.
 
+    Args:
+        marked: name PyTorch in the metadata, as other programs expect. The entries of metadata lie in any
+            order, so that only a file with a single one has the same bytes each time.
     Raises:
         WeightFileError: the file could not be written.
     """
@@ -91,7 +95,7 @@ def write_state(
             # asks for are therefore taken from an ordinary file and restored afterwards.
             unfinished.touch()
             mode = unfinished.stat().st_mode
-            save_file(dict(_apart(state)), unfinished, {"format": "pt"} | dict(metadata))
+            save_file(dict(_apart(state)), unfinished, ({"format": "pt"} if marked else {}) | dict(metadata))
             unfinished.chmod(mode)
     except (OSError, SafetensorError) as error:
         raise WeightFileError(not_written(path, error)) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from .. import charts
 from .metrics import Point
@@ -42,4 +42,11 @@ def above(upper: Image.Image, lower: Image.Image) -> Image.Image:
     image = Image.new("RGB", (max(upper.width, lower.width), upper.height + lower.height), "white")
     for picture, top in ((upper, 0), (lower, upper.height)):
         image.paste(picture, ((image.width - picture.width) // 2, top))
+    return image
+
+
+def no_chart() -> Image.Image:
+    """What stands in for a chart that cannot be drawn, RGB."""
+    image = Image.new("RGB", (480, 64), "white")
+    ImageDraw.Draw(image).text((16, 24), "The chart could not be drawn: the log tells why.", "black")
     return image

@@ -69,6 +69,12 @@ class Metrics:
         if self.board is not None:
             self.extras.attempt(BOARD, lambda: self.write_board(step, line))
 
+    def close(self) -> None:
+        """Let go of the files."""
+        if self.board is not None:
+            self.extras.attempt(BOARD, self.board.close)
+        self.board, self.opened = None, False
+
     def begin_file(self) -> None:
         """Write the CSV with the lines that are valid. Raises OSError."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,8 +96,7 @@ class Metrics:
         """Add a line of the CSV to the TensorBoard log. Raises OSError."""
         for name, value in zip(FIELDS[1:], line[1:], strict=True):
             if value != "":
-                # In single precision a learning rate of 0.0004 would be shown as 0.0004000000189989805.
-                self.board.add_scalar(name, value, step, double_precision=True)
+                self.board.add_scalar(name, value, step)
         self.board.flush()
 
 

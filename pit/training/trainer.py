@@ -201,6 +201,7 @@ class Trainer:
             self.catch_up()
             yield
         finally:
+            self.metrics.close()
             if lock is not None:
                 lock.release()
 

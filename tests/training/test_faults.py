@@ -50,6 +50,12 @@ def steps_saved(folder):
     return [int(path.name.removeprefix("step_")) for path in checkpoint_folders(folder / "checkpoints")]
 
 
+def same(a, b):
+    """Whether two files hold the same weights, bit for bit."""
+    a, b = (load_prior(path).state_dict() for path in (a, b))
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
 def fails_with(error):
     def fails(*_args, **_kwargs):
         raise error
@@ -143,7 +149,7 @@ def test_a_second_training_is_told_and_the_first_goes_on_untouched(tmp_path, cac
             told.append(str(raised.value))
 
     first = trainer_of(tmp_path / "run", cache).run(on_step)
-    assert told and first.read_bytes() == whole.read_bytes()
+    assert told and same(first, whole)
 
 
 def test_a_training_that_waited_goes_on_from_what_the_other_saved(tmp_path, cache):
@@ -152,7 +158,7 @@ def test_a_training_that_waited_goes_on_from_what_the_other_saved(tmp_path, cach
     seen = []
     result = late.run(lambda progress: seen.append(progress.step))
     assert seen == list(range(17, 25))
-    assert result.read_bytes() == finish(tmp_path / "whole", cache).read_bytes()
+    assert same(result, finish(tmp_path / "whole", cache))
     assert [point.step for point in read_points(tmp_path / "run")] == [8, 16, 20, 24]
 
 
@@ -200,7 +206,7 @@ def test_canceling_anywhere_in_a_step_is_as_never_having_stopped(tmp_path, cache
     before = steps_saved(tmp_path / "run")[0]
     assert 0 < before < 24
     parts = finish(tmp_path / "run", cache, recipe)
-    assert parts.read_bytes() == whole.read_bytes()
+    assert same(parts, whole)
     assert {p.step: p.loss for p in read_points(tmp_path / "run")} == {
         p.step: p.loss for p in read_points(tmp_path / "whole")}
 

@@ -208,7 +208,9 @@ class CacheWriter:
         path = self.folder / name
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_state(path, state, metadata)
+            # The same bytes for the same tokens, whose hash a training keeps: one that is resumed accepts a
+            # cache that had to be encoded again.
+            write_state(path, state, metadata, marked=not metadata)
             rows = len(next(iter(state.values())))
             return CachedFile(name, rows, path.stat().st_size, sha256_of(path))
         except (OSError, WeightFileError) as error:
