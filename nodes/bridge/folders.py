@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -108,11 +109,12 @@ class ModelFiles:
             raise FileNotFoundError(self.why_missing(name))
         return self.shipped.get(here) or Path(folder_paths.get_full_path_or_raise(self.kind.folder, here))
 
-    def stamp(self, name: str | None) -> tuple[int, int] | None:
+    def stamp(self, name: str | None) -> tuple[int, ...] | None:
         """Changes whenever the file does, so that its node runs again; errors as in `path`.
 
         None for a name that comes over a link: its node runs again whenever that link brings another one.
         """
+        # ComfyUI only logs an error raised here, and then runs the node, which raises it for the user.
         return None if name is None else file_stamp(self.path(name))
 
     def folder_to_write(self) -> str:
@@ -123,12 +125,17 @@ class ModelFiles:
         return own_model_folder(self.kind.folder)
 
 
-def file_stamp(path: Path) -> tuple[int, int] | None:
-    """Modification time in nanoseconds and size of a file; None if there is no file."""
-    if not path.is_file():
+def file_stamp(path: Path) -> tuple[int, ...] | None:
+    """Times in nanoseconds and size of a file; None if there is no file."""
+    try:
+        status = path.stat()
+    except OSError:
         return None
-    status = path.stat()
-    return status.st_mtime_ns, status.st_size
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    # Copying tools can give a file the modification time of another, but not the time at which its entry was
+    # last changed (on Windows: at which it was made).
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size
 
 
 def own_folder(root: str, name: str) -> Path:

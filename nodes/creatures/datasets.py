@@ -6,7 +6,14 @@ from comfy_api.latest import io
 from ...pit.demo.datasets import write_creature_dataset
 from ...pit.piece_it_together.training.dataset import read_dataset
 from ..bridge.feedback import progress_bar
-from ..piece_it_together.datasets import NAME_TOOLTIP, TRAINING, dataset_folder, dataset_outputs, shown
+from ..piece_it_together.datasets import (
+    NAME_TOOLTIP,
+    TRAINING,
+    dataset_fingerprint,
+    dataset_folder,
+    dataset_outputs,
+    shown,
+)
 
 
 class CreatureDataset(io.ComfyNode):
@@ -35,6 +42,10 @@ class CreatureDataset(io.ComfyNode):
             ],
             outputs=dataset_outputs(),
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, name: object, **_: object) -> int:
+        return dataset_fingerprint(name)
 
     @classmethod
     def execute(cls, count: int, coherence: float, seed: int, name: str) -> io.NodeOutput:

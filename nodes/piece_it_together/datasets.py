@@ -12,14 +12,17 @@ from PIL import Image
 from torch import Tensor
 
 from ...pit.files.known import first_of
+from ...pit.files.lock import only_process
 from ...pit.files.pictures import picture_name
+from ...pit.files.whole import clean_leftovers
 from ...pit.images import to_pil, to_tensor
 from ...pit.piece_it_together.training.dataset import Dataset, dataset_sheet, describe, read_dataset
 from ...pit.piece_it_together.training.make_parts import make_parts, save_concept
 from ...pit.piece_it_together.training.part_rules import DEFAULT_RULES, PartRules, UnevenGroundError
 from ...pit.piece_it_together.training.prompts import DOMAINS, dataset_prompts, picture_seeds
 from ..bridge.feedback import progress_bar
-from ..bridge.folders import SHOWN, own_folder, same_but_for_separators, shortened
+from ..bridge.folders import SHOWN, file_stamp, own_folder, same_but_for_separators, shortened
+from ..bridge.outputs import Outputs
 from .types import CATEGORY, DatasetType
 
 TRAINING = f"{CATEGORY}/training"
@@ -32,10 +35,19 @@ PAIRING = (
 NAME_TOOLTIP = f"Name of the dataset in output/{FOLDER}. New pictures are added to an existing dataset."
 
 
+WRITTEN = Outputs()
+
+
 def dataset_folder(name: str) -> Path:
     """The folder of the dataset with this name."""
     # In output, where users look for what their graphs have written.
     return own_folder(os.path.join(folder_paths.get_output_directory(), FOLDER), name)
+
+
+def dataset_fingerprint(name: object) -> int:
+    """Changes if the dataset of this name is not as a node has left it."""
+    # None for a name that comes from another node; what is wrong with another one, the node itself tells.
+    return WRITTEN.fingerprint(dataset_folder(name)) if isinstance(name, str) else 0
 
 
 def dataset_folders() -> dict[str, Path]:
@@ -81,6 +93,7 @@ def why_no_folder(choice: str | None, find: Callable[[str], Path]) -> str | None
 
 def shown(dataset: Dataset, cls: type[io.ComfyNode], *more: str) -> io.NodeOutput:
     """The outputs of a node that makes a dataset: the dataset, its contact sheet, and its report."""
+    WRITTEN.keep(dataset.folder)
     sheet = to_tensor([dataset_sheet(dataset)])
     report = "\n".join([describe(dataset), *more])
     return io.NodeOutput(dataset, sheet, report, ui=ui.PreviewImage(sheet, cls=cls))
@@ -167,6 +180,10 @@ class MakeParts(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, name: object, **_: object) -> int:
+        return dataset_fingerprint(name[0] if isinstance(name, list) and name else name)
+
+    @classmethod
     def execute(
         cls, images: list[Tensor], name: list[str], smallest: list[float], largest: list[float],
         most: list[int], drop_largest: list[bool], drop_border: list[bool], masks: list[Tensor] | None = None,
@@ -176,11 +193,12 @@ class MakeParts(io.ComfyNode):
         rules = PartRules(smallest[0], largest[0], most[0], drop_largest[0], drop_border[0])
         # A picture that cannot be used is reported, not raised: one of a thousand must not end the run.
         left_out, done = Counter(), progress_bar()
-        for number, (picture, found) in enumerate(
-            zip(pictures, masks_of_pictures(images, masks), strict=True)
-        ):
-            left_out[save_parts(folder, picture, found, rules)] += 1
-            done(number + 1, len(pictures))
+        pairs = list(zip(pictures, masks_of_pictures(images, masks), strict=True))
+        with only_process(folder):
+            clean_leftovers(folder / "target")
+            for number, (picture, found) in enumerate(pairs):
+                left_out[save_parts(folder, picture, found, rules)] += 1
+                done(number + 1, len(pictures))
         reasons = [f"left out: {count}, {why}" for why, count in left_out.items() if why]
         if not left_out[None]:
             raise ValueError(
@@ -233,7 +251,7 @@ class LoadDataset(io.ComfyNode):
         # Of the files, not of the folder: its time does not change with pictures in its sub-folders.
         found = read_dataset(chosen_folder(folder))
         files = [path for concept in found.concepts for path in (concept.target, *concept.parts)]
-        return [(str(path), path.stat().st_mtime_ns) for path in files]
+        return [(str(path), file_stamp(path)) for path in files]
 
     @classmethod
     def validate_inputs(cls, folder: str | None) -> bool | str:

@@ -28,7 +28,7 @@ from ...pit.ip_adapter.attention import ImageCrossAttention
 from ...pit.packages import LORA_TRAINING, check_packages
 from ...pit.piece_it_together.ip_lora.cache import LoraCache, RenderEncoders, encode_lora_dataset
 from ...pit.piece_it_together.ip_lora.dataset import EXPECTED, MODES, describe_lora_dataset, read_lora_dataset
-from ...pit.piece_it_together.ip_lora.recipes import PRESETS, LoraRecipe
+from ...pit.piece_it_together.ip_lora.recipes import PRESETS, RESULT, LoraRecipe
 from ...pit.training.recipes import RunSettings
 from ..bridge.feedback import progress_bar
 from ..bridge.folders import own_folder
@@ -36,7 +36,7 @@ from .datasets import TRAINING, chosen_folder, dataset_folders, why_no_folder
 from .encoding import token_encoder
 from .ip_lora import FILES, apply_ip_lora
 from .parts import CLIP_VISION_TOOLTIP, IP_ADAPTER_TOOLTIP
-from .train_prior import chart_of, listener
+from .train_prior import WRITTEN, last_chart, run
 from .types import IPAdapterType, ManagedIPAdapter
 
 if TYPE_CHECKING:
@@ -206,11 +206,16 @@ class TrainIPLora(io.ComfyNode):
                 *advanced_inputs(),
             ],
             outputs=[io.Model.Output(display_name="model"), io.Image.Output(display_name="chart")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def validate_inputs(cls, folder: str | None) -> bool | str:
         return why_no_folder(folder, pictures_folder) or True
+
+    @classmethod
+    def fingerprint_inputs(cls, name: str | None, **_: object) -> int:
+        return 0 if name is None else WRITTEN.fingerprint(own_folder(FILES.folder_to_write(), name) / RESULT)
 
     @classmethod
     def execute(
@@ -243,19 +248,20 @@ class TrainIPLora(io.ComfyNode):
         try:
             # ComfyUI runs nodes in inference mode, in which weights silently get no gradients.
             with torch.inference_mode(False):
-                path = train(model, vae, ip_adapter, cache, recipe, settings)
+                path = train(cls, model, vae, ip_adapter, cache, recipe, settings)
         finally:
             gc.collect()
             comfy.model_management.soft_empty_cache()
         title = f"{run_folder.name}/{path.name}"
         patched, _ = apply_ip_lora(model, read_lora(path), title, 1.0, parse_block_strengths(""))
-        chart = to_tensor([chart_of(run_folder)])
+        WRITTEN.keep(path)
+        chart = to_tensor([last_chart(run_folder)])
         return io.NodeOutput(patched, chart, ui=ui.PreviewImage(chart, cls=cls))
 
 
 def train(
-    model: ModelPatcher, vae: VAE, ip_adapter: ManagedIPAdapter, cache: LoraCache, recipe: LoraRecipe,
-    settings: RunSettings,
+    node: type[io.ComfyNode], model: ModelPatcher, vae: VAE, ip_adapter: ManagedIPAdapter, cache: LoraCache,
+    recipe: LoraRecipe, settings: RunSettings,
 ) -> Path:
     """Train or resume; returns the file of the LoRA. Cancel leaves a checkpoint."""
     # Imported here, because accelerate and diffusers take seconds to import.
@@ -285,4 +291,4 @@ def train(
         pixels = min(SHOWN_PIXELS, pictures[0].width)
         return contact_sheet([each.resize((pixels, pixels)) for each in pictures], len(pictures), pixels)
 
-    return trainer.run(listener(trainer, draw))
+    return run(node, trainer, draw)

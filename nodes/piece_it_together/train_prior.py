@@ -24,13 +24,15 @@ from ...pit.packages import check_packages
 from ...pit.piece_it_together.training.augment import Augmentation
 from ...pit.piece_it_together.training.dataset import Dataset
 from ...pit.piece_it_together.training.encode import encode_dataset
-from ...pit.piece_it_together.training.recipes import PRESETS, PriorRecipe, Sizes, Trained
-from ...pit.training.chart import training_chart
+from ...pit.piece_it_together.training.recipes import PRESETS, RESULT, PriorRecipe, Sizes, Trained
+from ...pit.training.chart import no_chart, training_chart
+from ...pit.training.extras import Extras
 from ...pit.training.metrics import read_points
-from ...pit.training.pace import Pace
+from ...pit.training.pace import Pace, duration
 from ...pit.training.recipes import RunSettings
-from ..bridge.feedback import progress_bar, told
+from ..bridge.feedback import progress_bar, say, told
 from ..bridge.folders import SHOWN, own_folder, shortened
+from ..bridge.outputs import Outputs
 from .datasets import TRAINING
 from .encoding import token_encoder
 from .loading import PRIORS, load_prior
@@ -49,10 +51,13 @@ from .types import (
 if TYPE_CHECKING:
     from ...pit.training.trainer import Progress, Trainer
 
+Draw = Callable[[nn.Module, torch.device], Image.Image]
 CACHES = "ip_prior_tokens"
 NOTHING = "nothing"
 # A chart is drawn anew from all measurements of the run, for which the training waits a tenth of a second.
 SECONDS_BETWEEN_CHARTS = 5.0
+SECONDS_BETWEEN_TEXTS = 1.0
+WRITTEN = Outputs()
 
 
 class EncodeDataset(io.ComfyNode):
@@ -97,11 +102,15 @@ class EncodeDataset(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, name: str | None, **_: object) -> int:
+        return WRITTEN.fingerprint(cache_folder(name)) if name is not None else 0
+
+    @classmethod
     def execute(
         cls, clip_vision, ip_adapter: ManagedIPAdapter, dataset: Dataset, name: str, variants: int,
         sketch_probability: float, references: int, seed: int,
     ) -> io.NodeOutput:
-        folder = own_folder(os.path.join(folder_paths.get_output_directory(), CACHES), name)
+        folder = cache_folder(name)
         done = encode_dataset(
             dataset, folder, token_encoder(clip_vision, ip_adapter), variants=variants, references=references,
             augmentation=Augmentation(sketch_probability=sketch_probability), seed=seed,
@@ -114,7 +123,13 @@ class EncodeDataset(io.ComfyNode):
                 "Encode Dataset expected at least one concept that can be encoded, got none. Replace the "
                 f"pictures that were skipped. {report}"
             )
+        WRITTEN.keep(folder)
         return io.NodeOutput(folder, report, ui=told(cls, report))
+
+
+def cache_folder(name: str) -> Path:
+    """The folder of the token cache with this name."""
+    return own_folder(os.path.join(folder_paths.get_output_directory(), CACHES), name)
 
 
 def size_inputs() -> list[io.Input]:
@@ -187,6 +202,7 @@ class TrainPrior(io.ComfyNode):
                 ),
             ],
             outputs=[PriorType.Output(display_name="prior"), io.Image.Output(display_name="chart")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -202,8 +218,11 @@ class TrainPrior(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, start_from: str | None, **_: object) -> object:
-        return None if start_from == NOTHING else PRIORS.stamp(start_from)
+    def fingerprint_inputs(cls, start_from: str | None, name: str | None, **_: object) -> object:
+        written = 0
+        if name is not None:
+            written = WRITTEN.fingerprint(own_folder(PRIORS.folder_to_write(), name) / RESULT)
+        return [None if start_from in (None, NOTHING) else PRIORS.stamp(start_from), written]
 
     @classmethod
     def execute(
@@ -226,7 +245,7 @@ class TrainPrior(io.ComfyNode):
         try:
             # ComfyUI runs nodes in inference mode, in which weights silently get no gradients.
             with torch.inference_mode(False):
-                path = train(tokens, start, recipe, settings, preview)
+                path = train(cls, tokens, start, recipe, settings, preview)
         finally:
             # Also after Cancel and errors: whatever the trainer held in reference cycles would stay on the
             # GPU, and torch would keep what is free, until some later time.
@@ -234,47 +253,100 @@ class TrainPrior(io.ComfyNode):
             comfy.model_management.soft_empty_cache()
         # Read back from the file, so that this run and every later one use the same weights.
         prior = load_prior(path, f"{folder.name}/{path.name}")
-        chart = to_tensor([chart_of(folder, None if preview is None else samples_of(prior, preview))])
+        WRITTEN.keep(path)
+        extras = Extras()
+        samples = None if preview is None else extras.attempt("samples", lambda: samples_of(prior, preview))
+        chart = to_tensor([last_chart(folder, samples)])
         return io.NodeOutput(prior, chart, ui=ui.PreviewImage(chart, cls=cls))
 
 
 def train(
-    tokens: Path, start: Sizes | Trained, recipe: PriorRecipe, settings: RunSettings,
-    preview: TrainingPreview | None,
+    node: type[io.ComfyNode], tokens: Path, start: Sizes | Trained, recipe: PriorRecipe,
+    settings: RunSettings, preview: TrainingPreview | None,
 ) -> Path:
     """Train or resume; returns the file of the prior. Cancel leaves a checkpoint."""
     # Imported here, because accelerate takes seconds to import, which ComfyUI's start would wait for.
     from ...pit.piece_it_together.training.start import begin
 
+    comfy.model_management.throw_exception_if_processing_interrupted()
     # Left to itself, accelerate takes a GPU even if ComfyUI was started with --cpu.
     cpu = comfy.model_management.get_torch_device().type == "cpu"
     trainer = begin(tokens, start, recipe, settings, cpu=cpu)
     if preview is not None:
         preview.check(trainer.task.config.embedding_dim)
-    return trainer.run(listener(trainer, None if preview is None else preview.draw))
+    return run(node, trainer, None if preview is None else preview.draw)
 
 
-def listener(
-    trainer: Trainer, draw: Callable[[nn.Module, torch.device], Image.Image] | None
-) -> Callable[[Progress], None]:
-    """Moves the progress bar and shows the loss in the node, with samples if something draws them."""
-    done, pace, shown, samples = progress_bar(), Pace(), 0.0, None
+def run(node: type[io.ComfyNode], trainer: Trainer, draw: Draw | None) -> Path:
+    """Run a trainer with charts, samples and text in its node; after Cancel, say there what is kept."""
+    try:
+        return trainer.run(
+            Listener(node, trainer, draw), comfy.model_management.throw_exception_if_processing_interrupted
+        )
+    except comfy.model_management.InterruptProcessingException:
+        # ComfyUI's page shows errors alone: without this, nothing would tell that the work is not lost.
+        say(node, what_is_kept(trainer))
+        raise
 
-    def on_step(progress: Progress) -> None:
-        nonlocal shown, samples
-        seconds_left = pace.seconds_left(progress.step, progress.steps)
-        # Not after the last step: Train IP-Prior then draws samples from the finished prior itself.
-        drawn = progress.validation is not None and draw is not None and progress.step < progress.steps
-        if drawn:
-            # The averaged weights, if the recipe averages, since these are what will be written.
-            with trainer.state.weights_to_use() as model:
-                samples = draw(model, trainer.device)
-        picture, now = None, time.monotonic()
-        if drawn or (progress.loss is not None and now - shown > SECONDS_BETWEEN_CHARTS):
-            shown, picture = now, chart_of(trainer.settings.folder, samples, seconds_left)
-        done(progress.step, progress.steps, picture)
 
-    return on_step
+def what_is_kept(trainer: Trainer) -> str:
+    """What a canceled training leaves, and how to go on, in words."""
+    step, steps = trainer.saved_step, trainer.recipe.steps
+    if step < 0:
+        return "Canceled before the first step was done. Queue the graph again to start anew."
+    return (
+        f"Canceled after step {step:,} of {steps:,}. The checkpoint of step {step:,} is kept in "
+        f"{trainer.settings.folder}: queue the same graph again to resume from it."
+    )
+
+
+class Listener:
+    """Moves the progress bar and shows in the node how the training is going, with samples if drawn."""
+
+    def __init__(self, node: type[io.ComfyNode], trainer: Trainer, draw: Draw | None):
+        self.node, self.trainer, self.draw = node, trainer, draw
+        self.done, self.pace, self.extras = progress_bar(), Pace(), Extras()
+        self.samples: Image.Image | None = None
+        self.loss, self.validation = "", ""
+        self.drawn = self.told = 0.0
+
+    def __call__(self, progress: Progress) -> None:
+        seconds_left = self.pace.seconds_left(progress.step, progress.steps)
+        self.tell(progress, seconds_left)
+        self.done(progress.step, progress.steps, self.picture(progress, seconds_left))
+
+    def tell(self, progress: Progress, seconds_left: float | None) -> None:
+        """Show the figures and the time left as text."""
+        if progress.loss is not None:
+            self.loss = f"loss {progress.loss:.4g}"
+        if progress.validation is not None:
+            self.validation = f"validation {progress.validation.loss:.4g}"
+        now = time.monotonic()
+        if now - self.told < SECONDS_BETWEEN_TEXTS and progress.step < progress.steps:
+            return
+        self.told = now
+        step = f"step {progress.step:,} of {progress.steps:,}"
+        left = f"about {duration(seconds_left)} left" if seconds_left else ""
+        parts = (step, self.loss, self.validation, f"learning rate {progress.rate:.3g}", left)
+        say(self.node, ", ".join(part for part in parts if part))
+
+    def picture(self, progress: Progress, seconds_left: float | None) -> Image.Image | None:
+        """The chart, if it is time for one, with the newest samples below."""
+        # Not after the last step: the node then draws samples from the finished weights itself.
+        due = progress.validation is not None and self.draw is not None and progress.step < progress.steps
+        if due:
+            self.samples = self.extras.attempt("samples", self.draw_samples) or self.samples
+        now = time.monotonic()
+        if not due and (progress.loss is None or now - self.drawn <= SECONDS_BETWEEN_CHARTS):
+            return None
+        self.drawn = now
+        folder = self.trainer.settings.folder
+        return self.extras.attempt("charts", lambda: chart_of(folder, self.samples, seconds_left))
+
+    def draw_samples(self) -> Image.Image:
+        # The averaged weights, if the recipe averages, since these are what will be written.
+        with self.trainer.state.weights_to_use() as model:
+            return self.draw(model, self.trainer.device)
 
 
 def samples_of(prior: ManagedPrior, preview: TrainingPreview) -> Image.Image:
@@ -288,3 +360,8 @@ def chart_of(
 ) -> Image.Image:
     """The loss curve of the run in a folder, with samples below it and the time left above."""
     return training_chart(read_points(folder), samples, seconds_left)
+
+
+def last_chart(folder: Path, samples: Image.Image | None = None) -> Image.Image:
+    """The chart of a finished run; a white picture that says so if it cannot be drawn."""
+    return Extras().attempt("its chart", lambda: chart_of(folder, samples)) or no_chart()

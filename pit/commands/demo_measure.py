@@ -33,6 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..demo.models.chain import CreatureChain
     from ..demo.models.reader import load_reader
     from ..files.weights import WeightFileError
+    from ..files.whole import write_whole
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -53,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     if earlier:
         print(changes_table(as_json(findings), earlier) + "\n")
     if arguments.json:
-        arguments.json.write_text(json.dumps(as_json(findings), indent=2) + "\n", encoding="utf-8")
+        write_whole(arguments.json, (json.dumps(as_json(findings), indent=2) + "\n").encode())
         print(f"numbers: {arguments.json}")
     concept_sheet(Laboratory(chain, reader, arguments.seed)).save(arguments.picture)
     print(f"picture: {arguments.picture}")

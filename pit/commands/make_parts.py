@@ -5,7 +5,17 @@ import argparse
 import sys
 from pathlib import Path
 
-from ..files.pictures import PictureError, Skipped, describe_skipped, file_name, list_pictures, open_picture
+from ..files.lock import only_process
+from ..files.pictures import (
+    PictureError,
+    Skipped,
+    describe_skipped,
+    file_name,
+    list_pictures,
+    open_picture,
+    save_picture,
+)
+from ..files.whole import clean_leftovers
 from ..piece_it_together.training.dataset import dataset_sheet, describe, read_dataset
 from ..piece_it_together.training.make_parts import make_parts, read_masks, save_concept
 from ..piece_it_together.training.part_rules import DEFAULT_RULES, PartRules
@@ -37,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         for line in describe_skipped(skipped, args.source):
             print(line)
         dataset = read_dataset(args.output)
-        dataset_sheet(dataset).save(args.output / "sheet.png")
+        save_picture(args.output / "sheet.png", dataset_sheet(dataset))
     except (OSError, ValueError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -52,8 +62,8 @@ def make_dataset(
     """Write every picture in `source` that has parts as a concept to `output`; returns what was skipped.
 
     Raises FileNotFoundError if a folder is missing, ValueError if there is no picture or none has parts,
-    OSError if `output` cannot be written, and ModuleNotFoundError if parts are to be found without masks and
-    scikit-image is not installed.
+    OSError if `output` cannot be written, InUseError if another process writes there, and ModuleNotFoundError
+    if parts are to be found without masks and scikit-image is not installed.
     """
     from tqdm import tqdm
 
@@ -63,10 +73,12 @@ def make_dataset(
     pictures, skipped = list_pictures(source)
     if not pictures:
         raise ValueError(f"Expected pictures (.jpg, .jpeg, .png, .webp) in {source}, got none.")
-    reasons = {
-        path: _make_concept(path, output, masks, rules)
-        for path in tqdm(pictures, desc="pictures", mininterval=1)
-    }
+    with only_process(output):
+        clean_leftovers(output / "target")
+        reasons = {
+            path: _make_concept(path, output, masks, rules)
+            for path in tqdm(pictures, desc="pictures", mininterval=1)
+        }
     skipped += [Skipped(path, why) for path, why in reasons.items() if why]
     if all(reasons.values()):
         report = "; ".join(describe_skipped(skipped, source))

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
+from ..files.lock import only_process
+from ..files.pictures import save_picture
+from ..files.whole import clean_leftovers, write_whole
 from ..images import contact_sheet, on_white
 from ..piece_it_together.training.make_parts import save_concept
 from .drawing.creature import ALL_SCENE_WORDS, PARTS, Creature, sample_creature
@@ -31,18 +34,21 @@ def write_creature_dataset(
     Raises:
         ValueError: a count below 1, or a coherence outside 0..1.
         OSError: the folder cannot be written.
+        InUseError: another process writes to the folder.
     """
     if count < 1:
         raise ValueError(f"Expected at least one creature to draw, got a count of {count}.")
-    for index in range(count):
-        # Python hashes a text seed, so that neighboring seeds and numbers give unrelated creatures.
-        creature = sample_creature(random.Random(f"{seed}/{index}"), coherence)
-        # As a float: 1 and 1.0 are the same coherence and must not be drawn twice.
-        name = f"creature-{seed}-{float(coherence)}-{index:05d}"
-        if not _is_complete(folder, name, len(creature.parts)):
-            parts = [draw_part_crop(creature, part) for part in creature.parts]
-            save_concept(folder, name, draw_creature(creature, PICTURE_SIZE), parts)
-        on_progress(index + 1, count)
+    with only_process(folder):
+        clean_leftovers(folder / "target")
+        for index in range(count):
+            # Python hashes a text seed, so that neighboring seeds and numbers give unrelated creatures.
+            creature = sample_creature(random.Random(f"{seed}/{index}"), coherence)
+            # As a float: 1 and 1.0 are the same coherence and must not be drawn twice.
+            name = f"creature-{seed}-{float(coherence)}-{index:05d}"
+            if not _is_complete(folder, name, len(creature.parts)):
+                parts = [draw_part_crop(creature, part) for part in creature.parts]
+                save_concept(folder, name, draw_creature(creature, PICTURE_SIZE), parts)
+            on_progress(index + 1, count)
 
 
 def draw_part_crop(creature: Creature, part: str) -> Image.Image:
@@ -116,6 +122,6 @@ def save_sample(folder: Path, name: str, target: Image.Image, creature: Creature
     for place in ("targets", "refs"):
         (folder / place).mkdir(parents=True, exist_ok=True)
     shape = draw_shape(creature, PICTURE_SIZE, 2)
-    on_white(shape).save(folder / "refs" / f"{name}_ref.png")
-    (folder / "targets" / f"{name}.txt").write_text(caption, encoding="utf-8")
-    target.save(folder / "targets" / f"{name}.png")
+    save_picture(folder / "refs" / f"{name}_ref.png", on_white(shape))
+    write_whole(folder / "targets" / f"{name}.txt", caption.encode())
+    save_picture(folder / "targets" / f"{name}.png", target)

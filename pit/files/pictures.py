@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 import unicodedata
 from collections import defaultdict
@@ -12,6 +13,7 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from ..images import on_white
+from .whole import write_whole
 
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 _MOST_PIXELS = 80_000_000  # just below the size at which Pillow warns of a decompression bomb
@@ -64,6 +66,13 @@ def decode_picture(path: Path) -> Image.Image:
             f"Expected a picture, but {path} cannot be read ({error}). Replace or remove it."
         ) from error
     raise PictureError(f"Expected at most 80 megapixels, got {size} in {path}. Make it smaller.")
+
+
+def save_picture(path: Path, picture: Image.Image) -> None:
+    """Write a picture in the format of its ending; it appears only once it is complete. Raises OSError."""
+    encoded = io.BytesIO()
+    picture.save(encoded, Image.registered_extensions()[path.suffix.lower()])
+    write_whole(path, encoded.getvalue())
 
 
 def list_pictures(folder: Path) -> tuple[list[Path], list[Skipped]]:

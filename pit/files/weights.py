@@ -1,6 +1,7 @@
 """Weights on disk: safetensors and PyTorch pickles are read, safetensors is written."""
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -12,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .whole import replacing
+from .whole import clean_leftovers, not_written, replacing, write_whole
 
 LONGEST_SAFETENSORS_HEADER = 100_000_000  # bytes, the limit of the format's own library
 PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin")
@@ -73,26 +74,31 @@ def read_keys(path: str | os.PathLike[str]) -> set[str]:
 
 
 def write_state(
-    path: str | os.PathLike[str], state: Mapping[str, Tensor], metadata: Mapping[str, str]
+    path: str | os.PathLike[str], state: Mapping[str, Tensor], metadata: Mapping[str, str], *,
+    marked: bool = True,
 ) -> None:
     """Write a safetensors file; it appears under its name only once it is complete.
 
-    Tensors that share memory are written separately.
+    Tensors that share memory are written separately. What killed processes left in the folder is removed.
 
+    Args:
+        marked: name PyTorch in the metadata, as other programs expect. The entries of metadata lie in any
+            order, so that only a file with a single one has the same bytes each time.
     Raises:
         WeightFileError: the file could not be written.
     """
     path = Path(path)
+    clean_leftovers(path.parent)
     try:
-        with replacing(path) as unfinished:
+        with replacing(path, sum(tensor.nbytes for tensor in state.values())) as unfinished:
             # safetensors creates files that only their owner can read. The permissions that the user's umask
             # asks for are therefore taken from an ordinary file and restored afterwards.
             unfinished.touch()
             mode = unfinished.stat().st_mode
-            save_file(dict(_apart(state)), unfinished, {"format": "pt"} | dict(metadata))
+            save_file(dict(_apart(state)), unfinished, ({"format": "pt"} if marked else {}) | dict(metadata))
             unfinished.chmod(mode)
     except (OSError, SafetensorError) as error:
-        raise WeightFileError(f"{path} could not be written: {error}") from error
+        raise WeightFileError(not_written(path, error)) from error
 
 
 def save_states(path: Path, content: Mapping[str, object]) -> None:
@@ -100,8 +106,11 @@ def save_states(path: Path, content: Mapping[str, object]) -> None:
 
     The file appears only when it is complete. Raises OSError if it cannot be written.
     """
-    with replacing(path) as unfinished:
-        torch.save(dict(content), unfinished)
+    # By a buffer: torch's own writer turns a full disk into a RuntimeError that does not tell of it.
+    buffer = io.BytesIO()
+    torch.save(dict(content), buffer)
+    clean_leftovers(path.parent)
+    write_whole(path, buffer.getbuffer())
 
 
 def load_states(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from .. import charts
 from .metrics import Point
@@ -26,7 +26,10 @@ def training_chart(
     if not any(math.isfinite(loss) for _, loss in losses + validations):
         raise ValueError("Expected a finite loss to draw, got none. Train for a few more steps.")
     by_time = [point.by_time for point in points if point.by_time is not None]
-    title = f"step {max(point.step for point in points):,}"
+    last = max(points, key=lambda point: point.step)
+    title = f"step {last.step:,}"
+    if last.rate is not None:
+        title += f", learning rate {last.rate:.3g}"
     if seconds_left:
         title += f", about {duration(seconds_left)} left"
     bars = list(zip(TIMES, by_time[-1], strict=True)) if by_time else []
@@ -39,4 +42,11 @@ def above(upper: Image.Image, lower: Image.Image) -> Image.Image:
     image = Image.new("RGB", (max(upper.width, lower.width), upper.height + lower.height), "white")
     for picture, top in ((upper, 0), (lower, upper.height)):
         image.paste(picture, ((image.width - picture.width) // 2, top))
+    return image
+
+
+def no_chart() -> Image.Image:
+    """What stands in for a chart that cannot be drawn, RGB."""
+    image = Image.new("RGB", (480, 64), "white")
+    ImageDraw.Draw(image).text((16, 24), "The chart could not be drawn: the log tells why.", "black")
     return image

@@ -10,14 +10,16 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
 from ..files.weights import WeightFileError, read_state, write_state
-from ..files.whole import flush_file, flush_folder, sha256_of
+from ..files.whole import LEFTOVER_SECONDS, flush_folder, sha256_of, write_whole
 
 MANIFEST = "manifest.json"
 PARTIAL = ".tmp"
@@ -48,21 +50,18 @@ def write_checkpoint(
     """
     target = folder / f"step_{step:08d}"
     partial = target.with_name(target.name + PARTIAL)
-    shutil.rmtree(partial, ignore_errors=True)
+    clean_partial(folder, partial)
     try:
         partial.mkdir(parents=True)
-        # Data first, manifest last: a manifest vouches for files that are already on disk. Each is flushed
-        # before the rename, since a power cut may keep the rename and lose the bytes.
+        # Data first, manifest last: a manifest vouches for files that are already on disk.
         files = {}
         for name, state in states.items():
             path = partial / f"{name}{ENDING}"
             write_state(path, state, {})
-            flush_file(path)
             files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
         manifest = partial / MANIFEST
         content = {"step": step, "files": files, "notes": dict(notes)}
-        manifest.write_text(json.dumps(content), encoding="utf-8")
-        flush_file(manifest)
+        write_whole(manifest, json.dumps(content).encode())
         # A step is written twice only if its first checkpoint was damaged. That one must go: a folder cannot
         # be renamed onto one that has files in it.
         shutil.rmtree(target, ignore_errors=True)
@@ -75,6 +74,15 @@ def write_checkpoint(
     for old in checkpoint_folders(folder)[keep:]:
         shutil.rmtree(old, ignore_errors=True)
     return target
+
+
+def clean_partial(folder: Path, own: Path) -> None:
+    """Remove the unfinished checkpoint that is to be written, and those that killed processes have left."""
+    oldest = time.time() - LEFTOVER_SECONDS
+    for path in folder.glob(f"step_*{PARTIAL}"):
+        with suppress(OSError):  # another process may remove it at the same time
+            if path == own or path.stat().st_mtime < oldest:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from ..files.pictures import save_picture
 from .chart import training_chart
 from .launch import leave
 from .metrics import read_points
@@ -100,10 +101,10 @@ def train(trainer: Trainer, name: str) -> Path | None:
 
 
 def save_chart(folder: Path) -> None:
-    """Draw the chart of the run in a folder; without matplotlib, say so: the result is there all the same."""
+    """Draw the chart of the run in a folder, or say why there is none: the result is there all the same."""
     try:
-        training_chart(read_points(folder)).save(folder / CHART)
-    except ModuleNotFoundError as error:
+        save_picture(folder / CHART, training_chart(read_points(folder)))
+    except (ModuleNotFoundError, ValueError, OSError) as error:
         print(f"not drawn: {CHART}. {error}", file=sys.stderr)
 
 

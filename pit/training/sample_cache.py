@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..files.records import Models, differing_models, models_from_json, models_to_json
 from ..files.weights import WeightFileError, read_state, write_state
-from ..files.whole import write_whole
+from ..files.whole import not_written, write_whole
 
 MODELS = "models.json"
 
@@ -38,7 +38,7 @@ def models_folder(root: Path, models: Models) -> Path:
         folder.mkdir(parents=True)
         write_whole(folder / MODELS, json.dumps(models_to_json(models), indent=1).encode())
     except OSError as error:
-        raise WeightFileError(f"{folder} could not be written: {error}") from error
+        raise WeightFileError(not_written(folder, error)) from error
     return folder
 
 

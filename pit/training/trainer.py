@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,22 +15,21 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
 
-from ..files.records import differing_models, models_from_json
-from ..files.weights import WeightFileError
-from ..files.whole import write_whole
+from ..files.lock import FolderLock, InUseError
 from .attention_kernel import plain_attention
-from .checkpoint import newest_checkpoint, write_checkpoint
-from .metrics import Metrics
+from .checkpoint import checkpoint_folders, newest_checkpoint, write_checkpoint
+from .interrupt import interrupting
+from .memory import is_short_of_memory, ways_to_save_memory
+from .metrics import Metrics, readable
 from .order import Batch, read_ahead
 from .recipes import Recipe, RunSettings
+from .run_folder import check_run, taken
 from .state import TrainingState
 from .validation import Validation
 
 LOG_EVERY = 20  # steps: logging waits for the GPU, and it is when a loss that is not finite is noticed
-RUN = "run.json"
 
 
 class TrainingError(RuntimeError):
@@ -45,12 +44,14 @@ class Progress:
         step, steps: done, and in total.
         loss: mean since it was last told, every 20 steps; else None.
         validation: every `validate_every` steps; else None.
+        rate: the learning rate of the step.
     """
 
     step: int
     steps: int
     loss: float | None
     validation: Validation | None
+    rate: float
 
 
 class Task(Protocol):
@@ -102,6 +103,7 @@ class Trainer:
     Raises:
         ValueError: a setting is out of range, or the folder holds a run with other settings.
         WeightFileError: the newest checkpoint belongs to a model of other sizes.
+        TrainingError: too little memory.
     """
 
     def __init__(self, task: Task, recipe: Recipe, settings: RunSettings, accelerator: Accelerator):
@@ -109,45 +111,110 @@ class Trainer:
         self.task, self.recipe, self.settings = task, recipe, settings
         self.accelerator, self.device = accelerator, accelerator.device
         check_run(settings.folder, self.identity(), (task.result, *task.others))
-        model = task.model.to(self.device).train()
-        # State and optimizer use the bare model, steps its wrapper for several processes. They share their
-        # parameters, and the names in a checkpoint do not depend on how many processes wrote it.
-        self.state = TrainingState(model, recipe, task.rate)
-        self.parallel = accelerator.prepare(model)
-        # The first step whose loss or gradient was not finite, or -1; on the device, like the sum of losses.
-        self.bad_step = torch.full((), -1, dtype=torch.int64, device=self.device)
         self.saved_step = -1
-        self.passed_over = self.resume()
+        with self.advising("at the start"):
+            model = task.model.to(self.device).train()
+            # State and optimizer use the bare model, steps its wrapper for several processes. They share
+            # their parameters, and the names in a checkpoint do not depend on how many processes wrote it.
+            self.state = TrainingState(model, recipe, task.rate)
+            self.parallel = accelerator.prepare(model)
+            # The first step whose loss or gradient was not finite, or -1; on the device, like the losses.
+            self.bad_step = torch.full((), -1, dtype=torch.int64, device=self.device)
+            self.passed_over = self.resume()
         self.metrics = Metrics(settings.folder, self.state.step, accelerator.is_main_process)
 
-    def run(self, on_step: Callable[[Progress], None]) -> Path | None:
+    def run(
+        self, on_step: Callable[[Progress], None], interrupt: Callable[[], None] | None = None
+    ) -> Path | None:
         """Train to the end and write the result; `on_step` may raise to cancel, which saves first.
+
+        Args:
+            interrupt: asked many times within a step and within a validation; may raise to cancel as well,
+                which leaves the step undone. In vain for one of several processes, which all stop together.
 
         Returns the path of the result, on the main process.
 
         Raises:
             TrainingError: a loss that is not finite, or too little memory.
             WeightFileError: a checkpoint could not be written.
+            InUseError: another process trains in the folder.
         """
-        # A resumed run drops the lines after its checkpoint at once; a new one leaves nothing on disk before
-        # it has something to write.
-        if self.state.step:
-            self.metrics.open()
-        with self.batches() as batches:
-            while self.state.step < self.recipe.steps:
-                self.train_step(batches)
-                progress, stop = self.watch(), None
-                # A cancellation is an exception as well (ComfyUI's own is a BaseException). It is held back
-                # until all processes know of it and the step is saved, then raised again.
-                try:
-                    on_step(progress)
-                except BaseException as error:
-                    stop = error
-                if self.any_stops(stop):
-                    self.save()
-                    raise stop or KeyboardInterrupt("Another process of this training was stopped.")
-        self.save()
-        return self.write_result()
+        with self.claimed():
+            # A resumed run drops the lines after its checkpoint at once; a new one leaves nothing on disk
+            # before it has something to write.
+            if self.state.step:
+                self.metrics.open()
+            alone = self.accelerator.num_processes == 1
+            with self.batches() as batches, interrupting(self.state.model, interrupt if alone else None):
+                while self.state.step < self.recipe.steps:
+                    stop = self.advance(batches, on_step)
+                    if self.any_stops(stop):
+                        self.save()
+                        raise stop or KeyboardInterrupt("Another process of this training was stopped.")
+            self.save()
+            return self.write_result()
+
+    def advance(
+        self, batches: Iterator[Batch], on_step: Callable[[Progress], None]
+    ) -> BaseException | None:
+        """Take a step and all that is due after it; returns what cancels the training.
+
+        Raises TrainingError or WeightFileError for what leaves nothing to save.
+        """
+        # A cancellation is an exception as well (ComfyUI's own is a BaseException). It is held back until all
+        # processes know of it and the last complete step is saved, then raised again.
+        try:
+            mean = self.gradients(batches)
+        except Exception:
+            raise  # an error, not a cancellation
+        except BaseException as stop:
+            # Nothing was changed yet but the gradients, which are computed again when the run is resumed.
+            self.state.optimizer.zero_grad()
+            return stop
+        self.update(mean)
+        try:
+            validation, stop = self.validate(), None
+        except BaseException as error:
+            validation, stop = None, error
+        progress = self.watch(validation)
+        if stop is None:
+            try:
+                on_step(progress)
+            except BaseException as error:
+                stop = error
+        return stop
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Keep other trainings out of the folder. Raises InUseError, in all processes, if one is there."""
+        lock = refused = None
+        if self.accelerator.is_main_process:
+            try:
+                lock = FolderLock(self.settings.folder)
+            except InUseError as error:
+                refused = error
+        # One that failed alone would leave the others waiting for its gradients forever.
+        flags = self.accelerator.gather(torch.tensor([int(refused is not None)], device=self.device))
+        if flags.any():
+            raise refused or InUseError(f"Another training is at work in {self.settings.folder}.")
+        try:
+            self.catch_up()
+            yield
+        finally:
+            self.metrics.close()
+            if lock is not None:
+                lock.release()
+
+    def catch_up(self) -> None:
+        """Take up what another process has saved since this one was made, before its lock was taken."""
+        if self.checkpoints() != self.seen:
+            check_run(self.settings.folder, self.identity(), (self.task.result, *self.task.others))
+            self.passed_over = self.resume()
+            self.metrics.step = self.state.step
+
+    def checkpoints(self) -> list[Path]:
+        """The complete checkpoints of the run."""
+        return checkpoint_folders(self.settings.folder / "checkpoints")
 
     def batches(self) -> AbstractContextManager[Iterator[Batch]]:
         """All batches from the current step on, drawn ahead of their use."""
@@ -162,12 +229,17 @@ class Trainer:
         total = batch * world * self.recipe.accumulation
         return self.task.draw(step, range(first, first + batch), total)
 
-    def train_step(self, batches: Iterator[Batch]) -> None:
-        """Take one optimizer step. Raises TrainingError if memory runs out."""
-        try:
+    def gradients(self, batches: Iterator[Batch]) -> Tensor:
+        """Compute the gradients of one step; returns its loss. Raises TrainingError if memory runs out."""
+        with self.advising(f"at step {self.state.step}"):
             mean = torch.zeros((), device=self.device)
             for micro in range(self.recipe.accumulation):
                 mean += self.accumulate(next(batches).to(self.device), micro + 1 == self.recipe.accumulation)
+        return mean
+
+    def update(self, mean: Tensor) -> None:
+        """Take one optimizer step. Raises TrainingError if memory runs out."""
+        with self.advising(f"at step {self.state.step}"):
             # Without a limit (0) the gradient stays as it is; its norm is still needed for the check below.
             norm = self.accelerator.clip_grad_norm_(
                 self.state.model.parameters(), self.recipe.clip_norm or math.inf
@@ -175,10 +247,6 @@ class Trainer:
             self.state.set_rate()
             self.state.optimizer.step()
             self.state.optimizer.zero_grad()
-        except RuntimeError as error:
-            if should_reduce_batch_size(error):  # accelerate's test for being out of memory, on any device
-                raise TrainingError(self.advice_on_memory()) from error
-            raise
         step = torch.full_like(self.bad_step, self.state.step)
         # The norm is that of the averaged gradient, so that all processes notice and stop together. It is
         # compared on the device: `if norm.isfinite()` would wait for the GPU in every step.
@@ -212,23 +280,29 @@ class Trainer:
             self.accelerator.set_trigger()
         return self.accelerator.check_trigger()
 
-    def watch(self) -> Progress:
-        """Log the loss, validate and save when it is time to."""
-        step, steps = self.state.step, self.recipe.steps
-        loss = validation = None
+    def validate(self) -> Validation | None:
+        """Validate when it is time to. Raises TrainingError if memory runs out."""
+        step = self.state.step
+        if step % self.settings.validate_every and step != self.recipe.steps:
+            return None
+        with self.advising(f"in the validation at step {step}"), self.state.weights_to_use() as model:
+            with self.autocast():
+                return self.task.validate(model, self.device)
+
+    def watch(self, validation: Validation | None) -> Progress:
+        """Log the figures, and save when it is time to."""
+        step, steps, loss = self.state.step, self.recipe.steps, None
         if step % LOG_EVERY == 0 or step == steps:
             loss = self.accelerator.reduce(self.state.take_mean_loss(), "mean").item()
             self.check_finite()
-        if step % self.settings.validate_every == 0 or step == steps:
-            with self.state.weights_to_use() as model, self.autocast():
-                validation = self.task.validate(model, self.device)
+        rate = readable(self.state.rate * self.recipe.rate_factor(step - 1))
         # Before the checkpoint of the same step: after a kill between the two, the line lies beyond the
         # newest checkpoint and is dropped on resuming. The other way around it would be lost.
         if loss is not None or validation is not None:
-            self.metrics.write(step, loss, validation, self.state.rate * self.recipe.rate_factor(step - 1))
+            self.metrics.write(step, loss, validation, rate)
         if step % self.settings.save_every == 0 and step < steps:
             self.save()
-        return Progress(step, steps, loss, validation)
+        return Progress(step, steps, loss, validation, rate)
 
     def check_finite(self) -> None:
         """Raise TrainingError if a loss was not finite."""
@@ -241,21 +315,21 @@ class Trainer:
             )
 
     def save(self) -> None:
-        """Write a checkpoint of this step, unless there is one already.
+        """Write a checkpoint of this step, unless there is one already or nothing was trained yet.
 
         Raises:
-            TrainingError: the loss is not finite; nothing is written.
+            TrainingError: the loss is not finite, or memory runs out; nothing is written.
             WeightFileError: the checkpoint cannot be written.
         """
         # First, because a run would resume from broken weights forever.
         self.check_finite()
         folder, state = self.settings.folder / "checkpoints", self.state
-        if self.saved_step == state.step:
+        if state.step in (0, self.saved_step):
             return
         # An exchange between all processes, so all of them take part, though only the main one writes.
         state.loss_sum = self.accelerator.reduce(state.loss_sum, "mean")
         if self.accelerator.is_main_process:
-            with taken(self.settings.folder, self.identity()):
+            with self.advising(f"in saving step {state.step}"), taken(self.settings.folder, self.identity()):
                 write_checkpoint(folder, state.step, state.tensors(), state.notes(), self.settings.keep)
         self.saved_step = state.step
 
@@ -264,6 +338,7 @@ class Trainer:
 
         Raises ValueError if the processes do not all see the same one.
         """
+        self.seen = self.checkpoints()
         checkpoint, passed_over = newest_checkpoint(self.settings.folder / "checkpoints")
         found = -1 if checkpoint is None else checkpoint.step
         # Each process reads the folder itself. If one saw another step, their gradients would be averaged
@@ -287,7 +362,7 @@ class Trainer:
             return None
         path = self.settings.folder / self.task.result
         training = json.dumps(self.identity() | {"steps": self.recipe.steps})
-        with self.state.weights_to_use() as model:
+        with self.advising(f"in writing {path.name}"), self.state.weights_to_use() as model:
             self.task.write(path, model, dict(self.settings.notes) | {"training": training})
         return path
 
@@ -305,76 +380,13 @@ class Trainer:
             return "No checkpoint was written yet."
         return f"The last good checkpoint is that of step {self.saved_step} in {self.settings.folder}."
 
-    def advice_on_memory(self) -> str:
-        """What to do when memory is short."""
-        recipe = self.recipe
-        ways = [f"batch (now {recipe.batch}) and raise accumulation (now {recipe.accumulation}) to match"]
-        if not recipe.gradient_checkpointing:
-            ways.append("or turn gradient_checkpointing on")
-        return (
-            f"Out of memory at step {self.state.step}. Lower {' '.join(ways)}; the preset "
-            f'"{self.task.thrifty_preset}" does both. {self.last_good()}'
-        )
-
-
-def check_run(folder: Path, identity: dict[str, Any], results: Iterable[str]) -> None:
-    """Compare a run with the one in a folder, if there is one; nothing is written.
-
-    Raises:
-        ValueError: they differ, or one of the `results` is there although no run made it.
-    """
-    path = folder / RUN
-    if path.is_file():
-        different = differences(json.loads(path.read_text(encoding="utf-8")), identity)
-        if different:
-            raise ValueError(
-                f"{folder}: expected a run with the same settings, got another one: {', '.join(different)}. "
-                "Give this run another name, or use the settings of the one in the folder."
-            )
-        return
-    # A result without its run came from elsewhere, and would be overwritten when this run ends.
-    for name in results:
-        if (folder / name).exists():
-            raise ValueError(
-                f"{folder}: expected no {name} without its run, got one. Give this run another name."
-            )
-
-
-@contextmanager
-def taken(folder: Path, identity: dict[str, Any]) -> Iterator[None]:
-    """Write `run.json` before the checkpoint that is written inside; a first one is removed if that fails.
-
-    Raises:
-        WeightFileError: the folder cannot be written.
-    """
-    # Before the checkpoint, since a checkpoint without `run.json` could be resumed with any settings.
-    path = folder / RUN
-    first = not path.is_file()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(identity, indent=1).encode())
-    except OSError as error:
-        raise WeightFileError(f"{path} could not be written: {error}") from error
-    try:
-        yield
-    except BaseException:
-        if first:
-            path.unlink(missing_ok=True)
-        raise
-
-
-def differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    """The settings in which an earlier run differs from the wanted one, in words."""
-    # The earlier run went through JSON, which turns tuples into lists: compare like with like.
-    wanted = json.loads(json.dumps(wanted))
-    models = wanted.pop("models", {})
-    earlier = found.pop("models", None)
-    if models and earlier is None:
-        # Up to 0.5.0, the hash of the dataset depended on digits that change with the number of threads.
-        found, wanted = ({**run, "dataset": None} for run in (found, wanted))
-    changed = differing_models(models_from_json(earlier), models_from_json(models)) if earlier else []
-    before, now = ({**run, **run["recipe"], **run["model"]} for run in (found, wanted))
-    keys = [key for key in now if key not in ("recipe", "model") and before.get(key) != now[key]]
-    # Models are compared by their fingerprints, not listed: their numbers tell a user nothing.
-    settings = [f"{key} was {before.get(key)!r} and is now {now[key]!r}" for key in keys]
-    return settings + [f"the {part} was another one" for part in changed]
+    @contextmanager
+    def advising(self, when: str) -> Iterator[None]:
+        """Turn an error for lack of memory into a TrainingError that says what to do."""
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if not is_short_of_memory(error):
+                raise
+            ways = ways_to_save_memory(self.recipe, self.task.thrifty_preset)
+            raise TrainingError(f"Out of memory {when}. {ways} {self.last_good()}") from error

@@ -36,6 +36,11 @@ def test_the_figures_are_drawn_with_the_last_validation_by_time(drawn):
     assert by_time == list(zip(TIMES, reversed(TIMES), strict=True))
 
 
+def test_the_title_tells_the_learning_rate(drawn):
+    training_chart([Point(20, 1.5, None, None, 4e-4), Point(40, 1.5, None, None, 0.000123456)], None, 40.0)
+    assert drawn[0][0] == "step 40, learning rate 0.000123, about 40 s left"
+
+
 def test_without_a_validation_there_is_none_by_time(drawn):
     training_chart(POINTS[:1])
     assert drawn == [("step 20", [(20, 1.5)], [], [])]

@@ -74,7 +74,7 @@ def test_what_a_kill_left_half_written_does_not_count(tmp_path):
     assert newest_checkpoint(tmp_path)[0].step == 3 and not half.exists()
 
 
-@pytest.mark.parametrize("failing", ["write_state", "flush_file"])
+@pytest.mark.parametrize("failing", ["write_state", "write_whole"])
 def test_a_full_disk_leaves_the_older_checkpoint(tmp_path, monkeypatch, failing):
     write(tmp_path, 2)
 

@@ -13,7 +13,8 @@ from pit.piece_it_together.training.start import new_prior
 from pit.piece_it_together.training.task import PriorTask
 from pit.training import trainer as trainer_module
 from pit.training.recipes import RunSettings
-from pit.training.trainer import RUN, Trainer, TrainingError
+from pit.training.run_folder import RUN
+from pit.training.trainer import Trainer, TrainingError
 
 RECIPE = replace(RECOMMENDED, steps=4, batch=4, precision="fp32")
 SMALLER = replace(RECIPE, batch=2, accumulation=2)

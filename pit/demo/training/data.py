@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...files.whole import write_whole
 from ..drawing.creature import ATTRIBUTES, PARTS, SCENES, Creature, labels, sample_creature
 from ..drawing.draw import draw_part, draw_shape, encoder_view
 from ..drawing.scenes import draw_scene
@@ -105,6 +106,6 @@ def open_dataset(
                 arrays[name][start:start + len(values)] = values
             # Only now does the chunk count as done: one that was cut off before is drawn again.
             done = start + len(rows["labels"])
-            manifest.write_text(json.dumps({**wanted, "done": done}))
+            write_whole(manifest, json.dumps({**wanted, "done": done}).encode())
             on_progress(done)
     return arrays

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ...files.whole import write_whole
 from ...images import CLIP_MEAN, CLIP_STD
 from ...ip_adapter.resampler import Resampler
 from ..drawing.creature import ATTRIBUTES, PARTS
@@ -119,6 +120,8 @@ def train_encoder(run: Run, data: dict[str, np.ndarray]) -> TaughtEncoder:
             noise = torch.randn(tokens.shape, generator=generator).to(tokens)
             noisy = (tokens + TOKEN_NOISE * noise).flatten(1)
             loss = attribute_loss(model.reading.attributes(noisy), targets)
+            # No measure is recorded behind the weights 0.5 and 0.3. The heads that they belong to only help
+            # the training and are not shipped.
             # A direct way to the trunk: it learns within 150 steps, and the resampler follows.
             loss = loss + 0.5 * attribute_loss(model.reading.from_trunk(features), targets)
             loss = loss + 0.3 * functional.cross_entropy(model.reading.kind(noisy).float(), kinds)
@@ -151,7 +154,7 @@ def report_accuracy(run: Run, trained: TaughtEncoder, data: dict[str, np.ndarray
         seen = targets[:, index] != -100
         right = (part.argmax(dim=1) == targets[:, index])[seen]
         lines.append(f"{name},{right.float().mean().item():.4f}")
-    (run.folder / "encoder_accuracy.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_whole(run.folder / "encoder_accuracy.csv", ("\n".join(lines) + "\n").encode())
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from ...files.lock import only_process
 from ...files.pictures import PictureError, Skipped, open_picture
 from ...files.records import Models
 from ...files.whole import sha256_of
@@ -99,9 +100,18 @@ def encode_lora_dataset(
     Raises:
         WeightFileError: a file cannot be written.
         ValueError: no sample is left.
+        InUseError: another process encodes to the folder.
     """
     models = models_of(encoders)
-    folder = models_folder(folder, models)
+    with only_process(folder):
+        return _encoded(samples, models_folder(folder, models), models, encoders, size, on_progress)
+
+
+def _encoded(
+    samples: Sequence[LoraSample], folder: Path, models: Models, encoders: RenderEncoders, size: int,
+    on_progress: Callable[[int, int], None],
+) -> tuple[LoraCache, list[Skipped]]:
+    """The samples in a folder of these models, encoded if they are not there yet."""
     # The size is in the names, so that one folder can hold the samples at several sizes.
     empty = folder / f"{digest([str(size)])}.safetensors"
     if not empty.is_file():

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 
 from ...training.recipes import Recipe
 
+RESULT = "ip_lora.safetensors"
+
 
 @dataclass(frozen=True)
 class LoraRecipe(Recipe):

@@ -25,9 +25,8 @@ from ...training.recipes import RunSettings
 from ...training.validation import TIMES, Validation
 from .cache import EncodedSample, LoraCache
 from .image_prompt import ImagePromptUNet, crossing_names
-from .recipes import LoraRecipe
+from .recipes import RESULT, LoraRecipe
 
-RESULT = "ip_lora.safetensors"
 UNET_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 ADAPTER_PREFIX = "image."
 VALIDATED = 8

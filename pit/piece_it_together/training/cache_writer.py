@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...files.lock import FolderLock
 from ...files.records import Fingerprint
 from ...files.weights import WeightFileError, write_state
-from ...files.whole import flush_file, sha256_of, write_whole
+from ...files.whole import clean_leftovers, sha256_of, write_whole
 from .cache import (
     MANIFEST,
     REFERENCE,
@@ -58,8 +59,10 @@ class CacheWriter:
 
         Raises:
             CacheError: the folder cannot be written, or holds a damaged cache or one of other settings.
+            InUseError: another process writes this cache.
         """
         self.folder, self.shard_rows = folder, shard_rows
+        self._lock = FolderLock(folder)
         self.known: dict[str, str] = {}
         self._pending: list[Tensor] = []
         self._records: list[dict[str, Any]] = []
@@ -67,16 +70,11 @@ class CacheWriter:
         self._references: int | None = None
         # Through JSON and back, which turns tuples into lists: else they would differ from what is read.
         settings = Settings(width, variants, json.loads(json.dumps(augmentation)), encoder, adapter)
-        if (folder / MANIFEST).exists():
-            _, manifest = read_manifest(folder)
-            _require_same(folder, manifest.settings, settings)
-            self._take_up(manifest)
-        else:
-            manifest = Manifest(settings, self._write_reference(empty, uncond, width), ())
-        # Even if nothing has changed: a folder that cannot be written is noticed before hours of encoding.
-        self._manifest = self._written(manifest)
-        for leftover in folder.glob("*.unfinished"):  # from a process that was killed
-            leftover.unlink(missing_ok=True)
+        try:
+            self._manifest = self._begin(settings, empty, uncond)
+        except BaseException:
+            self._lock.release()
+            raise
 
     def __enter__(self) -> CacheWriter:
         return self
@@ -84,9 +82,12 @@ class CacheWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # After a CacheError the same write would fail again: a disk that was full is still full.
-        if kind is None or not issubclass(kind, CacheError):
-            self.flush()
+        try:
+            # After a CacheError the same write would fail again: a disk that was full is still full.
+            if kind is None or not issubclass(kind, CacheError):
+                self.flush()
+        finally:
+            self._lock.release()
 
     def add(
         self, sources: Sources, target: Tensor, parts: Sequence[Tensor], references: Tensor | None = None
@@ -148,6 +149,19 @@ class CacheWriter:
         self._manifest = self._written(replace(self._manifest, shards=(*self._manifest.shards, shard)))
         self._pending, self._records, self._row_count = [], [], 0
 
+    def _begin(self, settings: Settings, empty: Tensor, uncond: Tensor) -> Manifest:
+        """Take up the cache in the folder, or begin one."""
+        if (self.folder / MANIFEST).exists():
+            _, manifest = read_manifest(self.folder)
+            _require_same(self.folder, manifest.settings, settings)
+            self._take_up(manifest)
+        else:
+            reference = self._write_reference(empty, uncond, settings.width)
+            manifest = Manifest(settings, reference, ())
+        clean_leftovers(self.folder)
+        # Even if nothing has changed: a folder that cannot be written is noticed before hours of encoding.
+        return self._written(manifest)
+
     def _take_up(self, manifest: Manifest) -> None:
         for entry in manifest.shards:
             for record in read_shard(self.folder, entry, manifest.settings)[1]:
@@ -194,8 +208,9 @@ class CacheWriter:
         path = self.folder / name
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_state(path, state, metadata)
-            flush_file(path)
+            # The same bytes for the same tokens, whose hash a training keeps: one that is resumed accepts a
+            # cache that had to be encoded again.
+            write_state(path, state, metadata, marked=not metadata)
             rows = len(next(iter(state.values())))
             return CachedFile(name, rows, path.stat().st_size, sha256_of(path))
         except (OSError, WeightFileError) as error:

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from ...files.pictures import decode_picture, file_name, list_pictures
+from ...files.pictures import decode_picture, file_name, list_pictures, save_picture
 from ...packages import needed_for
 from ..parts import cut_out_part
 from .part_rules import DEFAULT_RULES, SMALLEST_PART, PartRules
@@ -95,13 +95,13 @@ def save_concept(folder: Path, name: str, target: Image.Image, parts: list[Image
     place.mkdir(parents=True, exist_ok=True)
     (folder / "target").mkdir(exist_ok=True)
     for number, part in enumerate(parts):
-        part.save(place / f"{number}.png")
+        save_picture(place / f"{number}.png", part)
     for number in count(len(parts)):
         surplus = place / f"{number}.png"
         if not surplus.exists():
             break
         surplus.unlink()
-    target.save(folder / "target" / f"{stem}.png")
+    save_picture(folder / "target" / f"{stem}.png", target)
 
 
 def _found_masks(image: Image.Image, smallest: float) -> np.ndarray:

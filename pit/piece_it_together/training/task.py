@@ -18,10 +18,8 @@ from ..prior_files import PriorConfig, save_prior
 from .batches import PriorBatch, draw_batch, split_concepts
 from .cache import TokenCache
 from .low_rank import add_low_rank, merged
-from .recipes import PriorRecipe
+from .recipes import RESULT, PriorRecipe
 from .validation import batch_loss, validate, validation_set
-
-RESULT = "prior.safetensors"
 
 
 class PriorTask:
