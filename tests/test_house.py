@@ -17,7 +17,7 @@ FLOORS = (
     {""}, {"commands"}, {"demo"}, SYSTEMS, {"ip_adapter"}, {"training"}, {"flow"}, {"files"},
 )
 ROOF = {"pit", "pit.__main__", "pit.systems"}
-LEAVES = {"pit.unet", "pit.images", "pit.number_lists", "pit.charts", "pit.packages"}
+LEAVES = {"pit.unet", "pit.images", "pit.number_lists", "pit.charts", "pit.messages", "pit.packages"}
 OPENERS = {"safe_open", "torch.load", "torch.save", "load_file", "save_file", "pickle.load", "numpy.load"}
 # ComfyUI and what it has loaded by itself when it loads us.
 LIGHT = {
