@@ -24,9 +24,9 @@ def shortened(message: str, longest: int = LONGEST) -> str:
 
 def quoted(value: object) -> str:
     """A value as Python writes it, cut to about 100 characters."""
-    # Before `repr`, which would copy a long text only to cut it.
-    text = repr(value[:_SHOWN + 1] if isinstance(value, str | bytes) else value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...{text[0] if text[0] in QUOTES else ''}"
-
-
-QUOTES = "'\""
+    # Before `repr`, which would copy a long text only to cut it, and refuses very long numbers.
+    if isinstance(value, int) and value.bit_length() > 256:
+        return f"a number of {value.bit_length()} bits"
+    text = repr(value[:_SHOWN] if isinstance(value, str | bytes) else value)
+    cut = len(text) > _SHOWN + 3 or isinstance(value, str | bytes) and len(value) > _SHOWN
+    return f"{text[:_SHOWN]}..." if cut else text

@@ -9,12 +9,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..messages import quoted
 from .known import first_of, what_is
 from .weights import WeightFileError
 
 StrPath = str | os.PathLike[str]
 State = dict[str, Tensor]
 # The types that weights are published in. Integers are refused: they mean nothing without their scales.
+MOST_LAYERS = 128
 WEIGHT_TYPES = {torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2}
 
 
@@ -49,12 +51,22 @@ def matrix_shape(path: Path, state: State, key: str) -> tuple[int, int]:
     return shape[0], shape[1]
 
 
-def count_layers(state: State, prefix: str = "") -> int:
-    """How many different numbers follow `{prefix}layers.` in the keys."""
+def count_layers(path: Path, state: State, prefix: str = "") -> int:
+    """How many different numbers follow `{prefix}layers.` in the keys.
+
+    Raises:
+        WeightFileError: there are more than any model has.
+    """
     # Counted rather than the highest number plus one: a forged key `layers.999999999.x` must not make the
     # caller build a model of a billion layers. A gap in the numbers shows later, as missing and unknown keys.
     matches = (re.match(rf"{re.escape(prefix)}layers\.(\d+)\.", key) for key in state)
-    return len({match[1] for match in matches if match})
+    count = len({match[1] for match in matches if match})
+    if count > MOST_LAYERS:  # each would be built, if only without memory, before the first is refused
+        raise WeightFileError(
+            f"{path}: expected at most {MOST_LAYERS} layers, got {count}. It is damaged or of another kind; "
+            "take the published file."
+        )
+    return count
 
 
 def shapes(module: nn.Module, prefix: str = "") -> dict[str, torch.Size]:
@@ -124,7 +136,8 @@ def whole_number(path: Path, name: str, metadata: Mapping[str, str]) -> int:
     # Six digits at most: sizes come from this number, and a forged one must not allocate without limit.
     if not re.fullmatch(r"[1-9]\d{0,5}", metadata[name]):
         raise WeightFileError(
-            f"{path}: expected a whole number from 1 as {name} in its metadata, got {metadata[name]!r}. "
+            f"{path}: expected a whole number from 1 as {name} in its metadata, got "
+            f"{quoted(metadata[name])}. "
             "Save the file again."
         )
     return int(metadata[name])

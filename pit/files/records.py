@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..messages import quoted
+from .plain_json import parse_json
 from .weights import WeightFileError
 
 KIND, VERSION = "piece_it_together", "version"
@@ -60,8 +62,8 @@ def made_by(path: Path, facts: Mapping[str, str], name: str) -> dict[str, Any]:
 
 def _notes(path: Path, facts: Mapping[str, str]) -> dict[str, str]:
     try:
-        notes = json.loads(facts.get("notes", "{}"))
-    except (ValueError, RecursionError) as error:  # json recurses, and a hostile file can nest very deeply
+        notes = parse_json(facts.get("notes", "{}"))
+    except ValueError as error:
         raise WeightFileError(f"{path} has notes that cannot be read: {error}. Save it again.") from error
     if not isinstance(notes, dict):
         raise WeightFileError(
@@ -79,7 +81,9 @@ def number(path: Path, name: str, facts: Mapping[str, str]) -> float | None:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise WeightFileError(f"{path}: expected a number as its {name}, got {facts[name]!r}. Save it again.")
+        raise WeightFileError(
+            f"{path}: expected a number as its {name}, got {quoted(facts[name])}. Save it again."
+        )
     return value
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from ..files.checked import (
+    MOST_LAYERS,
     State,
     StrPath,
     another_file,
@@ -69,6 +70,11 @@ def read_ip_adapter(path: StrPath) -> AdapterFile:
         raise WeightFileError(
             f"{path}: expected weights for the attention layers 1, 3, 5 and so on without a gap, got layers "
             f"{first_of([str(n) for n in numbers], 8)}. Fetch the published file again."
+        )
+    if len(numbers) > MOST_LAYERS:
+        raise WeightFileError(
+            f"{path}: expected at most {MOST_LAYERS} attention layers, got {len(numbers)}. Fetch the "
+            "published file again."
         )
     # Sizes from a few tensors, then every tensor against the shapes that follow from them: what does not fit
     # together is found before a module is built.
@@ -139,7 +145,7 @@ def _resampler_sizes(path: Path, state: State, metadata: Mapping[str, str]) -> d
         )
     return {
         "dim": dim,
-        "depth": count_layers(state, "image_proj."),
+        "depth": count_layers(path, state, "image_proj."),
         "dim_head": dim_head,
         "heads": inner_dim // dim_head,
         "num_queries": latents[1],

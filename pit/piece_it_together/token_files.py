@@ -13,6 +13,7 @@ from ..files.checked import another_file
 from ..files.records import KIND, check_finite, made_by, number
 from ..files.weights import WeightFileError, read_state, write_state
 from ..ip_adapter.resampler import TOKENS_PER_PICTURE
+from ..messages import quoted
 from .directions import CLIP_SPACE, TOKEN_SPACE, Direction
 from .tokens import Tokens
 
@@ -110,7 +111,7 @@ def read_tokens(path: StrPath, name: str) -> Tokens:
 def _space(path: Path, facts: Mapping[str, str]) -> str:
     if facts.get("space") not in (TOKEN_SPACE, CLIP_SPACE):
         raise WeightFileError(
-            f"{path}: expected {TOKEN_SPACE!r} or {CLIP_SPACE!r} as its space, got {facts.get('space')!r}. "
-            "Save the direction again."
+            f"{path}: expected {TOKEN_SPACE!r} or {CLIP_SPACE!r} as its space, got "
+            f"{quoted(facts.get('space'))}. Save the direction again."
         )
     return facts["space"]

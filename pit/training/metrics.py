@@ -4,6 +4,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,12 +88,27 @@ def open_tensorboard(folder: Path, step: int) -> SummaryWriter | None:
 
 
 def read_lines(path: Path) -> list[dict[str, str]]:
-    """The complete lines of a CSV of figures; one that a kill truncated is left out."""
+    """The complete lines of a CSV of figures; what a kill truncated or a fault damaged is left out."""
     if not path.is_file():
         return []
-    with open(path, newline="", encoding="utf-8") as file:
-        # DictReader fills the missing fields of a short line with None; an empty field is "".
-        return [line for line in csv.DictReader(file) if None not in line.values()]
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    # What follows the last end of a line may be half a number.
+    return [dict(zip(FIELDS, fields, strict=True)) for fields in map(fields_of, lines[:-1]) if fields]
+
+
+def fields_of(line: str) -> list[str] | None:
+    """The fields of a line of numbers, of which only loss and validation may be missing."""
+    # Not by csv, which fails on zero bytes and long fields; no field that we write is quoted.
+    fields = line.rstrip("\r").split(",")
+    if len(fields) != len(FIELDS) or not re.fullmatch(r"\d{1,12}", fields[0]):
+        return None
+    try:
+        numbers = [float(field) for field in fields if field]
+    except ValueError:
+        return None
+    missing = len(fields) - len(numbers)
+    by_time = fields[3:]
+    return fields if missing <= 1 + len(by_time) and ("" not in by_time or not any(by_time)) else None
 
 
 def read_points(folder: Path) -> list[Point]:

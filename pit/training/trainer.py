@@ -18,9 +18,11 @@ from accelerate import Accelerator
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
 
+from ..files.plain_json import read_json
 from ..files.records import differing_models, models_from_json
 from ..files.weights import WeightFileError
 from ..files.whole import write_whole
+from ..messages import ShortError, quoted
 from .attention_kernel import plain_attention
 from .checkpoint import newest_checkpoint, write_checkpoint
 from .metrics import Metrics
@@ -325,9 +327,15 @@ def check_run(folder: Path, identity: dict[str, Any], results: Iterable[str]) ->
     """
     path = folder / RUN
     if path.is_file():
-        different = differences(json.loads(path.read_text(encoding="utf-8")), identity)
+        try:
+            different = differences(read_json(path), identity)
+        except (ArithmeticError, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+            raise ShortError(
+                f"{path}: expected the settings of a run, got damaged ones ({error!r}). Give this run "
+                "another name, or remove the folder."
+            ) from error
         if different:
-            raise ValueError(
+            raise ShortError(
                 f"{folder}: expected a run with the same settings, got another one: {', '.join(different)}. "
                 "Give this run another name, or use the settings of the one in the folder."
             )
@@ -376,5 +384,5 @@ def differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     before, now = ({**run, **run["recipe"], **run["model"]} for run in (found, wanted))
     keys = [key for key in now if key not in ("recipe", "model") and before.get(key) != now[key]]
     # Models are compared by their fingerprints, not listed: their numbers tell a user nothing.
-    settings = [f"{key} was {before.get(key)!r} and is now {now[key]!r}" for key in keys]
+    settings = [f"{key} was {quoted(before.get(key))} and is now {quoted(now[key])}" for key in keys]
     return settings + [f"the {part} was another one" for part in changed]
