@@ -19,7 +19,7 @@ from ..files.checked import (
     shapes,
     sound,
     whole_number,
-    without_module,
+    without_wrappers,
 )
 from ..files.weights import WeightFileError, read_state, write_state
 from ..files.whole import read_small
@@ -43,7 +43,7 @@ class PriorConfig:
 
 
 def read_prior(path: StrPath, num_heads: int | None = None) -> tuple[PriorConfig, State]:
-    """Sizes and weights of an IP-Prior file, complete and finite, with or without `module.` before the keys.
+    """Sizes and weights of an IP-Prior file, complete and finite, without what trainings put before the keys.
 
     Layers and widths are read off the tensors. The head count, which weights do not tell, is `num_heads` if
     given, else that of `cfg.yaml` beside the file, else that of the file's metadata, else 32. Weights keep
@@ -55,7 +55,7 @@ def read_prior(path: StrPath, num_heads: int | None = None) -> tuple[PriorConfig
     """
     path = Path(path)
     state, metadata = read_state(path)
-    state = without_module(state)
+    state = without_wrappers(state)
     # Any sign is enough: an incomplete prior is to be named as one, not as a file of another kind.
     if not any(key in state for key in PRIOR_SIGNS):
         raise another_file(path, state, "an IP-Prior")

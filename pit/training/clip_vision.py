@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from ..files.checked import MOST_LAYERS
+from ..files.checked import MOST_LAYERS, computable, without_wrappers
 from ..files.plain_json import read_json
 from ..files.weights import WeightFileError, read_state
 from ..messages import quoted
@@ -36,7 +36,7 @@ def load_clip_vision(path: Path) -> CLIPVisionModelWithProjection:
     state, _ = read_state(file)
     # A complete CLIP model also has text weights; old files list the positions, which are not weights.
     state = {
-        key: tensor for key, tensor in state.items()
+        key: computable(tensor) for key, tensor in without_wrappers(state).items()
         if key.startswith(("vision_model.", "visual_projection.")) and not key.endswith("position_ids")
     }
     if f"{EMBEDDINGS}patch_embedding.weight" not in state:
