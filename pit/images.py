@@ -14,6 +14,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 # The published processor resizes the whole long side before it crops: 2000:1 already takes 400 MB.
 _MAX_ASPECT = 2000
+_BAND = 256  # rows that are composited at once
 
 
 def clip_pixel_values(images: list[Image.Image], size: int = 224) -> torch.Tensor:
@@ -90,8 +91,13 @@ def on_white(image: Image.Image) -> Image.Image:
     # Not dropped: the color under transparent pixels is arbitrary, and would show.
     if not image.has_transparency_data:
         return image.convert("RGB")
-    white = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    result = Image.new("RGB", image.size, "white")
+    # In bands, since three more copies of a large picture would take a gigabyte.
+    for top in range(0, image.height, _BAND):
+        band = image.crop((0, top, image.width, min(top + _BAND, image.height))).convert("RGBA")
+        white = Image.new("RGBA", band.size, "white")
+        result.paste(Image.alpha_composite(white, band).convert("RGB"), (0, top))
+    return result
 
 
 def white_image(size: int) -> Image.Image:

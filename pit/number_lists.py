@@ -5,15 +5,21 @@ import math
 import re
 from collections.abc import Iterator
 
-_NUMBER_OR_RANGE = re.compile(r"(\d+)(?:\s*-\s*(\d+))?")
+from .messages import ShortError, quoted
+
+_NUMBER_OR_RANGE = re.compile(r"(\d{1,18})(?:\s*-\s*(\d{1,18}))?")
 _EVEN_STEPS = re.compile(r"(\S+)\s+to\s+(\S+)\s+in\s+(\d{1,4})")
+MOST_LETTERS = 10_000
 MOST_AMOUNTS = 256  # each becomes a picture, so a typing error must not fill the memory
 LARGEST_AMOUNT = 1000.0
 
 
 def amounts_in(text: str) -> list[float]:
-    """Amounts from 0 to 1, separated by commas. Raises ValueError for anything else."""
-    return [_amount(item, text) for item in _items(text, "0, 0.5, 1")]
+    """At most 256 amounts from 0 to 1, separated by commas. Raises ValueError for anything else."""
+    items = _items(text, "0, 0.5, 1")
+    if len(items) > MOST_AMOUNTS:
+        raise ValueError(f"Expected at most {MOST_AMOUNTS} amounts at once, got {len(items)}.")
+    return [_amount(item, text) for item in items]
 
 
 def edit_amounts_in(text: str) -> list[float]:
@@ -30,7 +36,7 @@ def edit_amounts_in(text: str) -> list[float]:
         first, last, count = _edit_amount(steps[1], text), _edit_amount(steps[2], text), int(steps[3])
         if not 2 <= count <= MOST_AMOUNTS:
             raise ValueError(
-                f"Expected a number of even steps from 2 to {MOST_AMOUNTS}, got {count} in {item!r}."
+                f"Expected a number of even steps from 2 to {MOST_AMOUNTS}, got {count} in {quoted(item)}."
             )
         # The last amount is added as typed: first + (last - first) can miss it by a rounding error.
         amounts += [first + (last - first) * step / (count - 1) for step in range(count - 1)] + [last]
@@ -47,7 +53,9 @@ def numbers_in(text: str) -> Iterator[int]:
     for item in _items(text, "1, 4, 7-9"):
         match = _NUMBER_OR_RANGE.fullmatch(item)
         if match is None:
-            raise ValueError(f"Expected numbers and ranges such as '1, 4, 7-9', got {item!r} in {text!r}.")
+            raise ValueError(
+                f"Expected numbers and ranges such as '1, 4, 7-9', got {quoted(item)} in {quoted(text)}."
+            )
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first:
             raise ValueError(f"Expected a range that counts up, such as '{last}-{first}', got {item!r}.")
@@ -57,6 +65,11 @@ def numbers_in(text: str) -> Iterator[int]:
 
 
 def _items(text: str, example: str) -> list[str]:
+    # A list of a megabyte costs minutes, long before any number in it is used.
+    if len(text) > MOST_LETTERS:
+        raise ShortError(
+            f"Expected at most {MOST_LETTERS} characters of numbers, got {len(text)}. Remove some."
+        )
     if not text.strip():
         raise ValueError(f"Expected numbers separated by commas, such as '{example}', got nothing.")
     return [item.strip() for item in text.split(",")]
@@ -66,9 +79,11 @@ def _amount(item: str, text: str) -> float:
     try:
         amount = float(item)
     except ValueError:
-        raise ValueError(f"Expected numbers such as '0, 0.5, 1', got {item!r} in {text!r}.") from None
+        raise ValueError(
+            f"Expected numbers such as '0, 0.5, 1', got {quoted(item)} in {quoted(text)}."
+        ) from None
     if not 0 <= amount <= 1:
-        raise ValueError(f"Expected an amount between 0 (the first) and 1 (the second), got {item}.")
+        raise ValueError(f"Expected an amount between 0 (the first) and 1 (the second), got {item[:40]}.")
     return amount
 
 
@@ -81,6 +96,6 @@ def _edit_amount(item: str, text: str) -> float:
     if not abs(amount) <= LARGEST_AMOUNT:
         raise ValueError(
             f"Expected amounts such as '-1, 0, 1' or '-1 to 1 in 5', none beyond {LARGEST_AMOUNT:g}, got "
-            f"{item!r} in {text!r}."
+            f"{quoted(item)} in {quoted(text)}."
         )
     return amount

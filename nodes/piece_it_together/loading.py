@@ -8,7 +8,7 @@ import comfy.model_management
 import torch
 from comfy_api.latest import io
 
-from ...pit.files.records import weights_stamp
+from ...pit.files.records import adapter_stamp
 from ...pit.flow.precision import cpu_has_bf16
 from ...pit.ip_adapter.attention import ImageCrossAttention
 from ...pit.ip_adapter.files import read_ip_adapter
@@ -46,7 +46,7 @@ def load_ip_adapter(path: Path, name: str) -> ManagedIPAdapter:
         resampler=managed(partial(Resampler, **file.resampler), file.resampler_state),
         cross_attention=managed(attention, file.cross_attention_state),
         # Only of the resampler, since that is what makes tokens, and they carry this stamp.
-        stamp=weights_stamp(file.resampler_state),
+        stamp=adapter_stamp(file.resampler_state),
     )
 
 

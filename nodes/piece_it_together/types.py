@@ -38,7 +38,7 @@ class ManagedIPAdapter:
         name: what error messages call it.
         resampler: patcher of a `Resampler`.
         cross_attention: patcher of an `ImageCrossAttention`.
-        stamp: tells it from other IP-Adapters, see `pit.files.records.weights_stamp`.
+        stamp: tells it from other IP-Adapters, see `pit.files.records.adapter_stamp`.
     """
 
     # Frozen, as all that travels through sockets: ComfyUI hands one cached output to every node that asks for

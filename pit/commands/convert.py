@@ -5,8 +5,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from ..files.checked import without_module
+from ..files.checked import without_wrappers
 from ..files.weights import WeightFileError, read_state, write_state
+from ..ip_adapter.files import from_trainer
 from ..piece_it_together.prior_files import PRIOR_SIGNS, _prior_sizes, prior_notes
 
 
@@ -30,6 +31,8 @@ def run(args: argparse.Namespace) -> int:
 def convert_to_safetensors(source: Path, target: Path) -> None:
     """Save a weight file of any kind as safetensors; an IP-Prior's `cfg.yaml` goes into its metadata.
 
+    Of a checkpoint in which a trainer has saved an IP-Adapter with its UNet, only the adapter is written.
+
     Raises:
         WeightFileError: the source cannot be read, or the target exists or has another suffix.
     """
@@ -38,7 +41,8 @@ def convert_to_safetensors(source: Path, target: Path) -> None:
     if target.exists():
         raise WeightFileError(f"{target} already exists. Move it away, or choose another name.")
     state, metadata = read_state(source)
-    prior = without_module(state)
+    state = from_trainer(state)
+    prior = without_wrappers(state)
     # The number of heads does not show in the shapes of a prior's weights. Unlike a cfg.yaml beside the
     # file, the metadata cannot get lost.
     if all(key in prior for key in PRIOR_SIGNS):

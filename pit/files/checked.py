@@ -9,28 +9,53 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..messages import quoted
 from .known import first_of, what_is
 from .weights import WeightFileError
 
 StrPath = str | os.PathLike[str]
 State = dict[str, Tensor]
+FLOAT8 = {torch.float8_e4m3fn, torch.float8_e5m2}
 # The types that weights are published in. Integers are refused: they mean nothing without their scales.
-WEIGHT_TYPES = {torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2}
+WEIGHT_TYPES = {torch.float32, torch.float16, torch.bfloat16, *FLOAT8}
+MOST_LAYERS = 128
+# Words that trainings put before the names of a model: of several GPUs, of a file, of a class around it.
+WRAPPERS = {"module", "model", "state_dict"}
+# Words that torch alone uses, wherever they stand: of compiled, sharded and recomputed modules.
+WRAPPER_MODULES = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 
 
 def another_file(path: Path, state: State, wanted: str) -> WeightFileError:
     """The error for a file of another kind than `wanted` (with its article): says what it is instead."""
-    what, advice = what_is(state)
+    what, advice = what_is(without_wrappers(state))
     return WeightFileError(f"{path}: expected {wanted}, got {what}. {advice}")
 
 
-def without_module(state: State) -> State:
-    """The weights without the `module.` that training on several GPUs puts in front of every key."""
-    # DistributedDataParallel wraps the whole model, so either every key has the prefix or none of them does;
-    # a single one is a mistake, and stays visible as an unknown key.
-    if not all(key.startswith("module.") for key in state):
-        return state
-    return {key.removeprefix("module."): tensor for key, tensor in state.items()}
+def without_wrappers(state: State) -> State:
+    """The weights without what trainings put in front of their names, or in front of those of a whole part.
+
+    A part is what shares the first word of its names, such as `image_proj`.
+    """
+    names = [[word for word in key.split(".") if word not in WRAPPER_MODULES] or [key] for key in state]
+    # A wrapper is around the whole model, or a whole part of it, so either every name has the word or none of
+    # them does; a single one is a mistake, and stays visible as an unknown name.
+    while _wrapped(names, 0):
+        names = [name[1:] for name in names]
+    parts: dict[str, list[list[str]]] = {}
+    for name in names:
+        parts.setdefault(name[0], []).append(name)
+    for part in parts.values():
+        while _wrapped(part, 1):
+            for name in part:
+                del name[1]
+    plain = [".".join(name) for name in names]
+    # Two of one name are two models, of which none can be told to be the right one.
+    return dict(zip(plain, state.values(), strict=True)) if len(set(plain)) == len(plain) else state
+
+
+def _wrapped(names: list[list[str]], place: int) -> bool:
+    words = {name[place] if len(name) > place + 1 else "" for name in names}
+    return len(words) == 1 and words <= WRAPPERS
 
 
 def matrix_shape(path: Path, state: State, key: str) -> tuple[int, int]:
@@ -49,12 +74,22 @@ def matrix_shape(path: Path, state: State, key: str) -> tuple[int, int]:
     return shape[0], shape[1]
 
 
-def count_layers(state: State, prefix: str = "") -> int:
-    """How many different numbers follow `{prefix}layers.` in the keys."""
+def count_layers(path: Path, state: State, prefix: str = "") -> int:
+    """How many different numbers follow `{prefix}layers.` in the keys.
+
+    Raises:
+        WeightFileError: there are more than any model has.
+    """
     # Counted rather than the highest number plus one: a forged key `layers.999999999.x` must not make the
     # caller build a model of a billion layers. A gap in the numbers shows later, as missing and unknown keys.
     matches = (re.match(rf"{re.escape(prefix)}layers\.(\d+)\.", key) for key in state)
-    return len({match[1] for match in matches if match})
+    count = len({match[1] for match in matches if match})
+    if count > MOST_LAYERS:  # each would be built, if only without memory, before the first is refused
+        raise WeightFileError(
+            f"{path}: expected at most {MOST_LAYERS} layers, got {count}. It is damaged or of another kind; "
+            "take the published file."
+        )
+    return count
 
 
 def shapes(module: nn.Module, prefix: str = "") -> dict[str, torch.Size]:
@@ -90,6 +125,12 @@ def sound(path: Path, state: State, expected: Mapping[str, torch.Size]) -> State
     return state
 
 
+def computable(tensor: Tensor) -> Tensor:
+    """A tensor in a type that can compute: float8 becomes float16, exactly."""
+    # Every value of both is a value of float16, too. Without scales, that is all there is to a float8 file.
+    return tensor.half() if tensor.dtype in FLOAT8 else tensor
+
+
 def _check_keys(path: Path, state: State, expected: Mapping[str, torch.Size]) -> None:
     lists = {
         "missing": [key for key in expected if key not in state],
@@ -106,12 +147,13 @@ def _check_keys(path: Path, state: State, expected: Mapping[str, torch.Size]) ->
 def _is_finite(tensor: Tensor) -> bool:
     # The minimum and the maximum show every NaN and infinity, much faster than testing each value: aminmax
     # reads the tensor once, propagates NaN, and allocates nothing of its size. float8 has no aminmax.
-    low, high = (tensor.float() if tensor.itemsize == 1 else tensor).aminmax()
+    low, high = computable(tensor).aminmax()
     return bool(low.isfinite() and high.isfinite())
 
 
 def filled(module: nn.Module, state: State) -> nn.Module:
     """A module built on the meta device, given its weights; mixed types become float32, so that it runs."""
+    state = {key: computable(tensor) for key, tensor in state.items()}
     if len({tensor.dtype for tensor in state.values()}) > 1:
         state = {key: tensor.float() for key, tensor in state.items()}
     # Assigned, not copied: a meta module has no memory to copy into, and a mapped file stays mapped.
@@ -124,7 +166,8 @@ def whole_number(path: Path, name: str, metadata: Mapping[str, str]) -> int:
     # Six digits at most: sizes come from this number, and a forged one must not allocate without limit.
     if not re.fullmatch(r"[1-9]\d{0,5}", metadata[name]):
         raise WeightFileError(
-            f"{path}: expected a whole number from 1 as {name} in its metadata, got {metadata[name]!r}. "
+            f"{path}: expected a whole number from 1 as {name} in its metadata, got "
+            f"{quoted(metadata[name])}. "
             "Save the file again."
         )
     return int(metadata[name])

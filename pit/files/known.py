@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
+from ..messages import shortened
 from .published import file_kinds
 
+LONGEST_NAME = 120  # in a message
 LOAD_CHECKPOINT = "It goes into models/checkpoints, for Load Checkpoint."
 
 # Files that ComfyUI itself loads: (pattern of a key, what the file is, what to do with it). The first row
@@ -46,4 +48,4 @@ def what_is(state: Mapping[str, Tensor]) -> tuple[str, str]:
 def first_of(names: Sequence[str], shown: int = 4) -> str:
     """The first few names, and how many more there are: messages stay short even for thousands of keys."""
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more
+    return ", ".join(shortened(name, LONGEST_NAME) for name in names[:shown]) + more

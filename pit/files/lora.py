@@ -67,7 +67,7 @@ UNET_PREFIX = "lora_unet_"
 TEXT_ENCODER = re.compile(r"lora_te\d?_|text_encoder|te\d?_")
 IMAGE_PROJECTION = re.compile(r"_to_[kv]_ip$")
 BLOCK = re.compile(r"(?:diffusion_model\.)?(?:(input|output)_blocks\.(\d+)|(middle)_block)\.")
-BLOCK_NAME = re.compile(r"(in|out|mid)(?:(\d+)(?:-(\d+))?)?")
+BLOCK_NAME = re.compile(r"(in|out|mid)(?:(\d{1,2})(?:-(\d{1,2}))?)?")  # no UNet has 100 blocks
 
 
 @dataclass(frozen=True)
@@ -266,8 +266,13 @@ def parse_block_strengths(text: str) -> BlockStrengths:
     """Strengths from a text such as `in=0.5, mid=1, out0-2=0`.
 
     Raises:
-        ValueError: an entry is not the name of a block with a number.
+        ValueError: an entry is not the name of a block with a number, or the text is longer than any list of
+            blocks.
     """
+    if len(text) > 10_000:
+        raise ValueError(
+            f"Expected strengths of blocks in at most 10,000 characters, got {len(text)}. Remove some."
+        )
     values: dict[str, float] = {}
     for entry in filter(None, (entry.strip() for entry in re.split(r"[,;\n]", text))):
         name, _, number = (word.strip() for word in entry.partition("="))
@@ -276,12 +281,14 @@ def parse_block_strengths(text: str) -> BlockStrengths:
             strength = float(number)
         except ValueError:
             strength = math.nan
-        if not match or not math.isfinite(strength) or (match[1] == "mid" and match[2]):
+        first, last = (match[2], match[3] or match[2]) if match else (None, None)
+        # A range that runs backwards names no block, and would be dropped without a word.
+        backwards = first is not None and int(last) < int(first)
+        if not match or not math.isfinite(strength) or (match[1] == "mid" and first) or backwards:
             raise ValueError(
                 "Expected strengths of blocks such as in=0.5, in4=1, mid=0 or out0-2=0.8, separated by "
-                f"commas, got {entry!r}. Correct or remove it."
+                f"commas, got {entry[:100]!r}. Correct or remove it."
             )
-        first, last = match[2], match[3] or match[2]
         numbers = [""] if first is None else range(int(first), int(last) + 1)
         values |= {f"{match[1]}{number}": strength for number in numbers}
     return BlockStrengths(values)

@@ -13,13 +13,19 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from ..images import on_white
-from .whole import write_whole
+from ..messages import ShortError
+from .whole import check_ordinary, write_whole
 
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 _MOST_PIXELS = 80_000_000  # just below the size at which Pillow warns of a decompression bomb
+# A white picture of 80 megapixels takes 0.1 MB in a file and gigabytes until it is encoded.
+_FEW_PIXELS, _PIXELS_PER_BYTE = 24_000_000, 24
+_MOST_SCANS, _SCAN = 40, b"\xff\xda"  # an encoder makes about ten, and thumbnails have some of their own
+# Not whatever Pillow can open: for some formats it starts other programs, or expands without a bound.
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 
 
-class PictureError(ValueError):
+class PictureError(ShortError):
     """A picture that cannot be used; the message names the file."""
 
 
@@ -54,18 +60,31 @@ def open_picture(path: Path) -> Image.Image:
 def decode_picture(path: Path) -> Image.Image:
     """The picture in its own mode, fully decoded and turned upright; errors as in `open_picture`."""
     try:
-        with Image.open(path) as image:
+        check_ordinary(path)
+        with Image.open(path, formats=_FORMATS) as image:
             # Opening reads only the header: the size is known before anything is decoded, so that a small
             # file cannot expand into gigabytes.
-            too_large = image.width * image.height > _MOST_PIXELS
-            if not too_large:
+            size, length = f"{image.width}x{image.height}", path.stat().st_size
+            pixels = image.width * image.height
+            if pixels <= min(_MOST_PIXELS, max(_FEW_PIXELS, length * _PIXELS_PER_BYTE)):
+                _check_scans(path, image)
                 return ImageOps.exif_transpose(_eight_bits(image))
-            size = f"{image.width}x{image.height}"
     except Exception as error:  # decoders meet corrupt files with errors of every kind
         raise PictureError(
             f"Expected a picture, but {path} cannot be read ({error}). Replace or remove it."
         ) from error
-    raise PictureError(f"Expected at most 80 megapixels, got {size} in {path}. Make it smaller.")
+    if pixels > _MOST_PIXELS:
+        raise PictureError(f"Expected at most 80 megapixels, got {size} in {path}. Make it smaller.")
+    raise PictureError(
+        f"Expected a picture, got {size} pixels of next to nothing in the {length} bytes of {path}. Make it "
+        "smaller."
+    )
+
+
+def _check_scans(path: Path, image: Image.Image) -> None:
+    # A progressive JPEG of a megabyte can have ten thousand scans, each of which goes over all pixels.
+    if image.format in ("JPEG", "MPO") and path.read_bytes().count(_SCAN) > _MOST_SCANS:
+        raise ValueError(f"expected at most {_MOST_SCANS} scans, got more")
 
 
 def save_picture(path: Path, picture: Image.Image) -> None:
@@ -83,6 +102,8 @@ def list_pictures(folder: Path) -> tuple[list[Path], list[Skipped]]:
             skipped.append(Skipped(path, "a folder nested too deep"))
         elif path.suffix.lower() not in PICTURE_ENDINGS:
             skipped.append(Skipped(path, f"not one of {', '.join(PICTURE_ENDINGS)}"))
+        elif not path.is_file():
+            skipped.append(Skipped(path, "not an ordinary file"))
         elif seen.setdefault(same_name(path.stem), path) is not path:
             skipped.append(Skipped(path, "the same name as another"))
         else:
@@ -117,8 +138,9 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 _MOST_BYTES = 100  # in a file name without its ending; file systems allow at least 143
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # devices on Windows
-# What Windows does not allow in names, and spaces and dots at the ends, which it drops silently.
-_NOT_IN_NAMES = re.compile(r'[\x00-\x1f\x7f<>:"|?*]|^[. ]+|[. ]+$')
+# What Windows does not allow in names; it also drops spaces and dots at the ends, silently.
+_NOT_IN_NAMES = re.compile(r'[\x00-\x1f\x7f<>:"|?*]')
+_MOST_LETTERS = 1000  # that are looked at: to normalize and to search a text of a megabyte can take minutes
 
 
 def picture_name(image: Image.Image) -> str:
@@ -134,17 +156,24 @@ def file_name(name: str) -> str:
     Raises ValueError for names that lead to another folder: empty, "." and "..", slashes, drive letters.
     """
     if name.strip() in ("", ".", "..") or re.search(r"[/\\]|^[A-Za-z]:", name):
-        raise ValueError(
+        raise ShortError(
             f'Expected a plain name, got "{name}", which leads to another folder. Use a name without '
             "slashes and drive letters."
         )
-    plain = unicodedata.normalize("NFC", name)
-    safe = _NOT_IN_NAMES.sub("_", plain.encode("utf-8", "replace").decode("utf-8"))
+    plain = unicodedata.normalize("NFC", name[:_MOST_LETTERS])
+    safe = _without_ends(_NOT_IN_NAMES.sub("_", plain.encode("utf-8", "replace").decode("utf-8")))
     if _RESERVED.fullmatch(safe):
         safe = f"_{safe}"
-    if safe == plain and len(safe.encode()) <= _MOST_BYTES:
+    if safe == plain and len(safe.encode()) <= _MOST_BYTES and len(name) <= _MOST_LETTERS:
         return safe
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     # Nine bytes for the dash and the digits; "ignore" drops a letter that the cut has split.
     cut = safe.encode()[: _MOST_BYTES - 9].decode("utf-8", "ignore")
     return f"{cut}-{digest}"
+
+
+def _without_ends(name: str) -> str:
+    """A name whose spaces and dots at either end have become one `_`."""
+    inner = name.strip(". ")
+    ends = (name.startswith((".", " ")), name.endswith((".", " ")) and inner != "")
+    return "_" * ends[0] + inner + "_" * ends[1]

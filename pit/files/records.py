@@ -9,14 +9,24 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from ..messages import quoted
+from .plain_json import parse_json
 from .weights import WeightFileError
 
 KIND, VERSION = "piece_it_together", "version"
 WRITTEN_VERSION = "1"
 SAME_MODEL = 2e-2  # relative distance within which an answer in fp16 or on another device may lie
+STAMP_VALUES = 8
+FINEST = "fp16"
+PRECISIONS = {"e5m2": torch.float8_e5m2, "e4m3": torch.float8_e4m3fn, "bf16": torch.bfloat16}  # coarse first
+# How far rounding to a type moves a value at most: relative to it, and where the type has no smaller steps.
+ROUNDING = {
+    "e5m2": (2**-3, 2**-17), "e4m3": (2**-4, 2**-10), "bf16": (2**-8, 2**-24), FINEST: (2**-11, 2**-24),
+}
 STAMP_DIGITS = 16  # of a SHA-256: 64 bits, ample to tell apart the few adapters that a user has
 
 
@@ -26,7 +36,7 @@ class Made:
 
     Attributes:
         source: where it comes from, in words for error messages.
-        adapter: stamp of the IP-Adapter that its tokens belong to, see `weights_stamp`; "" = unknown.
+        adapter: stamp of the IP-Adapter that its tokens belong to, see `adapter_stamp`; "" = unknown.
         notes: what it was made from and how, for its file.
     """
 
@@ -38,7 +48,7 @@ class Made:
         """Whether both IP-Adapters are known and differ."""
         # Published directions do not say which adapter they belong to and must stay usable, so an unknown
         # adapter never counts as another one.
-        return bool(self.adapter and other.adapter and self.adapter != other.adapter)
+        return bool(self.adapter and other.adapter and not same_adapter(self.adapter, other.adapter))
 
     def metadata(self, kind: str) -> dict[str, str]:
         """Metadata for a file of this kind; the inverse of `made_by`."""
@@ -60,8 +70,8 @@ def made_by(path: Path, facts: Mapping[str, str], name: str) -> dict[str, Any]:
 
 def _notes(path: Path, facts: Mapping[str, str]) -> dict[str, str]:
     try:
-        notes = json.loads(facts.get("notes", "{}"))
-    except (ValueError, RecursionError) as error:  # json recurses, and a hostile file can nest very deeply
+        notes = parse_json(facts.get("notes", "{}"))
+    except ValueError as error:
         raise WeightFileError(f"{path} has notes that cannot be read: {error}. Save it again.") from error
     if not isinstance(notes, dict):
         raise WeightFileError(
@@ -79,7 +89,9 @@ def number(path: Path, name: str, facts: Mapping[str, str]) -> float | None:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise WeightFileError(f"{path}: expected a number as its {name}, got {facts[name]!r}. Save it again.")
+        raise WeightFileError(
+            f"{path}: expected a number as its {name}, got {quoted(facts[name])}. Save it again."
+        )
     return value
 
 
@@ -149,7 +161,7 @@ def fingerprint_from_json(content: Mapping[str, Any]) -> Fingerprint:
 
 
 def weights_stamp(state: Mapping[str, Tensor]) -> str:
-    """A stamp that tells the resampler of one IP-Adapter from another's, whatever the file or precision.
+    """A stamp that tells the resampler of one IP-Adapter from another's, whatever the file.
 
     It covers two tensors in fp16, the precision of the published file, so that a copy widened to fp32 has the
     same stamp.
@@ -158,6 +170,57 @@ def weights_stamp(state: Mapping[str, Tensor]) -> str:
     for key in ("latents", "norm_out.weight"):
         digest.update(state[key].detach().cpu().half().numpy().tobytes())
     return digest.hexdigest()[:STAMP_DIGITS]
+
+
+class AdapterStamp(str):
+    """A stamp that equals any stamp of the same adapter, see `same_adapter`."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, str) and same_adapter(self, other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return 0  # equal stamps can differ in every letter
+
+
+def adapter_stamp(state: Mapping[str, Tensor]) -> AdapterStamp:
+    """A stamp by which `same_adapter` also knows copies of a resampler that are rounded to other types.
+
+    No hash is the same for them, so that behind that of `weights_stamp` stand the precision of the values and
+    eight of them.
+    """
+    latents = state["latents"].detach().cpu().half().flatten()
+    places = torch.linspace(0, len(latents) - 1, STAMP_VALUES).long()
+    values = latents[places].numpy().astype("<f2").tobytes().hex()
+    return AdapterStamp(f"{weights_stamp(state)}-{_precision(latents)}-{values}")
+
+
+def same_adapter(first: str, second: str) -> bool:
+    """Whether two stamps may come from one IP-Adapter: the same file, or copies in types of other precision.
+
+    Those that versions up to 0.5.0 have written hold only the hash, and match the same file.
+    """
+    (hash_a, *more_a), (hash_b, *more_b) = (str.split(stamp, "-") for stamp in (first, second))
+    if hash_a == hash_b:
+        return True
+    try:
+        (precision_a, values_a), (precision_b, values_b) = more_a, more_b
+        relative, absolute = map(sum, zip(ROUNDING[precision_a], ROUNDING[precision_b], strict=True))
+        a, b = (np.frombuffer(bytes.fromhex(values), "<f2").astype(float) for values in (values_a, values_b))
+        # Copies that keep fp16 are equal, and then their hashes are.
+        if precision_a == precision_b == FINEST or a.shape != b.shape:
+            return False
+    except (KeyError, ValueError):
+        return False
+    return bool((np.abs(a - b) <= relative * np.maximum(np.abs(a), np.abs(b)) + absolute).all())
+
+
+def _precision(values: Tensor) -> str:
+    """The coarsest type that holds all values exactly, whatever type they are stored in."""
+    fitting = (name for name, dtype in PRECISIONS.items() if torch.equal(values.to(dtype).half(), values))
+    return next(fitting, FINEST)
 
 
 def state_stamp(state: Mapping[str, Tensor]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..messages import ShortError, quoted
+from .pickles import LONGEST_KEY, UnsoundPickle, check_pickle
 from .whole import clean_leftovers, not_written, replacing, write_whole
 
-LONGEST_SAFETENSORS_HEADER = 100_000_000  # bytes, the limit of the format's own library
+LONGEST_SAFETENSORS_HEADER = 25_000_000  # bytes; that of a complete SDXL with a trainer's notes has 1 or 2
+MOST_TENSORS = 50_000  # a complete SDXL has 2,500, with the state of its optimizer three times as many
+MOST_LETTERS = 4_000_000  # in the names of all tensors
+SHARED = 4  # how often the bytes of a file may count where tensors share them, as tied weights do
 PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin")
 BARE_TENSOR = "tensor"
 SCALARS = (str, int, float, type(None))
@@ -31,7 +36,7 @@ NOT_WEIGHTS = (
 )
 
 
-class WeightFileError(ValueError):
+class WeightFileError(ShortError):
     """A weight file that is not what was expected: names file and key, both sides, and what to do."""
 
 
@@ -54,10 +59,10 @@ def read_state(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[st
     head = _first_bytes(path)
     # safetensors: the length of the header (8 bytes, little-endian), then JSON. Pickles by torch: a zip
     # archive since 1.6, before that a bare pickle of protocol 2 to 5, which cannot be memory-mapped.
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= LONGEST_SAFETENSORS_HEADER:
+    if _looks_like_safetensors(head):
         state, metadata = _read_safetensors(path)
     elif head[:4] == b"PK\x03\x04" or re.match(rb"\x80[\x02-\x05]", head):
-        state, metadata = _flat(path, _read_pickle(path, mmap=head[:2] == b"PK"))
+        state, metadata = _flat(path, _read_pickle(path))
     else:
         raise WeightFileError(f"{path}: expected {_what_else(head)}.")
     _check_tensors(path, state)
@@ -66,6 +71,11 @@ def read_state(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[st
 
 def read_keys(path: str | os.PathLike[str]) -> set[str]:
     """The names of the tensors in a safetensors file. Raises WeightFileError for any other file."""
+    path = Path(path)
+    head = _first_bytes(path)
+    if not _looks_like_safetensors(head):
+        raise WeightFileError(f"{path}: expected {_what_else(head)}.")
+    _check_header(path, head)
     try:
         with safe_open(path, framework="pt") as file:
             return set(file.keys())
@@ -114,13 +124,20 @@ def save_states(path: Path, content: Mapping[str, object]) -> None:
 
 
 def load_states(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """What `save_states` has written, on a device."""
+    """What `save_states` has written, on a device. Raises UnsoundPickle for anything else."""
+    check_pickle(path)
     return torch.load(path, map_location=device, weights_only=True)
 
 
 def _first_bytes(path: Path) -> bytes:
-    if not path.is_file():
-        got = "a folder. Name the file in it" if path.is_dir() else "no such file. Check its name and folder"
+    # os.path rather than Path: its questions have an answer for names that no file system can hold. And
+    # asked before opening, since a pipe in a file's place would wait for a writer forever.
+    if not os.path.isfile(path):
+        got = "no such file. Check its name and folder"
+        if os.path.isdir(path):
+            got = "a folder. Name the file in it"
+        elif os.path.exists(path):
+            got = "a pipe or a device. Name an ordinary file"
         raise WeightFileError(f"{path}: expected a weight file, got {got}.")
     try:
         with path.open("rb") as file:
@@ -153,19 +170,49 @@ def _broken_safetensors(path: Path, error: Exception) -> WeightFileError:
     )
 
 
+def _looks_like_safetensors(head: bytes) -> bool:
+    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**48
+
+
+def _check_header(path: Path, head: bytes) -> None:
+    """The length of a safetensors header, before its library reads it. Raises WeightFileError."""
+    length, room = int.from_bytes(head[:8], "little"), path.stat().st_size - 8
+    if length > min(room, LONGEST_SAFETENSORS_HEADER):
+        raise WeightFileError(
+            f"{path}: expected a complete safetensors file with a header of at most "
+            f"{LONGEST_SAFETENSORS_HEADER} bytes, got a header of {length} bytes and {room} bytes in all. It "
+            "is damaged or truncated; fetch it again."
+        )
+
+
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    _check_header(path, _first_bytes(path))
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
+            names = list(file.keys())
+            _check_names(path, names)
+            return {key: file.get_tensor(key) for key in names}, dict(file.metadata() or {})
+    except WeightFileError:
+        raise
+    except Exception as error:  # of types that this torch lacks, its bindings raise errors of every kind
         raise _broken_safetensors(path, error) from error
 
 
-def _read_pickle(path: Path, mmap: bool) -> object:
+def _check_names(path: Path, names: Collection[str]) -> None:
+    """How many tensors there are, and how long their names are. Raises WeightFileError."""
+    longest, letters = max(map(len, names), default=0), sum(map(len, names))
+    if len(names) > MOST_TENSORS or longest > LONGEST_KEY or letters > MOST_LETTERS:
+        raise WeightFileError(
+            f"{path}: expected at most {MOST_TENSORS} tensors with names of at most {LONGEST_KEY} letters, "
+            f"got {len(names)} with names of up to {longest}. Take the published file."
+        )
+
+
+def _read_pickle(path: Path) -> object:
     if path.suffix.lower() not in PICKLE_SUFFIXES:
         raise WeightFileError(
             f"{path}: expected a PyTorch pickle to be named {', '.join(PICKLE_SUFFIXES)}, got "
-            f"{path.suffix!r}. A pickle can carry code and must not pass for another format; rename it."
+            f"{quoted(path.suffix)}. A pickle can carry code and must not pass for another format; rename it."
         )
     if torch.__version__ < (2, 6):
         raise WeightFileError(
@@ -173,21 +220,14 @@ def _read_pickle(path: Path, mmap: bool) -> object:
             f"{torch.__version__}. Update torch, or take the .safetensors file."
         )
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except Exception as error:  # the unpickler executes damaged bytes as opcodes, which fail in any way
-        raise WeightFileError(f"{path}: expected {_why_unreadable(str(error))}") from error
-
-
-def _why_unreadable(message: str) -> str:
-    """What was expected and what a pickle holds instead, to follow "expected"."""
-    # torch's own message suggests weights_only=False, which would run the code: only the name is repeated.
-    name = re.search(r"GLOBAL (\S+)", message)
-    if name:
-        return (
-            f"nothing but tensors in a PyTorch pickle, got {name[1]}. It was not opened, since anything else "
-            "can run code. Take the .safetensors file, or one from a source that you trust."
-        )
-    return "weights, got a damaged or truncated file, or a pickle of something else. Fetch it again."
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=check_pickle(path))
+    except UnsoundPickle as error:
+        raise WeightFileError(f"{path}: expected {error}") from error
+    except Exception as error:  # damaged bytes are executed as opcodes, which fail in any way
+        raise WeightFileError(
+            f"{path}: expected weights, got a damaged or truncated file, or a pickle of something else. "
+            "Fetch it again."
+        ) from error
 
 
 def _flat(path: Path, root: object) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -200,6 +240,8 @@ def _flat(path: Path, root: object) -> tuple[dict[str, Tensor], dict[str, str]]:
     waiting = [("", {BARE_TENSOR: root} if isinstance(root, Tensor) else root)]
     while waiting:
         name, value = waiting.pop()
+        if len(name) > LONGEST_KEY:
+            _check_names(path, [name])
         if isinstance(value, Tensor) and name not in state:
             state[name] = value.detach()
         elif isinstance(value, dict | list | tuple) and (not value or id(value) not in seen):
@@ -210,8 +252,8 @@ def _flat(path: Path, root: object) -> tuple[dict[str, Tensor], dict[str, str]]:
         else:
             raise WeightFileError(
                 f"{path}: expected plain dicts with each tensor under a name of its own, got a "
-                f"{type(value).__name__} under {name!r}. It was not written as weights; take the published "
-                "file."
+                f"{type(value).__name__} under {quoted(name)}. It was not written as weights; take the "
+                "published file."
             )
     return state, metadata
 
@@ -225,6 +267,7 @@ def _check_tensors(path: Path, state: Mapping[str, Tensor]) -> None:
     """Only plain tensors whose bytes are really in the file: no sparse, quantized, meta or expanded ones."""
     if not state:
         raise WeightFileError(f"{path}: expected tensors, got none. Fetch the published file.")
+    _check_names(path, state.keys())
     size = path.stat().st_size
     for key, tensor in state.items():
         # An expanded tensor (stride 0) can claim terabytes in a file of a few bytes, and fills the memory as
@@ -235,6 +278,12 @@ def _check_tensors(path: Path, state: Mapping[str, Tensor]) -> None:
                 f"{path}: expected {key} to be a plain tensor whose values all lie in the file of {size} "
                 "bytes, got a sparse, quantized or expanded one. Save contiguous tensors."
             )
+    total = sum(tensor.nbytes for tensor in state.values())
+    if total > SHARED * size:
+        raise WeightFileError(
+            f"{path}: expected tensors whose values lie in the file of {size} bytes, got {total} bytes of "
+            "them that overlap. Save contiguous tensors."
+        )
 
 
 def _apart(state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:

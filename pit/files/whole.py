@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+MOST_BYTES = 64_000_000  # of a file that is read as a whole, such as the manifest of a very large cache
 # What a killed process leaves: our own unfinished files, and those of safetensors, which it names like this.
 LEFTOVER = re.compile(r".+\.\d+\.unfinished|\.tmp[0-9A-Za-z]{6}")
 LEFTOVER_SECONDS = 3600  # since the last write: no process at work lets a file rest for that long
@@ -101,8 +102,24 @@ def clean_leftovers(folder: Path) -> None:
                         os.unlink(entry.path)
 
 
+def check_ordinary(path: Path) -> None:
+    """Raise OSError for a pipe or a device: whoever opens one may wait for its other end forever."""
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        raise OSError(errno.EINVAL, "it is a pipe or a device, not an ordinary file", str(path))
+
+
+def read_small(path: Path, longest: int = MOST_BYTES) -> bytes:
+    """The content of an ordinary file. Raises OSError, also for one of more than `longest` bytes."""
+    check_ordinary(path)
+    size = path.stat().st_size
+    if size > longest:
+        raise OSError(errno.EFBIG, f"it has {size} bytes, more than {longest}", str(path))
+    return path.read_bytes()
+
+
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal digits."""
+    """SHA-256 of a file, in hexadecimal digits. Raises OSError, also for a pipe or a device."""
+    check_ordinary(path)
     # One buffer for the whole file: weight files have gigabytes, and Python 3.10 has no hashlib.file_digest.
     digest, chunk = hashlib.sha256(), bytearray(1 << 20)
     with path.open("rb", buffering=0) as file:

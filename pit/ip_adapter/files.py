@@ -9,15 +9,18 @@ from pathlib import Path
 import torch
 
 from ..files.checked import (
+    MOST_LAYERS,
     State,
     StrPath,
     another_file,
+    computable,
     count_layers,
     filled,
     matrix_shape,
     shapes,
     sound,
     whole_number,
+    without_wrappers,
 )
 from ..files.known import first_of
 from ..files.weights import WeightFileError, read_state, write_state
@@ -27,6 +30,7 @@ from .resampler import Resampler
 # Weights tell only the product of the number of heads and their width. Published files say neither; this is
 # the published width.
 DEFAULT_DIM_HEAD = 64
+TRAINER_PARTS = ("image_proj_model.", "adapter_modules.")
 
 
 @dataclass(frozen=True)
@@ -51,13 +55,14 @@ def read_ip_adapter(path: StrPath) -> AdapterFile:
     """Sizes and weights of an IP-Adapter-plus file, complete and finite, from the nested or the flat layout.
 
     The width of a resampler head is `resampler_dim_head` in the file's metadata, else 64 as published.
-    Weights keep their type, except that float64 becomes float32.
+    Weights keep their type, except that float64 becomes float32 and float8 becomes float16.
 
     Raises:
         WeightFileError: not an IP-Adapter-plus file, or a damaged one.
     """
     path = Path(path)
     state, metadata = read_state(path)
+    state = without_wrappers(state)
     # At most nine digits: Python refuses to convert very long numbers, with an error of its own.
     matches = (re.fullmatch(r"ip_adapter\.(\d{1,9})\.to_k_ip\.weight", key) for key in state)
     numbers = sorted(int(match[1]) for match in matches if match)
@@ -70,6 +75,11 @@ def read_ip_adapter(path: StrPath) -> AdapterFile:
             f"{path}: expected weights for the attention layers 1, 3, 5 and so on without a gap, got layers "
             f"{first_of([str(n) for n in numbers], 8)}. Fetch the published file again."
         )
+    if len(numbers) > MOST_LAYERS:
+        raise WeightFileError(
+            f"{path}: expected at most {MOST_LAYERS} attention layers, got {len(numbers)}. Fetch the "
+            "published file again."
+        )
     # Sizes from a few tensors, then every tensor against the shapes that follow from them: what does not fit
     # together is found before a module is built.
     sizes = _resampler_sizes(path, state, metadata)
@@ -78,7 +88,7 @@ def read_ip_adapter(path: StrPath) -> AdapterFile:
     for number, dim in zip(numbers, inner_dims, strict=True):
         for kind in "kv":
             expected[f"ip_adapter.{number}.to_{kind}_ip.weight"] = torch.Size((dim, sizes["output_dim"]))
-    state = sound(path, state, expected)
+    state = {key: computable(value) for key, value in sound(path, state, expected).items()}
     return AdapterFile(
         resampler=sizes,
         resampler_state={
@@ -92,6 +102,19 @@ def read_ip_adapter(path: StrPath) -> AdapterFile:
             for layer, number in enumerate(numbers) for kind in "kv"
         },
     )
+
+
+def from_trainer(state: State) -> State:
+    """The adapter in a checkpoint of the published trainer, with the UNet beside it; others unchanged."""
+    plain = without_wrappers(state)
+    if not any(key.startswith(TRAINER_PARTS) for key in plain):
+        return state
+    named = {
+        own + key.removeprefix(theirs): tensor
+        for theirs, own in zip(TRAINER_PARTS, ("image_proj.", "ip_adapter."), strict=True)
+        for key, tensor in plain.items() if key.startswith(theirs)
+    }
+    return without_wrappers(named)
 
 
 def load_ip_adapter(path: StrPath) -> IPAdapterPlus:
@@ -139,7 +162,7 @@ def _resampler_sizes(path: Path, state: State, metadata: Mapping[str, str]) -> d
         )
     return {
         "dim": dim,
-        "depth": count_layers(state, "image_proj."),
+        "depth": count_layers(path, state, "image_proj."),
         "dim_head": dim_head,
         "heads": inner_dim // dim_head,
         "num_queries": latents[1],

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..files.records import Made
+from ..files.records import STAMP_DIGITS, Made
 
 TOKEN_SPACE, CLIP_SPACE = "tokens", "clip"
 FOLDS = 5
@@ -274,7 +274,8 @@ def _check_pair(first: Direction, second: Direction) -> None:
     if first.of_another_adapter(second):
         raise ValueError(
             f"Expected two directions found with one IP-Adapter, got {first.source} and {second.source}, "
-            f"found with {first.adapter} and {second.adapter}. Use two that were found with the same one."
+            f"found with {first.adapter[:STAMP_DIGITS]} and {second.adapter[:STAMP_DIGITS]}. Use two that "
+            "were found with the same one."
         )
 
 

@@ -1,6 +1,7 @@
 """IP-Prior files: `prior.ckpt` with `cfg.yaml` as published (github.com/eladrich/PiT), and ours."""
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,11 @@ from ..files.checked import (
     shapes,
     sound,
     whole_number,
-    without_module,
+    without_wrappers,
 )
 from ..files.weights import WeightFileError, read_state, write_state
+from ..files.whole import read_small
+from ..messages import quoted
 from .prior import IPPrior
 
 DEFAULT_NUM_HEADS = 32  # the default of the published trainer
@@ -40,7 +43,7 @@ class PriorConfig:
 
 
 def read_prior(path: StrPath, num_heads: int | None = None) -> tuple[PriorConfig, State]:
-    """Sizes and weights of an IP-Prior file, complete and finite, with or without `module.` before the keys.
+    """Sizes and weights of an IP-Prior file, complete and finite, without what trainings put before the keys.
 
     Layers and widths are read off the tensors. The head count, which weights do not tell, is `num_heads` if
     given, else that of `cfg.yaml` beside the file, else that of the file's metadata, else 32. Weights keep
@@ -52,7 +55,7 @@ def read_prior(path: StrPath, num_heads: int | None = None) -> tuple[PriorConfig
     """
     path = Path(path)
     state, metadata = read_state(path)
-    state = without_module(state)
+    state = without_wrappers(state)
     # Any sign is enough: an incomplete prior is to be named as one, not as a file of another kind.
     if not any(key in state for key in PRIOR_SIGNS):
         raise another_file(path, state, "an IP-Prior")
@@ -93,7 +96,7 @@ def _prior_sizes(path: Path, state: State) -> dict[str, int]:
     return {
         "embedding_dim": embedding_dim,
         "hidden_dim": hidden_dim,
-        "num_layers": count_layers(state),
+        "num_layers": count_layers(path, state),
         "feed_forward_dim": feed_forward_dim,
     }
 
@@ -106,6 +109,7 @@ def empty_prior(config: PriorConfig) -> IPPrior:
 
 # What a reader of the weights needs of all that the published training writes into cfg.yaml. The rest is
 # ignored, so that files of later versions of it can be read.
+LONGEST_YAML, LARGEST_NOTE = 32_000, 999_999  # bytes; the published ones have 2,000
 NOTES = {"num_attention_heads": int, "hidden_dim": int, "num_layers": int, "use_ref": bool}
 
 
@@ -132,13 +136,26 @@ def prior_notes(path: Path, metadata: Mapping[str, str], sizes: Mapping[str, int
     return notes
 
 
+class _PlainLoader(yaml.SafeLoader):
+    """Without aliases and merge keys, by which a text of a few lines grows into gigabytes."""
+
+    def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("expected values, got an alias of another value")
+        return super().compose_node(parent, index)
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
+            raise yaml.YAMLError("expected names and values, got a merge key")
+
+
 def _cfg_yaml(path: Path) -> dict[str, int | bool]:
-    if not path.is_file():
+    if not os.path.lexists(path):
         return {}
     advice = "Repair the file, or move it away and give num_heads."
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        content = yaml.load(read_small(path, LONGEST_YAML).decode("utf-8"), _PlainLoader)
+    except Exception as error:  # besides errors of YAML, its dates and numbers raise others
         reason = " ".join(str(error).split())
         raise WeightFileError(f"{path}: expected readable YAML, got an error ({reason}). {advice}") from error
     if not isinstance(content, dict):
@@ -147,7 +164,7 @@ def _cfg_yaml(path: Path) -> dict[str, int | bool]:
     notes = {name: content[name] for name in NOTES if content.get(name) is not None}
     for name, value in notes.items():
         # Not isinstance, for which True is an int.
-        if type(value) is not NOTES[name]:
+        if type(value) is not NOTES[name] or not 0 <= value <= LARGEST_NOTE:
             expected = NOTES[name].__name__
-            raise WeightFileError(f"{path}: expected {name} to be {expected}, got {value!r}. {advice}")
+            raise WeightFileError(f"{path}: expected {name} to be {expected}, got {quoted(value)}. {advice}")
     return notes

@@ -54,6 +54,11 @@ IP_ADAPTER = FileKind(
     # The first that matches counts, and a FaceID adapter may have a two-layer projection, too.
     lookalikes=(
         Lookalike(
+            has_key(r"(^|\.)(image_proj_model|adapter_modules)\."),
+            "a training checkpoint of an IP-Adapter", "Take the adapter out of it with "
+            "`python -m pit convert model.safetensors ip-adapter.safetensors` in the folder of this pack.",
+        ),
+        Lookalike(
             has_key(r"^ip_adapter\..*_lora\.|^image_proj\.perceiver_resampler\."),
             "a FaceID IP-Adapter", PLUS_WANTED,
         ),

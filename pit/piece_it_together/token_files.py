@@ -9,10 +9,11 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..files.checked import another_file
+from ..files.checked import another_file, without_wrappers
 from ..files.records import KIND, check_finite, made_by, number
 from ..files.weights import WeightFileError, read_state, write_state
 from ..ip_adapter.resampler import TOKENS_PER_PICTURE
+from ..messages import quoted
 from .directions import CLIP_SPACE, TOKEN_SPACE, Direction
 from .tokens import Tokens
 
@@ -59,8 +60,14 @@ def read_direction(path: StrPath, name: str) -> Direction:
         )
     check_finite(path, key, values)
     if facts.get(KIND) == DIRECTION:
+        space = _space(path, facts)
+        if space == TOKEN_SPACE and len(values) != TOKENS_PER_PICTURE:
+            raise WeightFileError(
+                f"{path}: expected a direction in token space to have {TOKENS_PER_PICTURE} rows, got "
+                f"{len(values)}. Save the direction again."
+            )
         amounts = (number(path, amount, facts) for amount in ("deviation", "recommended"))
-        return Direction(values.float(), _space(path, facts), *amounts, **made_by(path, facts, name))
+        return Direction(values.float(), space, *amounts, **made_by(path, facts, name))
     # A published direction is a bare tensor that does not say whose it is, so no IP-Adapter is known here.
     space = TOKEN_SPACE if len(values) == TOKENS_PER_PICTURE else CLIP_SPACE
     return Direction(values.float(), space, source=name)
@@ -87,16 +94,17 @@ def read_tokens(path: StrPath, name: str) -> Tokens:
     """
     path = Path(path)
     state, facts = read_state(path)
+    state = without_wrappers(state)
     # The names of the tensors do not suffice: without the metadata nothing tells whose tokens they are.
     if facts.get(KIND) != TOKENS or not {"values", "uncond"} <= state.keys():
         raise another_file(path, state, "IP+ tokens with all tensors and their metadata")
     values, uncond, features = state["values"], state["uncond"], state.get("features")
-    if values.ndim != 3 or not len(values) or uncond.shape != (1, *values.shape[1:]):
+    if values.ndim != 3 or 0 in values.shape or uncond.shape != (1, *values.shape[1:]):
         raise WeightFileError(
             f"{path}: expected values of the shape [B, 16, D] and uncond of the shape [1, 16, D], got "
             f"{list(values.shape)} and {list(uncond.shape)}. Save the tokens again."
         )
-    if features is not None and (features.ndim != 3 or len(features) != len(values)):
+    if features is not None and (features.ndim != 3 or len(features) != len(values) or 0 in features.shape):
         raise WeightFileError(
             f"{path}: expected features of the shape [{len(values)}, N, E], for as many sets of tokens, got "
             f"{list(features.shape)}. Save the tokens again."
@@ -110,7 +118,7 @@ def read_tokens(path: StrPath, name: str) -> Tokens:
 def _space(path: Path, facts: Mapping[str, str]) -> str:
     if facts.get("space") not in (TOKEN_SPACE, CLIP_SPACE):
         raise WeightFileError(
-            f"{path}: expected {TOKEN_SPACE!r} or {CLIP_SPACE!r} as its space, got {facts.get('space')!r}. "
-            "Save the direction again."
+            f"{path}: expected {TOKEN_SPACE!r} or {CLIP_SPACE!r} as its space, got "
+            f"{quoted(facts.get('space'))}. Save the direction again."
         )
     return facts["space"]

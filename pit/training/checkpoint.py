@@ -18,8 +18,10 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ..files.plain_json import read_json
 from ..files.weights import WeightFileError, read_state, write_state
 from ..files.whole import LEFTOVER_SECONDS, flush_folder, sha256_of, write_whole
+from ..messages import quoted, shortened
 
 MANIFEST = "manifest.json"
 PARTIAL = ".tmp"
@@ -91,22 +93,30 @@ def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     for path in checkpoint_folders(folder):
         try:
             return read_manifest(path), passed_over
-        except (OSError, ValueError, KeyError) as error:
-            passed_over.append(f"{path.name}: {error}")
+        except (OSError, ValueError) as error:
+            passed_over.append(shortened(f"{path.name}: {error}"))
     return None, passed_over
 
 
 def read_manifest(path: Path) -> Checkpoint:
-    """Check a checkpoint against its manifest. Raises ValueError, KeyError or OSError if it is incomplete."""
-    manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    for name, expected in manifest["files"].items():
+    """Check a checkpoint against its manifest. Raises ValueError or OSError if it is damaged."""
+    manifest = read_json(path / MANIFEST)
+    try:
+        step, notes, files = manifest["step"], manifest["notes"], manifest["files"]
+        listed = {name: (expected["bytes"], expected["sha256"]) for name, expected in files.items()}
+        sound = type(step) is int and step >= 0 and isinstance(notes, dict)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"expected steps, notes and files in {MANIFEST}, got others ({error!r})") from error
+    if not sound or any(name != Path(name).name for name in listed):
+        raise ValueError(f"expected a step and the names of files in {MANIFEST}, got something else")
+    for name, (size, checksum) in listed.items():
         file = path / name
         # The size first: a truncated file is found without reading gigabytes.
-        if file.stat().st_size != expected["bytes"]:
-            raise ValueError(f"expected {expected['bytes']} bytes in {name}, got {file.stat().st_size}")
-        if sha256_of(file) != expected["sha256"]:
+        if file.stat().st_size != size:
+            raise ValueError(f"expected {quoted(size)} bytes in {name}, got {file.stat().st_size}")
+        if sha256_of(file) != checksum:
             raise ValueError(f"expected the checksum of the manifest for {name}, got another one")
-    return Checkpoint(path, manifest["step"], manifest["notes"])
+    return Checkpoint(path, step, notes)
 
 
 def checkpoint_folders(folder: Path) -> list[Path]:

@@ -4,7 +4,6 @@ Inside ComfyUI its own CLIP_VISION takes their place and gives the same tokens.
 """
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,10 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from ..files.checked import MOST_LAYERS, computable, without_wrappers
+from ..files.plain_json import read_json
 from ..files.weights import WeightFileError, read_state
+from ..messages import quoted
 
 WEIGHT_FILES = ("model.safetensors", "model.fp16.safetensors", "pytorch_model.bin")
 # What the weights do not tell, by their width: attention heads and activation of the CLIP models that a
@@ -34,7 +36,7 @@ def load_clip_vision(path: Path) -> CLIPVisionModelWithProjection:
     state, _ = read_state(file)
     # A complete CLIP model also has text weights; old files list the positions, which are not weights.
     state = {
-        key: tensor for key, tensor in state.items()
+        key: computable(tensor) for key, tensor in without_wrappers(state).items()
         if key.startswith(("vision_model.", "visual_projection.")) and not key.endswith("position_ids")
     }
     if f"{EMBEDDINGS}patch_embedding.weight" not in state:
@@ -45,14 +47,28 @@ def load_clip_vision(path: Path) -> CLIPVisionModelWithProjection:
         )
     config_file = file.with_name("config.json")
     config = _read_config(config_file) if config_file.is_file() else _config_of(file, state)
-    # On the meta device nothing is allocated or initialized at random, only to be overwritten.
-    with torch.device("meta"):
-        model = CLIPVisionModelWithProjection(config)
+    model = _empty_model(file, config)
     _require_same_shapes(file, state, model)
     model.load_state_dict(state, assign=True)
     embeddings = model.vision_model.embeddings
     embeddings.position_ids = torch.arange(embeddings.num_positions)[None]  # in no file, so still on "meta"
     return model.eval()
+
+
+def _empty_model(path: Path, config: CLIPVisionConfig) -> CLIPVisionModelWithProjection:
+    """A model of these sizes without memory. Raises WeightFileError if there is no such model."""
+    try:
+        if config.num_hidden_layers > MOST_LAYERS:  # each is built before the first weight is looked at
+            raise ValueError(f"it has {quoted(config.num_hidden_layers)} layers")
+        # On the meta device nothing is allocated or initialized at random, only to be overwritten.
+        with torch.device("meta"):
+            return CLIPVisionModelWithProjection(config)
+    except Exception as error:  # torch and transformers refuse odd sizes with errors of every kind
+        reason = " ".join(str(error).split())
+        raise WeightFileError(
+            f"{path}: expected the sizes of a CLIP vision model, got others ({reason}). Fetch the file and "
+            "its config.json again."
+        ) from error
 
 
 def _weight_file(folder: Path) -> Path:
@@ -70,7 +86,7 @@ def _weight_file(folder: Path) -> Path:
 
 def _read_config(path: Path) -> CLIPVisionConfig:
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
         # The config of a complete CLIP model holds that of its vision part.
         content = content.get("vision_config", content)
         if content.get("model_type", "clip_vision_model") != "clip_vision_model":
@@ -100,7 +116,7 @@ def _config_of(path: Path, state: dict[str, Tensor]) -> CLIPVisionConfig:
             f"patch embedding of shape {patches}. For any other model, put its config.json beside it."
         )
     heads, activation = KNOWN_WIDTHS[patches[0]]
-    numbers = (re.match(rf"{re.escape(LAYER)}(\d+)\.", key) for key in state)
+    numbers = (re.match(rf"{re.escape(LAYER)}(\d{{1,9}})\.", key) for key in state)
     # One position for each patch of a square picture, and one for the class token.
     side = round((shape(f"{EMBEDDINGS}position_embedding.weight")[0] - 1) ** 0.5)
     return CLIPVisionConfig(

@@ -7,9 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..files.plain_json import read_json
 from ..files.records import differing_models, models_from_json
 from ..files.weights import WeightFileError
 from ..files.whole import not_written, write_whole
+from ..messages import ShortError, quoted
+from .checkpoint import checkpoint_folders
 
 RUN = "run.json"
 
@@ -22,12 +25,9 @@ def check_run(folder: Path, identity: dict[str, Any], results: Iterable[str]) ->
     """
     path = folder / RUN
     if path.is_file():
-        different = differences(json.loads(path.read_text(encoding="utf-8")), identity)
-        if different:
-            raise ValueError(
-                f"{folder}: expected a run with the same settings, got another one: {', '.join(different)}. "
-                "Give this run another name, or use the settings of the one in the folder."
-            )
+        # Without anything to resume it is left over from a start that failed, and stands in nobody's way.
+        if has_checkpoint(folder) or any((folder / name).exists() for name in results):
+            check_settings(path, identity)
         return
     # A result without its run came from elsewhere, and would be overwritten when this run ends.
     for name in results:
@@ -35,6 +35,27 @@ def check_run(folder: Path, identity: dict[str, Any], results: Iterable[str]) ->
             raise ValueError(
                 f"{folder}: expected no {name} without its run, got one. Give this run another name."
             )
+
+
+def check_settings(path: Path, identity: dict[str, Any]) -> None:
+    """Compare a run with the settings in a `run.json`. Raises ValueError if they differ or are damaged."""
+    try:
+        different = differences(read_json(path), identity)
+    except (ArithmeticError, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        raise ShortError(
+            f"{path}: expected the settings of a run, got damaged ones ({error!r}). Give this run another "
+            "name, or remove the folder."
+        ) from error
+    if different:
+        raise ShortError(
+            f"{path.parent}: expected a run with the same settings, got another one: {', '.join(different)}. "
+            "Give this run another name, or use the settings of the one in the folder."
+        )
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a run can be resumed."""
+    return bool(checkpoint_folders(folder / "checkpoints"))
 
 
 @contextmanager
@@ -55,7 +76,8 @@ def taken(folder: Path, identity: dict[str, Any]) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if first:
+        # A checkpoint that is there in spite of the error must not be resumed with other settings.
+        if first and not has_checkpoint(folder):
             path.unlink(missing_ok=True)
         raise
 
@@ -73,5 +95,5 @@ def differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     before, now = ({**run, **run["recipe"], **run["model"]} for run in (found, wanted))
     keys = [key for key in now if key not in ("recipe", "model") and before.get(key) != now[key]]
     # Models are compared by their fingerprints, not listed: their numbers tell a user nothing.
-    settings = [f"{key} was {before.get(key)!r} and is now {now[key]!r}" for key in keys]
+    settings = [f"{key} was {quoted(before.get(key))} and is now {quoted(now[key])}" for key in keys]
     return settings + [f"the {part} was another one" for part in changed]

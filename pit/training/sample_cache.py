@@ -15,6 +15,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ..files.plain_json import read_json
 from ..files.records import Models, differing_models, models_from_json, models_to_json
 from ..files.weights import WeightFileError, read_state, write_state
 from ..files.whole import not_written, write_whole
@@ -45,8 +46,8 @@ def models_folder(root: Path, models: Models) -> Path:
 def _read_models(path: Path) -> Models | None:
     """None for a damaged file: its samples are then encoded again in another folder."""
     try:
-        return models_from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError):
+        return models_from_json(read_json(path))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

@@ -101,7 +101,19 @@ class TrainingState:
         return {"losses": self.losses, "groups": json.loads(json.dumps(groups)), "optimizer": counters}
 
     def load(self, checkpoint: Checkpoint) -> None:
-        """Resume from a checkpoint. Raises WeightFileError for one of another model."""
+        """Resume from a checkpoint. Raises WeightFileError for one of another model, or a damaged one."""
+        try:
+            self._load(checkpoint)
+        except (WeightFileError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # optimizers of other packages fail with errors of every kind
+            reason = " ".join(repr(error).split())
+            raise WeightFileError(
+                f"{checkpoint.folder}: expected the state of this run, got another ({reason}). Remove that "
+                "folder, to resume from the checkpoint before it."
+            ) from error
+
+    def _load(self, checkpoint: Checkpoint) -> None:
         self.step = checkpoint.step
         weights = trained(self.model)
         fill(weights, checkpoint, "model")

@@ -232,10 +232,10 @@ def doubling() -> dict:
 
 
 @pytest.mark.parametrize("content, message", [
-    ({"a": torch.ones(3).to_sparse()}, "expected a to be a plain tensor"),
-    ({"a": torch.empty(3, device="meta")}, "expected a to be a plain tensor"),
+    ({"a": torch.ones(3).to_sparse()}, "nothing but plain tensors in .*, got .*_rebuild_sparse_tensor"),
+    ({"a": torch.empty(3, device="meta")}, "nothing but plain tensors in .*_rebuild_meta_tensor"),
     ({"a": torch.zeros(1).expand(10**9, 10**6)}, "expected a to be a plain tensor"),
-    ({"a": torch.ones(2), "b": {1, 2}}, "got a set under 'b'"),
+    ({"a": torch.ones(2), "b": {1, 2}}, r"got __builtin__\.set"),
     ({"a.b": torch.ones(2), "a": {"b": torch.zeros(2)}}, "got a Tensor under 'a.b'"),
     (looped(), "got a dict under 'again'"),
     (doubling(), "got a dict under "),
@@ -252,7 +252,7 @@ def test_nested_and_quantized_tensors_are_refused(tmp_path):
     nested = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
     for odd in (nested, torch.quantize_per_tensor(torch.ones(4), 0.1, 0, torch.quint8)):
         torch.save({"a": odd}, tmp_path / "odd.pt")
-        with pytest.raises(WeightFileError, match="expected a to be a plain tensor"):
+        with pytest.raises(WeightFileError, match="nothing but plain tensors in a PyTorch pickle, got torch"):
             read_state(tmp_path / "odd.pt")
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...files.pictures import PICTURE_ENDINGS, Skipped, describe_skipped, same_name
+from ...files.whole import check_ordinary
 from .prompts import CHARACTER_SHEET, scene_caption
 
 ENDING = "_ref"
@@ -94,6 +95,8 @@ def pictures_by_name(folder: Path, skipped: list[Skipped]) -> dict[str, Path]:
             continue
         if path.suffix.lower() not in PICTURE_ENDINGS:
             skipped.append(Skipped(path, f"not one of {', '.join(PICTURE_ENDINGS)}"))
+        elif not path.is_file():
+            skipped.append(Skipped(path, "not an ordinary file"))
         elif found.setdefault(same_name(path.stem), path) is not path:
             skipped.append(Skipped(path, "the same name as another"))
     return found
@@ -102,6 +105,7 @@ def pictures_by_name(folder: Path, skipped: list[Skipped]) -> dict[str, Path]:
 def read_caption(path: Path, mode: str) -> str | Skipped:
     """The caption in a mode, or why there is none. As published, sheets need the file, whatever is in it."""
     try:
+        check_ordinary(path)
         return MODES[mode](read_any_unicode(path))
     except FileNotFoundError:
         return Skipped(path, "a missing caption")

@@ -19,10 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...files.plain_json import parse_json
 from ...files.records import Fingerprint, fingerprint_from_json
 from ...files.weights import WeightFileError, read_state
-from ...files.whole import sha256_of
+from ...files.whole import read_small, sha256_of
 from ...ip_adapter.resampler import TOKENS_PER_PICTURE
+from ...messages import ShortError, quoted
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -30,7 +32,7 @@ REFERENCE = "reference.safetensors"
 AGAIN = "Delete the folder and encode the dataset again."
 
 
-class CacheError(ValueError):
+class CacheError(ShortError):
     """A token cache that cannot be used: names the file or folder, what was expected and got, what to do."""
 
 
@@ -208,23 +210,24 @@ def read_manifest(folder: Path) -> tuple[bytes, Manifest]:
     """
     path = folder / MANIFEST
     try:
-        content = path.read_bytes()
+        content = read_small(path)
     except OSError as error:
         raise CacheError(
             f"Expected a token cache in {folder}, got a folder whose {MANIFEST} cannot be read "
             f"({error.strerror}). Name the folder of an encoded dataset."
         ) from error
     try:
-        data = json.loads(content)
+        data = parse_json(content.decode("utf-8"))
         # Before anything else: a later version may have other fields, and is not damaged.
         version = data["format"]
         manifest = _manifest(data) if version == FORMAT else None
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise CacheError(f"{path}: expected a manifest, got a damaged one ({reason}). {AGAIN}") from error
     if manifest is None:
         raise CacheError(
-            f"{path}: expected format {FORMAT}, got {version}. Update the pack, or encode the dataset again."
+            f"{path}: expected format {FORMAT}, got {quoted(version)}. Update the pack, or encode the "
+            "dataset again."
         )
     return content, manifest
 
@@ -245,10 +248,10 @@ def read_shard(
             f"{folder / entry.file}: expected tokens {list(expected)} torch.float16, got {found}. {AGAIN}"
         )
     try:
-        records = json.loads(metadata["concepts"])
+        records = parse_json(metadata["concepts"])
         for record in records:
             _check_record(record, entry.rows, settings.variants)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CacheError(
             f"{folder / entry.file}: expected records of concepts, got damaged records ({error}). {AGAIN}"
         ) from error
@@ -272,13 +275,13 @@ def _manifest(data: dict[str, Any]) -> Manifest:
 def _cached_file(entry: dict[str, Any], name: str) -> CachedFile:
     # The very name, so that no manifest can point out of its folder.
     if entry["file"] != name:
-        raise ValueError(f"expected the file {name}, got {entry['file']!r}")
+        raise ValueError(f"expected the file {name}, got {quoted(entry['file'])}")
     return CachedFile(name, _whole(entry["rows"]), _whole(entry["bytes"]), str(entry["sha256"]))
 
 
 def _whole(number: object) -> int:
     if type(number) is not int or number < 1:
-        raise ValueError(f"expected a whole number from 1, got {number!r}")
+        raise ValueError(f"expected a whole number from 1, got {quoted(number)}")
     return number
 
 
@@ -303,7 +306,8 @@ def _check_record(record: dict[str, Any], rows: int, variants: int) -> None:
     firsts = [record["target"], *record["references"]]
     inside = all(0 <= row < rows for row in firsts)
     if not inside or not all(0 <= part["row"] <= rows - variants for part in record["parts"]):
-        raise ValueError(f"expected rows below {rows} for {record['name']!r}, got rows beyond the shard")
+        name = quoted(record["name"])
+        raise ValueError(f"expected rows below {rows} for {name}, got rows beyond the shard")
 
 
 def sources_of(record: dict[str, Any]) -> Sources:

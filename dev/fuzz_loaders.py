@@ -1,0 +1,139 @@
+"""The loaders that `dev.fuzz` gives damaged files to, each with small good ones."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from PIL import Image
+from safetensors.torch import save
+from torch import Tensor
+
+from dev import ROOT
+from dev.fuzz import LONGEST_MESSAGE, Fault, Loader
+from pit.files.lora import read_lora
+from pit.files.pictures import PictureError, open_picture
+from pit.files.weights import WeightFileError, read_state
+from pit.ip_adapter.files import read_ip_adapter
+from pit.ip_adapter.resampler import Resampler
+from pit.piece_it_together.prior import IPPrior
+from pit.piece_it_together.prior_files import read_prior
+from pit.piece_it_together.token_files import read_direction, read_tokens
+from pit.piece_it_together.training.cache import CacheError, open_cache
+from pit.training.checkpoint import newest_checkpoint
+from pit.training.metrics import read_points
+from pit.training.sample_cache import models_folder, read_sample
+from pit.training.trainer import check_run
+
+OLD = ROOT / "tests" / "files_of_0_5_0"
+SIZES = {"dim": 8, "depth": 1, "dim_head": 4, "heads": 2, "num_queries": 16, "embedding_dim": 8, "output_dim": 8}
+
+
+def pickled(state: object, old: bool = False) -> bytes:
+    content = io.BytesIO()
+    torch.save(state, content, _use_new_zipfile_serialization=not old)
+    return content.getvalue()
+
+
+def deflated(content: bytes) -> bytes:
+    """A pickle's archive, compressed."""
+    target = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as source:
+        with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+            for record in source.infolist():
+                archive.writestr(record.filename, source.read(record))
+    return target.getvalue()
+
+
+def in_all_formats(name: str, state: dict[str, Tensor], nested: object, facts: dict[str, str]) -> dict[str, bytes]:
+    return {
+        f"{name}.safetensors": save(state, facts), f"{name}.ckpt": pickled(nested),
+        f"{name}.pt": pickled(nested, old=True), f"{name}.bin": deflated(pickled(nested)),
+    }
+
+
+def prior() -> dict[str, Tensor]:
+    return IPPrior(8, 8, 1, 2).state_dict()
+
+
+def adapter() -> dict[str, dict[str, Tensor]]:
+    pairs = {f"1.to_{kind}_ip.weight": torch.ones(8, 8) for kind in "kv"}
+    return {"image_proj": dict(Resampler(**SIZES).state_dict()), "ip_adapter": pairs}
+
+
+def flat(nested: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {f"{part}.{key}": value for part, state in nested.items() for key, value in state.items()}
+
+
+def lora() -> dict[str, Tensor]:
+    module = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
+    return {f"{module}.lora_A.weight": torch.ones(2, 8), f"{module}.lora_B.weight": torch.ones(8, 2)}
+
+
+def pictures() -> dict[str, bytes]:
+    found = {}
+    for ending, kind, mode in (("png", "PNG", "RGBA"), ("jpg", "JPEG", "RGB"), ("webp", "WEBP", "RGBA")):
+        content = io.BytesIO()
+        Image.linear_gradient("L").resize((48, 32)).convert(mode).save(content, kind, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0")
+        found[f"picture.{ending}"] = content.getvalue()
+    return found
+
+
+def read_run(path: Path) -> None:
+    """What a training reads of an earlier run."""
+    run = next(parent for parent in path.parents if parent.name == "run")
+    checkpoint, passed_over = newest_checkpoint(run / "checkpoints")
+    if any(len(line) > LONGEST_MESSAGE for line in passed_over):
+        raise Fault("a long reason for passing over a checkpoint")
+    if checkpoint is not None:
+        checkpoint.load("model")
+    read_points(run)
+    check_run(run, json.loads((OLD / "prior_run" / "run.json").read_text()), ())
+
+
+def read_samples(path: Path) -> None:
+    models_folder(path.parent.parent, {"vae": "a"})
+    read_sample(path.with_name("sample.safetensors"), ["latents"])
+
+
+def files_below(folder: Path, place: str) -> dict[str, bytes]:
+    return {
+        f"{place}/{path.relative_to(folder).as_posix()}": path.read_bytes()
+        for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+
+
+def loaders(folder: Path) -> dict[str, Loader]:
+    """All loaders, by name."""
+    weights, sentences = (WeightFileError,), (WeightFileError, ValueError)
+    heads, dim_head = {"num_heads": "2"}, {"resampler_dim_head": "4"}
+    cfg = b"num_attention_heads: 2\nhidden_dim: 8\nnum_layers: 1\nuse_ref: true\nlist: [1, 2.5, {a: b}]\nwhen: 2025-01-01\n"
+
+    def named(read: Callable[[Path, str], object]) -> Callable[[Path], object]:
+        return lambda path: read(path, path.name)
+
+    return {
+        "weights": Loader(in_all_formats("x", flat(adapter()), adapter(), {"a": "b"}), read_state, weights),
+        "prior": Loader(in_all_formats("prior", prior(), {"state_dict": prior(), "step": 3}, heads), read_prior, weights),
+        "cfg.yaml": Loader({"cfg.yaml": cfg}, lambda path: read_prior(path.with_name("prior.safetensors")), weights,
+                           {"prior.safetensors": save(prior())}),
+        "adapter": Loader(in_all_formats("adapter", flat(adapter()), adapter(), dim_head), read_ip_adapter, weights),
+        "lora": Loader(in_all_formats("lora", lora(), lora(), {"lora_adapter_metadata": "{\"lora_alpha\": 1}"}), read_lora,
+                       weights),
+        "tokens": Loader({"tokens.safetensors": (OLD / "tokens.safetensors").read_bytes()}, named(read_tokens), weights),
+        "direction": Loader(
+            {"direction.safetensors": (OLD / "direction.safetensors").read_bytes(),
+             "direction.pt": pickled(torch.ones(16, 8))}, named(read_direction), weights,
+        ),
+        "cache": Loader(files_below(OLD / "cache", "cache"), lambda path: open_cache(path.parent), (CacheError,)),
+        "run": Loader(files_below(OLD / "prior_run", "run"), read_run, sentences),
+        "samples": Loader(
+            {"samples/models-1/models.json": b'{"vae": "a", "clip": {"name": "b", "numbers": [1, 2]}}',
+             "samples/models-1/sample.safetensors": save({"latents": torch.ones(4)})}, read_samples, weights,
+        ),
+        "pictures": Loader(pictures(), open_picture, (PictureError,)),
+    }

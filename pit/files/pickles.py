@@ -1,0 +1,343 @@
+"""Pickles by torch, looked through before torch opens them: nothing but plain tensors in plain containers.
+
+torch's own `weights_only` runs no foreign code. But a pickle of a few bytes can still have it allocate
+gigabytes (a call of `bytearray`, a storage or a stride that the file does not hold) or compute forever (a key
+that is a tuple of tuples, 60 deep). So the opcodes are followed here on a stack of placeholders, where
+nothing is built and everything is counted.
+"""
+from __future__ import annotations
+
+import pickletools
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+LONGEST_PICKLE = 16_000_000  # bytes without the tensors' values; that of a complete SDXL has 0.4 million
+MOST_OPCODES = 300_000  # a tensor takes about 25
+LONGEST_KEY = 512
+LARGEST_NUMBER = 2**63
+MOST_DIMENSIONS = 16
+MOST_EXPANSION = 16  # of a compressed archive; trained weights shrink by less than a half
+MAGIC_NUMBER, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # how torch's files before 1.6 begin
+
+ITEM_SIZES = {
+    "torch.DoubleStorage": 8, "torch.FloatStorage": 4, "torch.HalfStorage": 2, "torch.BFloat16Storage": 2,
+    "torch.LongStorage": 8, "torch.IntStorage": 4, "torch.ShortStorage": 2, "torch.CharStorage": 1,
+    "torch.ByteStorage": 1, "torch.BoolStorage": 1, "torch.ComplexFloatStorage": 8,
+    "torch.ComplexDoubleStorage": 16, "torch.storage.UntypedStorage": 1,
+    # Types without a storage of their own, which stand in the call that rebuilds the tensor.
+    "torch.float8_e4m3fn": 1, "torch.float8_e5m2": 1, "torch.float8_e4m3fnuz": 1, "torch.float8_e5m2fnuz": 1,
+    "torch.float8_e8m0fnu": 1, "torch.uint16": 2, "torch.uint32": 4, "torch.uint64": 8,
+}
+TENSOR_CLASSES = ("torch.Tensor", "torch.nn.parameter.Parameter")
+
+
+class UnsoundPickle(ValueError):
+    """What was expected of a pickle and what it holds instead, to follow "expected"."""
+
+
+class Thing(Enum):
+    """What is only known by its kind."""
+
+    LIST, DICT, ORDERED_DICT, TENSOR = range(4)
+
+
+@dataclass(frozen=True)
+class Global:
+    """A class or function, by its full name."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A piece of memory that the file claims to hold."""
+
+    items: int
+    item_size: int
+
+
+class _Mark:
+    """Where the items of a tuple, list or dict begin on the stack."""
+
+
+MARK = _Mark()
+
+
+def check_pickle(path: Path) -> bool:
+    """Look through a pickle by torch, a zip archive or a legacy one; whether its storages can be mapped.
+
+    Raises:
+        UnsoundPickle: it holds more than plain tensors, or claims more than the file has.
+        Exception: of any kind, for a damaged file.
+    """
+    with path.open("rb") as file:
+        if file.read(4) == b"PK\x03\x04":
+            return _check_archive(path, file)
+        file.seek(0)
+        _check_legacy(file, path.stat().st_size)
+    return False
+
+
+def _check_archive(path: Path, file: BinaryIO) -> bool:
+    size = path.stat().st_size
+    with zipfile.ZipFile(file) as archive:
+        records = archive.infolist()
+        # torch finds a record whatever the case of its name: two that differ in it alone could be confused.
+        if len({record.filename.lower() for record in records}) != len(records):
+            raise UnsoundPickle("records with different names in an archive, got two with one name.")
+        compressed = any(record.compress_type != zipfile.ZIP_STORED for record in records)
+        total = sum(record.file_size for record in records)
+        if total > size * (MOST_EXPANSION if compressed else 1):
+            raise UnsoundPickle(
+                f"an archive whose records lie in its {size} bytes, got records of {total} bytes. Unpack it, "
+                "and save it again with torch.save."
+            )
+        root = records[0].filename.partition("/")[0]
+        with archive.open(f"{root}/data.pkl") as stream:
+            content = stream.read(LONGEST_PICKLE + 1)
+    sizes = {record.filename.removeprefix(f"{root}/data/"): record.file_size for record in records}
+    Inspection(sizes).run(_bounded(content))
+    # Compressed bytes would become weights: finite garbage.
+    return not compressed
+
+
+def _check_legacy(file: BinaryIO, size: int) -> None:
+    stream = _bounded(file.read(min(size, LONGEST_PICKLE)))
+    if Inspection({}).run(stream) != MAGIC_NUMBER or Inspection({}).run(stream) != PROTOCOL:
+        raise UnsoundPickle("weights that torch has saved, got another pickle. Take the published file.")
+    # The machine that saved it, the content, and the order in which the storages follow.
+    Inspection({}).run(stream)
+    Inspection(None, size).run(stream)
+    Inspection({}).run(stream)
+
+
+def _bounded(content: bytes) -> BytesIO:
+    if len(content) > LONGEST_PICKLE:
+        raise UnsoundPickle(
+            f"at most {LONGEST_PICKLE} bytes beside the tensors' values, got more. Save only the tensors."
+        )
+    return BytesIO(content)
+
+
+class Inspection:
+    """Follows a pickle without building anything.
+
+    Args:
+        storages: bytes that the file holds of each storage, by its key; None if they are not known each.
+        room: bytes that the file holds of all storages together, where they are not known each.
+    """
+
+    def __init__(self, storages: Mapping[str, int] | None, room: int = 0):
+        self.storages, self.room = storages, room
+        self.claimed: dict[str, int] = {}
+        self.stack: list[object] = []
+        self.memo: dict[int, object] = {}
+
+    def run(self, stream: BytesIO) -> object:
+        """The placeholder for what the pickle holds; the stream then stands behind the pickle."""
+        for _ in range(MOST_OPCODES):
+            code = stream.read(1)
+            _require(code != b"")
+            opcode = OPCODES.get(code)
+            if opcode is None:
+                raise UnsoundPickle(
+                    f"a pickle that torch.save has written, got one with the opcode {code!r}. Take the "
+                    ".safetensors file."
+                )
+            argument = opcode.arg.reader(stream) if opcode.arg else None
+            if opcode.name == "STOP":
+                return self.stack.pop()
+            if opcode.name in VALUES:
+                self.stack.append(VALUES[opcode.name](argument))
+            else:
+                STEPS[opcode.name](self, argument)
+        raise UnsoundPickle(f"at most {MOST_OPCODES} opcodes in a pickle, got more. Save only the tensors.")
+
+    def after_mark(self) -> list[object]:
+        """Take what lies above the last mark off the stack, and the mark."""
+        items: list[object] = []
+        while (item := self.stack.pop()) is not MARK:
+            items.append(item)
+        return items[::-1]
+
+    def put(self, index: int) -> None:
+        self.memo[index] = self.stack[-1]
+
+    def get(self, index: int) -> None:
+        self.stack.append(self.memo[index])
+
+    def tuple_of(self, count: int | None) -> None:
+        items = self.after_mark() if count is None else [self.stack.pop() for _ in range(count)][::-1]
+        self.stack.append(tuple(items))
+
+    def append(self, items: list[object]) -> None:
+        _require(self.stack[-1] is Thing.LIST)
+
+    def set_items(self, items: list[object]) -> None:
+        _require(self.stack[-1] in (Thing.DICT, Thing.ORDERED_DICT) and len(items) % 2 == 0)
+        for key in items[::2]:
+            # Of no other kind: torch hashes the keys, which for nested tuples can take forever.
+            if not _is_number(key) and not (isinstance(key, str) and len(key) <= LONGEST_KEY):
+                raise UnsoundPickle(
+                    f"names of at most {LONGEST_KEY} characters and numbers as keys, got another kind. Take "
+                    "the published file."
+                )
+
+    def build(self) -> None:
+        # The metadata that torch attaches to the state of a module.
+        _require(self.stack.pop() is Thing.DICT and self.stack[-1] is Thing.ORDERED_DICT)
+
+    def call(self) -> None:
+        arguments, function = self.stack.pop(), self.stack.pop()
+        _require(isinstance(function, Global) and isinstance(arguments, tuple))
+        self.stack.append(self.result_of(function.name, arguments))
+
+    def result_of(self, name: str, arguments: tuple[object, ...]) -> object:
+        """What a call of an allowed function would give."""
+        if name not in CALLS:
+            raise foreign(name)
+        return CALLS[name](*arguments)
+
+    def storage(self) -> None:
+        kind, storage_type, key, location, items, *view = self.stack.pop()
+        _require(kind == "storage" and isinstance(key, str) and isinstance(location, str))
+        _require(isinstance(storage_type, Global) and _is_number(items) and view in ([], [None]))
+        storage = Storage(items, ITEM_SIZES[storage_type.name])
+        held = self.room if self.storages is None else self.storages.get(key, 0)
+        self.claimed[key] = max(self.claimed.get(key, 0), items * storage.item_size)
+        claimed = sum(self.claimed.values()) if self.storages is None else self.claimed[key]
+        if claimed > held:
+            raise UnsoundPickle(
+                f"tensors whose values lie in the file, got {claimed} bytes of which it holds {held}. It is "
+                "damaged or truncated; fetch it again."
+            )
+        self.stack.append(storage)
+
+
+def foreign(name: str) -> UnsoundPickle:
+    """The error for a class or function that no plain tensor needs."""
+    return UnsoundPickle(
+        f"nothing but plain tensors in a PyTorch pickle, got {name[:100]}. It was not opened, since anything "
+        "else can run code. Take the .safetensors file, or one from a source that you trust."
+    )
+
+
+def _require(condition: bool) -> None:
+    if not condition:
+        raise UnsoundPickle("weights, got a damaged file, or a pickle of something else. Fetch it again.")
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is int and 0 <= value < LARGEST_NUMBER
+
+
+def _number(value: int) -> int:
+    # The magic number of legacy files has 80 bits; text of very long numbers is refused by Python itself.
+    _require(abs(value) < LARGEST_NUMBER or value == MAGIC_NUMBER)
+    return value
+
+
+def _global(name: str) -> Global:
+    name = name.replace(" ", ".", 1)
+    if name not in ALLOWED:
+        raise foreign(name)
+    return Global(name)
+
+
+def _tensor(storage: object, offset: object, size: object, stride: object, *others: object) -> Thing:
+    return _view(storage, offset, size, stride, storage.item_size if isinstance(storage, Storage) else 0)
+
+
+def _tensor_of_type(
+    storage: object, offset: object, size: object, stride: object, grad: object, hooks: object, dtype: object,
+    *others: object,
+) -> Thing:
+    _require(isinstance(dtype, Global))
+    return _view(storage, offset, size, stride, ITEM_SIZES[dtype.name])
+
+
+def _view(storage: object, offset: object, size: object, stride: object, item_size: int) -> Thing:
+    """A tensor that looks at a storage, once it is certain that it does not look beyond its end."""
+    _require(isinstance(storage, Storage) and _is_number(offset) and _are_numbers(size, stride))
+    # Otherwise torch would make the storage larger, as large as the file says.
+    last = offset + sum((count - 1) * step for count, step in zip(size, stride, strict=True))
+    _require(0 in size or (last + 1) * item_size <= storage.items * storage.item_size)
+    return Thing.TENSOR
+
+
+def _are_numbers(*rows: object) -> bool:
+    return all(
+        isinstance(row, tuple) and len(row) <= MOST_DIMENSIONS and all(map(_is_number, row)) for row in rows
+    )
+
+
+def _parameter(tensor: object, *others: object) -> Thing:
+    _require(tensor is Thing.TENSOR)
+    return Thing.TENSOR
+
+
+def _ordered_dict(*items: object) -> Thing:
+    _require(not items)
+    return Thing.ORDERED_DICT
+
+
+def _size(numbers: object) -> tuple[int, ...]:
+    _require(_are_numbers(numbers))
+    return numbers
+
+
+def _with_attributes(function: object, kind: object, arguments: object, state: object) -> Thing:
+    """A tensor with attributes of its own."""
+    _require(isinstance(function, Global) and function.name in REBUILDS and isinstance(arguments, tuple))
+    _require(isinstance(kind, Global) and kind.name in TENSOR_CLASSES and state in (Thing.DICT, None))
+    return REBUILDS[function.name](*arguments)
+
+
+REBUILDS: Mapping[str, Callable[..., Thing]] = {
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_tensor_v3": _tensor_of_type,
+    "torch._utils._rebuild_parameter": _parameter,
+    "torch._utils._rebuild_parameter_with_state": _parameter,
+}
+CALLS: Mapping[str, Callable[..., object]] = {
+    **REBUILDS,
+    "torch._tensor._rebuild_from_type_v2": _with_attributes,
+    "collections.OrderedDict": _ordered_dict,
+    "torch.Size": _size,
+}
+ALLOWED = {*CALLS, *ITEM_SIZES, *TENSOR_CLASSES}
+
+# What pushes a placeholder, and what changes the stack in any other way, by the names of pickletools.
+VALUES: Mapping[str, Callable[..., object]] = {
+    "MARK": lambda argument: MARK, "NONE": lambda argument: None,
+    "NEWTRUE": lambda argument: True, "NEWFALSE": lambda argument: False,
+    "EMPTY_LIST": lambda argument: Thing.LIST, "EMPTY_DICT": lambda argument: Thing.DICT,
+    "EMPTY_TUPLE": lambda argument: (), "GLOBAL": _global,
+    **dict.fromkeys(("BININT", "BININT1", "BININT2", "LONG1"), _number),
+    **dict.fromkeys(("BINFLOAT", "BINUNICODE", "SHORT_BINSTRING"), lambda argument: argument),
+}
+STEPS: Mapping[str, Callable[[Inspection, object], None]] = {
+    "PROTO": lambda pickle, version: _require(version == 2),
+    **dict.fromkeys(("BINPUT", "LONG_BINPUT"), Inspection.put),
+    **dict.fromkeys(("BINGET", "LONG_BINGET"), Inspection.get),
+    "TUPLE": lambda pickle, _: pickle.tuple_of(None), "TUPLE1": lambda pickle, _: pickle.tuple_of(1),
+    "TUPLE2": lambda pickle, _: pickle.tuple_of(2), "TUPLE3": lambda pickle, _: pickle.tuple_of(3),
+    "APPEND": lambda pickle, _: pickle.append([pickle.stack.pop()]),
+    "APPENDS": lambda pickle, _: pickle.append(pickle.after_mark()),
+    "SETITEM": lambda pickle, _: pickle.set_items([pickle.stack.pop(), pickle.stack.pop()][::-1]),
+    "SETITEMS": lambda pickle, _: pickle.set_items(pickle.after_mark()),
+    "REDUCE": lambda pickle, _: pickle.call(),
+    "BUILD": lambda pickle, _: pickle.build(),
+    "BINPERSID": lambda pickle, _: pickle.storage(),
+}
+# Rather than `pickletools.genops`, which decodes the arguments of forbidden opcodes as well.
+OPCODES = {
+    opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes
+    if opcode.name in VALUES or opcode.name in STEPS or opcode.name == "STOP"
+}
