@@ -96,12 +96,8 @@ class ApplyIPLora(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, file: str, blocks: str = "") -> bool | str:
-        # Before the graph runs, so that a slip in this text does not cost the sampling that comes first.
-        try:
-            parse_block_strengths(blocks)
-        except ValueError as error:
-            return f"Apply IP-LoRA: {error}"
+    def validate_inputs(cls, file: str | None) -> bool | str:
+        # Not of `blocks` as well: ComfyUI would tell an error in either once for each of the two.
         return FILES.why_missing(file) or True
 
     @classmethod
@@ -110,8 +106,9 @@ class ApplyIPLora(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: ModelPatcher, file: str, strength: float, blocks: str = "") -> io.NodeOutput:
+        strengths = parse_block_strengths(blocks)  # first: a slip in it is told at once
         lora = read_lora(FILES.path(file))
-        patched, report = apply_ip_lora(model, lora, file, strength, parse_block_strengths(blocks))
+        patched, report = apply_ip_lora(model, lora, file, strength, strengths)
         logging.info("Apply IP-LoRA: %s", report)
         return io.NodeOutput(patched, ui=told(cls, report))
 

@@ -6,7 +6,6 @@ Of what diffusers and PEFT write for SDXL, it matches no key.
 """
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from .checked import StrPath, another_file
 from .known import first_of
+from .plain_json import parse_json, read_json
 from .weights import WeightFileError, read_state
 
 State = dict[str, Tensor]
@@ -303,10 +303,10 @@ def peft_settings(path: Path, metadata: Mapping[str, str]) -> dict[str, object]:
     beside = path.with_name("adapter_config.json")
     try:
         if "lora_adapter_metadata" in metadata:
-            settings = json.loads(metadata["lora_adapter_metadata"])
+            settings = parse_json(metadata["lora_adapter_metadata"])
         # PEFT always saves under this name; beside any other file, the settings may belong to another LoRA.
         elif path.stem == "adapter_model" and beside.is_file():
-            settings = json.loads(beside.read_text(encoding="utf-8"))
+            settings = read_json(beside)
         else:
             return {}
         settings = {key.removeprefix("unet."): value for key, value in settings.items()}

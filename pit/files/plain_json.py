@@ -13,7 +13,7 @@ MOST_DIGITS = 20
 
 def read_json(path: Path) -> Any:
     """The content of a JSON file. Raises OSError or ValueError."""
-    return parse_json(read_small(path).decode("utf-8"))
+    return parse_json(read_small(path).decode("utf-8-sig"))  # as Windows writes it, too
 
 
 def parse_json(text: str) -> Any:

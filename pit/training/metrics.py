@@ -121,7 +121,8 @@ def read_lines(path: Path) -> list[dict[str, str]]:
     """The complete lines of a CSV of figures; what a kill truncated or a fault damaged is left out."""
     if not path.is_file():
         return []
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    # Not as text: Python would take the half of an end of a line, which Windows writes, for a whole one.
+    lines = path.read_bytes().decode("utf-8", errors="replace").split("\n")
     # What follows the last end of a line may be half a number.
     return [dict(zip(FIELDS, fields, strict=True)) for fields in map(fields_of, lines[:-1]) if fields]
 

@@ -282,7 +282,8 @@ def test_the_node_reads_from_the_lora_folders_alone(inside, model, reference, tm
     folder_paths.filename_list_cache.clear()
     node = inside.nodes("ip_lora").ApplyIPLora
     assert node.validate_inputs("sheet.safetensors") is True
-    assert "in=x" in node.validate_inputs("sheet.safetensors", "in=x")
+    with pytest.raises(ValueError, match="Expected strengths of blocks .* got 'in=x'"):
+        node.execute(model, "sheet.safetensors", 1.0, "in=x")
     result = node.execute(model, "sheet.safetensors", 1.0)
     assert "136 of 136 modules matched" in str(result.ui.as_dict())
     for name in ("../secret.safetensors", "absent.safetensors", str(tmp_path / "secret.safetensors")):
