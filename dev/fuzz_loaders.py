@@ -123,10 +123,11 @@ def files_below(folder: Path, place: str) -> dict[str, bytes]:
 def loaders() -> dict[str, Loader]:
     """All loaders, by name."""
     whole, refused = save(prior()), (WeightFileError,)
-    wrapped, old = {"state_dict": prior(), "step": 3}, {path.name: path.read_bytes() for path in OLD.glob("*.*")}
+    wrapped = {"state_dict": prior(), "step": 3}
+    tokens, direction = ((OLD / f"{kind}.safetensors").read_bytes() for kind in ("tokens", "direction"))
     priors = in_all_formats("prior", prior(), wrapped, {"num_heads": "2"})
     adapters = in_all_formats("adapter", flat(adapter()), adapter(), {"resampler_dim_head": "4"})
-    directions = {name: old[name] for name in ("direction.safetensors",)} | {"x.pt": pickled(torch.ones(16, 8))}
+    directions = {"x.safetensors": direction, "x.pt": pickled(torch.ones(16, 8))}
     samples = {
         "samples/models-1/models.json": b'{"vae": "a", "clip": {"name": "b", "numbers": [1, 2]}}',
         "samples/models-1/sample.safetensors": save({"latents": torch.ones(4)}),
@@ -144,7 +145,7 @@ def loaders() -> dict[str, Loader]:
         "cfg.yaml": Loader({"cfg.yaml": CFG}, read_beside, refused, {"prior.safetensors": whole}),
         "adapter": Loader(adapters, read_ip_adapter, refused),
         "lora": Loader(in_all_formats("lora", lora(), lora(), SETTINGS), read_lora, refused),
-        "tokens": Loader({"x.safetensors": old["tokens.safetensors"]}, named(read_tokens), refused),
+        "tokens": Loader({"x.safetensors": tokens}, named(read_tokens), refused),
         "direction": Loader(directions, named(read_direction), refused),
         "cache": Loader(files_below(OLD / "cache", "c"), lambda path: open_cache(path.parent), (CacheError,)),
         "run": Loader(files_below(OLD / "prior_run", "run"), read_run, (ValueError,)),

@@ -9,6 +9,7 @@ import folder_paths
 from ...pit.files.known import first_of
 from ...pit.files.pictures import file_name
 from ...pit.files.published import file_kind, file_kinds, shipped_files
+from ...pit.messages import ShortError, quoted, shortened
 
 # A message lists no more files than this: a full folder must not bury the advice that follows the list.
 SHOWN = 8
@@ -49,8 +50,8 @@ class ModelFiles:
         folders = folder_paths.get_folder_paths(self.kind.folder)
         # All files, unlike ComfyUI's list: this shows a file that has the wrong extension.
         found = sorted({file for folder in folders for file in folder_paths.recursive_search(folder)[0]})
-        return (
-            f"{self.kind.loader} expected a file from {', '.join(folders)}, got {name!r}. Found there: "
+        return shortened(
+            f"{self.kind.loader} expected a file from {', '.join(folders)}, got {quoted(name)}. Found there: "
             f"{first_of(found, SHOWN) or 'nothing'}. {self.kind.where_to_get}"
         )
 
@@ -90,9 +91,9 @@ def own_folder(root: str, name: str) -> Path:
     folder = os.path.join(root, safe)
     inside = folder_paths.is_within_directory(root, folder)
     if not inside or os.path.realpath(folder) == os.path.realpath(root):
-        raise ValueError(
-            f"Expected the name of a folder in {root}, got {name!r}, which leads elsewhere. Choose a plain "
-            "name, such as my_creatures."
+        raise ShortError(
+            f"Expected the name of a folder in {root}, got {quoted(name)}, which leads elsewhere. Choose a "
+            "plain name, such as my_creatures."
         )
     return Path(folder)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from ...pit.files.known import first_of
 from ...pit.files.pictures import picture_name
 from ...pit.images import to_pil, to_tensor
+from ...pit.messages import quoted, shortened
 from ...pit.piece_it_together.training.dataset import Dataset, dataset_sheet, describe, read_dataset
 from ...pit.piece_it_together.training.make_parts import make_parts, save_concept
 from ...pit.piece_it_together.training.part_rules import DEFAULT_RULES, PartRules, UnevenGroundError
@@ -60,10 +61,10 @@ def chosen_folder(
     folders = dataset_folders()
     if choice not in folders:
         found = first_of(list(folders), SHOWN) or "no folder"
-        raise FileNotFoundError(
-            f"{node} expected a folder in input or in output/{FOLDER}, got {choice!r}. Found there: {found}. "
-            f"{advice}"
-        )
+        raise FileNotFoundError(shortened(
+            f"{node} expected a folder in input or in output/{FOLDER}, got {quoted(choice)}. Found there: "
+            f"{found}. {advice}"
+        ))
     return folders[choice]
 
 

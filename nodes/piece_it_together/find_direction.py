@@ -14,6 +14,7 @@ from torch import Tensor
 from ...pit.files.known import first_of
 from ...pit.files.pictures import PictureError, list_pictures, open_picture
 from ...pit.images import clip_pixel_values, on_white, to_pil, to_tensor
+from ...pit.messages import quoted, shortened
 from ...pit.piece_it_together.direction_chart import separation_chart
 from ...pit.piece_it_together.directions import (
     CLIP_SPACE,
@@ -56,11 +57,11 @@ def input_folder(choice: str) -> Path:
     # Looked up, not joined to a path, so that no choice leads out of the input folder.
     folders = input_folders()
     if choice not in folders:
-        raise FileNotFoundError(
-            f"Find IP+ Direction expected a folder inside ComfyUI's input folder, got {choice!r}. Found "
-            f"there: {first_of(list(folders), SHOWN) or 'no folder'}. Put a folder of pictures of each kind "
+        raise FileNotFoundError(shortened(
+            f"Find IP+ Direction expected a folder inside ComfyUI's input folder, got {quoted(choice)}. "
+            f"Found there: {first_of(list(folders), SHOWN) or 'no folder'}. Put a folder of pictures of each kind "
             "there."
-        )
+        ))
     return folders[choice]
 
 
@@ -82,7 +83,7 @@ def class_pictures(source: dict[str, object]) -> tuple[list[list[Image.Image]], 
         return [[on_white(picture) for picture in to_pil(source[name])] for name in ("first", "second")], []
     if source["first_folder"] == source["second_folder"]:
         raise ValueError(
-            f"Find IP+ Direction expected two different folders, got {source['first_folder']!r} twice. "
+            f"Find IP+ Direction expected two different folders, got {quoted(source['first_folder'])} twice. "
             "Choose one folder for each kind."
         )
     found = [folder_pictures(input_folder(source[name])) for name in ("first_folder", "second_folder")]

@@ -19,6 +19,7 @@ from torch import nn
 from ...pit.files.known import first_of
 from ...pit.files.pictures import describe_skipped
 from ...pit.images import to_tensor
+from ...pit.messages import quoted, shortened
 from ...pit.piece_it_together.training.augment import Augmentation
 from ...pit.piece_it_together.training.dataset import Dataset
 from ...pit.piece_it_together.training.encode import encode_dataset
@@ -193,9 +194,9 @@ class TrainPrior(io.ComfyNode):
         if start_from in (NOTHING, *PRIORS.listed()):
             return True
         found = first_of(PRIORS.listed(), SHOWN) or "no file"
-        return (
+        return shortened(
             f"Train IP-Prior expected start_from to be {NOTHING!r} or a file from models/ip_prior, got "
-            f"{start_from!r}. Found there: {found}. Choose one of these."
+            f"{quoted(start_from)}. Found there: {found}. Choose one of these."
         )
 
     @classmethod
