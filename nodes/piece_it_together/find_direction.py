@@ -59,8 +59,8 @@ def input_folder(choice: str) -> Path:
     if choice not in folders:
         raise FileNotFoundError(shortened(
             f"Find IP+ Direction expected a folder inside ComfyUI's input folder, got {quoted(choice)}. "
-            f"Found there: {first_of(list(folders), SHOWN) or 'no folder'}. Put a folder of pictures of each kind "
-            "there."
+            f"Found there: {first_of(list(folders), SHOWN) or 'no folder'}. Put a folder of pictures of each "
+            "kind there."
         ))
     return folders[choice]
 

@@ -11,6 +11,11 @@ TYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torc
 
 
 @pytest.fixture(scope="module")
+def model(inside):
+    return inside.tiny.tiny_sdxl()
+
+
+@pytest.fixture(scope="module")
 def copies(inside, tmp_path_factory):
     folder = tmp_path_factory.mktemp("copies")
     load = inside.nodes("loading").load_ip_adapter
