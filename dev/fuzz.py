@@ -21,8 +21,9 @@ from pathlib import Path
 LONGEST_MESSAGE, MOST_SECONDS, MOST_BYTES = 1000, 2.0, 500_000_000
 # Bytes that mean something to some parser: numbers at the ends of their ranges, brackets, opcodes, markers.
 TELLING = (
-    b"\x00", b"\xff", b"\x7f", b"\x80", b"\xff" * 4, b"\xff" * 8, b"\x00" * 8, b"{", b"}", b"[", b"]", b'"', b",",
-    b":", b"&a", b"*a", b"<<: ", b"!!", b"\n", b".", b"-", b"9" * 30, b"1e999", b"NaN", b"null", b"\xff\xda",
+    b"\x00", b"\xff", b"\x7f", b"\x80", b"\xff" * 4, b"\xff" * 8, b"\x00" * 8, b"{", b"}", b"[", b"]",
+    b'"', b",", b":", b"&a",
+    b"*a", b"<<: ", b"!!", b"\n", b".", b"-", b"9" * 30, b"1e999", b"NaN", b"null", b"\xff\xda",
     b"PK\x01\x02", b"R", b"b", b"Q", b"c", b"\x8a\xff", b"X\xff\xff\xff\x7f", b"0" * 40, b"\xed\xa0\x80",
 )
 
@@ -68,35 +69,45 @@ def damaged(content: bytes, draw: random.Random) -> bytes:
         elif kind == 4:
             content = content[:place] + content[place + length:]
         elif kind == 5:
-            content = content[:place] + content[place:place + length] * draw.choice((2, 3, 20)) + content[place:]
+            piece = content[place:place + length]
+            content = content[:place] + piece * draw.choice((2, 3, 20)) + content[place:]
         else:
-            content = content[:place] + struct.pack("<q", draw.choice((0, 1, 2**31, 2**62, -1))) + content[place + 8:]
+            number = struct.pack("<q", draw.choice((0, 1, 2**31, 2**62, -1)))
+            content = content[:place] + number + content[place + 8:]
     return content[:1_000_000]
+
+
+def rewrite(path: Path, content: bytes) -> None:
+    # A new file: to truncate an old one waits for the disk.
+    path.unlink()
+    path.write_bytes(content)
 
 
 def fuzz(loader: Loader, files: int, seed: int, folder: Path) -> tuple[int, float]:
     """Read damaged files; how many were refused, and the longest time that one took. Raises Fault."""
     draw, refused, longest = random.Random(seed), 0, 0.0
     names = list(loader.samples)
+    for name, content in {**(loader.whole or {}), **loader.samples}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
     for number in range(files):
         chosen = draw.choice(names)
-        for name, content in {**(loader.whole or {}), **loader.samples}.items():
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(damaged(content, draw) if name == chosen else content)
+        rewrite(folder / chosen, damaged(loader.samples[chosen], draw))
         started = time.process_time()
         try:
             loader.read(folder / chosen)
         except loader.refusals as error:
             refused += 1
             if len(str(error)) > LONGEST_MESSAGE:
-                raise Fault(f"file {number} of seed {seed}: a message of {len(str(error))} characters") from error
+                length = len(str(error))
+                raise Fault(f"file {number} of seed {seed}: a message of {length} characters") from error
         except Exception as error:
             raise Fault(f"file {number} of seed {seed}: {type(error).__name__}: {error}"[:300]) from error
         seconds = time.process_time() - started
         if seconds > MOST_SECONDS:
             raise Fault(f"file {number} of seed {seed}: {seconds:.1f} s")
         longest = max(longest, seconds)
+        rewrite(folder / chosen, loader.samples[chosen])
     return refused, longest
 
 
@@ -109,13 +120,15 @@ def limit_memory() -> None:
 def main() -> None:
     from dev.fuzz_loaders import loaders
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--files", type=int, default=10_000, help="damaged files for each loader")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--loader", action="append", help="only this one; may be given several times")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        known = loaders(Path(folder))
+        known = loaders()
         limit_memory()
         for name in options.loader or known:
             started = time.monotonic()

@@ -30,7 +30,17 @@ from pit.training.sample_cache import models_folder, read_sample
 from pit.training.trainer import check_run
 
 OLD = ROOT / "tests" / "files_of_0_5_0"
-SIZES = {"dim": 8, "depth": 1, "dim_head": 4, "heads": 2, "num_queries": 16, "embedding_dim": 8, "output_dim": 8}
+SIZES = {
+    "dim": 8, "depth": 1, "dim_head": 4, "heads": 2, "num_queries": 16, "embedding_dim": 8, "output_dim": 8,
+}
+CFG = b"""num_attention_heads: 2
+hidden_dim: 8
+num_layers: 1
+use_ref: true
+list: [1, 2.5, {a: b}]
+when: 2025-01-01
+"""
+SETTINGS = {"lora_adapter_metadata": '{"lora_alpha": 1}'}
 
 
 def pickled(state: object, old: bool = False) -> bytes:
@@ -49,7 +59,9 @@ def deflated(content: bytes) -> bytes:
     return target.getvalue()
 
 
-def in_all_formats(name: str, state: dict[str, Tensor], nested: object, facts: dict[str, str]) -> dict[str, bytes]:
+def in_all_formats(
+    name: str, state: dict[str, Tensor], nested: object, facts: dict[str, str]
+) -> dict[str, bytes]:
     return {
         f"{name}.safetensors": save(state, facts), f"{name}.ckpt": pickled(nested),
         f"{name}.pt": pickled(nested, old=True), f"{name}.bin": deflated(pickled(nested)),
@@ -78,7 +90,8 @@ def pictures() -> dict[str, bytes]:
     found = {}
     for ending, kind, mode in (("png", "PNG", "RGBA"), ("jpg", "JPEG", "RGB"), ("webp", "WEBP", "RGBA")):
         content = io.BytesIO()
-        Image.linear_gradient("L").resize((48, 32)).convert(mode).save(content, kind, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0")
+        exif = b"Exif\0\0MM\0*\0\0\0\x08\0\0"
+        Image.linear_gradient("L").resize((48, 32)).convert(mode).save(content, kind, exif=exif)
         found[f"picture.{ending}"] = content.getvalue()
     return found
 
@@ -107,33 +120,35 @@ def files_below(folder: Path, place: str) -> dict[str, bytes]:
     }
 
 
-def loaders(folder: Path) -> dict[str, Loader]:
+def loaders() -> dict[str, Loader]:
     """All loaders, by name."""
-    weights, sentences = (WeightFileError,), (WeightFileError, ValueError)
-    heads, dim_head = {"num_heads": "2"}, {"resampler_dim_head": "4"}
-    cfg = b"num_attention_heads: 2\nhidden_dim: 8\nnum_layers: 1\nuse_ref: true\nlist: [1, 2.5, {a: b}]\nwhen: 2025-01-01\n"
+    whole, refused = save(prior()), (WeightFileError,)
+    wrapped = {"state_dict": prior(), "step": 3}
+    tokens, direction = ((OLD / f"{kind}.safetensors").read_bytes() for kind in ("tokens", "direction"))
+    priors = in_all_formats("prior", prior(), wrapped, {"num_heads": "2"})
+    adapters = in_all_formats("adapter", flat(adapter()), adapter(), {"resampler_dim_head": "4"})
+    directions = {"x.safetensors": direction, "x.pt": pickled(torch.ones(16, 8))}
+    samples = {
+        "samples/models-1/models.json": b'{"vae": "a", "clip": {"name": "b", "numbers": [1, 2]}}',
+        "samples/models-1/sample.safetensors": save({"latents": torch.ones(4)}),
+    }
 
     def named(read: Callable[[Path, str], object]) -> Callable[[Path], object]:
         return lambda path: read(path, path.name)
 
+    def read_beside(path: Path) -> object:
+        return read_prior(path.with_name("prior.safetensors"))
+
     return {
-        "weights": Loader(in_all_formats("x", flat(adapter()), adapter(), {"a": "b"}), read_state, weights),
-        "prior": Loader(in_all_formats("prior", prior(), {"state_dict": prior(), "step": 3}, heads), read_prior, weights),
-        "cfg.yaml": Loader({"cfg.yaml": cfg}, lambda path: read_prior(path.with_name("prior.safetensors")), weights,
-                           {"prior.safetensors": save(prior())}),
-        "adapter": Loader(in_all_formats("adapter", flat(adapter()), adapter(), dim_head), read_ip_adapter, weights),
-        "lora": Loader(in_all_formats("lora", lora(), lora(), {"lora_adapter_metadata": "{\"lora_alpha\": 1}"}), read_lora,
-                       weights),
-        "tokens": Loader({"tokens.safetensors": (OLD / "tokens.safetensors").read_bytes()}, named(read_tokens), weights),
-        "direction": Loader(
-            {"direction.safetensors": (OLD / "direction.safetensors").read_bytes(),
-             "direction.pt": pickled(torch.ones(16, 8))}, named(read_direction), weights,
-        ),
-        "cache": Loader(files_below(OLD / "cache", "cache"), lambda path: open_cache(path.parent), (CacheError,)),
-        "run": Loader(files_below(OLD / "prior_run", "run"), read_run, sentences),
-        "samples": Loader(
-            {"samples/models-1/models.json": b'{"vae": "a", "clip": {"name": "b", "numbers": [1, 2]}}',
-             "samples/models-1/sample.safetensors": save({"latents": torch.ones(4)})}, read_samples, weights,
-        ),
+        "weights": Loader(adapters, read_state, refused),
+        "prior": Loader(priors, read_prior, refused),
+        "cfg.yaml": Loader({"cfg.yaml": CFG}, read_beside, refused, {"prior.safetensors": whole}),
+        "adapter": Loader(adapters, read_ip_adapter, refused),
+        "lora": Loader(in_all_formats("lora", lora(), lora(), SETTINGS), read_lora, refused),
+        "tokens": Loader({"x.safetensors": tokens}, named(read_tokens), refused),
+        "direction": Loader(directions, named(read_direction), refused),
+        "cache": Loader(files_below(OLD / "cache", "c"), lambda path: open_cache(path.parent), (CacheError,)),
+        "run": Loader(files_below(OLD / "prior_run", "run"), read_run, (ValueError,)),
+        "samples": Loader(samples, read_samples, refused),
         "pictures": Loader(pictures(), open_picture, (PictureError,)),
     }

@@ -13,10 +13,10 @@ from comfy.cli_args import args
 from ...pit.files.known import first_of
 from ...pit.files.pictures import file_name
 from ...pit.files.published import file_kind, file_kinds, shipped_files
+from ...pit.messages import ShortError, quoted, shortened
 
 # A message lists no more files than this: a full folder must not bury the advice that follows the list.
 SHOWN = 8
-LONGEST_NAME = 100
 
 
 def register_model_folders() -> None:
@@ -60,11 +60,6 @@ def same_but_for_separators(name: str, names: Iterable[str]) -> str | None:
     return next((each for each in known if each.replace("\\", "/") == name.replace("\\", "/")), None)
 
 
-def shortened(name: str) -> str:
-    """A name for a message, which its length must not bury."""
-    return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
-
-
 class ModelFiles:
     """The files of one kind that a loader offers: those in ComfyUI's model folders and those that we ship."""
 
@@ -96,8 +91,8 @@ class ModelFiles:
         if name is None or self.offered(name) is not None:
             return None
         place, found = f"models/{self.kind.folder}", [*self.listed(), *self.shipped]
-        return (
-            f"{self.kind.loader} expected a file from {place}, got {shortened(name)!r}. Found there: "
+        return shortened(
+            f"{self.kind.loader} expected a file from {place}, got {quoted(name)}. Found there: "
             f"{first_of(found, SHOWN) or 'nothing'}. {self.kind.where_to_get} Looked in: "
             f"{', '.join(folder_paths.get_folder_paths(self.kind.folder))}."
         )
@@ -149,9 +144,9 @@ def own_folder(root: str, name: str) -> Path:
     folder = os.path.join(root, safe)
     inside = folder_paths.is_within_directory(root, folder)
     if not inside or os.path.realpath(folder) == os.path.realpath(root):
-        raise ValueError(
-            f"Expected the name of a folder in {root}, got {name!r}, which leads elsewhere. Choose a plain "
-            "name, such as my_creatures."
+        raise ShortError(
+            f"Expected the name of a folder in {root}, got {quoted(name)}, which leads elsewhere. Choose a "
+            "plain name, such as my_creatures."
         )
     return Path(folder)
 

@@ -16,12 +16,13 @@ from ...pit.files.lock import only_process
 from ...pit.files.pictures import picture_name
 from ...pit.files.whole import clean_leftovers
 from ...pit.images import to_pil, to_tensor
+from ...pit.messages import quoted, shortened
 from ...pit.piece_it_together.training.dataset import Dataset, dataset_sheet, describe, read_dataset
 from ...pit.piece_it_together.training.make_parts import make_parts, save_concept
 from ...pit.piece_it_together.training.part_rules import DEFAULT_RULES, PartRules, UnevenGroundError
 from ...pit.piece_it_together.training.prompts import DOMAINS, dataset_prompts, picture_seeds
 from ..bridge.feedback import progress_bar
-from ..bridge.folders import SHOWN, file_stamp, own_folder, same_but_for_separators, shortened
+from ..bridge.folders import SHOWN, file_stamp, own_folder, same_but_for_separators
 from ..bridge.outputs import Outputs
 from .types import CATEGORY, DatasetType
 
@@ -74,10 +75,10 @@ def chosen_folder(
     here = same_but_for_separators(choice, folders)
     if here is None:
         found = first_of(list(folders), SHOWN) or "no folder"
-        raise FileNotFoundError(
-            f"{node} expected a folder in input or in output/{FOLDER}, got {shortened(choice)!r}. Found "
-            f"there: {found}. {advice}"
-        )
+        raise FileNotFoundError(shortened(
+            f"{node} expected a folder in input or in output/{FOLDER}, got {quoted(choice)}. Found there: "
+            f"{found}. {advice}"
+        ))
     return folders[here]
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from ...pit.files.known import first_of
 from ...pit.files.pictures import PictureError, list_pictures, open_picture
 from ...pit.images import clip_pixel_values, on_white, to_pil, to_tensor
+from ...pit.messages import quoted, shortened
 from ...pit.piece_it_together.direction_chart import separation_chart
 from ...pit.piece_it_together.directions import (
     CLIP_SPACE,
@@ -25,7 +26,7 @@ from ...pit.piece_it_together.directions import (
     measured_direction,
 )
 from ..bridge.feedback import progress_bar, say
-from ..bridge.folders import SHOWN, file_stamp, same_but_for_separators, shortened
+from ..bridge.folders import SHOWN, file_stamp, same_but_for_separators
 from .encoding import PICTURES_AT_ONCE, encode_chunks, made_by, token_encoder
 from .parts import CLIP_VISION_TOOLTIP, IP_ADAPTER_TOOLTIP
 from .types import CATEGORY, DirectionType, IPAdapterType, ManagedIPAdapter
@@ -57,11 +58,11 @@ def input_folder(choice: str) -> Path:
     folders = input_folders()
     here = same_but_for_separators(choice, folders)
     if here is None:
-        raise FileNotFoundError(
-            f"Find IP+ Direction expected a folder inside ComfyUI's input folder, got {shortened(choice)!r}. "
+        raise FileNotFoundError(shortened(
+            f"Find IP+ Direction expected a folder inside ComfyUI's input folder, got {quoted(choice)}. "
             f"Found there: {first_of(list(folders), SHOWN) or 'no folder'}. Put a folder of pictures of each "
             "kind there."
-        )
+        ))
     return folders[here]
 
 
@@ -83,7 +84,7 @@ def class_pictures(source: dict[str, object]) -> tuple[list[list[Image.Image]], 
         return [[on_white(picture) for picture in to_pil(source[name])] for name in ("first", "second")], []
     if source["first_folder"] == source["second_folder"]:
         raise ValueError(
-            f"Find IP+ Direction expected two different folders, got {source['first_folder']!r} twice. "
+            f"Find IP+ Direction expected two different folders, got {quoted(source['first_folder'])} twice. "
             "Choose one folder for each kind."
         )
     found = [folder_pictures(input_folder(source[name])) for name in ("first_folder", "second_folder")]

@@ -19,6 +19,7 @@ from torch import nn
 from ...pit.files.known import first_of
 from ...pit.files.pictures import describe_skipped
 from ...pit.images import to_tensor
+from ...pit.messages import quoted, shortened
 from ...pit.packages import TRAINING as TRAINING_PACKAGES
 from ...pit.packages import check_packages
 from ...pit.piece_it_together.training.augment import Augmentation
@@ -31,7 +32,7 @@ from ...pit.training.metrics import read_points
 from ...pit.training.pace import Pace, duration
 from ...pit.training.recipes import RunSettings
 from ..bridge.feedback import progress_bar, say, told
-from ..bridge.folders import SHOWN, own_folder, shortened
+from ..bridge.folders import SHOWN, own_folder
 from ..bridge.outputs import Outputs
 from .datasets import TRAINING
 from .encoding import token_encoder
@@ -212,13 +213,13 @@ class TrainPrior(io.ComfyNode):
         if start_from in (None, NOTHING) or PRIORS.offered(start_from) is not None:
             return True
         found = first_of(PRIORS.listed(), SHOWN) or "no file"
-        return (
+        return shortened(
             f"Train IP-Prior expected start_from to be {NOTHING!r} or a file from models/ip_prior, got "
-            f"{shortened(start_from)!r}. Found there: {found}. Choose one of these."
+            f"{quoted(start_from)}. Found there: {found}. Choose one of these."
         )
 
     @classmethod
-    def fingerprint_inputs(cls, start_from: str | None, name: str | None, **_: object) -> object:
+    def fingerprint_inputs(cls, start_from: str | None, name: str | None = None, **_: object) -> object:
         written = 0
         if name is not None:
             written = WRITTEN.fingerprint(own_folder(PRIORS.folder_to_write(), name) / RESULT)

@@ -153,7 +153,6 @@ def _is_finite(tensor: Tensor) -> bool:
 
 def filled(module: nn.Module, state: State) -> nn.Module:
     """A module built on the meta device, given its weights; mixed types become float32, so that it runs."""
-    state = {key: computable(tensor) for key, tensor in state.items()}
     if len({tensor.dtype for tensor in state.values()}) > 1:
         state = {key: tensor.float() for key, tensor in state.items()}
     # Assigned, not copied: a meta module has no memory to copy into, and a mapped file stays mapped.

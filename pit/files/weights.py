@@ -204,7 +204,8 @@ def _check_names(path: Path, names: Collection[str]) -> None:
     if len(names) > MOST_TENSORS or longest > LONGEST_KEY or letters > MOST_LETTERS:
         raise WeightFileError(
             f"{path}: expected at most {MOST_TENSORS} tensors with names of at most {LONGEST_KEY} letters, "
-            f"got {len(names)} with names of up to {longest}. Take the published file."
+            f"{MOST_LETTERS} in all, got {len(names)} with names of up to {longest} and {letters} in all. "
+            "Take the published file."
         )
 
 

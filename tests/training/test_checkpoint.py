@@ -64,6 +64,20 @@ def test_a_damaged_checkpoint_is_skipped_with_its_reason(tmp_path, spoil):
     assert len(passed_over) == 1 and passed_over[0].startswith("step_00000003: ")
 
 
+@pytest.mark.parametrize("content", [
+    "[]", "3", "null", "{}",
+    '{"step": "3", "notes": {}, "files": {}}', '{"step": 3, "notes": [], "files": {}}',
+    '{"step": 3, "notes": {}, "files": []}', '{"step": 3, "notes": {}, "files": {"a": 1}}', "[" * 9999,
+    '{"step": 3, "notes": {}, "files": {"../x": {"bytes": 1, "sha256": ""}}}', '{"step": ' + "9" * 9999 + "}",
+    '{"step": 3, "notes": {}, "files": {"' + "x" * 9999 + '": {"bytes": 1, "sha256": ""}}}',
+])
+def test_a_manifest_of_other_things_is_passed_over_in_a_sentence(tmp_path, content):
+    write(tmp_path, 2)
+    (write(tmp_path, 3) / "manifest.json").write_text(content)
+    found, passed_over = newest_checkpoint(tmp_path)
+    assert found.step == 2 and len(passed_over) == 1 and len(passed_over[0]) <= 1000
+
+
 def test_what_a_kill_left_half_written_does_not_count(tmp_path):
     write(tmp_path, 2)
     half = tmp_path / "step_00000003.tmp"

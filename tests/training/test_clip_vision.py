@@ -18,6 +18,7 @@ from pit.ip_adapter.encoder import fingerprints, load_encoder
 from pit.ip_adapter.files import save_ip_adapter
 from pit.ip_adapter.resampler import Resampler
 from pit.training.clip_vision import load_clip_vision
+from tests.frugal import frugally
 from tests.golden import assert_equal
 
 SIZES = {
@@ -180,3 +181,35 @@ def test_the_creature_encoder_gives_the_tokens_of_the_creature_models():
     pictures = [Image.effect_mandelbrot((90, 70), (-2, -1, 1, 1), quality) for quality in (9, 40)]
     encoder = creature_encoder()
     assert_equal(encoder.tokens(clip_pixel_values(pictures, encoder.size)), CreatureChain().encode(pictures))
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model.", "_orig_mod.", "state_dict.model."])
+def test_a_wrapped_model_is_the_same(files, tmp_path, prefix):
+    path = single_file(files, tmp_path)
+    plain = load_clip_vision(path).state_dict()
+    save_file({prefix + key: value for key, value in plain.items()}, path)
+    found = load_clip_vision(path).state_dict()
+    assert all(torch.equal(found[key], plain[key]) for key in plain)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_a_model_in_float8_becomes_float16(files, tmp_path, dtype):
+    path = single_file(files, tmp_path)
+    state = {key: value.to(dtype) for key, value in load_clip_vision(path).state_dict().items()}
+    save_file(state, path)
+    found = dict(load_clip_vision(path).named_parameters())
+    assert {value.dtype for value in found.values()} == {torch.float16}
+    assert all(torch.equal(value.float(), state[key].float()) for key, value in found.items())
+
+
+@pytest.mark.parametrize("changes", [
+    {"num_hidden_layers": 10**9}, {"num_hidden_layers": "three"}, {"hidden_size": -1},
+    {"num_attention_heads": 0},
+    {"patch_size": 0}, {"image_size": 10**9, "patch_size": 1}, {"hidden_act": "none"},
+])
+def test_a_config_of_impossible_sizes_is_refused(files, tmp_path, changes):
+    path = single_file(files, tmp_path)
+    path.with_name("config.json").write_text(json.dumps(SIZES | changes))
+    with frugally(), pytest.raises(WeightFileError) as caught:
+        load_clip_vision(path)
+    assert len(str(caught.value)) <= 1000

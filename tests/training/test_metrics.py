@@ -32,6 +32,21 @@ def test_lines_after_the_resumed_step_are_dropped(tmp_path):
     assert [point.step for point in read_points(tmp_path)] == [20, 40]
 
 
+@pytest.mark.parametrize("damage", [
+    b"80,0.9", b"x,1,2\r\n", b"\x00" * 100, b"80" + b"," * 11 + b"x\r\n", b"\xff\xfe\r\n",
+    b"1" * 200_000 + b"\r\n",
+    b"80,1,1,0.5" + b"," * 8 + b"\r\n", b'"' * 99 + b"\r\n", b"80,1,1" + b"," * 99 + b"\r\n",
+])
+def test_damaged_lines_are_left_out(tmp_path, damage):
+    metrics = Metrics(tmp_path, 0, active=True)
+    metrics.write(20, 1.0, SOME, 1e-4)
+    with open(tmp_path / "metrics.csv", "ab") as file:
+        file.write(damage)
+    assert [point.step for point in read_points(tmp_path)] == [20]
+    Metrics(tmp_path, 40, active=True).open()
+    assert [point.step for point in read_points(tmp_path)] == [20]
+
+
 def test_tensorboard_gets_the_figures_too(tmp_path):
     metrics = Metrics(tmp_path, 0, active=True)
     metrics.write(40, 1.25, SOME, 1e-4)
