@@ -11,7 +11,7 @@ import psutil
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from benchmarks.full_size import __main__ as program
 from benchmarks.full_size import files as full_size_files
@@ -58,7 +58,7 @@ def test_the_prior_is_sampled_in_float32_and_as_the_node_chooses(tmp_path):
     first, second = (inputs | {"prior": None} for inputs in samplers.values())
     assert first == second and first["concepts"] == 1
     assert graphs.stage_of("11", probed) == "sample prior"
-    assert graphs.stage_of("11_as_chosen", probed) == graphs.IN_BFLOAT16
+    assert graphs.stage_of("11_as_chosen", probed) == graphs.AS_CHOSEN
 
 
 def test_a_small_graph_has_one_small_picture_in_four_steps():
@@ -191,3 +191,18 @@ def test_errors_and_costs_are_printed_as_tables(tmp_path, capsys):
     assert "| concepts | published code | 2.5e-07 |  |" in lines
     assert "| UNet | diffusers |  | 1.5e-06 |" in lines
     assert "| CLIP ViT-H | 1.2 | 2.50 |" in lines
+
+
+def test_a_graph_that_has_not_run_is_named(tmp_path):
+    references = pytest.importorskip("benchmarks.full_size.references", exc_type=ImportError)
+    chain = references.Chain("one", tmp_path / "one")
+    assert chain.stage("parts") == []
+    with pytest.raises(FileNotFoundError, match="^Expected one file vision_0.safetensors in .*one, got 0 "):
+        chain.only("vision")
+
+
+def test_records_are_read_in_the_order_of_their_numbers(tmp_path):
+    references = pytest.importorskip("benchmarks.full_size.references", exc_type=ImportError)
+    for number in (0, 2, 10, 1):
+        save_file({"x": torch.tensor(number)}, tmp_path / f"unet_{number}.safetensors")
+    assert [call["x"].item() for call in references.captured(tmp_path, "unet")] == [0, 1, 2, 10]
