@@ -5,6 +5,7 @@ What the probes record is compared at tiny sizes in `tests/comfyui/nodes/test_fu
 
 import sys
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import psutil
@@ -206,3 +207,43 @@ def test_records_are_read_in_the_order_of_their_numbers(tmp_path):
     for number in (0, 2, 10, 1):
         save_file({"x": torch.tensor(number)}, tmp_path / f"unet_{number}.safetensors")
     assert [call["x"].item() for call in references.captured(tmp_path, "unet")] == [0, 1, 2, 10]
+
+
+class NotedRenderer:
+    """Notes what the program asks of the references' renderer."""
+
+    def __init__(self, *files):
+        self.asked = []
+
+    @contextmanager
+    def lora(self, file):
+        self.asked.append(file.name if file else None)
+        yield
+
+    def compare_unet(self, chain, same_tokens):
+        chain.errors["UNet"] = 1e-6
+        self.asked.append(same_tokens)
+
+    def compare_latents(self, chain, inputs):
+        chain.errors["latents"] = 2e-6
+        self.asked.append((inputs["steps"], inputs["cfg"]))
+
+
+def test_the_references_follow_the_inputs_of_each_graph(tmp_path, monkeypatch, capsys):
+    references = pytest.importorskip("benchmarks.full_size.references", exc_type=ImportError)
+    renderer, concepts = NotedRenderer(), []
+    for name in ("compare_features", "compare_tokens"):
+        monkeypatch.setattr(references, name, lambda chains, file: None)
+    monkeypatch.setattr(references, "compare_concepts", lambda *given: concepts.append(given))
+    monkeypatch.setattr(references, "Renderer", lambda *files: renderer)
+    with_parts = tmp_path / "captured" / graphs.GRAPHS[0]
+    with_parts.mkdir(parents=True)
+    save_file({"slots": torch.zeros(1)}, with_parts / "parts_0.safetensors")
+    program.compare(Files(tmp_path), graphs.GRAPHS)
+    assert renderer.asked == [
+        None, False, (4, 5.0), "background_generation.safetensors", True, (4, 5.0),
+        "character_sheet.safetensors", True, (4, 5.0),
+    ]
+    ((chain, file, heads, inputs),) = concepts
+    assert (chain.name, file.name, heads, inputs["steps"]) == (graphs.GRAPHS[0], "prior.ckpt", 32, 25)
+    assert "| latents | diffusers | 2.0e-06 | 2.0e-06 | 2.0e-06 |" in capsys.readouterr().out
