@@ -37,7 +37,7 @@ STAGES = {
     "PiT_SamplePrior": "sample prior", "PiT_ApplyIPLora": "read IP-LoRA", "CLIPTextEncode": "encode prompts",
     "KSampler": "render", "VAEDecode": "decode",
 }
-IN_BFLOAT16 = "sample prior as the node chooses"
+AS_CHOSEN = "sample prior as the node chooses"
 
 
 def published(name: str) -> dict:
@@ -96,7 +96,7 @@ def also_as_chosen(graph: dict, folder: Path) -> dict:
 
 def stage_of(key: str, graph: dict) -> str:
     """What a node does, for the table."""
-    return IN_BFLOAT16 if key.endswith("_as_chosen") else STAGES.get(graph[key]["class_type"], "other nodes")
+    return AS_CHOSEN if key.endswith("_as_chosen") else STAGES.get(graph[key]["class_type"], "other nodes")
 
 
 def server_of(files: Files) -> ComfyServer:

@@ -64,12 +64,22 @@ class Chain:
         """What a probe wrote in this graph."""
         return captured(self.folder, name)
 
+    def only(self, name: str) -> Captured:
+        """What a probe wrote that runs once. Raises FileNotFoundError if it did not run."""
+        found = self.stage(name)
+        if len(found) != 1:
+            raise FileNotFoundError(
+                f"Expected one file {name}_0.safetensors in {self.folder}, got {len(found)} of this kind. "
+                "Run the stage graphs for this graph first."
+            )
+        return found[0]
+
 
 def compare_features(chains: Iterable[Chain], folder: Path) -> None:
     """CLIP's features by transformers, from the pixels that ComfyUI's CLIP was given."""
     model = CLIPVisionModelWithProjection.from_pretrained(folder, dtype=torch.float32)
     for chain in chains:
-        (seen,) = chain.stage("vision")
+        seen = chain.only("vision")
         chain.features = model(seen["pixels"], output_hidden_states=True).hidden_states[-2]
         chain.errors["features"] = error(seen["features"].float(), chain.features)
 
@@ -94,7 +104,7 @@ def compare_tokens(chains: Iterable[Chain], file: Path) -> None:
     state = adapter_state(file)["image_proj"]
     resampler = AdapterReader()._convert_ip_adapter_image_proj_to_diffusers(state)
     for chain in chains:
-        (seen,) = chain.stage("adapter")
+        seen = chain.only("adapter")
         chain.encoded = resampler(chain.features)
         chain.errors["tokens"] = error(seen["tokens"], chain.encoded)
         # What was encoded for the negative branch is the last picture; the concept is the first, unless a
@@ -104,7 +114,7 @@ def compare_tokens(chains: Iterable[Chain], file: Path) -> None:
 
 def reference_of(values: Tensor, chain: Chain) -> Tensor:
     """The reference's tokens of the pictures whose tokens in ComfyUI are exactly these, `[P, 16, D]`."""
-    (seen,) = chain.stage("adapter")
+    seen = chain.only("adapter")
     gaps = (values[:, None] - seen["tokens"][None]).abs().amax(dim=(2, 3))
     if gaps.amin(dim=1).any():
         raise ValueError(
@@ -120,7 +130,7 @@ def compare_concepts(chain: Chain, file: Path, heads: int, inputs: dict) -> None
     Args:
         inputs: of the node that samples.
     """
-    (parts,) = chain.stage("parts")
+    parts = chain.only("parts")
     slots, empty = reference_of(parts["slots"], chain), reference_of(parts["empty"], chain)
     prior = PublishedPrior(torch.load(file, weights_only=True), heads)
     noise = concept_noise(inputs["seed"], 1, slots.shape[-1])
@@ -128,7 +138,7 @@ def compare_concepts(chain: Chain, file: Path, heads: int, inputs: dict) -> None
         prior, slots.flatten(0, 1)[None], empty, noise, inputs["steps"], inputs["guidance"]
     )
     for stage, name in (("tokens", "concepts"), ("as_chosen", "concepts as the node chooses")):
-        (seen,) = chain.stage(stage)
+        seen = chain.only(stage)
         chain.errors[name] = error(seen["values"], chain.tokens)
 
 
@@ -201,7 +211,7 @@ class Renderer:
         Args:
             same_tokens: whether the negative branch gets the tokens of the positive one.
         """
-        (tokens,), seen = chain.stage("tokens"), chain.stage("unet")[-1]
+        tokens, seen = chain.only("tokens"), chain.stage("unet")[-1]
         if same_tokens:
             chain.uncond = chain.tokens
         uncond = tokens["values"] if same_tokens else tokens["uncond"]
@@ -210,5 +220,5 @@ class Renderer:
 
     def compare_latents(self, chain: Chain, inputs: dict) -> None:
         """The end of the whole chain."""
-        (latents,), call = chain.stage("latents"), chain.stage("unet")[0]
+        latents, call = chain.only("latents"), chain.stage("unet")[0]
         chain.errors["latents"] = error(latents["samples"], self.sample(call, chain, inputs))

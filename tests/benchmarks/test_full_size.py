@@ -5,13 +5,14 @@ What the probes record is compared at tiny sizes in `tests/comfyui/nodes/test_fu
 
 import sys
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import psutil
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from benchmarks.full_size import __main__ as program
 from benchmarks.full_size import files as full_size_files
@@ -58,7 +59,7 @@ def test_the_prior_is_sampled_in_float32_and_as_the_node_chooses(tmp_path):
     first, second = (inputs | {"prior": None} for inputs in samplers.values())
     assert first == second and first["concepts"] == 1
     assert graphs.stage_of("11", probed) == "sample prior"
-    assert graphs.stage_of("11_as_chosen", probed) == graphs.IN_BFLOAT16
+    assert graphs.stage_of("11_as_chosen", probed) == graphs.AS_CHOSEN
 
 
 def test_a_small_graph_has_one_small_picture_in_four_steps():
@@ -191,3 +192,58 @@ def test_errors_and_costs_are_printed_as_tables(tmp_path, capsys):
     assert "| concepts | published code | 2.5e-07 |  |" in lines
     assert "| UNet | diffusers |  | 1.5e-06 |" in lines
     assert "| CLIP ViT-H | 1.2 | 2.50 |" in lines
+
+
+def test_a_graph_that_has_not_run_is_named(tmp_path):
+    references = pytest.importorskip("benchmarks.full_size.references", exc_type=ImportError)
+    chain = references.Chain("one", tmp_path / "one")
+    assert chain.stage("parts") == []
+    with pytest.raises(FileNotFoundError, match="^Expected one file vision_0.safetensors in .*one, got 0 "):
+        chain.only("vision")
+
+
+def test_records_are_read_in_the_order_of_their_numbers(tmp_path):
+    references = pytest.importorskip("benchmarks.full_size.references", exc_type=ImportError)
+    for number in (0, 2, 10, 1):
+        save_file({"x": torch.tensor(number)}, tmp_path / f"unet_{number}.safetensors")
+    assert [call["x"].item() for call in references.captured(tmp_path, "unet")] == [0, 1, 2, 10]
+
+
+class NotedRenderer:
+    """Notes what the program asks of the references' renderer."""
+
+    def __init__(self, *files):
+        self.asked = []
+
+    @contextmanager
+    def lora(self, file):
+        self.asked.append(file.name if file else None)
+        yield
+
+    def compare_unet(self, chain, same_tokens):
+        chain.errors["UNet"] = 1e-6
+        self.asked.append(same_tokens)
+
+    def compare_latents(self, chain, inputs):
+        chain.errors["latents"] = 2e-6
+        self.asked.append((inputs["steps"], inputs["cfg"]))
+
+
+def test_the_references_follow_the_inputs_of_each_graph(tmp_path, monkeypatch, capsys):
+    references = pytest.importorskip("benchmarks.full_size.references", exc_type=ImportError)
+    renderer, concepts = NotedRenderer(), []
+    for name in ("compare_features", "compare_tokens"):
+        monkeypatch.setattr(references, name, lambda chains, file: None)
+    monkeypatch.setattr(references, "compare_concepts", lambda *given: concepts.append(given))
+    monkeypatch.setattr(references, "Renderer", lambda *files: renderer)
+    with_parts = tmp_path / "captured" / graphs.GRAPHS[0]
+    with_parts.mkdir(parents=True)
+    save_file({"slots": torch.zeros(1)}, with_parts / "parts_0.safetensors")
+    program.compare(Files(tmp_path), graphs.GRAPHS)
+    assert renderer.asked == [
+        None, False, (4, 5.0), "background_generation.safetensors", True, (4, 5.0),
+        "character_sheet.safetensors", True, (4, 5.0),
+    ]
+    ((chain, file, heads, inputs),) = concepts
+    assert (chain.name, file.name, heads, inputs["steps"]) == (graphs.GRAPHS[0], "prior.ckpt", 32, 25)
+    assert "| latents | diffusers | 2.0e-06 | 2.0e-06 | 2.0e-06 |" in capsys.readouterr().out
