@@ -4,6 +4,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,7 +73,8 @@ class Metrics:
     def close(self) -> None:
         """Let go of the files."""
         if self.board is not None:
-            self.extras.attempt(BOARD, self.board.close)
+            with suppress(Exception):  # one that has failed before, which was told then
+                self.board.close()
         self.board, self.opened = None, False
 
     def begin_file(self) -> None:
