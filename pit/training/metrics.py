@@ -5,6 +5,7 @@ import csv
 import io
 import logging
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,7 +74,8 @@ class Metrics:
     def close(self) -> None:
         """Let go of the files."""
         if self.board is not None:
-            self.extras.attempt(BOARD, self.board.close)
+            with suppress(Exception):  # one that has failed before, which was told then
+                self.board.close()
         self.board, self.opened = None, False
 
     def begin_file(self) -> None:

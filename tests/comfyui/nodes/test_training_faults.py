@@ -138,7 +138,8 @@ def test_nodes_run_again_for_outputs_that_are_gone_or_replaced(lab):
     next((lab.base / "output" / "ip_prior_datasets" / "gone" / "target").iterdir()).unlink()
     assert "dataset" in executed(lab, graph) and executed(lab, graph) == set()
     (prior / "prior.safetensors").unlink()
-    assert executed(lab, graph) == {"train"} and (prior / "prior.safetensors").is_file()
+    again = executed(lab, graph)
+    assert "train" in again and "tokens" not in again and (prior / "prior.safetensors").is_file()
     shutil.rmtree(prior / "checkpoints")  # to save room: no reason to train anew
     assert executed(lab, graph) == set()
 
