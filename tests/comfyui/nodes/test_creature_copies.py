@@ -28,6 +28,13 @@ def patchers(shipped):
     return {"MODEL": shipped[0], "CLIP": shipped[1].patcher, "VAE": shipped[2].patcher}
 
 
+@pytest.fixture(autouse=True)
+def unloaded(inside):
+    """Loaded models hold the patches of a clone in the weights that they share with the others."""
+    yield
+    inside.comfy("model_management").unload_all_models()
+
+
 @pytest.mark.parametrize("kind", ["MODEL", "CLIP", "VAE"])
 def test_deep_clones_have_the_same_weights_in_memory_of_their_own(patchers, kind):
     given = patchers[kind]
