@@ -133,8 +133,8 @@ def time_trainer(trainer: Trainer, steps: int) -> float:
         for number in range(WARM_UP + steps):
             if number == WARM_UP:
                 start = clock(trainer.device)
-            trainer.train_step(batches)
-            trainer.watch()
+            trainer.update(trainer.gradients(batches))
+            trainer.watch(None)
         return (clock(trainer.device) - start) / steps
 
 
@@ -142,14 +142,15 @@ def time_waiting(trainer: Trainer, steps: int) -> StepTimes:
     """The same, with a stop of the clock around each batch, which keeps a GPU from running ahead."""
     waiting = copying = total = 0.0
     with trainer.batches() as batches:
-        trainer.train_step(batches)
+        trainer.update(trainer.gradients(batches))
         for _ in range(steps):
             start = clock(trainer.device)
             batch = next(batches)
             there = time.perf_counter()
             batch.to(trainer.device)
             copied = clock(trainer.device)
-            trainer.train_step(iter([batch]))  # copies again, so the copy above is not part of the step
+            # Copies again, so the copy above is not part of the step.
+            trainer.update(trainer.gradients(iter([batch])))
             total += clock(trainer.device) - start - (copied - there)
             waiting += there - start
             copying += copied - there

@@ -83,13 +83,27 @@ def rewrite(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
+def write_whole(loader: Loader, folder: Path) -> None:
+    for name, content in {**(loader.whole or {}), **loader.samples}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+
+
+def read_whole(loader: Loader, folder: Path) -> None:
+    """Read every file before it is damaged, which also imports what the loader needs. Raises Fault."""
+    write_whole(loader, folder)
+    for name in loader.samples:
+        try:
+            loader.read(folder / name)
+        except loader.refusals as error:
+            raise Fault(f"{name} is refused before it is damaged: {error}"[:300]) from error
+
+
 def fuzz(loader: Loader, files: int, seed: int, folder: Path) -> tuple[int, float]:
     """Read damaged files; how many were refused, and the longest time that one took. Raises Fault."""
     draw, refused, longest = random.Random(seed), 0, 0.0
     names = list(loader.samples)
-    for name, content in {**(loader.whole or {}), **loader.samples}.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
+    write_whole(loader, folder)
     for number in range(files):
         chosen = draw.choice(names)
         rewrite(folder / chosen, damaged(loader.samples[chosen], draw))
@@ -131,6 +145,7 @@ def main() -> None:
         known = loaders()
         limit_memory()
         for name in options.loader or known:
+            read_whole(known[name], Path(folder) / f"fuzz {name}")
             started = time.monotonic()
             refused, longest = fuzz(known[name], options.files, options.seed, Path(folder) / f"fuzz {name}")
             print(

@@ -31,7 +31,7 @@ from pit.training.trainer import check_run
 
 OLD = ROOT / "tests" / "files_of_0_5_0"
 SIZES = {
-    "dim": 8, "depth": 1, "dim_head": 4, "heads": 2, "num_queries": 16, "embedding_dim": 8, "output_dim": 8,
+    "dim": 8, "depth": 1, "dim_head": 64, "heads": 1, "num_queries": 16, "embedding_dim": 8, "output_dim": 8,
 }
 CFG = b"""num_attention_heads: 2
 hidden_dim: 8
@@ -126,7 +126,7 @@ def loaders() -> dict[str, Loader]:
     wrapped = {"state_dict": prior(), "step": 3}
     tokens, direction = ((OLD / f"{kind}.safetensors").read_bytes() for kind in ("tokens", "direction"))
     priors = in_all_formats("prior", prior(), wrapped, {"num_heads": "2"})
-    adapters = in_all_formats("adapter", flat(adapter()), adapter(), {"resampler_dim_head": "4"})
+    adapters = in_all_formats("adapter", flat(adapter()), adapter(), {"resampler_dim_head": "64"})
     directions = {"x.safetensors": direction, "x.pt": pickled(torch.ones(16, 8))}
     samples = {
         "samples/models-1/models.json": b'{"vae": "a", "clip": {"name": "b", "numbers": [1, 2]}}',
@@ -141,7 +141,7 @@ def loaders() -> dict[str, Loader]:
 
     return {
         "weights": Loader(adapters, read_state, refused),
-        "prior": Loader(priors, read_prior, refused),
+        "prior": Loader(priors, lambda path: read_prior(path, 2), refused),
         "cfg.yaml": Loader({"cfg.yaml": CFG}, read_beside, refused, {"prior.safetensors": whole}),
         "adapter": Loader(adapters, read_ip_adapter, refused),
         "lora": Loader(in_all_formats("lora", lora(), lora(), SETTINGS), read_lora, refused),

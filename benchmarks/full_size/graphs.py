@@ -19,7 +19,7 @@ SIZE, SECONDS = 256, 7200.0
 # them differs from another.
 STEPS = 4
 SMALL = {
-    "EmptyLatentImage": {"width": SIZE, "height": SIZE, "batch_size": 1},
+    "PiT_EmptyLatent": {"images_per_concept": 1, "percent": 100 * SIZE // 1024},
     "KSampler": {"steps": STEPS},
     "PiT_SamplePrior": {"concepts": 1},
 }

@@ -66,8 +66,8 @@ def test_a_small_graph_has_one_small_picture_in_four_steps():
     graph = graphs.published("character_sheet_sdxl")
     small = {node["class_type"]: node["inputs"] for node in graphs.small(graph).values()}
     assert small["KSampler"]["steps"] == 4 and small["KSampler"]["cfg"] == 5.0
-    assert small["EmptyLatentImage"] == {"width": 256, "height": 256, "batch_size": 1}
-    assert graph["11"]["inputs"]["batch_size"] == 2
+    assert small["PiT_EmptyLatent"]["percent"] == 25 and small["PiT_EmptyLatent"]["images_per_concept"] == 1
+    assert graph["11"]["inputs"]["images_per_concept"] == 2
 
 
 def test_keys_are_those_of_the_published_files():

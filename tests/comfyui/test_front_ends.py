@@ -9,7 +9,7 @@ from tests.comfyui.pages import images_of, open_workflow, press_run, set_value, 
 from tests.comfyui.workflows import WORKFLOWS, read
 
 NAME = "piece_it_together"
-FEW = [("5", "concepts", 2), ("9", "batch_size", 2), ("10", "steps", 4)]
+FEW = [("5", "concepts", 2), ("10", "steps", 4)]
 ELEMENTS = """count => document.querySelectorAll("[data-node-id]").length === count"""  # none in a canvas
 
 
