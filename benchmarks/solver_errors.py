@@ -87,7 +87,7 @@ def picture(results: list[tuple[str, str, list[float]]]) -> Image.Image:
     """The curves with even steps, and dashed those with the cosine schedule."""
     curves = [
         Curve(solver, list(zip(BUDGETS, errors, strict=True)), dashed=schedule != "uniform")
-        for solver, schedule, errors in results
+        for solver, schedule, errors in results if schedule in ("uniform", "cosine")
     ]
     return charts.errors(
         "solid: even steps, dashed: cosine schedule", curves, "evaluations of the prior",
