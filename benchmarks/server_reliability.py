@@ -123,14 +123,15 @@ def attack(server: ComfyServer, outside: Path, count: int, seed: int) -> dict[st
         result = server.queue(prompt)
         told[result.status] += 1
         leaked += SECRET in result.error or SECRET in json.dumps(result.outputs)
-        longest = max(longest, len(result.error))
+        # ComfyUI repeats what is not in a list, in words of its own.
+        longest = max(longest, 0 if "Value not in list" in result.error else len(result.error))
     watch.ended.set()
     watch.join()
     after = surroundings(outside, server.base)
     changed = sorted(set(before.items()) ^ set(after.items()))
     return {
         "hostile prompts": f"{len(drawn)} of {len(prompts)}", **told, "files touched elsewhere": len(changed),
-        "secrets told": leaked, "longest message": longest,
+        "secrets told": leaked, "longest message of ours": longest,
         "slowest answer meanwhile, s": round(watch.slowest, 3),
         **({"touched": changed[:5]} if changed else {}),
     }
