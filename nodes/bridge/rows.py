@@ -6,6 +6,7 @@ say; so it carries that with it, as a tensor that ComfyUI cuts and joins like th
 """
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
@@ -19,8 +20,9 @@ from torch import Tensor
 # The name of our condition, and of the model function that adds it.
 ROWS = "piece_it_together_rows"
 ENCODE = "extra_conds"
-NEGATIVE_WORDS = ("neg", "uncond", "empty", "null")
-POSITIVE_WORDS = ("pos", "cond", "middle", "prompt")
+RESIZE = "resize_cond_for_context_window"
+NEGATIVE_WORDS = {"negative", "neg", "uncond", "unconditional", "empty", "null"}
+POSITIVE_WORDS = {"positive", "pos", "cond", "conditional", "conditioning", "middle", "prompt"}
 
 
 def is_negative(prompt_type: str) -> bool:
@@ -28,10 +30,10 @@ def is_negative(prompt_type: str) -> bool:
 
     ComfyUI's own guiders say "positive", "negative", "middle" and "empty_negative_prompt".
     """
-    name = prompt_type.lower()
-    if any(word in name for word in NEGATIVE_WORDS):
+    words = set(re.findall("[a-z]+", prompt_type.lower()))
+    if words & NEGATIVE_WORDS:
         return True
-    if any(word in name for word in POSITIVE_WORDS):
+    if words and words <= POSITIVE_WORDS:
         return False
     raise ValueError(
         f"Expected a guider that calls its prompts positive or negative, got one that calls a prompt "
@@ -43,8 +45,9 @@ class ConditionRows(CONDRegular):
     """For each image `[images, 2]`: 1 if the prompt is a negative one, and the number of the image."""
 
     def process_cond(self, batch_size: int, **area: Any) -> ConditionRows:
-        # ComfyUI would cut off what is too many, and so give a smaller batch the first concepts.
-        if batch_size % len(self.cond):
+        # ComfyUI would cut off what is too many, and so give a smaller batch the first concepts, and repeat
+        # what is too few, whichever way a larger batch was made.
+        if batch_size != len(self.cond) and len(self.cond) > 1:
             raise ValueError(
                 f"Expected a batch of all {len(self.cond)} images, got {batch_size} of them, and nothing "
                 "that tells which. Sample the whole batch at once, or use one concept."
@@ -59,9 +62,12 @@ class RowConditions:
     by itself in the middle of sampling; and it is told what kind of prompt each of them is.
     """
 
-    def __init__(self, encode: Callable[..., dict[str, CONDRegular]], concepts: Sequence[int]):
+    def __init__(
+        self, encode: Callable[..., dict[str, CONDRegular]], resize: Callable[..., object],
+        concepts: Sequence[int],
+    ):
         """`concepts`: how many there are of each thing that is dealt out to the images, one after another."""
-        self.encode = encode
+        self.encode, self.resize = encode, resize
         self.concepts = tuple(concepts)
         self.known: dict[UUID, Tensor] = {}  # rows of the conditions, until sampling ends
 
@@ -77,6 +83,17 @@ class RowConditions:
         # One concept goes to any image, so any part of the batch may be asked for.
         carried = rows if max(self.concepts) > 1 else rows[:1]
         return {**self.encode(**condition), ROWS: ConditionRows(carried)}
+
+    def resized(
+        self, key: str, value: object, window: Any, x: Tensor, device: Any, **more: Any
+    ) -> object:
+        """In place of a model's function that cuts a condition to a context window."""
+        # Cut here, since ComfyUI would also keep the rows of images that a user asks it to retain: those are
+        # other images than the ones of the window.
+        if key != ROWS:
+            return self.resize(key, value, window, x, device, **more)
+        cut = window.dim == 0 and len(value.cond) == x.shape[0]
+        return ConditionRows(window.get_tensor(value.cond, device)) if cut else value
 
     def rows(self, given: Tensor | None, options: dict, x: Tensor, text: Tensor | None) -> Tensor:
         """The rows of a model call `[B, 2]`.
@@ -150,14 +167,18 @@ def one_text_for_each_prompt(rows: Tensor, text: Tensor) -> bool:
 
 def add_rows(model: ModelPatcher, concepts: Sequence[int]) -> RowConditions:
     """Have all conditions of a model, a clone of the caller's own, carry their rows."""
-    before = model.get_model_object(ENCODE)
-    conditions = RowConditions(before.encode if isinstance(before, RowConditions) else before, concepts)
+    encode, resize = model.get_model_object(ENCODE), model.get_model_object(RESIZE)
+    if isinstance(encode, RowConditions):
+        encode, resize = encode.encode, encode.resize
+    conditions = RowConditions(encode, resize, concepts)
     model.add_object_patch(ENCODE, conditions)
+    model.add_object_patch(RESIZE, conditions.resized)
     model.remove_callbacks_with_key(CallbacksMP.ON_CLEANUP, ROWS)
     model.add_callback_with_key(CallbacksMP.ON_CLEANUP, ROWS, conditions.forget)
     return conditions
 
 
+UNSURE = 0.25  # how far from its mark a row may be shown
 Inputs = tuple[Tensor, Tensor, Tensor]
 
 
@@ -184,18 +205,23 @@ class FollowedPatches:
         return n, context, value
 
     def _rows(self, before: tuple, after: Tensor) -> Tensor | None:
-        """The number that each row had before `[R]`; None if that cannot be told, or if all stayed."""
+        """The number that each row had before `[R]`; None if all stayed, -1 for what cannot be told."""
         n = before[0]
-        if after is n or (after.shape == n.shape and torch.equal(after, n)) or after.shape[1:] != n.shape[1:]:
+        if after is n or (after.shape == n.shape and torch.equal(after, n)):
             return None
-        alike = (after[:, None, 0] == n[None, :, 0]).all(-1)
-        if not alike.any(1).all():
-            return None
-        rows = alike.long().argmax(1)
-        if (alike.sum(1) > 1).any():
-            # Rows may be equal before the first text has been read, so the patches show once more what they
-            # do, on rows that differ.
-            numbers = torch.arange(len(n), device=n.device).to(n)
-            shown = self._run(numbers[:, None, None].expand_as(n).clone(), *before[1:3], dict(before[3]))[0]
-            rows = shown[:, 0, 0].long().clamp(0, len(n) - 1)
-        return rows if torch.equal(n[rows], after) else None
+        if after.shape[1:] == n.shape[1:]:
+            alike = (after[:, None, 0] == n[None, :, 0]).all(-1)
+            rows = alike.long().argmax(1)
+            if (alike.sum(1) == 1).all() and torch.equal(n[rows], after):
+                return rows
+        # Rows may be equal before the first text has been read, and queries may be changed besides: so the
+        # patches show once more what they do, on rows of which each has a channel of its own.
+        count, channels = len(n), n.shape[-1]
+        if count > channels:
+            return torch.full((len(after),), -1, device=n.device)
+        marks = torch.eye(count, channels).to(n)
+        marked = marks[:, None].expand_as(n).clone()
+        shown = self._run(marked, *before[1:3], dict(before[3]))[0]
+        rows = shown.mean(1).argmax(1).clamp(max=count - 1)
+        told = (shown - marks[rows][:, None]).abs().flatten(1).amax(1) < UNSURE
+        return torch.where(told, rows, -1)

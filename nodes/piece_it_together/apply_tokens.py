@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
@@ -141,6 +142,29 @@ class TokenAttention:
             self.previous.cleanup()
 
 
+def check_slots(keys: Sequence[tuple], options: dict) -> None:
+    """Raise ValueError if a node after Apply IP+ Tokens has taken a slot of ours, or one that ours hides."""
+    # Either would draw a picture without the tokens of these layers, or without the other pack's patch.
+    table = options.get("patches_replace", {}).get("attn2", {})
+    for key in keys:
+        ours = ours_in(table.get(key))
+        if ours is None or (ours.previous is None and key[:2] in table):
+            raise ValueError(
+                f"Apply IP+ Tokens expected its patch of the cross-attention {key}, got one that another "
+                "node has put in its place afterwards. Put that node before Apply IP+ Tokens, which calls the "
+                "patches that it finds."
+            )
+
+
+def ours_in(patch: object) -> TokenAttention | None:
+    """Our patch, or the one that another pack's patch holds and so can call."""
+    if isinstance(patch, TokenAttention):
+        return patch
+    held = [cell.cell_contents for cell in getattr(patch, "__closure__", None) or ()]
+    held += [*getattr(patch, "args", ()), *getattr(patch, "__dict__", {}).values()]
+    return next((each for each in held if isinstance(each, TokenAttention)), None)
+
+
 def attention_patches(model: ModelPatcher) -> dict[tuple, Callable]:
     """The patches in the cross-attention of a model, ours and those of others."""
     return model.model_options["transformer_options"].get("patches_replace", {}).get("attn2", {})
@@ -193,7 +217,7 @@ def patch_model(model: ModelPatcher, ip_adapter: ManagedIPAdapter, applied: Appl
     patched = model.clone()
     present = patched.get_wrappers(WrappersMP.APPLY_MODEL, PATCH_KEY)
     earlier = [each for layout in present for each in layout.applied]
-    lay_out(patched, [*earlier, applied])
+    lay_out(patched, [*earlier, applied], [(each.block, each.number, each.index) for each in layers])
     present, loras = attention_patches(patched), adapter_loras(patched)
     for number, layer in enumerate(layers):
         block = (layer.block, layer.number)
@@ -208,11 +232,12 @@ def patch_model(model: ModelPatcher, ip_adapter: ManagedIPAdapter, applied: Appl
     return patched
 
 
-def lay_out(patched: ModelPatcher, applied: Sequence[AppliedTokens]) -> None:
-    """Have a clone lay out these tokens, and no others, in each of its calls."""
+def lay_out(patched: ModelPatcher, applied: Sequence[AppliedTokens], keys: Sequence[tuple]) -> None:
+    """Have a clone lay out these tokens, and no others, in each of its calls, for patches in these slots."""
+    check = partial(check_slots, keys)
     conditions = add_rows(patched, [len(each.tokens) for each in applied])
     patched.remove_wrappers_with_key(WrappersMP.APPLY_MODEL, PATCH_KEY)
-    patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, PATCH_KEY, TokenLayout(conditions, applied))
+    patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, PATCH_KEY, TokenLayout(conditions, applied, check))
 
 
 def check_adapter(tokens: Tokens, ip_adapter: ManagedIPAdapter) -> None:

@@ -9,6 +9,8 @@ from ...pit.number_lists import amounts_in, numbers_in
 from ...pit.piece_it_together.tokens import Parts, Tokens, blend, check_same_adapter, derived, picked
 from .types import CATEGORY, PartsType, TokensType
 
+LONGEST_LABEL = 200  # letters, of which a picture has room for a few dozen
+
 
 class PartWeight(io.ComfyNode):
     @classmethod
@@ -137,5 +139,7 @@ class LabelledStrip(io.ComfyNode):
         if original is not None:
             first = to_pil(original)
             pictures, lines = [*first, *pictures], ["original"] * len(first) + lines
-        strip = to_tensor([labelled_sheet(pictures, lines, columns or len(pictures))])
+        columns = min(columns or len(pictures), len(pictures))
+        lines = [line[:LONGEST_LABEL] for line in lines]
+        strip = to_tensor([labelled_sheet(pictures, lines, columns)])
         return io.NodeOutput(strip, ui=ui.PreviewImage(strip, cls=cls))

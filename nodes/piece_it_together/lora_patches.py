@@ -17,6 +17,7 @@ from ...pit.files.lora import PAIR, State, by_module
 from ...pit.unet import AttentionLayer, attention_layers
 
 PROBLEMS_SHOWN = 3
+MAGNITUDE = "lora_magnitude_vector"
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,10 @@ def patches_for(
     found = {name: names[name] for name in parts if name in names}
     # Not logged by ComfyUI, key by key: what matched and what did not is in the report.
     patches = comfy.lora.load_lora(state, found, log_missing=False)
-    for name, key in found.items():
-        if "lora_magnitude_vector" in parts[name]:
-            patches[key] = PeftDora(patches[key], parts[name]["lora_magnitude_vector"])
+    patches |= {
+        key: with_magnitude(patches[key], name, parts[name], title) for name, key in found.items()
+        if MAGNITUDE in parts[name]
+    }
     # ComfyUI would only log such a patch, while it samples, and leave the weight as it is.
     for name, key in found.items():
         if key in patches and not _fits(patches[key], key, weights[key].shape):
@@ -105,6 +107,16 @@ def patches_for(
     missing = [name for name in parts if name not in names] + without_place
     kept = {key: patch for key, patch in patches.items() if key in weights}
     return kept, Matched(len(found), missing)
+
+
+def with_magnitude(patch: object, name: str, parts: State, title: str) -> PeftDora:
+    """PEFT's DoRA from ComfyUI's patch of its two factors. Raises ValueError for a mixture of kinds."""
+    if not parts.keys() <= {*PAIR, "alpha", MAGNITUDE}:
+        raise ValueError(
+            f"Expected one kind of change for {name}, got {first_of(list(parts))} in {title}. Save the LoRA "
+            "again."
+        )
+    return PeftDora(patch, parts[MAGNITUDE])
 
 
 def _fits(patch: object, key: str, shape: torch.Size) -> bool:

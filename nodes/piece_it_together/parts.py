@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from comfy_api.latest import io, ui
+from PIL import ImageOps
 from torch import Tensor
 
 from ...pit.images import clip_pixel_values, on_white, to_pil, to_tensor, white_image
@@ -14,9 +15,10 @@ from .types import CATEGORY, IPAdapterType, ManagedIPAdapter, PartsType, TokensT
 CLIP_VISION_TOOLTIP = "The image encoder that the IP-Adapter was made for: CLIP ViT-H."
 IP_ADAPTER_TOOLTIP = "The IP-Adapter whose resampler makes the tokens."
 
+EITHER, PART, GROUND = "automatic", "the part", "the ground"
 INVERTED = (
     "The mask covers what lies around the part, as the MASK of Load Image does for a picture with a "
-    "transparent background, so it was inverted."
+    "transparent background, so it was inverted. If that is wrong, set mask_covers."
 )
 
 
@@ -36,13 +38,19 @@ class CutOutPart(io.ComfyNode):
                     tooltip="One mask of the same size as the picture, white on the part. The transparency "
                             "of a cut-out, as Load Image gives it, is recognized and inverted.",
                 ),
+                io.Combo.Input(
+                    "mask_covers", options=[EITHER, PART, GROUND], default=EITHER, optional=True,
+                    advanced=True,
+                    tooltip="What is white in the mask: the part, or what lies around it. Automatic tells by "
+                            "the corners and the border of the picture.",
+                ),
             ],
             outputs=[io.Image.Output(display_name="part")],
             hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def execute(cls, image: Tensor, mask: Tensor) -> io.NodeOutput:
+    def execute(cls, image: Tensor, mask: Tensor, mask_covers: str = EITHER) -> io.NodeOutput:
         # Masks come as [H, W], [B, H, W] or [B, 1, H, W], depending on the node that made them.
         pictures, masks = to_pil(image), to_pil(mask.reshape(-1, *mask.shape[-2:], 1))
         if len(pictures) != 1 or len(masks) != 1:
@@ -50,7 +58,11 @@ class CutOutPart(io.ComfyNode):
                 f"Cut Out Part expected one picture and one mask, because cut-outs differ in size; got "
                 f"{len(pictures)} pictures and {len(masks)} masks. Use one node per part."
             )
-        covering, inverted = mask_of_part(pictures[0], masks[0])
+        covering, inverted = masks[0].convert("L"), mask_covers == GROUND
+        if mask_covers == EITHER:
+            covering, inverted = mask_of_part(pictures[0], covering)
+        elif inverted:
+            covering = ImageOps.invert(covering)
         part = to_tensor([cut_out_part(pictures[0], covering)])
         return io.NodeOutput(part, ui=told(cls, INVERTED) if inverted else None)
 

@@ -60,8 +60,11 @@ class TokenLayout:
     the layers need travels in these options, as tensors.
     """
 
-    def __init__(self, conditions: RowConditions, applied: Sequence[AppliedTokens]):
-        self.conditions = conditions
+    def __init__(
+        self, conditions: RowConditions, applied: Sequence[AppliedTokens], check: Callable[[dict], None]
+    ):
+        """`check` raises ValueError if the options of a call do not hold our patches any more."""
+        self.conditions, self.check = conditions, check
         self.applied = tuple(applied)
 
     def __call__(
@@ -69,6 +72,7 @@ class TokenLayout:
         c_crossattn: Tensor | None, control: dict | None, transformer_options: dict, **conditions,
     ) -> Tensor:
         """A wrapper of `BaseModel.apply_model`."""
+        self.check(transformer_options)
         rows = self.conditions.rows(conditions.pop(ROWS, None), transformer_options, x, c_crossattn)
         laid_out = [each.for_call(rows, transformer_options["sigmas"]) for each in self.applied]
         # New options: in the given ones, what is laid out here would show up in every later call that shares
@@ -97,10 +101,10 @@ def tokens_for_queries(tokens: Tensor, queries: Tensor, rows: Tensor | None) -> 
     Raises:
         ValueError: there is another number of queries, and nothing tells which they are.
     """
-    if rows is not None:
-        return tokens[rows]
-    if len(queries) == len(tokens):
+    if rows is None and len(queries) == len(tokens):
         return tokens
+    if rows is not None and (rows >= 0).all():
+        return tokens[rows]
     if (tokens == tokens[:1]).all():
         return tokens[:1].expand(len(queries), -1, -1)
     raise ValueError(

@@ -9,6 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from .whole import check_ordinary
+
 if os.name == "nt":
     import msvcrt
 else:
@@ -43,6 +45,8 @@ class FolderLock:
         for _ in range(ATTEMPTS):
             try:
                 file = opened(self.path)
+            except (FileNotFoundError, FileExistsError):
+                continue  # the holder before us has removed the folder that it had made
             except OSError as error:
                 logging.debug("%s cannot be opened, so nothing is locked: %s", self.path, error)
                 return
@@ -98,6 +102,7 @@ def only_process(folder: Path) -> Iterator[None]:
 def opened(path: Path) -> BinaryIO:
     """The file of a lock, made if needed, with its folder. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    check_ordinary(path)
     return open(path, "ab", buffering=0)
 
 

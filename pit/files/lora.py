@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..messages import quoted
 from .checked import StrPath, another_file
 from .known import first_of
 from .plain_json import parse_json, read_json
@@ -55,6 +56,8 @@ NEEDS = {
     "rescale": (OFT,), "b_norm": (("w_norm",),),
     "dora_scale": (PAIR, LOHA, GLORA, OFT, *LOKR_FIRST),
 }
+RANKED = ("lora_down.weight", "hada_w1_b", "lokr_w1_b", "lokr_w2_b")  # the parts with a row for each rank
+PLAIN_PATTERN = re.compile(r"\^?(?:\w|\\?\.)+\$?")
 WHOLE_NUMBERS = ("alpha", "reshape_weight")  # the parts that may be integers
 NAMES = {"A": "lora_down", "B": "lora_up"}  # PEFT's names; the others say down and up themselves
 # What pipelines, PEFT and training tools put in front, in any nesting.
@@ -106,11 +109,16 @@ def converted_key(key: str) -> str:
     return f"{module_name(part['module'])}.{part['part']}" if part else key
 
 
+def without_wrappers(path: str) -> str:
+    """A path without what pipelines, PEFT and training tools put in front of it."""
+    while path.startswith(WRAPPERS):
+        path = path.removeprefix(next(wrapper for wrapper in WRAPPERS if path.startswith(wrapper)))
+    return path
+
+
 def module_name(path: str) -> str:
     """kohya's name for a module of the UNet; any other path is returned unchanged."""
-    name = path
-    while name.startswith(WRAPPERS):
-        name = name.removeprefix(next(wrapper for wrapper in WRAPPERS if name.startswith(wrapper)))
+    name = without_wrappers(path)
     # Not a path of diffusers: a name that the stock loader reads as it is, or not a UNet.
     if not UNET.match(name):
         return name if name.startswith(UNCHANGED) else path
@@ -122,25 +130,25 @@ def module_name(path: str) -> str:
     return UNET_PREFIX + name.replace(".", "_")
 
 
-def with_alphas(state: Mapping[str, Tensor], settings: Mapping[str, object]) -> State:
+def with_alphas(
+    state: Mapping[str, Tensor], settings: Mapping[str, object], paths: Mapping[str, str] | None = None
+) -> State:
     """A converted LoRA with the scales from PEFT's settings, which PEFT keeps outside of the tensors.
 
     The weight changes by alpha / rank * up @ down, without an alpha by up @ down.
 
     Args:
-        settings: fields of PEFT's `LoraConfig`: `lora_alpha`, `alpha_pattern`, `use_rslora`.
+        settings: fields of PEFT's `LoraConfig`: `lora_alpha`, `alpha_pattern`, `use_rslora`; or `alpha` of
+            its `LoHaConfig` or `LoKrConfig`.
+        paths: the paths of the modules in the model, by their converted names.
     """
-    alphas = {}
-    patterns = dict(settings.get("alpha_pattern") or {})
-    patterns = {path.replace(".", "_"): alpha for path, alpha in patterns.items()}
-    for module in modules(state):
-        if f"{module}.lora_down.weight" not in state or f"{module}.alpha" in state:
+    alphas, patterns = {}, pattern_ends(settings)
+    general = settings.get("lora_alpha", settings.get("alpha"))
+    for module, parts in by_module(state).items():
+        rank = next((len(parts[part]) for part in RANKED if part in parts), None)
+        if rank is None or "alpha" in parts:
             continue
-        # Looked up by every end of the name: a file may bring as many patterns as modules.
-        words = module.split("_")
-        ends = ("_".join(words[place:]) for place in range(1, len(words)))
-        alpha = next((patterns[end] for end in ends if end in patterns), settings.get("lora_alpha"))
-        rank = state[f"{module}.lora_down.weight"].shape[0]
+        alpha = own_alpha((paths or {}).get(module, module), patterns, general)
         # Rank-stabilized LoRA (arXiv 2312.03732) scales by alpha / sqrt(rank). Readers divide by the rank, so
         # the root of it goes into the stored alpha.
         if alpha is not None and settings.get("use_rslora"):
@@ -148,6 +156,30 @@ def with_alphas(state: Mapping[str, Tensor], settings: Mapping[str, object]) -> 
         if alpha is not None and alpha != rank:  # equal ones mean a scale of 1, as does no alpha
             alphas[f"{module}.alpha"] = torch.tensor(float(alpha))
     return dict(state) | alphas
+
+
+def pattern_ends(settings: Mapping[str, object]) -> dict[str, tuple[int, float]]:
+    """PEFT's patterns for single modules: the end of a path, its place among the patterns, and its alpha."""
+    given = dict(settings.get("alpha_pattern") or {})
+    return {
+        pattern.replace("\\.", ".").rstrip("$"): (place, alpha)
+        for place, (pattern, alpha) in enumerate(given.items())
+    }
+
+
+def own_alpha(path: str, patterns: Mapping[str, tuple[int, float]], general: float | None) -> float | None:
+    """The alpha of a module: that of the first pattern which is the end of its path, or with ^ the whole."""
+    # Looked up by every end of the path: a file may bring as many patterns as modules.
+    words = path.split(".")
+    ends = [f"^{path}", *(".".join(words[place:]) for place in range(len(words)))]
+    found = [patterns[end] for end in ends if end in patterns]
+    return min(found)[1] if found else general
+
+
+def path_of(key: str) -> str:
+    """The path of a key's module in the model, without what tools put in front."""
+    match = FACTOR.fullmatch(key) or PART.fullmatch(key)
+    return without_wrappers(match["module"] if match else key)
 
 
 def modules(state: Mapping[str, Tensor]) -> list[str]:
@@ -310,12 +342,19 @@ def peft_settings(path: Path, metadata: Mapping[str, str]) -> dict[str, object]:
         else:
             return {}
         settings = {key.removeprefix("unet."): value for key, value in settings.items()}
-        scales = [settings.get("lora_alpha"), *dict(settings.get("alpha_pattern") or {}).values()]
+        patterns = settings.get("alpha_pattern") or {}
+        scales = [settings.get("lora_alpha"), settings.get("alpha"), *patterns.values()]
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise WeightFileError(
             f"{path}: expected PEFT's settings of the LoRA as a JSON object, got damaged ones ({error}). "
             "Save it again."
         ) from error
+    odd = next((each for each in patterns if not PLAIN_PATTERN.fullmatch(each)), None)
+    if odd is not None:
+        raise WeightFileError(
+            f"{path}: expected ends of paths in PEFT's alpha_pattern, got the expression {quoted(odd)}. "
+            "Write the modules out in it, or merge the LoRA with PEFT."
+        )
     for scale in scales:
         if scale is not None and not (isinstance(scale, int | float) and math.isfinite(scale)):
             raise WeightFileError(
@@ -337,7 +376,8 @@ def read_lora(path: StrPath) -> Lora:
     path = Path(path)
     state, metadata = read_state(path)
     state = {key: widened(tensor) for key, tensor in state.items()}
-    lora = split_lora(with_alphas(convert_lora(state), peft_settings(path, metadata)))
+    paths = {module: path_of(key) for key in state for module in by_module({converted_key(key): state[key]})}
+    lora = split_lora(with_alphas(convert_lora(state), peft_settings(path, metadata), paths))
     wrong = list(unsound(lora.unet | lora.adapter))
     if wrong:
         raise WeightFileError(

@@ -162,11 +162,12 @@ def _covers_ground(picture: np.ndarray, mask: np.ndarray) -> bool:
     # Objects end before the corners of their picture; what reaches all four of them is around one.
     if covered[[0, 0, -1, -1], [0, -1, 0, -1]].all() and frame.mean() > 0.5:
         return True
-    hidden = picture[mask >= 255 - FLAT]
+    solid = mask >= 255 - FLAT
+    hidden = picture[solid]
     # Programs write one color where nothing is to be seen. A part may have a single color as well, but it
-    # does not lie along the border, and white on white it would not be a part at all.
-    flat = len(hidden) > 0 and int(np.ptp(hidden, axis=0).max()) <= FLAT
-    return flat and (frame.mean() > 0.25 or int(hidden.min()) >= 255 - FLAT)
+    # does not lie along half of the border.
+    flat = solid.sum() > covered.sum() / 2 and int(np.ptp(hidden, axis=0).max()) <= FLAT
+    return bool(flat and frame.mean() > 0.4)
 
 
 def _placed_size(part: Image.Image, canvas: tuple[int, int], scale: float) -> tuple[int, int]:

@@ -1,13 +1,24 @@
 """LoRA key layouts and their scales, what can be wrong with a file, and strengths of blocks."""
 
+import json
 import math
 import time
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
-from pit.files.lora import convert_lora, modules, parse_block_strengths, split_lora, unsound, with_alphas
+from pit.files.lora import (
+    convert_lora,
+    modules,
+    parse_block_strengths,
+    read_lora,
+    split_lora,
+    unsound,
+    with_alphas,
+)
+from pit.files.weights import WeightFileError
 
 PATH = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_out.0"
 NAME = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_out_0"
@@ -78,7 +89,8 @@ def test_alpha_goes_with_its_module():
 
 def scales(settings: dict, rank: int = 4) -> dict[str, float]:
     state = {f"{NAME}.lora_down.weight": torch.zeros(rank, 8), f"{NAME}.lora_up.weight": torch.zeros(8, rank)}
-    return {key: value.item() for key, value in with_alphas(state, settings).items() if value.ndim == 0}
+    scaled = with_alphas(state, settings, {NAME: PATH})
+    return {key: value.item() for key, value in scaled.items() if value.ndim == 0}
 
 
 def test_scales_come_from_the_settings_of_peft():
@@ -88,6 +100,49 @@ def test_scales_come_from_the_settings_of_peft():
     assert scales({"lora_alpha": 8, "alpha_pattern": {"attn2.to_out.0": 2}}) == {f"{NAME}.alpha": 8.0}
     assert scales({"lora_alpha": 8, "use_rslora": True}) == {f"{NAME}.alpha": pytest.approx(16.0)}
     assert scales({}) == {}
+
+
+@pytest.mark.parametrize(("patterns", "expected"), [
+    ({"^down_blocks.1.x.attn1.to_q": 16}, 16.0), ({r"attn1\.to_q$": 16}, 16.0),
+    ({"to_q": 2, "attn1.to_q": 16}, 2.0), ({"attn1.to_q": 16, "to_q": 2}, 16.0), ({"q": 16}, 8.0),
+    ({"attn2.to_q": 16}, 8.0), ({"^attn1.to_q": 16}, 8.0),
+])
+def test_patterns_match_as_in_peft(tmp_path, patterns, expected):
+    """The first that is the end of the path, from a dot on; with ^ it is the whole path."""
+    import re
+
+    path = "down_blocks.1.x.attn1.to_q"
+    found = [alpha for each, alpha in patterns.items() if re.match(rf"(.*\.)?({each})$", path)]
+    assert [*found, 8.0][0] == expected  # PEFT's own rule
+    settings = json.dumps({"lora_alpha": 8, "alpha_pattern": patterns})
+    state = {f"unet.{path}.lora_A.weight": DOWN, f"unet.{path}.lora_B.weight": UP}
+    save_file(state, tmp_path / "x.safetensors", {"lora_adapter_metadata": settings})
+    lora = read_lora(tmp_path / "x.safetensors").unet
+    assert [value.item() for key, value in lora.items() if key.endswith(".alpha")] == [expected]
+
+
+@pytest.mark.parametrize("pattern", [r"attn\d.to_q", "(a+)+", "to_[qk]", ".*to_q"])
+def test_patterns_that_are_expressions_are_refused(tmp_path, pattern):
+    settings = json.dumps({"alpha_pattern": {pattern: 16}})
+    state = {f"unet.{PATH}.lora_A.weight": DOWN}
+    save_file(state, tmp_path / "x.safetensors", {"lora_adapter_metadata": settings})
+    with pytest.raises(WeightFileError, match="expected ends of paths in PEFT's alpha_pattern"):
+        read_lora(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("patterns", [[[1, 2]], "to_q", 3])
+def test_patterns_of_another_form_are_refused(tmp_path, patterns):
+    settings = json.dumps({"alpha_pattern": patterns})
+    state = {f"unet.{PATH}.lora_A.weight": DOWN}
+    save_file(state, tmp_path / "x.safetensors", {"lora_adapter_metadata": settings})
+    with pytest.raises(WeightFileError, match="PEFT's settings"):
+        read_lora(tmp_path / "x.safetensors")
+
+
+def test_the_alpha_of_peft_reaches_loha():
+    parts = {"hada_w1_a": 16, "hada_w1_b": 4, "hada_w2_a": 16, "hada_w2_b": 4}
+    state = {f"{NAME}.{part}": torch.ones(rows, 4) for part, rows in parts.items()}
+    assert with_alphas(state, {"alpha": 16, "r": 4})[f"{NAME}.alpha"] == 16.0
 
 
 def test_an_alpha_of_the_file_outweighs_the_settings():
@@ -176,7 +231,8 @@ def test_a_pattern_for_every_module_of_a_large_file_takes_no_time():
     state = {f"{name}.lora_down.weight": DOWN for name in names}
     patterns = {f"down_blocks.{i}.x": i for i in range(5000)}
     before = time.process_time()
-    scaled = with_alphas(state, {"lora_alpha": 8, "alpha_pattern": patterns})
+    paths = {name: f"down_blocks.{i}.x" for i, name in enumerate(names)}
+    scaled = with_alphas(state, {"lora_alpha": 8, "alpha_pattern": patterns}, paths)
     assert time.process_time() - before < 2.0
     assert all(scaled[f"{name}.alpha"] == i for i, name in enumerate(names) if i != 4)  # 4 is the rank
 

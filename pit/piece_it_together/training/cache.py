@@ -303,6 +303,12 @@ def _read_file(folder: Path, entry: CachedFile, verify: bool) -> tuple[dict[str,
 def _check_record(record: dict[str, Any], rows: int, variants: int) -> None:
     # Here, once: a row that is not in its shard would end a training in its middle, or give other tokens.
     sources_of(record)
+    texts = [record["name"], record["group"], record["picture"]]
+    numbers = [record["target"], *record["references"], *(part["row"] for part in record["parts"])]
+    if not all(isinstance(each, str | None) for each in texts) or not isinstance(record["name"], str):
+        raise ValueError(f"expected names in a record, got {quoted(texts)}")
+    if not all(type(each) is int for each in numbers):
+        raise ValueError(f"expected whole numbers of rows, got {quoted(numbers)}")
     firsts = [record["target"], *record["references"]]
     inside = all(0 <= row < rows for row in firsts)
     if not inside or not all(0 <= part["row"] <= rows - variants for part in record["parts"]):

@@ -43,3 +43,53 @@ def cancel_at(inside):
     yield arm
     utils.set_progress_bar_global_hook(None)
     management.interrupt_current_processing(False)
+
+
+@pytest.fixture(scope="module")
+def tiny_model(inside):
+    return inside.tiny.tiny_sdxl()
+
+
+@pytest.fixture(scope="module")
+def tiny_adapter(inside):
+    return inside.ip_adapter()
+
+
+@pytest.fixture
+def patched(inside, tiny_model, tiny_adapter):
+    """Makes the model with tokens."""
+    return lambda concepts=1, **settings: inside.apply(
+        tiny_model, tiny_adapter, inside.tokens(concepts), **settings)
+
+
+@pytest.fixture(scope="module")
+def prompts(inside):
+    return inside.tiny.conditioning(2), inside.tiny.conditioning(3)
+
+
+@pytest.fixture
+def cfg(inside, prompts):
+    """Makes a plain guider."""
+    def make(model, positive=None, negative=None, scale=5.0):
+        guider = inside.comfy("samplers").CFGGuider(model)
+        guider.set_conds(positive or prompts[0], negative or prompts[1])
+        guider.set_cfg(scale)
+        return guider
+
+    return make
+
+
+@pytest.fixture
+def draw(inside):
+    """What a guider samples from seeded noise `[images, 4, 8, 8]`."""
+    def run(guider, images=1, steps=2, noise=None):
+        samplers = inside.comfy("samplers")
+        sigmas = samplers.calculate_sigmas(
+            guider.model_patcher.get_model_object("model_sampling"), "normal", steps)
+        if noise is None:
+            noise = torch.randn(images, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+        with torch.inference_mode():
+            return guider.sample(noise, torch.zeros_like(noise), samplers.sampler_object("euler"), sigmas,
+                                 disable_pbar=True, seed=1)
+
+    return run

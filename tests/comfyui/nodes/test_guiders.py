@@ -5,66 +5,13 @@ import importlib
 import pytest
 import torch
 
-SIZE = 8
+from tests.comfyui.nodes.sampling import assert_same, interleaved, whole
+
 EXTRAS = "comfy_extras.nodes_"
-
-
-@pytest.fixture(scope="module")
-def model(inside):
-    return inside.tiny.tiny_sdxl()
-
-
-@pytest.fixture(scope="module")
-def ip_adapter(inside):
-    return inside.ip_adapter()
-
-
-@pytest.fixture
-def patched(inside, model, ip_adapter):
-    """Makes the model with tokens."""
-    return lambda concepts=1, **settings: inside.apply(model, ip_adapter, inside.tokens(concepts), **settings)
-
-
-@pytest.fixture(scope="module")
-def prompts(inside):
-    return inside.tiny.conditioning(2), inside.tiny.conditioning(3)
-
-
-@pytest.fixture
-def cfg(inside, prompts):
-    """Makes a plain guider."""
-    def make(model, positive=None, negative=None, scale=5.0):
-        guider = inside.comfy("samplers").CFGGuider(model)
-        guider.set_conds(positive or prompts[0], negative or prompts[1])
-        guider.set_cfg(scale)
-        return guider
-
-    return make
-
-
-@pytest.fixture
-def draw(inside):
-    """What a guider samples from seeded noise `[images, 4, 8, 8]`."""
-    def run(guider, images=1, steps=2, noise=None):
-        samplers = inside.comfy("samplers")
-        sigmas = samplers.calculate_sigmas(
-            guider.model_patcher.get_model_object("model_sampling"), "normal", steps)
-        if noise is None:
-            noise = torch.randn(images, 4, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
-        with torch.inference_mode():
-            return guider.sample(noise, torch.zeros_like(noise), samplers.sampler_object("euler"), sigmas,
-                                 disable_pbar=True, seed=1)
-
-    return run
 
 
 def extra(module: str, node: str):
     return getattr(importlib.import_module(EXTRAS + module), node)
-
-
-def assert_same(found, expected, tolerance=1e-4):
-    """The same but for rounding; the values of a tiny model reach into the hundreds."""
-    assert (found - expected).abs().max() < tolerance * expected.abs().max()
 
 
 # Guiders ------------------------------------------------------------------------------------------------
@@ -125,11 +72,32 @@ def test_guidance_by_a_further_call_has_the_role_of_its_prompt(
     assert sorted(seen[0]) == [0, 1] and seen[1:] == [expected]
 
 
-def test_a_guider_that_does_not_tell_the_role_is_refused(inside, draw, patched, prompts):
+@pytest.mark.parametrize("name", ["third", "bad_prompt", "no_cond", "anti_prompt", "nonpositive", ""])
+def test_a_guider_that_does_not_tell_the_role_is_refused(inside, draw, patched, prompts, name):
     guider = inside.comfy("samplers").CFGGuider(patched())
-    guider.inner_set_conds({"positive": prompts[0], "third": prompts[1]})
-    with pytest.raises(ValueError, match="got one that calls a prompt 'third'"):
+    guider.inner_set_conds({"positive": prompts[0], name: prompts[1]})
+    with pytest.raises(ValueError, match=f"got one that calls a prompt '{name}'"):
         draw(guider)
+
+
+@pytest.mark.parametrize(("name", "negative"), [
+    ("positive", False), ("cond_2", False), ("Positive prompt", False), ("middle", False), ("uncond", True),
+    ("negative", True), ("empty_negative_prompt", True), ("neg2", True), ("null_cond", True),
+])
+def test_names_that_tell_the_role(inside, name, negative):
+    assert inside.pack("nodes.bridge.rows").is_negative(name) is negative
+
+
+def test_a_batch_that_a_guider_makes_larger_is_refused(inside, draw, cfg, patched):
+    class Twice(inside.comfy("samplers").CFGGuider):
+        def predict_noise(self, x, timestep, model_options, seed):
+            twice = x.repeat_interleave(2, dim=0), timestep.repeat_interleave(2)
+            return super().predict_noise(*twice, model_options, seed)[::2]
+
+    guider = Twice(patched(2))
+    guider.original_conds, guider.cfg = cfg(guider.model_patcher).original_conds, 5.0
+    with pytest.raises(ValueError, match="Expected a batch of all 2 images, got 4"):
+        draw(guider, images=2)
 
 
 def test_a_latent_batch_that_does_not_match_is_refused_before_the_first_step(draw, cfg, patched, seen):
@@ -159,14 +127,6 @@ def tiled(model, tiles: int, at_once: int, repeat):
     clone = model.clone()
     clone.set_model_unet_function_wrapper(wrapper)
     return clone
-
-
-def whole(tensor, times):
-    return tensor.repeat(times, *[1] * (tensor.ndim - 1))
-
-
-def interleaved(tensor, times):
-    return tensor.repeat_interleave(times, dim=0)
 
 
 @pytest.mark.parametrize("concepts", [1, 2])
@@ -215,12 +175,14 @@ def test_a_pack_that_leaves_out_what_it_does_not_know_changes_nothing(draw, cfg,
 
 
 @pytest.mark.parametrize("concepts", [1, 3, 6])
-def test_windows_take_the_concept_of_each_of_their_images(draw, cfg, patched, concepts):
+@pytest.mark.parametrize("retained", ["", "0", "0, 2"])
+def test_windows_take_the_concept_of_each_of_their_images(draw, cfg, patched, concepts, retained):
+    """Also where a user asks ComfyUI to keep the conditions of some images in every window."""
     model = patched(concepts)
     windowed = extra("context_windows", "ContextWindowsManualNode").execute(
         model=model, context_length=3, context_overlap=1, context_schedule="standard_static",
         context_stride=1, closed_loop=False, fuse_method="flat", dim=0, freenoise=False,
-        cond_retain_index_list="", split_conds_to_windows=False, latent_retain_index_list="",
+        cond_retain_index_list=retained, split_conds_to_windows=False, latent_retain_index_list="",
         causal_window_fix=False).args[0]
     assert_same(draw(cfg(windowed), images=6), draw(cfg(model), images=6))
 
@@ -239,80 +201,6 @@ def test_a_part_of_the_batch_is_refused_unless_the_concept_is_one(inside, draw, 
     else:
         with pytest.raises(ValueError, match="Expected a batch of all 2 images, got 1"):
             draw(guider, images=2)
-
-
-# Regions ------------------------------------------------------------------------------------------------
-
-
-class Regions:
-    """Another pack's prompts for regions: a row for each region of a positive prompt, added up afterwards."""
-
-    def __init__(self, texts: list, interleave: bool = False):
-        self.texts = texts
-        self.repeat = interleaved if interleave else whole
-        self.interleave = interleave
-
-    def before(self, n, context, value, options):
-        branches, count = options["cond_or_uncond"], len(self.texts)
-        self.images = len(n) // len(branches)
-        queries, texts = [], []
-        chunks = n.chunk(len(branches)), context.chunk(len(branches))
-        for branch, rows, text in zip(branches, *chunks, strict=True):
-            queries.append(rows if branch else self.repeat(rows, count))
-            regions = [each.expand(self.images, -1, -1) for each in self.texts]
-            regions = torch.stack(regions, dim=1 if self.interleave else 0).flatten(0, 1)
-            texts.append(text if branch else regions.to(text))
-        texts = torch.cat(texts)
-        return torch.cat(queries), texts, texts
-
-    def after(self, out, options):
-        done, at = [], 0
-        for branch in options["cond_or_uncond"]:
-            rows = out[at:at + self.images * (1 if branch else len(self.texts))]
-            at += len(rows)
-            shape = (self.images, -1) if self.interleave else (-1, self.images)
-            done.append(rows if branch else rows.unflatten(0, shape).mean(1 if self.interleave else 0))
-        return torch.cat(done)
-
-    def on(self, model):
-        clone = model.clone()
-        clone.set_model_attn2_patch(self.before)
-        clone.set_model_attn2_output_patch(self.after)
-        return clone
-
-
-@pytest.mark.parametrize("count", [1, 2, 3])
-@pytest.mark.parametrize("concepts", [1, 2])
-@pytest.mark.parametrize("interleave", [False, True])
-@pytest.mark.parametrize("ours_first", [False, True])
-def test_regions_with_the_same_prompt_are_as_no_regions(
-    inside, draw, cfg, model, ip_adapter, patched, prompts, count, concepts, interleave, ours_first
-):
-    regions = Regions([prompts[0][0][0]] * count, interleave)
-    if ours_first:
-        both = regions.on(patched(concepts))
-    else:
-        both = inside.apply(regions.on(model), ip_adapter, inside.tokens(concepts))
-    assert_same(draw(cfg(both), images=concepts), draw(cfg(patched(concepts)), images=concepts))
-
-
-def test_rows_that_look_alike_are_told_apart(draw, cfg, patched, prompts):
-    """The same latent for two concepts, and one pooled text for both prompts: equal until the first text."""
-    text, extras = prompts[1][0]
-    negative = [[text, extras | {"pooled_output": prompts[0][0][1]["pooled_output"]}]]
-    noise = torch.randn(1, 4, SIZE, SIZE, generator=torch.Generator().manual_seed(4)).repeat(2, 1, 1, 1)
-    regions = Regions([prompts[0][0][0]] * 3).on(patched(2))
-    expected = draw(cfg(patched(2), negative=negative), noise=noise)
-    assert_same(draw(cfg(regions, negative=negative), noise=noise), expected)
-    assert (expected[0] - expected[1]).abs().max() > 1
-
-
-def test_rows_that_nothing_tells_apart_are_refused(draw, cfg, patched):
-    model = patched(1)
-    model.set_model_attn2_patch(lambda n, context, value, options: (
-        torch.cat([n, n]) + 1, torch.cat([context, context]), torch.cat([value, value])))
-    with pytest.raises(ValueError, match="expected queries for the 2 rows of the batch, got 4"):
-        draw(cfg(model))
 
 
 # Options, attention, and all together -------------------------------------------------------------------
@@ -375,10 +263,10 @@ def hooked(inside, conditioning, model, seed):
     return hooks.set_hooks_for_conditioning(conditioning, group)
 
 
-def test_two_adapters_hooks_and_compiling_together(inside, draw, cfg, model, ip_adapter, prompts):
-    both = inside.apply(model, ip_adapter, inside.tokens(2))
+def test_two_adapters_hooks_and_compiling_together(inside, draw, cfg, tiny_model, tiny_adapter, prompts):
+    both = inside.apply(tiny_model, tiny_adapter, inside.tokens(2))
     both = inside.apply(both, inside.ip_adapter(), inside.tokens(1, seed=3), weight=0.5, end=0.6)
-    positive = hooked(inside, prompts[0], model, 1)
+    positive = hooked(inside, prompts[0], tiny_model, 1)
     expected = draw(cfg(both, positive), images=2)
     assert (expected - draw(cfg(both), images=2)).abs().max() > 0.1  # the hook does something
     compiled = both.clone()

@@ -1,5 +1,7 @@
 """Apply IP+ Tokens beside patches of other packs, and beside itself."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -118,3 +120,32 @@ def test_two_sets_of_tokens_add_up(inside, model, ip_adapter):
     two = layer_output(inside, inside.apply(model, ip_adapter, second, weight=0.5), MIDDLE)
     both = inside.apply(inside.apply(model, ip_adapter, first), ip_adapter, second, weight=0.5)
     torch.testing.assert_close(layer_output(inside, both, MIDDLE), one + two - plain)
+
+
+@pytest.mark.parametrize("key", [MIDDLE, MIDDLE[:2]])
+def test_a_patch_that_another_pack_puts_in_our_place_afterwards_is_refused(inside, model, ip_adapter, key):
+    """It would draw without our tokens there; under the key of the block, ours would hide it."""
+    later, _ = other_pack(inside, inside.apply(model, ip_adapter, inside.tokens(1)), key)
+    with pytest.raises(ValueError, match="Put that node before Apply"):
+        inside.predict(later)
+    before, _ = other_pack(inside, model, key)
+    inside.predict(inside.apply(before, ip_adapter, inside.tokens(1)))
+
+
+class Holder:
+    def __init__(self, inner):
+        self.inner = inner
+
+    def __call__(self, *call):
+        return self.inner(*call)
+
+
+@pytest.mark.parametrize("wrapped", [
+    lambda ours: lambda q, k, v, options: ours(q, k, v, options),
+    lambda ours: partial(lambda ours, *call: ours(*call), ours), Holder,
+])
+def test_a_patch_that_calls_ours_is_welcome(inside, model, ip_adapter, wrapped):
+    ours = inside.apply(model, ip_adapter, inside.tokens(1))
+    theirs = ours.clone()
+    theirs.set_model_attn2_replace(wrapped(patches(theirs)[MIDDLE]), *MIDDLE)
+    assert torch.equal(inside.predict(theirs), inside.predict(ours))
