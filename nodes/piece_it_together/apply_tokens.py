@@ -150,9 +150,9 @@ def check_slots(keys: Sequence[tuple], options: dict) -> None:
         ours = ours_in(table.get(key))
         if ours is None or (ours.previous is None and key[:2] in table):
             raise ValueError(
-                f"Apply IP+ Tokens expected its patch of the cross-attention {key}, got one that another node "
-                "has put in its place. Put that node before Apply IP+ Tokens, which calls the patches that it "
-                "finds."
+                f"Apply IP+ Tokens expected its patch of the cross-attention {key}, got one that another "
+                "node has put in its place. Put that node before Apply IP+ Tokens, which calls the patches "
+                "that it finds."
             )
 
 
