@@ -12,6 +12,7 @@ from comfy.patcher_extension import CallbacksMP, WrappersMP
 from comfy_api.latest import io
 from torch import Tensor
 
+from ...pit.files.records import same_adapter
 from ...pit.ip_adapter.attention import attend_to_tokens
 from ...pit.piece_it_together.tokens import Tokens
 from ...pit.unet import AttentionLayer, attention_layers
@@ -244,7 +245,7 @@ def check_adapter(tokens: Tokens, ip_adapter: ManagedIPAdapter) -> None:
     """Raise ValueError if tokens are known to have been made with another IP-Adapter."""
     # Another adapter of the same width would pass all other checks and render something unrelated. Tokens
     # from older files do not record theirs, and are given the benefit of the doubt.
-    if tokens.adapter and ip_adapter.stamp and tokens.adapter != ip_adapter.stamp:
+    if tokens.adapter and ip_adapter.stamp and not same_adapter(tokens.adapter, ip_adapter.stamp):
         maker = tokens.notes.get("adapter", "of unknown name")
         raise ValueError(
             f"Expected the IP-Adapter that made the tokens from {tokens.source}, {maker} ({tokens.adapter}), "

@@ -7,7 +7,8 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ...pit.files.known import first_of
-from ...pit.files.lora import BlockStrengths, Lora, modules, parse_block_strengths, read_lora
+from ...pit.files.lora import Lora, modules, read_lora
+from ...pit.files.lora_blocks import BlockStrengths, parse_block_strengths
 from ...pit.piece_it_together.ip_lora.prompts import CHARACTER_SHEET, scene_prompt
 from ..bridge.feedback import told
 from ..bridge.folders import ModelFiles

@@ -13,7 +13,7 @@ from comfy.weight_adapter import BOFTAdapter, LoRAAdapter, OFTAdapter, WeightAda
 from torch import Tensor, nn
 
 from ...pit.files.known import first_of
-from ...pit.files.lora import PAIR, State, by_module
+from ...pit.files.lora import PAIR, State, by_module, dora_weight
 from ...pit.unet import AttentionLayer, attention_layers
 
 PROBLEMS_SHOWN = 3
@@ -54,9 +54,8 @@ class PeftDora(LoRAAdapter):
         before = weight.to(intermediate_dtype)
         changed = super().calculate_weight(
             before.clone(), key, 1.0, 1.0, None, lambda difference: difference, intermediate_dtype)
-        rows = changed.shape[0], *[1] * (changed.ndim - 1)
-        magnitude = cast_to_device(self.magnitude, weight.device, intermediate_dtype).reshape(rows)
-        trained = changed * (magnitude / changed.flatten(1).norm(dim=1).reshape(rows))
+        trained = dora_weight(
+            changed, cast_to_device(self.magnitude, weight.device, intermediate_dtype))
         weight += function((strength * (trained - before)).to(weight.dtype))
         return weight
 

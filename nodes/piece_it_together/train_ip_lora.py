@@ -20,7 +20,8 @@ from comfy_api.latest import io, ui
 from PIL import Image
 from torch import Tensor, nn
 
-from ...pit.files.lora import parse_block_strengths, read_lora
+from ...pit.files.lora import read_lora
+from ...pit.files.lora_blocks import parse_block_strengths
 from ...pit.files.pictures import describe_skipped
 from ...pit.files.records import state_stamp
 from ...pit.images import contact_sheet, to_pil, to_tensor

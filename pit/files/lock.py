@@ -52,6 +52,13 @@ class FolderLock:
                 return
             if self.hold(file):
                 return
+        raise self.in_use()
+
+    def in_use(self) -> InUseError:
+        return InUseError(
+            f"Expected no other process at work in {self.path.parent}, got one that is. Wait until it has "
+            "ended, or use another name or folder."
+        )
 
     def hold(self, file: BinaryIO) -> bool:
         """Lock an open file; False if it was removed meanwhile, so that others would not see the lock."""
@@ -60,10 +67,7 @@ class FolderLock:
         except OSError as error:
             file.close()
             if error.errno in TAKEN:
-                raise InUseError(
-                    f"Expected no other process at work in {self.path.parent}, got one that is. Wait until "
-                    "it has ended, or use another name or folder."
-                ) from error
+                raise self.in_use() from error
             logging.debug("%s cannot be locked: %s", self.path, error)
             return True
         if not same_file(file, self.path):

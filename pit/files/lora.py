@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..messages import quoted
-from .checked import StrPath, another_file
+from .checked import WEIGHT_TYPES, StrPath, another_file, computable
 from .known import first_of
 from .plain_json import parse_json, read_json
 from .weights import WeightFileError, read_state
@@ -69,8 +69,6 @@ UNET = re.compile(
 UNET_PREFIX = "lora_unet_"
 TEXT_ENCODER = re.compile(r"lora_te\d?_|text_encoder|te\d?_")
 IMAGE_PROJECTION = re.compile(r"_to_[kv]_ip$")
-BLOCK = re.compile(r"(?:diffusion_model\.)?(?:(input|output)_blocks\.(\d+)|(middle)_block)\.")
-BLOCK_NAME = re.compile(r"(in|out|mid)(?:(\d{1,2})(?:-(\d{1,2}))?)?")  # no UNet has 100 blocks
 
 
 @dataclass(frozen=True)
@@ -231,7 +229,8 @@ def _lacking(parts: State) -> str:
 
 def _wrong_values(parts: State) -> str:
     for part, tensor in parts.items():
-        if tensor.is_complex() or not (tensor.is_floating_point() or part in WHOLE_NUMBERS):
+        known = tensor.dtype in {*WEIGHT_TYPES, torch.float64}
+        if not known and (part not in WHOLE_NUMBERS or tensor.is_complex()):
             return f"numbers of the type {tensor.dtype} in its {part}"
         if not tensor.numel():
             return f"an empty {part}"
@@ -252,6 +251,17 @@ def _wrong_factors(parts: State) -> str:
     if down.shape[0] != up.shape[1]:
         return f"rank {down.shape[0]} in its down factor and {up.shape[1]} in its up factor"
     return ""
+
+
+def dora_weight(changed: Tensor, magnitude: Tensor) -> Tensor:
+    """A weight of DoRA (arXiv 2402.09353) as PEFT trains it: `changed` with the given length of each row.
+
+    Args:
+        changed: the weight with its LoRA added `[O, ...]`.
+        magnitude: one length for each row, in any shape.
+    """
+    rows = changed.shape[0], *[1] * (changed.ndim - 1)
+    return changed * (magnitude.reshape(rows) / changed.flatten(1).norm(dim=1).reshape(rows))
 
 
 def merge_lora(unet: nn.Module, lora: Lora, strength: float = 1.0) -> None:
@@ -276,54 +286,6 @@ def merge_lora(unet: nn.Module, lora: Lora, strength: float = 1.0) -> None:
         # Multiplied in the precision of the file, so that it is rounded to the UNet's only once.
         scale = strength * float(parts.get("alpha", len(down))) / len(down)
         layers[name].weight.data += (scale * up @ down).to(layers[name].weight)
-
-
-@dataclass(frozen=True)
-class BlockStrengths:
-    """Strengths of a UNet's blocks by name: `in4`, `mid`, `out0`; `in` and `out` stand for all of theirs."""
-
-    values: Mapping[str, float]
-
-    def of(self, path: str) -> float:
-        """The strength for a module path in the original layout; 1 for blocks that are not named."""
-        match = BLOCK.match(path)
-        if not match:
-            return 1.0
-        # The strength of the single block goes before that of its kind: `in=0.5, in4=1` spares block 4.
-        kind = "mid" if match[3] else {"input": "in", "output": "out"}[match[1]]
-        return self.values.get(f"{kind}{match[2] or ''}", self.values.get(kind, 1.0))
-
-
-def parse_block_strengths(text: str) -> BlockStrengths:
-    """Strengths from a text such as `in=0.5, mid=1, out0-2=0`.
-
-    Raises:
-        ValueError: an entry is not the name of a block with a number, or the text is longer than any list of
-            blocks.
-    """
-    if len(text) > 10_000:
-        raise ValueError(
-            f"Expected strengths of blocks in at most 10,000 characters, got {len(text)}. Remove some."
-        )
-    values: dict[str, float] = {}
-    for entry in filter(None, (entry.strip() for entry in re.split(r"[,;\n]", text))):
-        name, _, number = (word.strip() for word in entry.partition("="))
-        match = BLOCK_NAME.fullmatch(name)
-        try:
-            strength = float(number)
-        except ValueError:
-            strength = math.nan
-        first, last = (match[2], match[3] or match[2]) if match else (None, None)
-        # A range that runs backwards names no block, and would be dropped without a word.
-        backwards = first is not None and int(last) < int(first)
-        if not match or not math.isfinite(strength) or (match[1] == "mid" and first) or backwards:
-            raise ValueError(
-                "Expected strengths of blocks such as in=0.5, in4=1, mid=0 or out0-2=0.8, separated by "
-                f"commas, got {entry[:100]!r}. Correct or remove it."
-            )
-        numbers = [""] if first is None else range(int(first), int(last) + 1)
-        values |= {f"{match[1]}{number}": strength for number in numbers}
-    return BlockStrengths(values)
 
 
 def peft_settings(path: Path, metadata: Mapping[str, str]) -> dict[str, object]:
@@ -375,7 +337,7 @@ def read_lora(path: StrPath) -> Lora:
     """
     path = Path(path)
     state, metadata = read_state(path)
-    state = {key: widened(tensor) for key, tensor in state.items()}
+    state = {key: computable(tensor) for key, tensor in state.items()}
     paths = {module: path_of(key) for key in state for module in by_module({converted_key(key): state[key]})}
     lora = split_lora(with_alphas(convert_lora(state), peft_settings(path, metadata), paths))
     wrong = list(unsound(lora.unet | lora.adapter))
@@ -392,9 +354,3 @@ def read_lora(path: StrPath) -> Lora:
             )
         raise another_file(path, state, "a LoRA for a UNet")
     return lora
-
-
-def widened(tensor: Tensor) -> Tensor:
-    """A tensor of float8 in half precision, which holds all its numbers exactly; any other as it is."""
-    # Torch neither multiplies nor compares float8.
-    return tensor.half() if tensor.is_floating_point() and tensor.itemsize == 1 else tensor

@@ -172,20 +172,7 @@ def weights_stamp(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()[:STAMP_DIGITS]
 
 
-class AdapterStamp(str):
-    """A stamp that equals any stamp of the same adapter, see `same_adapter`."""
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, str) and same_adapter(self, other)
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
-
-    def __hash__(self) -> int:
-        return 0  # equal stamps can differ in every letter
-
-
-def adapter_stamp(state: Mapping[str, Tensor]) -> AdapterStamp:
+def adapter_stamp(state: Mapping[str, Tensor]) -> str:
     """A stamp by which `same_adapter` also knows copies of a resampler that are rounded to other types.
 
     No hash is the same for them, so that behind that of `weights_stamp` stand the precision of the values and
@@ -194,7 +181,7 @@ def adapter_stamp(state: Mapping[str, Tensor]) -> AdapterStamp:
     latents = state["latents"].detach().cpu().half().flatten()
     places = torch.linspace(0, len(latents) - 1, STAMP_VALUES).long()
     values = latents[places].numpy().astype("<f2").tobytes().hex()
-    return AdapterStamp(f"{weights_stamp(state)}-{_precision(latents)}-{values}")
+    return f"{weights_stamp(state)}-{_precision(latents)}-{values}"
 
 
 def same_adapter(first: str, second: str) -> bool:
@@ -202,7 +189,7 @@ def same_adapter(first: str, second: str) -> bool:
 
     Those that versions up to 0.5.0 have written hold only the hash, and match the same file.
     """
-    (hash_a, *more_a), (hash_b, *more_b) = (str.split(stamp, "-") for stamp in (first, second))
+    (hash_a, *more_a), (hash_b, *more_b) = (stamp.split("-") for stamp in (first, second))
     if hash_a == hash_b:
         return True
     try:

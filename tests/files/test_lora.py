@@ -12,12 +12,12 @@ from torch import Tensor
 from pit.files.lora import (
     convert_lora,
     modules,
-    parse_block_strengths,
     read_lora,
     split_lora,
     unsound,
     with_alphas,
 )
+from pit.files.lora_blocks import parse_block_strengths
 from pit.files.weights import WeightFileError
 
 PATH = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_out.0"

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save, save_file
 
-from pit.files.lora import parse_block_strengths
+from pit.files.lora_blocks import parse_block_strengths
 from pit.files.pictures import PictureError, decode_picture, file_name, list_pictures, open_picture
 from pit.files.weights import WeightFileError, read_keys, read_state
 from pit.files.whole import read_small, sha256_of
