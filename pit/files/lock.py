@@ -45,9 +45,10 @@ class FolderLock:
         for _ in range(ATTEMPTS):
             try:
                 file = opened(self.path)
-            except (FileNotFoundError, FileExistsError):
-                continue  # the holder before us has removed the folder that it had made
             except OSError as error:
+                in_its_place = os.path.lexists(folder) and not folder.is_dir()
+                if isinstance(error, FileNotFoundError | FileExistsError) and not in_its_place:
+                    continue  # the holder before us has removed the folder that it had made
                 logging.debug("%s cannot be opened, so nothing is locked: %s", self.path, error)
                 return
             if self.hold(file):
