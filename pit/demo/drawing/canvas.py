@@ -2,7 +2,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -73,56 +74,133 @@ def outline_of(color: Color) -> Color:
     return blend(color, (36, 22, 48), 0.7)
 
 
+def most_of_each(values: np.ndarray, block: int) -> np.ndarray:
+    """The value that fills most of each block of `block` x `block` numbers; of equal ones the smallest.
+
+    `[block * N, block * N]` to `[N, N]`.
+    """
+    side, kinds = len(values) // block, np.unique(values)
+    blocks = values.reshape(side, block, side, block)
+    filled = np.stack([(blocks == kind).sum(axis=(1, 3)) for kind in kinds])
+    return kinds[filled.argmax(axis=0)]
+
+
 class Canvas:
     """A transparent picture of `pixels` x `pixels`, drawn larger and reduced by `supersample` at the end.
 
-    All coordinates and widths are in units, of which a side has 100.
+    All coordinates and widths are in units, of which a side has 100. With `labeled` it also keeps a map of
+    what was drawn last at each place: every shape counts as the `label` that is set while it is drawn.
     """
 
-    def __init__(self, pixels: int, supersample: int):
+    def __init__(self, pixels: int, supersample: int, labeled: bool = False):
         self.size, self.supersample = pixels * supersample, supersample
-        self.scale = self.size / 100
         self.image = Image.new("RGBA", (self.size, self.size), (255, 255, 255, 0))
         self.pen = ImageDraw.Draw(self.image)
+        self.map = Image.new("L", (self.size, self.size), 0) if labeled else None
+        self.map_pen = ImageDraw.Draw(self.map) if labeled else None
+        self.label = 0
+        self._matrix = np.array([[1.0, 0, 0], [0, 1, 0]]) * (self.size / 100)
+
+    @property
+    def scale(self) -> float:
+        """Pixels of the enlarged picture to a unit of what is drawn now."""
+        return float(np.sqrt(abs(np.linalg.det(self._matrix[:, :2]))))
+
+    @contextmanager
+    def placed(
+        self, x: float = 0, y: float = 0, *, grow: float = 1, turn: float = 0, mirrored: bool = False,
+        around: tuple[float, float] = (0, 0),
+    ) -> Iterator[None]:
+        """Draw what follows enlarged, turned clockwise by `turn` degrees and mirrored `around` a point.
+
+        Then it is moved by (x, y). The inner of two such blocks happens first.
+        """
+        before, angle = self._matrix, math.radians(turn)
+        cos, sin = grow * math.cos(angle), grow * math.sin(angle)
+        turned = np.array([[cos, -sin], [sin, cos]]) @ np.diag([-1 if mirrored else 1, 1])
+        shift = np.array([around[0] + x, around[1] + y]) - turned @ around
+        self._matrix = np.column_stack([before[:, :2] @ turned, before[:, :2] @ shift + before[:, 2]])
+        try:
+            yield
+        finally:
+            self._matrix = before
 
     def shape(
         self, points: Points, fill: Color | None, line: Color | None = None, width: float = 2.4
     ) -> None:
-        points = np.asarray(points, float) * self.scale
-        path = list(map(tuple, points.tolist()))
+        path = self._path(points)
         if fill is not None:
-            self.pen.polygon(path, fill=fill)
+            self._polygon(path, fill)
         if line is not None:
-            # In small pictures lines must not vanish.
-            thick = max(1, round(width * self.scale))
             # Pillow rounds only the inner joints of a line: with one more segment the closing corner is one.
-            self.pen.line(path + path[:2], fill=line, width=thick, joint="curve")
+            self._line(path + path[:2], line, width)
 
     def stroke(self, points: Points, color: Color, width: float) -> None:
-        points = np.asarray(points, float) * self.scale
-        path, thick = list(map(tuple, points.tolist())), max(1, round(width * self.scale))
-        self.pen.line(path, fill=color, width=thick, joint="curve")
+        path, radius = self._path(points), self._thick(width) / 2
+        self._line(path, color, width)
         for x, y in (path[0], path[-1]):  # Pillow has no round line ends
-            self.pen.ellipse((x - thick / 2, y - thick / 2, x + thick / 2, y + thick / 2), fill=color)
+            self._ellipse((x - radius, y - radius, x + radius, y + radius), color)
 
     def dot(self, x: float, y: float, radius_x: float, color: Color, radius_y: float | None = None) -> None:
-        k, radius_y = self.scale, radius_y or radius_x
-        box = ((x - radius_x) * k, (y - radius_y) * k, (x + radius_x) * k, (y + radius_y) * k)
+        radius_y = radius_y or radius_x
+        if self._matrix[0, 1] or self._matrix[1, 0]:  # Pillow's ellipses cannot be turned
+            self._polygon(self._path(ellipse(x, y, radius_x, radius_y, 36)), color)
+        else:
+            corners = self._path([(x - radius_x, y - radius_y), (x + radius_x, y + radius_y)])
+            (left, top), (right, bottom) = corners
+            self._ellipse((min(left, right), top, max(left, right), bottom), color)
+
+    def _path(self, points: Points) -> list[tuple[float, float]]:
+        moved = np.asarray(points, float) @ self._matrix[:, :2].T + self._matrix[:, 2]
+        return list(map(tuple, moved.tolist()))
+
+    def _thick(self, width: float) -> int:
+        # In small pictures lines must not vanish.
+        return max(1, round(width * self.scale))
+
+    def _polygon(self, path: list[tuple[float, float]], color: Color) -> None:
+        self.pen.polygon(path, fill=color)
+        if self.map_pen:
+            self.map_pen.polygon(path, fill=self.label)
+
+    def _line(self, path: list[tuple[float, float]], color: Color, width: float) -> None:
+        thick = self._thick(width)
+        self.pen.line(path, fill=color, width=thick, joint="curve")
+        if self.map_pen:
+            self.map_pen.line(path, fill=self.label, width=thick, joint="curve")
+
+    def _ellipse(self, box: tuple[float, float, float, float], color: Color) -> None:
         self.pen.ellipse(box, fill=color)
+        if self.map_pen:
+            self.map_pen.ellipse(box, fill=self.label)
 
     def clipped(self, mask_points: Points, draw: Callable[[], None]) -> None:
-        """Run draw(), keeping only what falls inside the polygon."""
+        """Run draw(), keeping only what falls inside the polygon, all of which has a label already."""
         # Pillow cannot clip, so draw() paints on a copy, of which the inside is taken over.
+        path = self._path(mask_points)
+        corners = np.array(path)
+        left, top = np.clip(np.floor(corners.min(0)).astype(int), 0, self.size).tolist()
+        right, bottom = np.clip(np.ceil(corners.max(0)).astype(int) + 1, 0, self.size).tolist()
         mask = Image.new("L", (self.size, self.size), 0)
-        path = list(map(tuple, (np.asarray(mask_points) * self.scale).tolist()))
         ImageDraw.Draw(mask).polygon(path, fill=255)
-        image, pen = self.image, self.pen
-        self.image = image.copy()
+        image, pen, map_pen = self.image, self.pen, self.map_pen
+        self.image, self.map_pen = image.copy(), None
         self.pen = ImageDraw.Draw(self.image)
         draw()
-        layer, self.image, self.pen = self.image, image, pen
-        self.image.paste(layer, (0, 0), mask)
+        layer, self.image, self.pen, self.map_pen = self.image, image, pen, map_pen
+        box = (left, top, right, bottom)
+        self.image.paste(layer.crop(box), (left, top), mask.crop(box))
 
     def finish(self) -> Image.Image:
         """The picture at its final size (RGBA)."""
         return self.image.reduce(self.supersample)
+
+    def finish_map(self) -> np.ndarray:
+        """The labels at the final size, uint8 `[pixels, pixels]`: the one that covers most of each pixel.
+
+        Raises:
+            ValueError: this canvas keeps no labels.
+        """
+        if self.map is None:
+            raise ValueError("Expected a canvas with labels, got one without. Create it with labeled=True.")
+        return most_of_each(np.asarray(self.map), self.supersample)
