@@ -3,12 +3,14 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
 
 from .canvas import Canvas, Color, Points, ellipse, smooth
 from .creature import COLORED, COLORS, Creature
+from .pose import LIMBS, SIDE, Limb, Pose
 
 Placer = Callable[..., Points]
 
@@ -21,7 +23,8 @@ class Figure:
     styles: dict[str, str]
     jitter: dict[str, float]
     colors: dict[str, Color]
-    sides: dict[str, tuple[int, ...]]  # the sides on which a paired part is drawn: 1 = right, -1 = left
+    pose: Pose
+    limbs: dict[str, tuple[Limb, ...]]
     x: float
     y: float
     width: float  # half width of the body
@@ -35,6 +38,11 @@ class Figure:
     @property
     def bottom(self) -> float:
         return self.y + self.height
+
+    def posed(self, part: str, limb: Limb, root_x: float, root_y: float) -> AbstractContextManager[None]:
+        """Draw what follows turned around its root as the pose has it; the root is in the body's place."""
+        turn = (limb.swing or limb.side) * self.pose.turn(part)
+        return self.canvas.placed(turn=turn, grow=self.pose.shrink(part), around=(root_x, root_y))
 
     def placer(self, side: int, origin_x: float, origin_y: float, grow: float) -> Placer:
         """A function that moves points to an origin, scaled by `grow`; side -1 mirrors them to the left.
@@ -85,20 +93,27 @@ def jittered_color(name: str, hue: float, shade: float) -> Color:
     return tuple(int(channel * 255) for channel in colorsys.hsv_to_rgb(h, s, v))
 
 
-def start_figure(creature: Creature, pixels: int, supersample: int, only: str | None = None) -> Figure:
-    """An empty canvas with the proportions of the creature; `only` names a part that is drawn alone."""
-    values, jitter = creature.attributes, creature.jitter
+def start_figure(creature: Creature, canvas: Canvas, only: str | None = None) -> Figure:
+    """A canvas with the proportions of the creature; `only` names a part that is drawn alone."""
+    values, jitter, pose = creature.attributes, creature.jitter, creature.pose
     # The body lies below the middle of the picture: ears and horns need more room than legs do.
     width, height, y = 20.5 + 1.6 * jitter["width"], 23 + 1.6 * jitter["height"], 58.5
     if values["body"] == "tall":
         width, height = width * 0.84, height * 1.1
+    if pose.view == SIDE:
+        width *= 0.88
     hue, shade = jitter["hue"], jitter["shade"]
     return Figure(
-        canvas=Canvas(pixels, supersample),
+        canvas=canvas,
         styles=values,
         jitter=jitter,
         colors={slot: jittered_color(values[f"{slot}_color"], hue, shade) for slot in COLORED},
-        sides={slot: (1,) if only == slot else (-1, 1) for slot in ("wings", "ears", "arms")},
+        pose=pose,
+        # Of wings, ears and arms a single one stands for the part.
+        limbs={
+            part: limbs[-1:] if part == only and part in ("wings", "ears", "arms") else limbs
+            for part, limbs in LIMBS[pose.view].items()
+        },
         x=50,
         y=y,
         width=width,

@@ -75,11 +75,11 @@ def outline_of(color: Color) -> Color:
 
 
 def most_of_each(values: np.ndarray, block: int) -> np.ndarray:
-    """The value that fills most of each block of `block` x `block` numbers; of equal ones the smallest.
+    """The value that fills most of each block of `block` x `block` numbers; of equal ones the largest.
 
     `[block * N, block * N]` to `[N, N]`.
     """
-    side, kinds = len(values) // block, np.unique(values)
+    side, kinds = len(values) // block, np.unique(values)[::-1]
     blocks = values.reshape(side, block, side, block)
     filled = np.stack([(blocks == kind).sum(axis=(1, 3)) for kind in kinds])
     return kinds[filled.argmax(axis=0)]

@@ -5,6 +5,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from .pose import BACK, NEUTRAL, Pose
+
 # Eight colors far apart, so that they can be told apart even on small parts. Their names are words of the
 # captions that the text encoders were trained on, hence "grey".
 COLORS = {
@@ -111,12 +113,14 @@ class Creature:
         attributes: a value for every name of `ATTRIBUTES`.
         jitter: small variations that no word describes, by the names of `JITTERS`, each in -1..1.
         scene: one of `ALL_SCENE_WORDS`.
+        pose: how it stands, and from where it is seen.
     """
 
     species: str
     attributes: dict[str, str]
     jitter: dict[str, float]
     scene: str = "white"
+    pose: Pose = NEUTRAL
 
     @property
     def parts(self) -> list[str]:
@@ -189,16 +193,25 @@ def typical_attributes(species: str) -> dict[str, str]:
 def labels(creature: Creature, part: str | None = None) -> list[int]:
     """One class index for each attribute; -100 where it cannot be seen (absent, or outside the given part).
 
-    -100 is the target that PyTorch's cross-entropy ignores.
+    A part alone is seen from the front, whatever the pose. -100 is the target that PyTorch's cross-entropy
+    ignores.
     """
     # The pattern belongs to the body, though it is a style of its own.
-    visible = set(STYLES) if part is None else {"body", "pattern"} if part == "body" else {part}
+    visible = visible_slots(creature) if part is None else {"body", "pattern"} if part == "body" else {part}
     result = []
     for name, options in ATTRIBUTES.items():
         slot = name.removesuffix("_color")
         absent = name != slot and creature.attributes[slot] == "none"
         result.append(-100 if slot not in visible or absent else options.index(creature.attributes[name]))
     return result
+
+
+def visible_slots(creature: Creature) -> set[str]:
+    """The slots of `STYLES` that its view shows: all but the face and the belly, from behind."""
+    if creature.pose.view != BACK:
+        return set(STYLES)
+    hidden = {"pattern"} if creature.attributes["pattern"] in ("plain", "belly") else set()
+    return set(STYLES) - {"eyes", "mouth"} - hidden
 
 
 def part_words(creature: Creature, part: str) -> str:

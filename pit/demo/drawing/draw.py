@@ -3,52 +3,93 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection
+from dataclasses import replace
 
+import numpy as np
 from PIL import Image
 
 from ..models.sizes import ENCODER_SIZE
-from .anatomy import start_figure
-from .canvas import WHITE, ellipse
-from .creature import PARTS, Creature
-from .head import paint_ears, paint_eyes, paint_horns, paint_mouth
-from .limbs import paint_arms, paint_body, paint_legs, paint_tail, paint_wings
+from .anatomy import Figure, start_figure
+from .canvas import WHITE, Canvas, ellipse
+from .creature import PARTS, Creature, visible_slots
+from .head import paint_ear, paint_eyes, paint_horns, paint_mouth
+from .limbs import paint_arm, paint_body, paint_legs, paint_tail, paint_wing
+from .pose import LEAN_TURN, NEUTRAL
 from .scenes import draw_scene
 
-# From back to front. Wings, the largest, come first, so that they hide nothing; the face comes last, so that
-# nothing hides it.
+FOOT = (50, 94)  # where a creature stands
+
+# From back to front; True for the limbs in front of the body. Wings, the largest, come first, so that they
+# hide nothing; the face comes late, so that nothing hides it.
+ORDER = (
+    ("wings", False), ("arms", False), ("tail", False), ("ears", False), ("horns", False), ("legs", False),
+    ("body", False), ("ears", True), ("arms", True), ("eyes", False), ("mouth", False), ("wings", True),
+    ("tail", True),
+)
+LIMB_PAINTERS = {"wings": paint_wing, "arms": paint_arm, "tail": paint_tail, "ears": paint_ear}
 PAINTERS = {
-    "wings": paint_wings,
-    "tail": paint_tail,
-    "ears": paint_ears,
-    "horns": paint_horns,
-    "legs": paint_legs,
-    "body": paint_body,
-    "arms": paint_arms,
-    "eyes": paint_eyes,
-    "mouth": paint_mouth,
+    "horns": paint_horns, "legs": paint_legs, "body": paint_body, "eyes": paint_eyes, "mouth": paint_mouth,
 }
+PART_LABELS = {part: label for label, part in enumerate(PARTS, start=1)}
+
+
+def paint_creature(creature: Creature, canvas: Canvas, parts: Collection[str] = PARTS, only: str | None = None
+                   ) -> None:
+    """Draw some of a creature's parts in their places, each with its label of `PART_LABELS`.
+
+    `only` names a part that is drawn alone: of wings, ears and arms a single one.
+    """
+    figure, pose = start_figure(creature, canvas, only), creature.pose
+    shown = visible_slots(creature) & set(parts)
+    # Leaning reaches farther to the sides, and one foot lower.
+    tilt = abs(pose.lean)
+    leaning = canvas.placed(0, -2 * tilt, turn=LEAN_TURN * pose.lean, grow=1 - 0.15 * tilt, around=FOOT)
+    with leaning, canvas.placed(mirrored=pose.mirrored, around=FOOT):
+        for part, near in ORDER:
+            if part in shown and creature.attributes[part] != "none" and only in (None, part):
+                canvas.label = PART_LABELS[part]
+                paint_part(figure, part, near)
+    canvas.label = 0
+
+
+def paint_part(figure: Figure, part: str, near: bool) -> None:
+    """Draw those limbs of a part that are in front of the body, or the others; or a part without limbs."""
+    if part in PAINTERS:
+        PAINTERS[part](figure)
+    else:
+        for limb in figure.limbs[part]:
+            if limb.near == near:
+                LIMB_PAINTERS[part](figure, limb)
 
 
 def draw_shape(creature: Creature, pixels: int, supersample: int, only: str | None = None) -> Image.Image:
     """The creature, or one part of it, on a transparent background (RGBA)."""
-    figure = start_figure(creature, pixels, supersample, only)
+    canvas = Canvas(pixels, supersample)
     if only is None:
-        # The shadow comes first: the pen replaces pixels instead of blending them, so a translucent shape on
-        # top would punch a hole. A part drawn alone has none: the shadow would enlarge its bounding box.
-        figure.canvas.shape(ellipse(50, 94, figure.width * 1.25, 3), (60, 50, 80, 60))
-    for part, paint in PAINTERS.items():
-        if only in (None, part) and creature.attributes[part] != "none":
-            paint(figure)
-    return figure.canvas.finish()
+        paint_shadow(creature, canvas)
+    paint_creature(creature, canvas, only=only)
+    return canvas.finish()
+
+
+def paint_shadow(creature: Creature, canvas: Canvas) -> None:
+    """The shadow on the ground, to be painted before the creature: alone, a part has none."""
+    # The pen replaces pixels instead of blending them: on top, a translucent shape would punch a hole.
+    figure = start_figure(creature, canvas)
+    canvas.shape(ellipse(*FOOT, figure.width * 1.25, 3), (60, 50, 80, 60))
 
 
 def draw_parts(creature: Creature, parts: Collection[str], pixels: int, supersample: int = 2) -> Image.Image:
     """Some of a creature's parts, in place, on a transparent background (RGBA)."""
-    figure = start_figure(creature, pixels, supersample)
-    for part, paint in PAINTERS.items():
-        if part in parts and creature.attributes[part] != "none":
-            paint(figure)
-    return figure.canvas.finish()
+    canvas = Canvas(pixels, supersample)
+    paint_creature(creature, canvas, parts)
+    return canvas.finish()
+
+
+def draw_label_map(creature: Creature, pixels: int, supersample: int = 2) -> np.ndarray:
+    """Which part is at each pixel, by `PART_LABELS`; 0 = none. uint8 `[pixels, pixels]`."""
+    canvas = Canvas(pixels, supersample, labeled=True)
+    paint_creature(creature, canvas)
+    return canvas.finish_map()
 
 
 def draw_creature(creature: Creature, pixels: int = 128, supersample: int = 2) -> Image.Image:
@@ -84,7 +125,7 @@ def draw_part(creature: Creature, part: str, pixels: int = 64, *, share: float =
             f"Expected one of the parts that this creature has, {', '.join(creature.parts)}, got {part!r}."
         )
     # At twice the size, because the crop of a small part is enlarged to its share of the square.
-    drawn = draw_shape(creature, pixels * 2, 2, only=part)
+    drawn = draw_shape(replace(creature, pose=NEUTRAL), pixels * 2, 2, only=part)
     crop = drawn.crop(drawn.getbbox())
     scale = pixels * share / max(crop.size)
     crop = crop.resize([max(1, round(side * scale)) for side in crop.size], Image.Resampling.LANCZOS)

@@ -5,6 +5,7 @@ import numpy as np
 
 from .anatomy import Figure, Placer
 from .canvas import INK, WHITE, Canvas, Color, bezier, blend, ellipse, lighter, outline_of, smooth, tube
+from .pose import BACK, FRONT, SIDE, Limb
 
 # Around the center of the right eye, in radii.
 SLIT_EYE = ((-1.1, -0.5), (0, -0.7), (1.1, -1.15), (1, 0.4), (0, 0.95), (-1, 0.5))
@@ -13,18 +14,15 @@ BEAK, BEAK_LINE = (250, 176, 56), (120, 66, 30)
 TONGUE = (226, 84, 100)
 
 
-def paint_ears(figure: Figure) -> None:
-    for side in figure.sides["ears"]:
-        paint_ear(figure, side)
-
-
-def paint_ear(figure: Figure, side: int) -> None:
-    canvas, style, color = figure.canvas, figure.styles["ears"], figure.colors["ears"]
+def paint_ear(figure: Figure, limb: Limb) -> None:
+    canvas, style, color, view = figure.canvas, figure.styles["ears"], figure.colors["ears"], figure.pose.view
     line, inside = outline_of(color), blend(lighter(color, 0.5), (255, 190, 190), 0.4)
+    if view == BACK:
+        inside = color
     grow = 1.06 + 0.07 * figure.jitter["ears"]
     # Pears and ghosts are narrow at the top: farther out, ears would float beside the head.
-    apart = 0.62 if figure.styles["body"] in ("pear", "ghost") else 0.78
-    at = figure.placer(side, figure.width * apart, figure.top + figure.height * 0.26, grow)
+    apart = min(limb.apart, 0.62) if figure.styles["body"] in ("pear", "ghost") else limb.apart
+    at = figure.placer(limb.side, figure.width * apart, figure.top + figure.height * 0.26, grow)
     if style == "round":
         canvas.shape(ellipse(*at((2, -6))[0], 8.6 * grow), color, line)
         canvas.shape(ellipse(*at((2, -6))[0], 4.2 * grow, count=16), inside, None)
@@ -49,12 +47,14 @@ def paint_ear(figure: Figure, side: int) -> None:
 
 
 def paint_horns(figure: Figure) -> None:
-    canvas, x, style, color = figure.canvas, figure.x, figure.styles["horns"], figure.colors["horns"]
+    canvas, style, color = figure.canvas, figure.styles["horns"], figure.colors["horns"]
+    # From the side, the single ones stand over the forehead.
+    x = figure.x + (0.25 * figure.width if figure.pose.view == SIDE else 0)
     line, grow, root = outline_of(color), 1.12 + 0.08 * figure.jitter["horns"], figure.top + 3.5
     if style == "sprout":
         canvas.stroke([(x, root + 1), (x, root - 9 * grow)], line, 3.2)
         for side in (-1, 1):
-            at = figure.placer(side, 0, root, grow)
+            at = figure.placer(side, side * (x - figure.x), root, grow)
             upper = bezier(*at((0, -7), (5, -21), (17, -18)))
             lower = bezier(*at((17, -18), (14, -5), (0, -7)))
             canvas.shape(np.concatenate([upper, lower[1:-1]]), color, line)
@@ -65,8 +65,8 @@ def paint_horns(figure: Figure) -> None:
             half, y = 4.4 * grow * (1 - rise / 26), root - rise * grow
             canvas.stroke([(x - half, y + 1), (x + half, y - 2)], line, 1.5)
     else:
-        for side in (-1, 1):
-            at = figure.placer(side, figure.width * 0.34, root, grow)
+        for limb in figure.limbs["horns"]:
+            at = figure.placer(limb.side, figure.width * limb.apart, root, grow)
             paint_horn(canvas, style, at, color, line, grow)
 
 
@@ -95,20 +95,27 @@ def paint_horn(canvas: Canvas, style: str, at: Placer, color: Color, line: Color
         canvas.shape(ellipse(*at((6, -18))[0], 5 * grow, count=18), color, line)
 
 
+# Where eyes are: side, x and y from their usual place (x in the distance of two eyes), radius in units.
+EYES = {
+    FRONT: {
+        "cyclops": ((1, 0, -1, 11.5),), "triple": ((-1, -1.16, 2, 5.6), (1, 1.16, 2, 5.6), (1, 0, -6.5, 5.8)),
+        "two": ((-1, -1, 0, 7.6), (1, 1, 0, 7.6)),
+    },
+    SIDE: {
+        "cyclops": ((1, 1.25, -1, 11),), "triple": ((1, 1.7, 2, 5.6), (1, 0.75, -5.5, 5.8)),
+        "two": ((1, 1.15, 0, 7.6),),
+    },
+}
+
+
 def paint_eyes(figure: Figure) -> None:
-    x, grow = figure.x, 1 + 0.06 * figure.jitter["eyes"]
+    grow, style = 1 + 0.06 * figure.jitter["eyes"], figure.styles["eyes"]
     y, apart = figure.y - figure.height * 0.3 + 0.6 * figure.jitter["face"], figure.width * 0.44
-    style = figure.styles["eyes"]
+    places = EYES[figure.pose.view]
     # Larger than a drawing would need: in the encoder's 64 pixels a unit is two thirds of a pixel.
-    if style == "cyclops":
-        paint_eye(figure.canvas, "round", x, y - 1, 11.5 * grow, 1)
-    elif style == "triple":
-        for side in (-1, 1):
-            paint_eye(figure.canvas, "round", x + side * apart * 1.16, y + 2, 5.6 * grow, side)
-        paint_eye(figure.canvas, "round", x, y - 6.5, 5.8 * grow, 1)
-    else:
-        for side in (-1, 1):
-            paint_eye(figure.canvas, style, x + side * apart, y, 7.6 * grow, side)
+    for side, across, down, radius in places.get(style, places["two"]):
+        shape = "round" if style in places else style
+        paint_eye(figure.canvas, shape, figure.x + across * apart, y + down, radius * grow, side)
 
 
 def paint_eye(canvas: Canvas, style: str, x: float, y: float, r: float, side: int) -> None:
@@ -138,8 +145,20 @@ def paint_eye(canvas: Canvas, style: str, x: float, y: float, r: float, side: in
 
 
 def paint_mouth(figure: Figure) -> None:
-    canvas, style, x = figure.canvas, figure.styles["mouth"], figure.x
-    y, w = figure.y + figure.height * 0.2 + 0.5 * figure.jitter["mouth"], 9 + 0.6 * figure.jitter["mouth"]
+    if figure.pose.view == SIDE:
+        # Beaks point to where the creature looks.
+        turn = -62 if figure.styles["mouth"] == "beak" else 0
+        x, y = figure.x + figure.width * (0.98 if turn else 0.52), figure.y + figure.height * 0.2
+        with figure.canvas.placed(turn=turn, around=(x, y)):
+            paint_mouth_at(figure, x, 0.72)
+    else:
+        paint_mouth_at(figure, figure.x, 1)
+
+
+def paint_mouth_at(figure: Figure, x: float, wide: float) -> None:
+    canvas, style = figure.canvas, figure.styles["mouth"]
+    jitter = figure.jitter["mouth"]
+    y, w = figure.y + figure.height * 0.2 + 0.5 * jitter, wide * (9 + 0.6 * jitter)
 
     def at(*points):
         """Points around the mouth: x in half widths, y in units."""

@@ -5,6 +5,7 @@ import numpy as np
 
 from .anatomy import Figure
 from .canvas import Color, bezier, darker, ellipse, lighter, outline_of, smooth, tube
+from .pose import BACK, FRONT, LIMBS, SIDE, Limb
 
 # Points in units around the place where a part is attached to the body, for the right side.
 FISH_TAIL = (
@@ -41,15 +42,12 @@ SPOTS = (  # x and y in half widths and half heights of the body, radius in unit
 )
 
 
-def paint_tail(figure: Figure) -> None:
+def paint_tail(figure: Figure, limb: Limb) -> None:
     canvas, style, color = figure.canvas, figure.styles["tail"], figure.colors["tail"]
     # Any larger, and the longest tails would be cut off at the edge of the picture.
     line, grow = outline_of(color), 0.98 + 0.04 * figure.jitter["tail"]
-    root_x, root_y = figure.x + figure.width * 0.62, figure.bottom - 4
-
-    def at(*points):
-        return [(root_x + px * grow, root_y + py * grow) for px, py in points]
-
+    root_y = figure.bottom - (9 if figure.pose.view == BACK else 4)
+    at = figure.placer(limb.side, figure.width * limb.apart, root_y, grow)
     if style == "spade":
         stem = bezier(*at((0, 3), (16, 9), (24, 4), (23, -8)))
         canvas.shape(tube(stem, np.linspace(2.8, 1.8, 10)), color, line)
@@ -67,10 +65,9 @@ def paint_tail(figure: Figure) -> None:
         canvas.shape(at(*BOLT_TAIL), color, line)
     elif style == "curl":
         angle, radius = np.linspace(0, 2.1 * np.pi, 30), np.linspace(11.5, 2.4, 30)
-        spiral_x = root_x + (19 + radius * np.cos(angle + 2.2)) * grow
-        spiral_y = root_y - (5 + radius * np.sin(angle + 2.2)) * grow
+        spiral = zip(19 + radius * np.cos(angle + 2.2), -5 - radius * np.sin(angle + 2.2), strict=True)
         # Without its first points, which lie above the root, the spiral continues the line from the body.
-        spine = np.concatenate([at((0, 4)), np.stack([spiral_x, spiral_y], 1)[4:]])
+        spine = at((0, 4), *list(spiral)[4:])
         # A stroke has no outline, so a wider one in the color of the line goes below it.
         canvas.stroke(spine, line, 7.4)
         canvas.stroke(spine, color, 4)
@@ -82,16 +79,17 @@ def paint_tail(figure: Figure) -> None:
         canvas.shape(smooth(glow), lighter(color, 0.65), None)
 
 
-def paint_wings(figure: Figure) -> None:
-    for side in figure.sides["wings"]:
-        paint_wing(figure, side)
+def paint_wing(figure: Figure, limb: Limb) -> None:
+    root = figure.x + limb.side * limb.apart * figure.width, figure.y - 7
+    with figure.posed("wings", limb, *root):
+        paint_still_wing(figure, limb)
 
 
-def paint_wing(figure: Figure, side: int) -> None:
+def paint_still_wing(figure: Figure, limb: Limb) -> None:
     canvas, style, color = figure.canvas, figure.styles["wings"], figure.colors["wings"]
     # Any larger, and the widest wings would be cut off at the edge of the picture.
     line, grow = outline_of(color), 0.97 + 0.04 * figure.jitter["wings"]
-    at = figure.placer(side, figure.width * 0.72, figure.y - 7, grow)
+    at = figure.placer(limb.side, figure.width * limb.apart, figure.y - 7, grow)
     if style == "bat":
         edge = [bezier(*at(*controls)) for controls in BAT_WING]
         canvas.shape(np.concatenate([*edge, at((0, 9))]), color, line)
@@ -121,14 +119,17 @@ def paint_wing(figure: Figure, side: int) -> None:
 
 
 def paint_legs(figure: Figure) -> None:
-    if figure.styles["legs"] == "tentacle":
-        for offset in (-16, -5.5, 5.5, 16):
-            paint_tentacle(figure, offset)
-    elif figure.styles["legs"] == "spider":
-        paint_spider_legs(figure)
-    else:
-        for side in (-1, 1):
-            paint_leg(figure, side)
+    painter = {"tentacle": paint_tentacles, "spider": paint_spider_legs}.get(figure.styles["legs"], paint_leg)
+    sides = figure.limbs["legs"] if painter is paint_leg else LIMBS[FRONT]["legs"]
+    for limb in sides:
+        root = figure.x + limb.side * limb.apart * figure.width, figure.bottom - 3
+        with figure.posed("legs", limb, *root):
+            painter(figure, limb)
+
+
+def paint_tentacles(figure: Figure, limb: Limb) -> None:
+    for offset in sorted((limb.side * 16, limb.side * 5.5)):
+        paint_tentacle(figure, offset)
 
 
 def paint_tentacle(figure: Figure, offset: float) -> None:
@@ -139,19 +140,18 @@ def paint_tentacle(figure: Figure, offset: float) -> None:
     figure.canvas.shape(tube(spine, np.linspace(4.6, 1.9, 10)), color, outline_of(color))
 
 
-def paint_spider_legs(figure: Figure) -> None:
+def paint_spider_legs(figure: Figure, limb: Limb) -> None:
     canvas, color = figure.canvas, figure.colors["legs"]
-    for side in (-1, 1):
-        at = figure.placer(side, figure.width * 0.4, figure.bottom - 4, 1 + 0.04 * figure.jitter["legs"])
-        for knee, foot in (((13, -5), (20, 13)), ((3, 3), (6, 13))):
-            for shade, width in ((outline_of(color), 6.4), (color, 3.4)):
-                canvas.stroke(at((0, 0), knee, foot), shade, width)
+    at = figure.placer(limb.side, figure.width * 0.4, figure.bottom - 4, 1 + 0.04 * figure.jitter["legs"])
+    for knee, foot in (((13, -5), (20, 13)), ((3, 3), (6, 13))):
+        for shade, width in ((outline_of(color), 6.4), (color, 3.4)):
+            canvas.stroke(at((0, 0), knee, foot), shade, width)
 
 
-def paint_leg(figure: Figure, side: int) -> None:
+def paint_leg(figure: Figure, limb: Limb) -> None:
     canvas, style, color = figure.canvas, figure.styles["legs"], figure.colors["legs"]
     line, grow = outline_of(color), 1 + 0.05 * figure.jitter["legs"]
-    at = figure.placer(side, figure.width * 0.52, figure.bottom - 3, grow)
+    at = figure.placer(limb.side, figure.width * limb.apart, figure.bottom - 3, grow)
     if style == "stub":
         canvas.shape(smooth(at((-5, -5), (5, -5), (6.5, 7), (5, 12), (-5, 12), (-6, 7))), color, line)
     elif style == "paw":
@@ -175,8 +175,9 @@ def paint_pattern(figure: Figure, color: Color) -> None:
     pale, deep = lighter(color, 0.62), darker(color, 0.5)
     pattern = figure.styles["pattern"]
     # Every pattern leaves the face free (eyes at -0.3, mouth at 0.2 half heights): nothing may hide it.
-    if pattern == "belly":
-        canvas.shape(ellipse(x, y + height * 0.66, width * 0.72, height * 0.5), pale, None)
+    if pattern == "belly" and figure.pose.view != BACK:
+        belly = x + (0.5 * width if figure.pose.view == SIDE else 0)
+        canvas.shape(ellipse(belly, y + height * 0.66, width * 0.72, height * 0.5), pale, None)
     elif pattern == "spots":
         for spot_x, spot_y, radius in SPOTS:
             canvas.dot(x + spot_x * width, y + spot_y * height, radius, pale)
@@ -194,15 +195,17 @@ def paint_pattern(figure: Figure, color: Color) -> None:
     canvas.dot(x - width * 0.48, figure.top + height * 0.22, width * 0.17, lighter(color, 0.5), height * 0.08)
 
 
-def paint_arms(figure: Figure) -> None:
-    for side in figure.sides["arms"]:
-        paint_arm(figure, side)
+def paint_arm(figure: Figure, limb: Limb) -> None:
+    # From the side, lower than the mouth.
+    root_y = figure.y + figure.height * (0.5 if figure.pose.view == SIDE else 0.26)
+    with figure.posed("arms", limb, figure.x + limb.side * limb.apart * figure.width, root_y):
+        paint_still_arm(figure, limb, root_y)
 
 
-def paint_arm(figure: Figure, side: int) -> None:
+def paint_still_arm(figure: Figure, limb: Limb, root_y: float) -> None:
     canvas, style, color = figure.canvas, figure.styles["arms"], figure.colors["arms"]
     line, grow = outline_of(color), 1.04 + 0.06 * figure.jitter["arms"]
-    at = figure.placer(side, figure.width * 0.95, figure.y + figure.height * 0.26, grow)
+    at = figure.placer(limb.side, figure.width * limb.apart, root_y, grow)
     if style == "stub":
         canvas.shape(smooth(at((-4, -4), (4, -6), (12, -1), (12, 6), (6, 8), (-2, 6))), color, line)
     elif style == "paw":

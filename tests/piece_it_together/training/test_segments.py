@@ -6,7 +6,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from scipy import ndimage
 
 from pit.demo.drawing.creature import Creature, creature_from_seed
-from pit.demo.drawing.draw import PAINTERS, draw_creature, draw_shape
+from pit.demo.drawing.draw import PART_LABELS, draw_creature, draw_label_map, draw_shape
 from pit.piece_it_together.training.part_rules import SMALLEST_PART
 from pit.piece_it_together.training.segments import foreground, segment
 
@@ -96,12 +96,10 @@ def test_creatures_fall_into_a_few_compact_regions(seed):
 
 def visible_parts(creature: Creature, pixels: int) -> list[np.ndarray]:
     """The exact masks of what can be seen of each part, left and right apart, without what is tiny."""
-    covered, masks = np.zeros((pixels, pixels), bool), []
-    for part in (part for part in reversed(PAINTERS) if part in creature.parts):
-        shape = np.asarray(draw_shape(creature, pixels, 2, only=part))[..., 3] > 128
-        areas, count = ndimage.label(shape & ~covered)
+    found, masks = draw_label_map(creature, pixels), []
+    for part in creature.parts:
+        areas, count = ndimage.label(found == PART_LABELS[part])
         masks += [areas == number for number in range(1, count + 1)]
-        covered |= shape
     return [mask for mask in masks if mask.mean() > SMALLEST_PART]
 
 
