@@ -40,15 +40,18 @@ ODD = [
 ]
 
 
-def hostile_texts(outside: Path) -> list[str]:
+MIXED = 50  # texts put together from pieces, besides those that are written down
+
+
+def hostile_texts(outside: Path, rng: random.Random) -> list[str]:
     """Texts that a name or a path must not be taken from."""
     away = f"{outside}/secret.safetensors"
     up = ["../" * depth + "secret.safetensors" for depth in (1, 2, 5, 12)]
     elsewhere = [*up, away, f"file://{away}", f"~/{away}", str(outside), "..", "/", "//", "a/../../b"]
-    return [
-        *elsewhere, *(text.replace("/", "\\") for text in elsewhere), *ODD,
-        *(each * 20_000 for each in LONG),
-    ]
+    backward = [text.replace("/", "\\") for text in elsewhere]
+    pieces = [*elsewhere, *backward, *ODD, "ember", "creature", ".safetensors", " [output]", " [temp]"]
+    mixed = ["".join(rng.choices(pieces, k=rng.randint(2, 6))) for _ in range(MIXED)]
+    return [*elsewhere, *backward, *ODD, *mixed, *(each * 20_000 for each in LONG)]
 
 
 def creature_graphs() -> list[dict]:
@@ -114,8 +117,9 @@ def surroundings(outside: Path, base: Path) -> dict[str, tuple[int, int]]:
 
 def attack(server: ComfyServer, outside: Path, count: int, seed: int) -> dict[str, object]:
     """Queue `count` hostile prompts, drawn from all of them; what came of it."""
-    prompts = list(attacked(creature_graphs(), hostile_texts(outside)))
-    drawn = random.Random(seed).sample(prompts, min(count, len(prompts)))
+    rng = random.Random(seed)
+    prompts = list(attacked(creature_graphs(), hostile_texts(outside, rng)))
+    drawn = rng.sample(prompts, min(count, len(prompts)))
     before, watch, told, longest = surroundings(outside, server.base), Watch(server), Counter(), 0
     watch.start()
     leaked = 0

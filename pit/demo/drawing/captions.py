@@ -1,0 +1,89 @@
+"""Pictures in words: attributes, things, scene, pose and view, now these and now those, in varied phrases."""
+from __future__ import annotations
+
+import random
+
+import numpy as np
+
+from .canvas import Color
+from .composition import Composition
+from .creature import COLORS, Creature, part_words, visible_slots
+from .pose import pose_words
+from .scenes import SCENE_PHRASES
+from .things import Thing, thing_words
+
+# Colors that a plain ground may be called by, besides those of the creatures.
+GROUND_COLORS = COLORS | {"white": (255, 255, 255), "black": (16, 16, 20), "brown": (122, 78, 50)}
+ALIKE = 48  # the distance in RGB within which a ground has the name of a color
+BESIDE = ("and", "next to", "beside", "near")
+NO_ONE = ("nothing", "an empty picture", "no creature")
+PLAIN = "a creature"  # what the measures ask for: then only the tokens tell what the creature is like
+
+
+def caption(composition: Composition, rng: random.Random) -> str:
+    """A caption of random words and length for a picture.
+
+    One in three says no more of a creature than that it is one; things are always named with their colors.
+    """
+    said = creature_phrase(composition.creature, rng) if composition.creature else ""
+    things = [thing_phrase(thing, rng) for thing, _ in composition.things]
+    if said and things:
+        said = f"{said} {rng.choice(BESIDE)} {' and '.join(things)}"
+    elif things:
+        said = " and ".join(things)
+    where = scene_phrase(composition)
+    if said and where and rng.random() < 0.2:
+        return f"{where.strip()} {said}"
+    return (said or rng.choice(NO_ONE)) + where
+
+
+def plain_caption(composition: Composition) -> str:
+    """The shortest one: "a creature and a red ball in a meadow"."""
+    kinds = [PLAIN] if composition.creature else []
+    kinds += [f"{article(words)} {words}" for words in (thing_words(thing) for thing, _ in composition.things)]
+    return " and ".join(kinds) + scene_phrase(composition)
+
+
+def creature_phrase(creature: Creature, rng: random.Random) -> str:
+    """A creature and how it stands."""
+    pose = pose_words(creature.pose, creature.parts)
+    rng.shuffle(pose)
+    # The view is named more often than not: a picture in the wrong one is all wrong.
+    told = " ".join(pose[:rng.randint(0, 2)]) if rng.random() < 0.7 else ""
+    if rng.random() < 1 / 3:
+        return f"{PLAIN} {told}".strip()
+    shown = visible_slots(creature)
+    parts = [part_words(creature, part) for part in creature.parts if part in shown - {"body"}]
+    rng.shuffle(parts)
+    values = creature.attributes
+    body = f"{values['body_color']} {values['body']}"
+    if "pattern" in shown and values["pattern"] != "plain" and rng.random() < 0.5:
+        parts.insert(0, values["pattern"])
+    named = " and ".join(parts[:rng.randint(1, 5)])
+    first = f"{article(body)} {body} creature"
+    return " ".join(filter(None, (first, f"with {named}" if named else "", told)))
+
+
+def thing_phrase(thing: Thing, rng: random.Random) -> str:
+    """ "a red ball", or "one red ball"."""
+    words = thing_words(thing)
+    return f"{article(words) if rng.random() < 0.8 else 'one'} {words}"
+
+
+def article(words: str) -> str:
+    return "an" if words[0] in "aeiou" else "a"
+
+
+def scene_phrase(composition: Composition) -> str:
+    """Where it is, with a blank before it; nothing on white."""
+    if composition.ground is None:
+        return SCENE_PHRASES[composition.scene]
+    name = color_name(composition.ground)
+    return f" on a {name} background" if name else " on a plain background"
+
+
+def color_name(color: Color) -> str | None:
+    """The name of a color that is close to one that has a name."""
+    distances = {name: np.linalg.norm(np.subtract(color, other)) for name, other in GROUND_COLORS.items()}
+    name = min(distances, key=distances.get)
+    return name if distances[name] <= ALIKE else None
