@@ -1,72 +1,105 @@
-"""The scenes behind creatures: those that the shipped models know, and those that an IP-LoRA teaches."""
+"""The grounds that creatures and things stand on: twelve scenes, any two of them mixed, and plain colors."""
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
-from .canvas import WHITE
-
-SCENE_SKY = dict(  # the colors at the top and at the bottom of the picture
-    sky=((150, 206, 250), (232, 246, 255)),
-    night=((28, 30, 74), (82, 70, 140)),
-    meadow=((196, 232, 255), (240, 250, 236)),
-    lava=((92, 28, 48), (240, 120, 60)),
-)
-SCENE_DOTS = dict(  # ellipses: x, y, radius x, radius y, color
-    white=[],
-    sky=[
-        (x + dx, y + dy, rx, ry, WHITE)
-        for x, y in ((14, 20), (84, 14), (88, 60), (10, 66))
-        for dx, dy, rx, ry in ((0, 0, 9, 4), (5, -3, 6, 5), (-4, -2, 5, 4))
-    ],
-    # The second disk, in the color of the sky, cuts a crescent out of the moon.
-    night=[(84, 16, 8, 8, (255, 244, 200)), (88, 13, 7, 7, (44, 42, 92))]
-    + [
-        (x, y, 1.2, 1.2, (255, 250, 220))
-        for x, y in ((10, 12), (24, 30), (40, 8), (62, 14), (8, 50), (94, 44), (90, 74), (14, 80))
-    ]
-    + [(50, 108, 80, 20, (40, 34, 70))],
-    meadow=[(50, 130, 110, 54, (134, 204, 104)), (10, 122, 60, 40, (112, 188, 96))]
-    + [(x, y, 1.8, 1.8, WHITE) for x, y in ((10, 90), (24, 96), (80, 92), (92, 86))],
-    lava=[(50, 116, 90, 28, (70, 26, 40))]
-    + [(x, y, 8, 1.8, (255, 180, 60)) for x, y in ((12, 92), (86, 94), (30, 97))],
+from .canvas import WHITE, Canvas, Color
+from .creature import SCENE_WORDS
+from .scenery import (
+    paint_beach, paint_beach_sky, paint_candy, paint_candy_sky, paint_cave, paint_cave_sky, paint_desert,
+    paint_desert_sky, paint_forest, paint_forest_sky, paint_lava, paint_meadow, paint_night, paint_night_sky,
+    paint_sea, paint_sea_sky, paint_sky, paint_snow, paint_snow_sky, paint_swamp, paint_swamp_sky,
 )
 
-# The sky of one scene over the ground of another: nothing in them is new to the autoencoder, which turned
-# yellow and gray meadows and an orange sky pink.
-MIXED_SCENES = {
-    "night_meadow": ("night", "meadow"),
-    "lava_meadow": ("lava", "meadow"),
-    "night_lava": ("night", "lava"),
-    "sky_lava": ("sky", "lava"),
+Painter = Callable[[Canvas], None]
+
+
+def paint_nothing(canvas: Canvas) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Two layers: what is above, and the ground. What stands in it stands at y = 94."""
+
+    high: Color  # the color at the top of the picture, which blends into the one at its bottom
+    low: Color
+    above: Painter = paint_nothing
+    ground: Painter = paint_nothing
+
+
+SCENE = {
+    "sky": Scene((150, 206, 250), (232, 246, 255), paint_sky),
+    "night": Scene((28, 30, 74), (82, 70, 140), paint_night_sky, paint_night),
+    "meadow": Scene((196, 232, 255), (240, 250, 236), ground=paint_meadow),
+    "lava": Scene((92, 28, 48), (240, 120, 60), ground=paint_lava),
+    "snow": Scene((170, 178, 216), (226, 226, 244), paint_snow_sky, paint_snow),
+    "desert": Scene((255, 214, 140), (255, 240, 200), paint_desert_sky, paint_desert),
+    "beach": Scene((96, 200, 232), (206, 242, 244), paint_beach_sky, paint_beach),
+    "forest": Scene((60, 108, 76), (150, 184, 112), paint_forest_sky, paint_forest),
+    "cave": Scene((50, 44, 46), (128, 108, 98), paint_cave_sky, paint_cave),
+    "sea": Scene((44, 164, 186), (14, 82, 132), paint_sea_sky, paint_sea),
+    "swamp": Scene((176, 176, 116), (118, 130, 76), paint_swamp_sky, paint_swamp),
+    "candy": Scene((255, 190, 226), (255, 232, 246), paint_candy_sky, paint_candy),
 }
-HORIZON = 85  # what has its middle below it belongs to the ground
+SCENE_NAMES = ["white", *SCENE]  # the order is part of the trained models: labels are indices into it
+SCENE_PHRASES = SCENE_WORDS | {
+    "snow": " in the snow",
+    "desert": " in a desert",
+    "beach": " on a beach",
+    "forest": " in a forest",
+    "cave": " in a cave",
+    "sea": " under the sea",
+    "swamp": " in a swamp",
+    "candy": " in candy land",
+}
 
 
 @lru_cache(maxsize=32)
 def draw_scene(name: str, pixels: int) -> Image.Image:
-    """The empty scene (RGB). The picture is shared: copy it before drawing on it."""
-    above, below = MIXED_SCENES.get(name, (name, name))
+    """The empty scene (RGB). The picture is shared: copy it before drawing on it.
+
+    Args:
+        name: one of `SCENE_NAMES`, or two scenes of `SCENE` such as "night_meadow": all but the ground of the
+            first, and the ground of the second.
+    Raises:
+        ValueError: there is no such scene.
+    """
+    if name == "white":
+        return plain_scene(WHITE, pixels)
+    above, _, below = name.partition("_")
+    if above not in SCENE or (below or above) not in SCENE or name.endswith("_"):
+        raise ValueError(
+            f"Expected one of the scenes {', '.join(SCENE_NAMES)}, or two but white as in night_meadow, "
+            f"got {name!r}."
+        )
     # Four times as large, because Pillow draws ellipses with jagged edges.
-    size = pixels * 4
-    canvas = Image.new("RGB", (size, size), WHITE)
-    if above in SCENE_SKY:
-        high, low = map(np.array, SCENE_SKY[above])
-        t = np.linspace(0, 1, size)[:, None, None]
-        gradient = np.broadcast_to(high * (1 - t) + low * t, (size, size, 3))
-        canvas = Image.fromarray(gradient.astype(np.uint8))
-    pen, unit = ImageDraw.Draw(canvas), size / 100
-    for x, y, radius_x, radius_y, color in dots(above, below):
-        box = (x - radius_x, y - radius_y, x + radius_x, y + radius_y)
-        pen.ellipse([side * unit for side in box], fill=color)
-    return canvas.reduce(4)
+    canvas = Canvas(pixels, 4)
+    paint_gradient(canvas, SCENE[above].high, SCENE[above].low)
+    SCENE[above].above(canvas)
+    SCENE[below or above].ground(canvas)
+    return canvas.finish().convert("RGB")
 
 
-def dots(above: str, below: str) -> list[tuple]:
-    """What is drawn in the sky of one scene and on the ground of another, from back to front."""
-    if above == below:
-        return SCENE_DOTS[above]
-    high = [dot for dot in SCENE_DOTS[above] if dot[1] < HORIZON]
-    return high + [dot for dot in SCENE_DOTS[below] if dot[1] >= HORIZON]
+def paint_gradient(canvas: Canvas, high: Color, low: Color) -> None:
+    t = np.linspace(0, 1, canvas.size)[:, None, None]
+    column = (np.array(high) * (1 - t) + np.array(low) * t).astype(np.uint8)
+    stripe = Image.fromarray(column, "RGB")
+    canvas.image.paste(stripe.resize(canvas.image.size, Image.Resampling.NEAREST))
+
+
+def plain_scene(color: Color, pixels: int) -> Image.Image:
+    """A ground of one color (RGB).
+
+    Raises:
+        ValueError: the color is not three whole numbers from 0 to 255.
+    """
+    whole = all(isinstance(value, int | np.integer) and 0 <= value <= 255 for value in color)
+    if len(color) != 3 or not whole:
+        raise ValueError(f"Expected three whole numbers from 0 to 255 as a color, got {tuple(color)}.")
+    return Image.new("RGB", (pixels, pixels), tuple(map(int, color)))
