@@ -40,7 +40,8 @@ def caption(composition: Composition, rng: random.Random) -> str:
 def plain_caption(composition: Composition) -> str:
     """The shortest one: "a creature and a red ball in a meadow"."""
     kinds = [PLAIN] if composition.creature else []
-    kinds += [f"{article(words)} {words}" for words in (thing_words(thing) for thing, _ in composition.things)]
+    things = [thing_words(thing) for thing, _ in composition.things]
+    kinds += [f"{article(words)} {words}" for words in things]
     return " and ".join(kinds) + scene_phrase(composition)
 
 
@@ -78,8 +79,8 @@ def scene_phrase(composition: Composition) -> str:
     """Where it is, with a blank before it; nothing on white."""
     if composition.ground is None:
         return SCENE_PHRASES[composition.scene]
-    name = color_name(composition.ground)
-    return f" on a {name} background" if name else " on a plain background"
+    name = color_name(composition.ground) or "plain"
+    return f" on {article(name)} {name} background"
 
 
 def color_name(color: Color) -> str | None:

@@ -1,4 +1,4 @@
-"""Whole pictures: a creature, things beside it or alone, and what they stand on; with what is at each pixel."""
+"""Whole pictures: a creature, things beside it or alone, and what they stand on; and what is at each pixel."""
 from __future__ import annotations
 
 import random
@@ -16,8 +16,8 @@ from .things import Thing, paint_thing, thing_size
 from .things import paint_shadow as paint_thing_shadow
 
 THING_LABEL = len(PARTS) + 1  # of the first thing in a map; those of parts are `PART_LABELS`
-# Where they stand when there are so many: x of the foot and size, of the creature and of each thing. Chosen so
-# that nothing touches: a creature reaches 47 units to the sides, a thing 13.
+# By the number of things: x of the foot and size, of the creature and of each thing. Chosen so that nothing
+# touches: a creature reaches 47 units to the sides, a thing 13.
 BESIDE: dict[int, tuple[tuple[float, float], tuple[tuple[float, float], ...]]] = {
     0: ((50, 1.0), ()),
     1: ((35, 0.68), ((84, 0.95),)),
@@ -121,7 +121,7 @@ def draw_composition(composition: Composition, pixels: int = 256, supersample: i
 
 
 def draw_map(composition: Composition, pixels: int = 256, supersample: int = 2) -> np.ndarray:
-    """What is at each pixel: `PART_LABELS`, `THING_LABEL` and the one after it, 0 = ground; uint8 `[N, N]`."""
+    """What is at each pixel: `PART_LABELS`, `THING_LABEL` and the one after it; 0 = ground. uint8 `[N, N]`."""
     canvas = Canvas(pixels, supersample, labeled=True)
     paint_composition(composition, canvas, shadows=False)
     return canvas.finish_map()
