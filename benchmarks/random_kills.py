@@ -1,4 +1,4 @@
-"""Trainings that are killed at random moments again and again: what each kill costs, and whether a run is lost.
+"""Trainings that are killed at random moments again and again: what each kill costs, whether a run is lost.
 
 Each run trains a tiny prior, saving every 3 of 12 steps, in forked children; a child is killed after a random
 time and followed by the next one, until one comes to the end. Lost is a run that cannot go on, that repeats

@@ -1,4 +1,4 @@
-"""Whole pictures: a creature, things beside it or alone, and what they stand on; and what is at each pixel."""
+"""Whole pictures: a creature, things beside it or alone, what they stand on, and what is at each pixel."""
 from __future__ import annotations
 
 import random
@@ -121,7 +121,7 @@ def draw_composition(composition: Composition, pixels: int = 256, supersample: i
 
 
 def draw_map(composition: Composition, pixels: int = 256, supersample: int = 2) -> np.ndarray:
-    """What is at each pixel: `PART_LABELS`, `THING_LABEL` and the one after it; 0 = ground. uint8 `[N, N]`."""
+    """What is at each pixel: `PART_LABELS`, `THING_LABEL`, the one after it, or 0, the ground; uint8 `[N, N]`."""
     canvas = Canvas(pixels, supersample, labeled=True)
     paint_composition(composition, canvas, shadows=False)
     return canvas.finish_map()
