@@ -201,6 +201,19 @@ class Canvas:
         Raises:
             ValueError: this canvas keeps no labels.
         """
+        return most_of_each(self._labels(), self.supersample)
+
+    def finish_masks(self, labels: Sequence[int]) -> np.ndarray:
+        """How much of each pixel each label covers, float32 `[L, pixels, pixels]` in 0..1.
+
+        Raises:
+            ValueError: this canvas keeps no labels.
+        """
+        side, block = self.size // self.supersample, self.supersample
+        found = self._labels().reshape(side, block, side, block)
+        return np.stack([(found == label).mean(axis=(1, 3), dtype=np.float32) for label in labels])
+
+    def _labels(self) -> np.ndarray:
         if self.map is None:
             raise ValueError("Expected a canvas with labels, got one without. Create it with labeled=True.")
-        return most_of_each(np.asarray(self.map), self.supersample)
+        return np.asarray(self.map)

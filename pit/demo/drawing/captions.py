@@ -16,7 +16,7 @@ from .things import Thing, thing_words
 GROUND_COLORS = COLORS | {"white": (255, 255, 255), "black": (16, 16, 20), "brown": (122, 78, 50)}
 ALIKE = 48  # the distance in RGB within which a ground has the name of a color
 BESIDE = ("and", "next to", "beside", "near")
-NO_ONE = ("nothing", "an empty picture", "no creature")
+NO_ONE = ("nothing", "an empty picture")
 PLAIN = "a creature"  # what the measures ask for: then only the tokens tell what the creature is like
 
 
@@ -42,7 +42,7 @@ def plain_caption(composition: Composition) -> str:
     kinds = [PLAIN] if composition.creature else []
     things = [thing_words(thing) for thing, _ in composition.things]
     kinds += [f"{article(words)} {words}" for words in things]
-    return " and ".join(kinds) + scene_phrase(composition)
+    return (" and ".join(kinds) or NO_ONE[0]) + scene_phrase(composition)
 
 
 def creature_phrase(creature: Creature, rng: random.Random) -> str:

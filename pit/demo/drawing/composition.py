@@ -121,7 +121,7 @@ def draw_composition(composition: Composition, pixels: int = 256, supersample: i
 
 
 def draw_map(composition: Composition, pixels: int = 256, supersample: int = 2) -> np.ndarray:
-    """What is at each pixel: `PART_LABELS`, `THING_LABEL`, the one after it, or 0, the ground; uint8 `[N, N]`."""
+    """What is at each pixel: one of `PART_LABELS`, `THING_LABEL` or the next, or 0, the ground; `[N, N]`."""
     canvas = Canvas(pixels, supersample, labeled=True)
     paint_composition(composition, canvas, shadows=False)
     return canvas.finish_map()
