@@ -15,8 +15,9 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ...pit.demo.drawing.creature import PARTS, SPECIES, creature_from_seed, with_parts
-from ...pit.demo.drawing.draw import draw_creature
+from ...pit.demo.drawing.draw import draw_creature, draw_label_map, draw_masks, label_picture
 from ...pit.demo.drawing.edits import EDITS, both_classes
+from ...pit.demo.drawing.pose import FRONT, VIEWS, Pose
 from ...pit.demo.measure.trials import PART_PICTURE_SIZE, Trial, whole_view
 from ...pit.demo.models.preview import TokenPreview
 from ...pit.demo.models.sizes import (
@@ -217,6 +218,30 @@ class LoadCreatureModels(io.ComfyNode):
         )
 
 
+def pose_inputs() -> list[io.Input]:
+    """How the whole creature stands. All optional, so that graphs without them go on running."""
+    def scale(name: str, tooltip: str) -> io.Input:
+        return io.Float.Input(
+            name, default=0.0, min=-1.0, max=1.0, step=0.05, display_mode=io.NumberDisplay.slider,
+            tooltip=tooltip, optional=True, advanced=True,
+        )
+
+    return [
+        io.Combo.Input(
+            "view", options=list(VIEWS), default=FRONT, optional=True, advanced=True,
+            tooltip="From where the whole creature is seen; parts are always drawn from the front.",
+        ),
+        scale("raise_arms", "Arms of the whole creature: 1 = raised, -1 = hanging down."),
+        scale("raise_wings", "Wings of the whole creature: 1 = raised, -1 = folded down."),
+        scale("spread_legs", "Legs of the whole creature: 1 = apart, -1 = together."),
+        scale("lean", "How far the whole creature leans: 1 = to the right, -1 = to the left."),
+        io.Boolean.Input(
+            "mirrored", default=False, optional=True, advanced=True,
+            tooltip="Swap left and right of the whole creature.",
+        ),
+    ]
+
+
 class CreatureParts(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -241,15 +266,20 @@ class CreatureParts(io.ComfyNode):
                     io.Boolean.Input(part, default=part in CHOSEN_FIRST, tooltip=f"Draw the {part}.")
                     for part in PARTS
                 ),
+                *pose_inputs(),
             ],
             outputs=[
                 io.Image.Output(display_name="parts"), CreatureType.Output(display_name="creature"),
-                io.Image.Output(display_name="whole"),
+                io.Image.Output(display_name="whole"), io.Image.Output(display_name="label_map"),
+                io.Mask.Output(display_name="masks"),
             ],
         )
 
     @classmethod
-    def execute(cls, seed: int, species: str, **wanted: bool) -> io.NodeOutput:
+    def execute(
+        cls, seed: int, species: str, view: str = FRONT, raise_arms: float = 0.0, raise_wings: float = 0.0,
+        spread_legs: float = 0.0, lean: float = 0.0, mirrored: bool = False, **wanted: bool,
+    ) -> io.NodeOutput:
         chosen = tuple(part for part in PARTS if wanted[part])
         if not chosen:
             raise ValueError(
@@ -258,9 +288,13 @@ class CreatureParts(io.ComfyNode):
             )
         mixed = species == MIXED
         creature = creature_from_seed(seed, 0.0 if mixed else 1.0, None if mixed else species)
-        trial = Trial(with_parts(creature, chosen, seed), chosen)
-        whole = to_tensor([draw_creature(trial.creature, PART_PICTURE_SIZE)])
-        return io.NodeOutput(to_tensor(trial.part_pictures()), trial, whole)
+        pose = Pose(raise_arms, raise_wings, spread_legs, lean, mirrored, view)
+        trial = Trial(replace(with_parts(creature, chosen, seed), pose=pose), chosen)
+        whole = draw_creature(trial.creature, PART_PICTURE_SIZE)
+        found = label_picture(draw_label_map(trial.creature, PART_PICTURE_SIZE))
+        masks = torch.from_numpy(draw_masks(trial.creature, chosen, PART_PICTURE_SIZE))
+        parts = to_tensor(trial.part_pictures())
+        return io.NodeOutput(parts, trial, to_tensor([whole]), to_tensor([found]), masks)
 
 
 class CreatureKinds(io.ComfyNode):

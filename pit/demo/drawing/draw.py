@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -31,6 +31,11 @@ PAINTERS = {
     "horns": paint_horns, "legs": paint_legs, "body": paint_body, "eyes": paint_eyes, "mouth": paint_mouth,
 }
 PART_LABELS = {part: label for label, part in enumerate(PARTS, start=1)}
+# Of a label map as a picture, by label; those of published maps of body parts, violet where there is none.
+LABEL_COLORS = (
+    (68, 1, 84), (72, 40, 120), (62, 74, 137), (49, 104, 142), (38, 130, 142), (31, 158, 137), (53, 183, 121),
+    (109, 205, 89), (180, 222, 44), (253, 231, 37),
+)
 
 
 def paint_creature(creature: Creature, canvas: Canvas, parts: Collection[str] = PARTS, only: str | None = None
@@ -87,9 +92,25 @@ def draw_parts(creature: Creature, parts: Collection[str], pixels: int, supersam
 
 def draw_label_map(creature: Creature, pixels: int, supersample: int = 2) -> np.ndarray:
     """Which part is at each pixel, by `PART_LABELS`; 0 = none. uint8 `[pixels, pixels]`."""
+    return labeled_canvas(creature, pixels, supersample).finish_map()
+
+
+def draw_masks(creature: Creature, parts: Sequence[str], pixels: int, supersample: int = 2) -> np.ndarray:
+    """How much of each pixel of the picture each of these parts covers, float32 `[P, pixels, pixels]`."""
+    canvas = labeled_canvas(creature, pixels, supersample)
+    return canvas.finish_masks([PART_LABELS[part] for part in parts])
+
+
+def labeled_canvas(creature: Creature, pixels: int, supersample: int) -> Canvas:
+    """The creature without its shadow on a canvas that keeps its labels."""
     canvas = Canvas(pixels, supersample, labeled=True)
     paint_creature(creature, canvas)
-    return canvas.finish_map()
+    return canvas
+
+
+def label_picture(found: np.ndarray) -> Image.Image:
+    """A label map in `LABEL_COLORS` (RGB)."""
+    return Image.fromarray(np.array(LABEL_COLORS, np.uint8)[found])
 
 
 def draw_creature(creature: Creature, pixels: int = 128, supersample: int = 2) -> Image.Image:
