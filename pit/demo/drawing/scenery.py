@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from .canvas import WHITE, Canvas, Color, bezier, ellipse, smooth, tube
+from .canvas import WHITE, Canvas, Color, bezier, smooth, tube
 
 Dot = tuple[float, float, float, float]  # x, y, radius x, radius y
 
@@ -24,11 +24,6 @@ def land(canvas: Canvas, color: Color, *heights: float) -> None:
     # Beyond the picture, the curve is level.
     points = [(-20, heights[0]), *zip(x, heights, strict=True), (120, heights[-1]), (120, 130), (-20, 130)]
     canvas.shape(smooth(points), color)
-
-
-def both_sides(*xs: float) -> list[tuple[float, int]]:
-    """Places at the left edge and, mirrored, at the right one, each with the direction to the middle."""
-    return [(x, 1) for x in xs] + [(100 - x, -1) for x in xs]
 
 
 def paint_sky(canvas: Canvas) -> None:
@@ -61,7 +56,8 @@ def paint_lava(canvas: Canvas) -> None:
 
 def paint_snow_sky(canvas: Canvas) -> None:
     flakes = (
-        (7, 9), (21, 22), (36, 6), (52, 15), (66, 5), (79, 20), (93, 10), (5, 38), (14, 52), (95, 36), (88, 50),
+        (7, 9), (21, 22), (36, 6), (52, 15), (66, 5), (79, 20), (93, 10), (5, 38), (14, 52), (95, 36),
+        (88, 50),
     )
     dots(canvas, WHITE, [(x, y, 1.3, 1.3) for x, y in flakes])
 
@@ -108,15 +104,17 @@ def paint_cactus(canvas: Canvas, x: float, y: float, grow: float, way: int) -> N
 
 def paint_beach_sky(canvas: Canvas) -> None:
     dots(canvas, (248, 254, 255), [(70, 12, 9, 3), (76, 10, 6, 4), (30, 22, 8, 2.6), (25, 20.5, 5, 3.4)])
-    canvas.shape([(-5, 46), (105, 46), (105, 90), (-5, 90)], (42, 150, 196))
-    for x, y, half in ((14, 52, 7), (88, 56, 8), (40, 50, 5), (66, 62, 6), (10, 66, 8), (92, 70, 7), (34, 70, 6)):
+    canvas.shape([(-5, 46), (105, 46), (105, 101), (-5, 101)], (42, 150, 196))
+    waves = ((14, 52, 7), (88, 56, 8), (40, 50, 5), (66, 62, 6), (10, 66, 8), (92, 70, 7), (34, 70, 6))
+    for x, y, half in waves:
         canvas.stroke(bezier((x - half, y), (x, y - 2), (x + half, y)), (120, 200, 222), 1)
 
 
 def paint_beach(canvas: Canvas) -> None:
     land(canvas, (240, 252, 252), 80, 79, 77, 78, 80, 79, 77)
     land(canvas, (246, 224, 164), 83, 82, 80, 81, 83, 82, 80)
-    dots(canvas, (228, 200, 136), [(12, 90, 1.6, 0.8), (26, 97, 2, 0.9), (78, 96, 1.8, 0.8), (90, 89, 1.6, 0.8)])
+    pebbles = ((12, 90, 1.6, 0.8), (26, 97, 2, 0.9), (78, 96, 1.8, 0.8), (90, 89, 1.6, 0.8))
+    dots(canvas, (228, 200, 136), pebbles)
     trunk = bezier((4, 92), (7, 70), (1, 54), (8, 38))
     canvas.shape(tube(trunk, np.linspace(2.8, 1.7, 10)), (166, 124, 84))
     for tip in ((-14, -2), (-9, 12), (-5, -16), (11, -13), (19, -2), (15, 13)):
@@ -126,9 +124,9 @@ def paint_beach(canvas: Canvas) -> None:
 
 def paint_forest_sky(canvas: Canvas) -> None:
     for x, half in ((24, 3), (77, 3.4), (38, 2), (64, 2.2)):
-        canvas.shape([(x - half, -5), (x + half, -5), (x + half * 1.3, 90), (x - half * 1.3, 90)], (96, 136, 86))
+        stand(canvas, (96, 136, 86), x, half, half * 1.3)
     for x, half in ((5, 6), (95, 6.6)):
-        canvas.shape([(x - half, -5), (x + half, -5), (x + half * 1.5, 95), (x - half * 1.5, 95)], (92, 66, 52))
+        stand(canvas, (92, 66, 52), x, half, half * 1.5)
         for shift in (-0.4, 0.35):
             canvas.stroke([(x + shift * half, 24), (x + shift * half * 1.2, 74)], (76, 54, 46), 0.9)
     leaves = ((-2, 4, 18), (16, -2, 15), (32, -5, 13), (50, -8, 13), (68, -5, 13), (85, -2, 15), (102, 4, 18))
@@ -136,10 +134,15 @@ def paint_forest_sky(canvas: Canvas) -> None:
     dots(canvas, (58, 112, 70), [(x + 2, y - 4, size * 0.8, size * 0.6) for x, y, size in leaves])
 
 
+def stand(canvas: Canvas, color: Color, x: float, top: float, bottom: float) -> None:
+    """A straight trunk from edge to edge of the picture, with these half widths."""
+    canvas.shape([(x - top, -1), (x + top, -1), (x + bottom, 101), (x - bottom, 101)], color)
+
+
 def paint_forest(canvas: Canvas) -> None:
     land(canvas, (70, 112, 60), 82, 85, 86, 87, 86, 85, 82)
     land(canvas, (88, 78, 52), 93, 91, 89, 89, 90, 91, 93)
-    for x, way in both_sides(3, 12, 21):
+    for x in (3, 12, 21, 79, 88, 97):
         for lean in (-3.4, 0, 3.4):
             canvas.shape([(x - 1.1, 92), (x + lean, 83 + abs(lean) * 0.6), (x + 1.1, 92)], (54, 98, 56))
     dots(canvas, (112, 98, 62), [(14, 96, 3, 0.9), (84, 97, 3, 0.9), (62, 93, 2.4, 0.8), (34, 94, 2.4, 0.8)])
@@ -166,9 +169,9 @@ def paint_cave(canvas: Canvas) -> None:
 
 def paint_sea_sky(canvas: Canvas) -> None:
     for x, half in ((14, 5), (40, 7), (70, 5), (92, 6)):
-        ray = [(x - half, -2), (x + half, -2), (x + half - 14, 92), (x - half * 2 - 16, 92)]
+        ray = [(x - half, -2), (x + half, -2), (x + half - 16, 101), (x - half * 2 - 18, 101)]
         canvas.shape(ray, (44, 146, 176))
-    bubbles = ((6, 60, 1.6), (9, 52, 1.1), (5, 43, 2), (94, 50, 1.8), (90, 41, 1.2), (95, 30, 2), (30, 12, 1.2))
+    bubbles = ((6, 60, 1.6), (9, 52, 1.1), (5, 43, 2), (94, 50, 1.8), (90, 41, 1.2), (95, 30, 2))
     for x, y, radius in bubbles:
         canvas.dot(x, y, radius, (170, 224, 232))
         canvas.dot(x, y, radius * 0.62, (60, 150, 178))
@@ -191,8 +194,8 @@ def paint_weed(canvas: Canvas, x: float, height: float, color: Color) -> None:
 
 
 def paint_swamp_sky(canvas: Canvas) -> None:
-    for x, way in both_sides(6):
-        wood, trunk = (96, 98, 68), bezier((x, 90), (x + way * 3, 60), (x - way * 2, 34), (x + way * 2, -4))
+    for x, way in ((6, 1), (94, -1)):
+        wood, trunk = (96, 98, 68), bezier((x, 101), (x + way * 3, 60), (x - way * 2, 34), (x + way * 2, -4))
         canvas.shape(tube(trunk, np.linspace(4.6, 2.2, 10)), wood)
         for start, end in (((1, 46), (12, 34)), ((0.5, 30), (11, 18)), ((1, 58), (-9, 48))):
             canvas.stroke([(x + way * start[0], start[1]), (x + way * end[0], end[1])], wood, 1.8)
@@ -224,8 +227,8 @@ def paint_candy(canvas: Canvas) -> None:
         for share in (0.42, 0.76):  # icing across the hill, up to its sides
             reach, middle = half * np.sqrt(1 - share**2) * 0.97, y - height * share
             canvas.stroke(bezier((x - reach, middle), (x, middle + 5), (x + reach, middle)), WHITE, 2)
-    paint_cane(canvas, 10, 1)
-    paint_cane(canvas, 91, -1)
+    paint_cane(canvas, 13, 1)
+    paint_cane(canvas, 88, -1)
     land(canvas, (255, 206, 150), 82, 81, 83, 84, 83, 81, 82)
     icing = [(x, 87 + (3.4 if i % 2 else 0)) for i, x in enumerate(range(-6, 112, 6))]
     canvas.shape(smooth([*icing, (120, 130), (-20, 130)]), (255, 150, 190))
@@ -235,13 +238,15 @@ def paint_candy(canvas: Canvas) -> None:
 
 
 def paint_cane(canvas: Canvas, x: float, way: int) -> None:
-    """A striped cane that leans to the edge of the picture."""
-    with canvas.placed(x, 88, turn=-8 * way, mirrored=way < 0):
-        hook = bezier((0, -30), (0, -42), (-11, -42), (-11, -31), count=14)
-        spine = np.concatenate([[(0, 0), (0, -5), (0, -10), (0, -15), (0, -20), (0, -25)], hook])
-        canvas.stroke(spine, WHITE, 4.6)
-        tangent = np.gradient(spine, axis=0)
-        tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
-        for point, along in list(zip(spine, tangent, strict=True))[1::2]:
-            across = np.array((-along[1], along[0])) * 2 + along * 0.8
-            canvas.stroke([point - across, point + across], (240, 110, 140), 1.8)
+    """A striped cane whose hook points to the edge of the picture."""
+    with canvas.placed(x, 88, turn=6 * way, mirrored=way < 0):
+        shaft = [(0, y) for y in range(4, -27, -1)]
+        hook = bezier((0, -27), (0, -39), (-10, -39), (-10, -29), count=34)[1:]
+        spine = np.concatenate([shaft, hook])
+        canvas.stroke(spine, WHITE, 4.4)
+        for i in range(3, len(spine) - 3, 5):
+            along = spine[i + 1] - spine[i - 1]
+            along = along / np.linalg.norm(along)
+            across = np.array((-along[1], along[0]))
+            corners = ((-2.2, -1.7), (-2.2, 0.1), (2.2, 1.7), (2.2, -0.1))
+            canvas.shape([spine[i] + across * side + along * ahead for side, ahead in corners], (240, 110, 140))

@@ -8,13 +8,9 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
+from . import scenery
 from .canvas import WHITE, Canvas, Color
 from .creature import SCENE_WORDS
-from .scenery import (
-    paint_beach, paint_beach_sky, paint_candy, paint_candy_sky, paint_cave, paint_cave_sky, paint_desert,
-    paint_desert_sky, paint_forest, paint_forest_sky, paint_lava, paint_meadow, paint_night, paint_night_sky,
-    paint_sea, paint_sea_sky, paint_sky, paint_snow, paint_snow_sky, paint_swamp, paint_swamp_sky,
-)
 
 Painter = Callable[[Canvas], None]
 
@@ -34,18 +30,18 @@ class Scene:
 
 
 SCENE = {
-    "sky": Scene((150, 206, 250), (232, 246, 255), paint_sky),
-    "night": Scene((28, 30, 74), (82, 70, 140), paint_night_sky, paint_night),
-    "meadow": Scene((196, 232, 255), (240, 250, 236), ground=paint_meadow),
-    "lava": Scene((92, 28, 48), (240, 120, 60), ground=paint_lava),
-    "snow": Scene((170, 178, 216), (226, 226, 244), paint_snow_sky, paint_snow),
-    "desert": Scene((255, 214, 140), (255, 240, 200), paint_desert_sky, paint_desert),
-    "beach": Scene((96, 200, 232), (206, 242, 244), paint_beach_sky, paint_beach),
-    "forest": Scene((60, 108, 76), (150, 184, 112), paint_forest_sky, paint_forest),
-    "cave": Scene((50, 44, 46), (128, 108, 98), paint_cave_sky, paint_cave),
-    "sea": Scene((44, 164, 186), (14, 82, 132), paint_sea_sky, paint_sea),
-    "swamp": Scene((176, 176, 116), (118, 130, 76), paint_swamp_sky, paint_swamp),
-    "candy": Scene((255, 190, 226), (255, 232, 246), paint_candy_sky, paint_candy),
+    "sky": Scene((150, 206, 250), (232, 246, 255), scenery.paint_sky),
+    "night": Scene((28, 30, 74), (82, 70, 140), scenery.paint_night_sky, scenery.paint_night),
+    "meadow": Scene((196, 232, 255), (240, 250, 236), ground=scenery.paint_meadow),
+    "lava": Scene((92, 28, 48), (240, 120, 60), ground=scenery.paint_lava),
+    "snow": Scene((170, 178, 216), (226, 226, 244), scenery.paint_snow_sky, scenery.paint_snow),
+    "desert": Scene((255, 214, 140), (255, 240, 200), scenery.paint_desert_sky, scenery.paint_desert),
+    "beach": Scene((96, 200, 232), (206, 242, 244), scenery.paint_beach_sky, scenery.paint_beach),
+    "forest": Scene((60, 108, 76), (150, 184, 112), scenery.paint_forest_sky, scenery.paint_forest),
+    "cave": Scene((50, 44, 46), (128, 108, 98), scenery.paint_cave_sky, scenery.paint_cave),
+    "sea": Scene((44, 164, 186), (14, 82, 132), scenery.paint_sea_sky, scenery.paint_sea),
+    "swamp": Scene((176, 176, 116), (118, 130, 76), scenery.paint_swamp_sky, scenery.paint_swamp),
+    "candy": Scene((255, 190, 226), (255, 232, 246), scenery.paint_candy_sky, scenery.paint_candy),
 }
 SCENE_NAMES = ["white", *SCENE]  # the order is part of the trained models: labels are indices into it
 SCENE_PHRASES = SCENE_WORDS | {

@@ -104,7 +104,8 @@ def ball() -> list[Piece]:
         rim = np.stack([x + radius * np.cos(angle), y + radius * np.sin(angle)], 1)
         sides = [bend(pole, rim[0], 0.22), bend(pole, rim[-1], 0.22)[::-1]]
         pieces += inked(np.concatenate([sides[0], rim[1:-1], sides[1][:-1]]), "white", 1)
-    return [*pieces, *inked(ellipse(*pole, 1.8, count=20), "color", 1), around(ellipse(x, y, radius, count=48))]
+    pieces += inked(ellipse(*pole, 1.8, count=20), "color", 1)
+    return [*pieces, around(ellipse(x, y, radius, count=48))]
 
 
 def bend(start: Points, end: Points, amount: float) -> np.ndarray:
@@ -115,15 +116,15 @@ def bend(start: Points, end: Points, amount: float) -> np.ndarray:
 
 
 def lantern() -> list[Piece]:
-    handle = bezier((-5.6, -16.6), (-7, -25.4), (7, -25.4), (5.6, -16.6), count=24)
-    glass = [(-6, -13), (6, -13), (6, -6), (-6, -6)]
-    roof = mirrored([(3, -20.2), (3.8, -18.6), (9, -14.6), (9, -12)])
-    base = mirrored([(7.4, -6.6), (9.2, -0.8)])
-    glow = smooth([(0, -11.6), (1.6, -8.8), (1.1, -7.4), (-1.1, -7.4), (-1.6, -8.8)], 5)
+    handle = bezier((-5.8, -17), (-7, -25.4), (7, -25.4), (5.8, -17), count=24)
+    glass = [(-6, -13), (6, -13), (6, -6.6), (-6, -6.6)]
+    roof = mirrored([(3, -20.6), (3.8, -19), (9.2, -15), (9.2, -12)])
+    base = mirrored([(7.8, -7.2), (9.4, -0.8)])
+    glow = smooth([(0, -11.8), (1.5, -9.3), (1.1, -8), (-1.1, -8), (-1.5, -9.3)], 5)
     return [
         line(handle, 1.6), *inked(glass, "cream"), *inked(glow, "gold", 0.9),
         *inked(roof, "color"), *inked(base, "color"),
-        line([(-6, -14.6), (-3.2, -16.7)], 1.1, "light"), line([(-6.2, -3.7), (-3.1, -3.7)], 1.1, "light"),
+        line([(-6.2, -14.9), (-3.3, -17.1)], 1.1, "light"), line([(-6.2, -3.7), (-3.1, -3.7)], 1.1, "light"),
     ]
 
 
@@ -135,14 +136,14 @@ def mushroom() -> list[Piece]:
 
 
 def key() -> list[Piece]:
-    bow = inked_ring(0, -17.3, 5.2, 4.6, 5.4, 1.2)
+    bow = inked_ring(0, -16.9, 5.2, 4.5, 5.3, 1.2)
     shaft = inked([(-1.9, -13.8), (1.9, -13.8), (1.9, -0.6), (-1.9, -0.6)], "color", 1.2)
     teeth = [
         inked([(0, top), (end, top), (end, top + 3), (0, top + 3)], "color", 1.2)
-        for top, end in ((-8.6, 6), (-4, 7.6))
+        for top, end in ((-8.4, 6), (-3.6, 7.6))
     ]
     collar = inked([(-3.2, -13), (3.2, -13), (3.2, -10.8), (-3.2, -10.8)], "color", 1.2)
-    shine = bezier((-5.6, -18.2), (-4.8, -21.4), (-1.4, -21.9), count=8)
+    shine = bezier((-5.6, -17.8), (-4.8, -20.9), (-1.4, -21.4), count=8)
     return [*joined(bow, shaft, *teeth), *collar, line(shine, 1.1, "light")]
 
 
@@ -177,7 +178,7 @@ def prism(half: float, height: float, lean: float, x: float) -> list[Piece]:
     """One crystal: a shaft with a pointed end, whose left side is in the light."""
     angle = np.radians(lean)
     turned = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    top, edge = height * 0.7, -half * 0.4
+    top, edge = height * 0.7, -half * 0.5
 
     def at(*points: tuple[float, float]) -> np.ndarray:
         return np.array(points) @ turned + [x, -1]
@@ -185,13 +186,13 @@ def prism(half: float, height: float, lean: float, x: float) -> list[Piece]:
     body = at((-half * 0.8, 0), (-half, -top), (0, -height), (half, -top), (half * 0.8, 0))
     left = at((-half * 0.8, 0), (-half, -top), (0, -height), (edge, -top * 0.93), (edge, 0))
     return [
-        (body, "color"), (left, "light"), line(at((edge, 0), (edge, -top * 0.93), (0, -height)), 0.9),
-        line(at((edge, -top * 0.93), (half, -top)), 0.9), around(body),
+        (body, "color"), (left, "light"), line(at((edge, 0), (edge, -top * 0.93), (0, -height)), 0.7),
+        line(at((edge, -top * 0.93), (half, -top)), 0.7), around(body),
     ]
 
 
 def crystal() -> list[Piece]:
-    return [*prism(3.5, 12.4, -27, -3.4), *prism(3.7, 13.6, 25, 3.2), *prism(5.4, 21.2, 0, 0)]
+    return [*prism(3.9, 12.8, -27, -3.2), *prism(4.1, 14, 25, 3), *prism(5.6, 21.2, 0, 0)]
 
 
 def umbrella() -> list[Piece]:
@@ -205,7 +206,7 @@ def umbrella() -> list[Piece]:
     ribs = [bezier(peak, (x * 0.95, -19), (x, low), count=10) for x in seams[1:-1]]
     return [
         *tubing([(0, -14), (0, -4)], 2.4, "stone", 0.7), *tubing(hook, 3, "color", 0.9),
-        line([(0, -23), (0, -20)], 1.6), *inked(np.concatenate([*hem, dome[:-1]]), "color"),
+        line([(0, -22.8), (0, -20)], 1.6), *inked(np.concatenate([*hem, dome[:-1]]), "color"),
         *[line(rib, 1) for rib in ribs],
         line(bezier((-8.4, -12.6), (-7.4, -16.2), (-4.8, -18.2), count=8), 1.3, "light"),
     ]

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from .anatomy import jittered_color
-from .canvas import WHITE, Canvas, Color, Points, darker, ellipse, lighter, outline_of
+from .canvas import WHITE, Canvas, Color, darker, ellipse, lighter, outline_of
 from .creature import COLOR_NAMES
 from .thing_shapes import KINDS, Piece
 

@@ -10,7 +10,7 @@ import torch
 
 from pit.demo.drawing.creature import SCENES, caption, sample_creature
 from pit.demo.models.sizes import ENCODER_SIZE, LATENT_SCALE, PICTURE_SIZE, TEXT_LENGTH
-from pit.demo.models.words import END, token_ids
+from pit.demo.models.words import END, WORDS, token_ids
 
 pytest.importorskip("diffusers", reason="the creature models are trained with diffusers")
 CAPTION = "a green round creature with red ram horns and blue bat wings in the sky"
@@ -51,7 +51,7 @@ def captions(count):
 
 
 def test_captions_become_the_ids_of_comfyuis_tokenizer(shipped):
-    for text in ["", *captions(100)]:
+    for text in ["", *captions(100), *WORDS]:
         words = shipped[1].tokenize(text)
         for encoder, padding in (("l", END), ("g", 0)):
             assert [token for token, _ in words[encoder][0]] == token_ids(text, TEXT_LENGTH, padding), text
