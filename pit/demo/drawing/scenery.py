@@ -249,4 +249,5 @@ def paint_cane(canvas: Canvas, x: float, way: int) -> None:
             along = along / np.linalg.norm(along)
             across = np.array((-along[1], along[0]))
             corners = ((-2.2, -1.7), (-2.2, 0.1), (2.2, 1.7), (2.2, -0.1))
-            canvas.shape([spine[i] + across * side + along * ahead for side, ahead in corners], (240, 110, 140))
+            stripe = [spine[i] + across * side + along * ahead for side, ahead in corners]
+            canvas.shape(stripe, (240, 110, 140))

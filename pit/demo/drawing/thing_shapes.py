@@ -136,15 +136,15 @@ def mushroom() -> list[Piece]:
 
 
 def key() -> list[Piece]:
-    bow = inked_ring(0, -16.9, 5.2, 4.5, 5.3, 1.2)
-    shaft = inked([(-1.9, -13.8), (1.9, -13.8), (1.9, -0.6), (-1.9, -0.6)], "color", 1.2)
+    bow = inked_ring(0, -17.6, 4.8, 4, 5, 1.1)
+    shaft = inked([(-1.9, -14.4), (1.9, -14.4), (1.9, -0.55), (-1.9, -0.55)], "color", 1.1)
     teeth = [
-        inked([(0, top), (end, top), (end, top + 3), (0, top + 3)], "color", 1.2)
-        for top, end in ((-8.4, 6), (-3.6, 7.6))
+        inked([(0, top), (end, top), (end, top + 2.4), (0, top + 2.4)], "color", 1.1)
+        for top, end in ((-6.9, 5.4), (-2.95, 6.8))
     ]
-    collar = inked([(-3.2, -13), (3.2, -13), (3.2, -10.8), (-3.2, -10.8)], "color", 1.2)
-    shine = bezier((-5.6, -17.8), (-4.8, -20.9), (-1.4, -21.4), count=8)
-    return [*joined(bow, shaft, *teeth), *collar, line(shine, 1.1, "light")]
+    collar = inked([(-3.3, -13.9), (3.3, -13.9), (3.3, -12.1), (-3.3, -12.1)], "color", 1.1)
+    shine = bezier((-5.2, -18.4), (-4.5, -21.1), (-1.6, -21.6), count=8)
+    return [*joined(bow, shaft, *teeth), *collar, line(shine, 1, "light")]
 
 
 def book() -> list[Piece]:

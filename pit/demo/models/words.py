@@ -41,16 +41,17 @@ WORDS: dict[str, tuple[int, ...]] = {
     (1155,), "round": (2522,), "scales": (22891,), "scaly": (10859, 344), "scene": (3562,), "sea":
     (2102,), "seen": (2041,), "shiny": (12190,), "shown": (8506,), "shows": (2665,), "side": (1145,),
     "skin": (3575,), "sky": (2390,), "sleepy": (14497,), "slit": (47011,), "small": (2442,), "smile":
-    (3490,), "snow": (2583,), "spade": (32562,), "sparkle": (18287,), "spider": (7622,), "spots":
-    (7670,), "spotted": (4533,), "spread": (5284,), "sprout": (35863,), "standing": (2862,), "stands":
-    (6446,), "star": (1565,), "strange": (7288,), "striped": (22192,), "stripes": (14239,), "stub": (858,
-    321), "swamp": (16595,), "tail": (4132,), "tall": (7771,), "tentacle": (18505, 6504), "that": (682,),
-    "the": (518,), "there": (997,), "thing": (946,), "things": (1739,), "tilted": (6124, 775), "tiny":
-    (5591,), "to": (531,), "together": (1952,), "top": (1253,), "toy": (5988,), "triple": (7673,),
-    "turned": (3771,), "two": (1237,), "umbrella": (17143,), "under": (1798,), "unicorn": (15660,), "up":
-    (705,), "upright": (29818,), "very": (1070,), "view": (1093,), "views": (2758,), "walking": (3941,),
-    "which": (1448,), "white": (1579,), "whole": (2954,), "wing": (1340,), "wings": (5178,), "with":
-    (593,), "without": (2193,), "yellow": (4481,), "zigzag": (15950, 29346),
+    (3490,), "snow": (2583,), "something": (2006,), "spade": (32562,), "sparkle": (18287,), "spider":
+    (7622,), "spots": (7670,), "spotted": (4533,), "spread": (5284,), "sprout": (35863,), "standing":
+    (2862,), "stands": (6446,), "star": (1565,), "strange": (7288,), "striped": (22192,), "stripes":
+    (14239,), "stub": (858, 321), "swamp": (16595,), "tail": (4132,), "tall": (7771,), "tentacle":
+    (18505, 6504), "that": (682,), "the": (518,), "there": (997,), "thing": (946,), "things": (1739,),
+    "tilted": (6124, 775), "tiny": (5591,), "to": (531,), "together": (1952,), "top": (1253,), "toy":
+    (5988,), "triple": (7673,), "turned": (3771,), "two": (1237,), "umbrella": (17143,), "under":
+    (1798,), "unicorn": (15660,), "up": (705,), "upright": (29818,), "very": (1070,), "view": (1093,),
+    "views": (2758,), "walking": (3941,), "which": (1448,), "white": (1579,), "whole": (2954,), "wing":
+    (1340,), "wings": (5178,), "with": (593,), "without": (2193,), "yellow": (4481,), "zigzag": (15950,
+    29346),
 }
 
 
