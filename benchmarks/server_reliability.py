@@ -119,7 +119,8 @@ def attack(server: ComfyServer, outside: Path, count: int, seed: int) -> dict[st
     """Queue `count` hostile prompts, drawn from all of them; what came of it."""
     rng = random.Random(seed)
     prompts = list(attacked(creature_graphs(), hostile_texts(outside, rng)))
-    drawn = rng.sample(prompts, min(count, len(prompts)))
+    # In their own order: neighbors need the same models, which ComfyUI then keeps loaded.
+    drawn = [prompts[place] for place in sorted(rng.sample(range(len(prompts)), min(count, len(prompts))))]
     before, watch, told, longest = surroundings(outside, server.base), Watch(server), Counter(), 0
     watch.start()
     leaked = 0
