@@ -18,6 +18,10 @@ from typing import BinaryIO
 
 LONGEST_PICKLE = 16_000_000  # bytes without the tensors' values; that of a complete SDXL has 0.4 million
 MOST_OPCODES = 300_000  # a tensor takes about 25
+MOST_IN_HEAD = 1_000  # opcodes of what stands before the weights in a legacy file
+MOST_CALLS = 50_000  # of functions and for storages: a tensor takes 3 to 5, and each costs torch much time
+MOST_ARGUMENTS = 8  # of a call
+MOST_ATTRIBUTES = 16  # of a tensor, or of the state of a module
 LONGEST_KEY = 512
 LARGEST_NUMBER = 2**63
 MOST_DIMENSIONS = 16
@@ -43,7 +47,15 @@ class UnsoundPickle(ValueError):
 class Thing(Enum):
     """What is only known by its kind."""
 
-    LIST, DICT, ORDERED_DICT, TENSOR = range(4)
+    LIST, TENSOR = range(2)
+
+
+@dataclass(eq=False)
+class Table:
+    """A dict, of which only the number of items is known."""
+
+    ordered: bool = False
+    items: int = 0
 
 
 @dataclass(frozen=True)
@@ -108,10 +120,11 @@ def _check_archive(path: Path, file: BinaryIO) -> bool:
 
 def _check_legacy(file: BinaryIO, size: int) -> None:
     stream = _bounded(file.read(min(size, LONGEST_PICKLE)))
-    if Inspection({}).run(stream) != MAGIC_NUMBER or Inspection({}).run(stream) != PROTOCOL:
+    magic, protocol = (Inspection({}).run(stream, MOST_IN_HEAD) for _ in range(2))
+    if magic != MAGIC_NUMBER or protocol != PROTOCOL:
         raise UnsoundPickle("weights that torch has saved, got another pickle. Take the published file.")
     # The machine that saved it, the content, and the order in which the storages follow.
-    Inspection({}).run(stream)
+    Inspection({}).run(stream, MOST_IN_HEAD)
     Inspection(None, size).run(stream)
     Inspection({}).run(stream)
 
@@ -135,12 +148,14 @@ class Inspection:
     def __init__(self, storages: Mapping[str, int] | None, room: int = 0):
         self.storages, self.room = storages, room
         self.claimed: dict[str, int] = {}
+        self.claimed_in_all = 0
+        self.calls = 0
         self.stack: list[object] = []
         self.memo: dict[int, object] = {}
 
-    def run(self, stream: BytesIO) -> object:
+    def run(self, stream: BytesIO, most: int = MOST_OPCODES) -> object:
         """The placeholder for what the pickle holds; the stream then stands behind the pickle."""
-        for _ in range(MOST_OPCODES):
+        for _ in range(most):
             code = stream.read(1)
             _require(code != b"")
             opcode = OPCODES.get(code)
@@ -156,7 +171,7 @@ class Inspection:
                 self.stack.append(VALUES[opcode.name](argument))
             else:
                 STEPS[opcode.name](self, argument)
-        raise UnsoundPickle(f"at most {MOST_OPCODES} opcodes in a pickle, got more. Save only the tensors.")
+        raise UnsoundPickle(f"at most {most} opcodes in a pickle, got more. Save only the tensors.")
 
     def after_mark(self) -> list[object]:
         """Take what lies above the last mark off the stack, and the mark."""
@@ -179,7 +194,9 @@ class Inspection:
         _require(self.stack[-1] is Thing.LIST)
 
     def set_items(self, items: list[object]) -> None:
-        _require(self.stack[-1] in (Thing.DICT, Thing.ORDERED_DICT) and len(items) % 2 == 0)
+        table = self.stack[-1]
+        _require(isinstance(table, Table) and len(items) % 2 == 0)
+        table.items += len(items) // 2
         for key in items[::2]:
             # Of no other kind: torch hashes the keys, which for nested tuples can take forever.
             if not _is_number(key) and not (isinstance(key, str) and len(key) <= LONGEST_KEY):
@@ -189,13 +206,23 @@ class Inspection:
                 )
 
     def build(self) -> None:
-        # The metadata that torch attaches to the state of a module.
-        _require(self.stack.pop() is Thing.DICT and self.stack[-1] is Thing.ORDERED_DICT)
+        # The metadata that torch attaches to the state of a module. It is copied item by item, each time anew.
+        attributes, table = self.stack.pop(), self.stack[-1]
+        _require(attributes is not None and _are_attributes(attributes))
+        _require(isinstance(table, Table) and table.ordered)
 
     def call(self) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
-        _require(isinstance(function, Global) and isinstance(arguments, tuple))
+        _require(isinstance(function, Global) and _are_arguments(arguments))
+        self.count_call()
         self.stack.append(self.result_of(function.name, arguments))
+
+    def count_call(self) -> None:
+        self.calls += 1
+        if self.calls > MOST_CALLS:
+            raise UnsoundPickle(
+                f"at most {MOST_CALLS} calls that make tensors, got more. Save only the tensors."
+            )
 
     def result_of(self, name: str, arguments: tuple[object, ...]) -> object:
         """What a call of an allowed function would give."""
@@ -204,13 +231,18 @@ class Inspection:
         return CALLS[name](*arguments)
 
     def storage(self) -> None:
-        kind, storage_type, key, location, items, *view = self.stack.pop()
+        described = self.stack.pop()
+        _require(_are_arguments(described))
+        self.count_call()
+        kind, storage_type, key, location, items, *view = described
         _require(kind == "storage" and isinstance(key, str) and isinstance(location, str))
         _require(isinstance(storage_type, Global) and _is_number(items) and view in ([], [None]))
         storage = Storage(items, ITEM_SIZES[storage_type.name])
         held = self.room if self.storages is None else self.storages.get(key, 0)
-        self.claimed[key] = max(self.claimed.get(key, 0), items * storage.item_size)
-        claimed = sum(self.claimed.values()) if self.storages is None else self.claimed[key]
+        before = self.claimed.get(key, 0)
+        self.claimed[key] = max(before, items * storage.item_size)
+        self.claimed_in_all += self.claimed[key] - before
+        claimed = self.claimed_in_all if self.storages is None else self.claimed[key]
         if claimed > held:
             raise UnsoundPickle(
                 f"tensors whose values lie in the file, got {claimed} bytes of which it holds {held}. It is "
@@ -249,15 +281,29 @@ def _global(name: str) -> Global:
     return Global(name)
 
 
-def _tensor(storage: object, offset: object, size: object, stride: object, *others: object) -> Thing:
+def _are_arguments(value: object) -> bool:
+    # Few: a call copies them, and one tuple can be handed to any number of calls.
+    return isinstance(value, tuple) and len(value) <= MOST_ARGUMENTS
+
+
+def _are_attributes(value: object) -> bool:
+    # Few, for the same reason.
+    return value is None or isinstance(value, Table) and value.items <= MOST_ATTRIBUTES
+
+
+def _tensor(
+    storage: object, offset: object, size: object, stride: object, grad: object = None, hooks: object = None,
+    metadata: object = None,
+) -> Thing:
+    _require(_are_attributes(metadata))
     return _view(storage, offset, size, stride, storage.item_size if isinstance(storage, Storage) else 0)
 
 
 def _tensor_of_type(
     storage: object, offset: object, size: object, stride: object, grad: object, hooks: object, dtype: object,
-    *others: object,
+    metadata: object = None,
 ) -> Thing:
-    _require(isinstance(dtype, Global))
+    _require(isinstance(dtype, Global) and _are_attributes(metadata))
     return _view(storage, offset, size, stride, ITEM_SIZES[dtype.name])
 
 
@@ -276,14 +322,14 @@ def _are_numbers(*rows: object) -> bool:
     )
 
 
-def _parameter(tensor: object, *others: object) -> Thing:
-    _require(tensor is Thing.TENSOR)
+def _parameter(tensor: object, grad: object, hooks: object, attributes: object = None) -> Thing:
+    _require(tensor is Thing.TENSOR and _are_attributes(attributes))
     return Thing.TENSOR
 
 
-def _ordered_dict(*items: object) -> Thing:
+def _ordered_dict(*items: object) -> Table:
     _require(not items)
-    return Thing.ORDERED_DICT
+    return Table(ordered=True)
 
 
 def _size(numbers: object) -> tuple[int, ...]:
@@ -291,10 +337,10 @@ def _size(numbers: object) -> tuple[int, ...]:
     return numbers
 
 
-def _with_attributes(function: object, kind: object, arguments: object, state: object) -> Thing:
+def _with_attributes(function: object, kind: object, arguments: object, attributes: object) -> Thing:
     """A tensor with attributes of its own."""
-    _require(isinstance(function, Global) and function.name in REBUILDS and isinstance(arguments, tuple))
-    _require(isinstance(kind, Global) and kind.name in TENSOR_CLASSES and state in (Thing.DICT, None))
+    _require(isinstance(function, Global) and function.name in REBUILDS and _are_arguments(arguments))
+    _require(isinstance(kind, Global) and kind.name in TENSOR_CLASSES and _are_attributes(attributes))
     return REBUILDS[function.name](*arguments)
 
 
@@ -317,7 +363,7 @@ ALLOWED = {*CALLS, *ITEM_SIZES, *TENSOR_CLASSES}
 VALUES: Mapping[str, Callable[..., object]] = {
     "MARK": lambda argument: MARK, "NONE": lambda argument: None,
     "NEWTRUE": lambda argument: True, "NEWFALSE": lambda argument: False,
-    "EMPTY_LIST": lambda argument: Thing.LIST, "EMPTY_DICT": lambda argument: Thing.DICT,
+    "EMPTY_LIST": lambda argument: Thing.LIST, "EMPTY_DICT": lambda argument: Table(),
     "EMPTY_TUPLE": lambda argument: (), "GLOBAL": _global,
     **dict.fromkeys(("BININT", "BININT1", "BININT2", "LONG1"), _number),
     **dict.fromkeys(("BINFLOAT", "BINUNICODE", "SHORT_BINSTRING"), lambda argument: argument),
