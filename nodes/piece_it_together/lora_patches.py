@@ -13,11 +13,12 @@ from comfy.weight_adapter import BOFTAdapter, LoRAAdapter, OFTAdapter, WeightAda
 from torch import Tensor, nn
 
 from ...pit.files.known import first_of
-from ...pit.files.lora import PAIR, State, by_module, dora_weight
+from ...pit.files.lora import State, by_module, dora_weight
+from ...pit.files.lora_parts import MAGNITUDE, PAIR
+from ...pit.files.lora_shapes import BIASES, change_shape, fits, wrong_scale
 from ...pit.unet import AttentionLayer, attention_layers
 
 PROBLEMS_SHOWN = 3
-MAGNITUDE = "lora_magnitude_vector"
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,8 @@ class PeftDora(LoRAAdapter):
 
     name = "PEFT's DoRA"
 
-    def __init__(self, lora: LoRAAdapter, magnitude: Tensor):
-        super().__init__(lora.loaded_keys, lora.weights)
-        self.magnitude = magnitude
-
+    # The magnitude is one more of the weights, after those of the base class: where memory is short, ComfyUI
+    # moves them all, and makes a new object of its class from them.
     def calculate_weight(
         self, weight: Tensor, key: str, strength: float, strength_model: float, offset: tuple | None,
         function: Callable[[Tensor], Tensor], intermediate_dtype: torch.dtype = torch.float32,
@@ -55,7 +54,7 @@ class PeftDora(LoRAAdapter):
         changed = super().calculate_weight(
             before.clone(), key, 1.0, 1.0, None, lambda difference: difference, intermediate_dtype)
         trained = dora_weight(
-            changed, cast_to_device(self.magnitude, weight.device, intermediate_dtype))
+            changed, cast_to_device(self.weights[-1], weight.device, intermediate_dtype))
         weight += function((strength * (trained - before)).to(weight.dtype))
         return weight
 
@@ -72,7 +71,11 @@ def adapter_weight_names(model: ModelPatcher) -> dict[str, str]:
         f"diffusion_model.{layer.module}.to_{kind}.weight": f"{number}.to_{kind}.weight"
         for number, layer in enumerate(cross_attention(model)) for kind in "kv"
     }
-    return {f"{name}_ip": keys[key] for name, key in weight_names(model).items() if key in keys}
+    numbered = {
+        f"ip_adapter.{2 * number + 1}.to_{kind}_ip": f"{number}.to_{kind}.weight"
+        for number in range(len(keys) // 2) for kind in "kv"
+    }
+    return numbered | {f"{name}_ip": keys[key] for name, key in weight_names(model).items() if key in keys}
 
 
 def cross_attention(model: ModelPatcher) -> list[AttentionLayer]:
@@ -84,28 +87,50 @@ def cross_attention(model: ModelPatcher) -> list[AttentionLayer]:
 def patches_for(
     module: nn.Module, state: State, names: Mapping[str, str], title: str
 ) -> tuple[dict[str, object], Matched]:
-    """ComfyUI's patches for the weights of a module, by its keys. Raises ValueError if shapes differ."""
-    parts, weights = by_module(state), module.state_dict()
-    found = {name: names[name] for name in parts if name in names}
+    """ComfyUI's patches for the weights of a module, by its keys.
+
+    Raises:
+        ValueError: shapes differ, or two modules of the LoRA are for one weight.
+    """
+    parts, shapes = by_module(state), {key: weight.shape for key, weight in module.state_dict().items()}
+    found = found_once(parts, names, title)
     # Not logged by ComfyUI, key by key: what matched and what did not is in the report.
     patches = comfy.lora.load_lora(state, found, log_missing=False)
     patches |= {
         key: with_magnitude(patches[key], name, parts[name], title) for name, key in found.items()
         if MAGNITUDE in parts[name]
     }
-    # ComfyUI would only log such a patch, while it samples, and leave the weight as it is.
+    # ComfyUI would only log such a patch, while it samples, and leave the weight as it is; or broadcast it.
     for name, key in found.items():
-        if key in patches and not _fits(patches[key], key, weights[key].shape):
-            size = " x ".join(map(str, weights[key].shape))
-            raise ValueError(
-                f"Expected a LoRA for this model, in which {name} is {size}, got {title}, made for "
-                f"{_made_for(parts[name])}. Connect the kind of model that it was trained on, or choose "
-                "another file."
-            )
-    without_place = [key for key in patches if key not in weights]  # a bias where the model has none
+        check_shapes(name, parts[name], key, shapes, title)
+        if key in patches and not _works(patches[key], key, shapes[key]):
+            raise _another_size(name, parts[name], shapes[key], title)
+    without_place = [key for key in patches if key not in shapes]  # a bias where the model has none
     missing = [name for name in parts if name not in names] + without_place
-    kept = {key: patch for key, patch in patches.items() if key in weights}
+    missing += [f"{name}.rescale" for name in found if _loses_rescale(parts[name])]
+    kept = {key: patch for key, patch in patches.items() if key in shapes}
     return kept, Matched(len(found), missing)
+
+
+def found_once(parts: Mapping[str, State], names: Mapping[str, str], title: str) -> dict[str, str]:
+    """The keys of the weights by the names of a LoRA's modules. Raises ValueError if one is named twice."""
+    found = {name: names[name] for name in parts if name in names}
+    taken: dict[str, str] = {}
+    for name, key in found.items():
+        biased = any(part in parts[name] for part in BIASES)
+        for place in (key, _bias_of(key)) if biased else (key,):
+            other = taken.setdefault(place, name)
+            if other != name:
+                raise ValueError(
+                    f"Expected one change for each weight of the model, got two for {place} in {title}: "
+                    f"{first_of([other])} and {first_of([name])}. Save one of them alone."
+                )
+    return found
+
+
+def _bias_of(key: str) -> str:
+    """Where ComfyUI's loader puts the bias of a module."""
+    return f"{key.removesuffix('.weight')}.bias"
 
 
 def with_magnitude(patch: object, name: str, parts: State, title: str) -> PeftDora:
@@ -115,17 +140,53 @@ def with_magnitude(patch: object, name: str, parts: State, title: str) -> PeftDo
             f"Expected one kind of change for {name}, got {first_of(list(parts))} in {title}. Save the LoRA "
             "again."
         )
-    return PeftDora(patch, parts[MAGNITUDE])
+    return PeftDora(patch.loaded_keys, (*patch.weights, parts[MAGNITUDE]))
 
 
-def _fits(patch: object, key: str, shape: torch.Size) -> bool:
-    """Whether a patch can change a weight of this shape."""
-    if not isinstance(patch, WeightAdapterBase):
-        return patch[1][0].shape == shape
-    if isinstance(patch, OFTAdapter | BOFTAdapter):
-        *_, count, size, _ = patch.weights[0].shape
-        return count * size == shape[0]
-    # Tried on tensors without values: the patch hands on its change only if it has the shape of the weight.
+def check_shapes(
+    name: str, parts: State, key: str, shapes: Mapping[str, torch.Size], title: str
+) -> None:
+    """Raise ValueError unless a module's parts can change its weight and its bias."""
+    if not fits(parts, shapes[key]):
+        raise _another_size(name, parts, shapes[key], title)
+    if wrong := wrong_scale(parts, shapes[key]):
+        raise ValueError(
+            f"Expected {wrong} for {name} in {title}. It is damaged, or written by a tool that shapes it "
+            "otherwise; save it again."
+        )
+    for part, bias in ((part, shapes.get(_bias_of(key))) for part in BIASES if part in parts):
+        if bias is not None and parts[part].shape != bias:
+            raise ValueError(
+                f"Expected a LoRA for this model, in which the bias of {name} is {_size(bias)}, got {title}, "
+                f"made for {_size(parts[part].shape)}. Connect the kind of model that it was trained on, or "
+                "choose another file."
+            )
+
+
+def _another_size(name: str, parts: State, shape: torch.Size, title: str) -> ValueError:
+    made = change_shape(parts)
+    return ValueError(
+        f"Expected a LoRA for this model, in which {name} is {_size(shape)}, got {title}, made for "
+        f"{'another size' if made is None else _size(made)}. Connect the kind of model that it was trained "
+        "on, or choose another file."
+    )
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _loses_rescale(parts: State) -> bool:
+    """Whether a module of OFT scales rows, which ComfyUI does not apply, unlike that of BOFT."""
+    return "rescale" in parts and parts["oft_blocks"].ndim == 3 and bool((parts["rescale"] != 1).any())
+
+
+def _works(patch: object, key: str, shape: torch.Size) -> bool:
+    """Whether ComfyUI's code takes a patch whose shapes are right."""
+    # Turning depends on values, which the tensors of the trial do not have.
+    if not isinstance(patch, WeightAdapterBase) or isinstance(patch, OFTAdapter | BOFTAdapter):
+        return True
+    # The patch hands on its change only if it has the shape of the weight.
     reached = []
 
     def change(difference: Tensor) -> Tensor:
@@ -137,12 +198,6 @@ def _fits(patch: object, key: str, shape: torch.Size) -> bool:
     except Exception:  # what has no shape that ComfyUI expects fails there in any way
         return False
     return bool(reached)
-
-
-def _made_for(parts: State) -> str:
-    """The size of the weights that the parts of a module were made for, as far as they tell."""
-    down, up = map(parts.get, PAIR)
-    return "another size" if down is None or up is None else f"{up.shape[0]} x {down.shape[1]}"
 
 
 def add_patches(model: ModelPatcher, patches: Mapping[str, object], strength: Callable[[str], float]) -> None:

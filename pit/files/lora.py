@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from ..messages import quoted
-from .checked import WEIGHT_TYPES, StrPath, another_file, computable
-from .known import first_of
+from ..messages import quoted, shortened
+from .checked import StrPath, another_file, computable
+from .known import LONGEST_NAME, first_of
+from .lora_parts import MAGNITUDE, PAIR, wrong_parts
 from .plain_json import parse_json, read_json
 from .weights import WeightFileError, read_state
 
@@ -26,9 +27,11 @@ State = dict[str, Tensor]
 # A key consists of a module, a word that says LoRA, one of the factors, and perhaps PEFT's adapter name.
 FACTOR = re.compile(
     r"(?P<module>.+?)(?:\.lora_|[._]lora\.|\.lora_linear_layer\.)"
-    r"(?P<factor>down|up|mid|A|B)(?:\.\w+)?\.weight"
+    r"(?P<factor>down|up|mid|A|B)(?:\.(?P<adapter>\w+))?\.weight"
 )
-MAGNITUDE = re.compile(r"(?P<module>.+)\.lora_magnitude_vector(?:\.(?!weight$)\w+)?(?:\.weight)?")
+PEFT_MAGNITUDE = re.compile(
+    rf"(?P<module>.+)\.{MAGNITUDE}(?:\.(?!weight$)(?P<adapter>\w+))?(?:\.weight)?"
+)
 # All that ComfyUI's loader knows besides: DoRA's magnitude as kohya writes it, whole differences, LoHa, LoKr,
 # GLoRA, OFT.
 FURTHER = (
@@ -37,28 +40,10 @@ FURTHER = (
 )
 PART = re.compile(rf"(?P<module>.+)\.(?P<part>{FURTHER})")
 CONVERTED = re.compile(
-    rf"(?P<module>.+)\.(?P<part>lora_(?:down|up|mid)\.weight|lora_magnitude_vector|{FURTHER})"
+    rf"(?P<module>.+)\.(?P<part>lora_(?:down|up|mid)\.weight|{MAGNITUDE}|{FURTHER})"
 )
-# Parts that mean something only beside others: each with the sets of which one must be there whole.
-PAIR = ("lora_down.weight", "lora_up.weight")
-LOHA = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
-GLORA = ("a1.weight", "a2.weight", "b1.weight", "b2.weight")
-LOKR_FIRST, LOKR_SECOND = ((each, (f"{each[0]}_a", f"{each[0]}_b")) for each in (("lokr_w1",), ("lokr_w2",)))
-OFT = ("oft_blocks",)
-NEEDS = {
-    **dict.fromkeys((*PAIR, "lora_mid.weight", "lora_magnitude_vector", "reshape_weight"), (PAIR,)),
-    **dict.fromkeys(LOHA, (LOHA,)),
-    "hada_t1": ((*LOHA, "hada_t2"),), "hada_t2": ((*LOHA, "hada_t1"),),
-    **dict.fromkeys(GLORA, (GLORA,)),
-    "lokr_w1": LOKR_SECOND, "lokr_w2": LOKR_FIRST, "lokr_t2": (LOKR_SECOND[1],),
-    **{part: tuple((*LOKR_FIRST[1], *second) for second in LOKR_SECOND) for part in LOKR_FIRST[1]},
-    **{part: tuple((*LOKR_SECOND[1], *first) for first in LOKR_FIRST) for part in LOKR_SECOND[1]},
-    "rescale": (OFT,), "b_norm": (("w_norm",),),
-    "dora_scale": (PAIR, LOHA, GLORA, OFT, *LOKR_FIRST),
-}
 RANKED = ("lora_down.weight", "hada_w1_b", "lokr_w1_b", "lokr_w2_b")  # the parts with a row for each rank
 PLAIN_PATTERN = re.compile(r"\^?(?:\w|\\?\.)+\$?")
-WHOLE_NUMBERS = ("alpha", "reshape_weight")  # the parts that may be integers
 NAMES = {"A": "lora_down", "B": "lora_up"}  # PEFT's names; the others say down and up themselves
 # What pipelines, PEFT and training tools put in front, in any nesting.
 WRAPPERS = ("unet.", "base_model.model.", "model.", "module.", "_orig_mod.", "state_dict.")
@@ -68,7 +53,12 @@ UNET = re.compile(
 )
 UNET_PREFIX = "lora_unet_"
 TEXT_ENCODER = re.compile(r"lora_te\d?_|text_encoder|te\d?_")
-IMAGE_PROJECTION = re.compile(r"_to_[kv]_ip$")
+# An IP-Adapter's projections. In a UNet of diffusers they stand in a processor, with one for each adapter; in
+# the adapter's own file, and in its trainer's, under the number of the layer.
+IMAGE_PROJECTION = re.compile(r"(?:[._]processor)?([._]to_[kv]_ip)(?:[._]0)?$")
+NUMBERED = re.compile(
+    r"(?:(?:lora_(?:unet_)?|lycoris_)?(?:ip_adapter|adapter_modules)[._])?(\d{1,4})[._](to_[kv]_ip)"
+)
 
 
 @dataclass(frozen=True)
@@ -92,8 +82,33 @@ def convert_lora(state: Mapping[str, Tensor]) -> State:
     It reads the layouts of diffusers (`lora.down`), of PEFT (`lora_A`), of the attention processors that
     diffusers had in 2023 (`processor.to_q_lora.down`) and of kohya, whose names stay, as do keys of unknown
     kinds. Of DoRA, PEFT's magnitudes keep a name of their own, as they act otherwise than kohya's.
+
+    Raises:
+        ValueError: two keys mean the same tensor, or belong to two adapters of PEFT: one would win silently.
     """
-    return {converted_key(key): tensor for key, tensor in state.items()}
+    return {name: state[key] for name, key in converted_names(state).items()}
+
+
+def converted_names(keys: Iterable[str]) -> dict[str, str]:
+    """The keys of a file by their names in kohya's layout; errors as in `convert_lora`."""
+    found: dict[str, str] = {}
+    sole = None
+    for key in keys:
+        other = found.setdefault(converted_key(key), key)
+        match = FACTOR.fullmatch(key) or PEFT_MAGNITUDE.fullmatch(key)
+        if match and match["adapter"]:
+            sole = sole or (match["adapter"], key)
+            other = other if match["adapter"] == sole[0] else sole[1]
+        if other != key:
+            raise ValueError(
+                f"a single LoRA with each of its tensors once, got both {_named(other)} and {_named(key)}. "
+                "Save one of them alone."
+            )
+    return found
+
+
+def _named(key: str) -> str:
+    return quoted(shortened(key, LONGEST_NAME))
 
 
 def converted_key(key: str) -> str:
@@ -101,8 +116,8 @@ def converted_key(key: str) -> str:
     if factor := FACTOR.fullmatch(key):
         name = NAMES.get(factor["factor"], f"lora_{factor['factor']}")
         return f"{module_name(factor['module'])}.{name}.weight"
-    if magnitude := MAGNITUDE.fullmatch(key):
-        return f"{module_name(magnitude['module'])}.lora_magnitude_vector"
+    if magnitude := PEFT_MAGNITUDE.fullmatch(key):
+        return f"{module_name(magnitude['module'])}.{MAGNITUDE}"
     part = PART.fullmatch(key)
     return f"{module_name(part['module'])}.{part['part']}" if part else key
 
@@ -115,8 +130,13 @@ def without_wrappers(path: str) -> str:
 
 
 def module_name(path: str) -> str:
-    """kohya's name for a module of the UNet; any other path is returned unchanged."""
-    name = without_wrappers(path)
+    """kohya's name for a module of the UNet; any other path is returned unchanged.
+
+    Projections of an IP-Adapter that are told by its numbers are called as in its file.
+    """
+    name = IMAGE_PROJECTION.sub(r"\1", without_wrappers(path))
+    if numbered := NUMBERED.fullmatch(name):
+        return f"ip_adapter.{int(numbered[1])}.{numbered[2]}"
     # Not a path of diffusers: a name that the stock loader reads as it is, or not a UNet.
     if not UNET.match(name):
         return name if name.startswith(UNCHANGED) else path
@@ -168,8 +188,8 @@ def pattern_ends(settings: Mapping[str, object]) -> dict[str, tuple[int, float]]
 def own_alpha(path: str, patterns: Mapping[str, tuple[int, float]], general: float | None) -> float | None:
     """The alpha of a module: that of the first pattern which is the end of its path, or with ^ the whole."""
     # Looked up by every end of the path: a file may bring as many patterns as modules.
-    words = path.split(".")
-    ends = [f"^{path}", *(".".join(words[place:]) for place in range(len(words)))]
+    starts = [0, *(dot.end() for dot in re.finditer(r"\.", path))] if patterns else []
+    ends = [f"^{path}", *(path[start:] for start in starts)]
     found = [patterns[end] for end in ends if end in patterns]
     return min(found)[1] if found else general
 
@@ -189,10 +209,15 @@ def by_module(state: Mapping[str, Tensor]) -> dict[str, State]:
     """The parts of each module of a converted LoRA; a key of another kind stands for itself."""
     parts: dict[str, State] = {}
     for key, tensor in state.items():
-        match = CONVERTED.fullmatch(key)
-        module, part = (match["module"], match["part"]) if match else (key, "")
-        parts.setdefault(module, {})[part] = tensor
+        module = module_of(key)
+        parts.setdefault(module, {})[key[len(module) + 1:]] = tensor
     return parts
+
+
+def module_of(key: str) -> str:
+    """The module of a key of a converted LoRA, which is the key itself if it is of another kind."""
+    match = CONVERTED.fullmatch(key)
+    return match["module"] if match else key
 
 
 def split_lora(state: Mapping[str, Tensor]) -> Lora:
@@ -212,45 +237,8 @@ def split_lora(state: Mapping[str, Tensor]) -> Lora:
 def unsound(state: Mapping[str, Tensor]) -> Iterator[str]:
     """The modules of a converted LoRA that are wrong, each with what is wrong, to follow "got"."""
     for module, parts in by_module(state).items():
-        wrong = _lacking(parts) or _wrong_values(parts) or _wrong_factors(parts)
-        if wrong:
+        if wrong := wrong_parts(parts):
             yield f"{module} with {wrong}"
-
-
-def _lacking(parts: State) -> str:
-    """What a module has without what belongs to it."""
-    for part in parts:
-        sets = NEEDS.get(part, ((),))
-        if not any(parts.keys() >= set(needed) for needed in sets):
-            missing = [each for each in sets[0] if each not in parts]
-            return f"its {part} and without its {first_of(missing)}"
-    return ""
-
-
-def _wrong_values(parts: State) -> str:
-    for part, tensor in parts.items():
-        known = tensor.dtype in {*WEIGHT_TYPES, torch.float64}
-        if not known and (part not in WHOLE_NUMBERS or tensor.is_complex()):
-            return f"numbers of the type {tensor.dtype} in its {part}"
-        if not tensor.numel():
-            return f"an empty {part}"
-        if not bool(tensor.isfinite().all()):
-            return f"NaN or infinite values in its {part}"
-        if part == "alpha" and tensor.numel() != 1:
-            return f"{tensor.numel()} numbers as its alpha"
-    return ""
-
-
-def _wrong_factors(parts: State) -> str:
-    down, up = map(parts.get, PAIR)
-    if down is None or up is None:
-        return ""
-    if down.ndim < 2 or up.ndim < 2:
-        return f"factors of the shapes {list(down.shape)} and {list(up.shape)}"
-    # Two dimensions are a linear layer, four a convolution; the rank has the same place in both.
-    if down.shape[0] != up.shape[1]:
-        return f"rank {down.shape[0]} in its down factor and {up.shape[1]} in its up factor"
-    return ""
 
 
 def dora_weight(changed: Tensor, magnitude: Tensor) -> Tensor:
@@ -338,13 +326,18 @@ def read_lora(path: StrPath) -> Lora:
     path = Path(path)
     state, metadata = read_state(path)
     state = {key: computable(tensor) for key, tensor in state.items()}
-    paths = {module: path_of(key) for key in state for module in by_module({converted_key(key): state[key]})}
-    lora = split_lora(with_alphas(convert_lora(state), peft_settings(path, metadata), paths))
+    try:
+        names = converted_names(state)
+    except ValueError as error:
+        raise WeightFileError(f"{path}: expected {error}") from error
+    converted = {name: state[key] for name, key in names.items()}
+    paths = {module_of(name): path_of(key) for name, key in names.items()}
+    lora = split_lora(with_alphas(converted, peft_settings(path, metadata), paths))
     wrong = list(unsound(lora.unet | lora.adapter))
     if wrong:
         raise WeightFileError(
-            f"{path}: expected all parts of each module, of one rank and finite, got {first_of(wrong)}. The "
-            "file is damaged; fetch it again."
+            f"{path}: expected all parts of each module, finite and fitting each other, got "
+            f"{first_of(wrong)}. The file is damaged; fetch it again."
         )
     if all(key.endswith(".alpha") for key in lora.unet | lora.adapter):
         if any(TEXT_ENCODER.match(module) for module in lora.elsewhere):

@@ -206,7 +206,7 @@ class Inspection:
                 )
 
     def build(self) -> None:
-        # The metadata that torch attaches to the state of a module. It is copied item by item, each time anew.
+        # The metadata that torch attaches to the state of a module, copied item by item each time.
         attributes, table = self.stack.pop(), self.stack[-1]
         _require(attributes is not None and _are_attributes(attributes))
         _require(isinstance(table, Table) and table.ordered)

@@ -99,10 +99,12 @@ def read_tokens(path: StrPath, name: str) -> Tokens:
     if facts.get(KIND) != TOKENS or not {"values", "uncond"} <= state.keys():
         raise another_file(path, state, "IP+ tokens with all tensors and their metadata")
     values, uncond, features = state["values"], state["uncond"], state.get("features")
-    if values.ndim != 3 or 0 in values.shape or uncond.shape != (1, *values.shape[1:]):
+    whole = values.ndim == 3 and 0 not in values.shape and values.shape[1] == TOKENS_PER_PICTURE
+    if not whole or uncond.shape != (1, *values.shape[1:]):
         raise WeightFileError(
-            f"{path}: expected values of the shape [B, 16, D] and uncond of the shape [1, 16, D], got "
-            f"{list(values.shape)} and {list(uncond.shape)}. Save the tokens again."
+            f"{path}: expected values of the shape [B, {TOKENS_PER_PICTURE}, D] and uncond of the shape "
+            f"[1, {TOKENS_PER_PICTURE}, D], got {list(values.shape)} and {list(uncond.shape)}. Save the "
+            "tokens again."
         )
     if features is not None and (features.ndim != 3 or len(features) != len(values) or 0 in features.shape):
         raise WeightFileError(
