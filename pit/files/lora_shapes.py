@@ -172,7 +172,7 @@ def _shortest(lengths: Sequence[int]) -> Shape:
 
 
 def grown(parts: Parts, shape: Sequence[int]) -> Shape | None:
-    """The shape of a weight after the module's `reshape_weight`; None if that is smaller, or far too large."""
+    """The shape of a weight after the module's `reshape_weight`; None unless that is a moderate growth."""
     if "reshape_weight" not in parts:
         return tuple(shape)
     wanted = tuple(parts["reshape_weight"].tolist())
