@@ -7,7 +7,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ...pit.files.known import first_of
-from ...pit.files.lora import Lora, modules, read_lora
+from ...pit.files.lora import Lora, by_module, modules, read_lora
 from ...pit.files.lora_blocks import BlockStrengths, parse_block_strengths
 from ...pit.piece_it_together.ip_lora.prompts import CHARACTER_SHEET, scene_prompt
 from ..bridge.feedback import told
@@ -19,6 +19,7 @@ from .lora_patches import (
     adapter_weight_names,
     add_patches,
     cross_attention,
+    found_once,
     patches_for,
     weight_names,
 )
@@ -38,7 +39,7 @@ def apply_ip_lora(
     """
     patches, matched = patches_for(model.model, lora.unet, weight_names(model), title)
     names = adapter_weight_names(model)
-    on_adapter = [name for name in modules(lora.adapter) if name in names]
+    on_adapter = found_once(by_module(lora.adapter), names, title)
     if not matched.found and not on_adapter:
         raise ValueError(
             f"Expected a LoRA for this model, got {title}: {matched}. Connect the kind of model that it was "
@@ -57,7 +58,7 @@ def apply_ip_lora(
     add_patches(patched, patches, lambda key: strength * blocks.of(key))
     report = f"{title}: {matched}"
     if lora.adapter:
-        missing = [name for name in modules(lora.adapter) if name not in names]
+        missing = [name for name in modules(lora.adapter) if name not in on_adapter]
         report += f"\nof the IP-Adapter {Matched(len(on_adapter), missing)}"
     if lora.elsewhere:
         report += f"\nnot used here: {first_of(lora.elsewhere, PROBLEMS_SHOWN)}"

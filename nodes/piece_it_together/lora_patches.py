@@ -106,7 +106,7 @@ def patches_for(
         if key in patches and not _works(patches[key], key, shapes[key]):
             raise _another_size(name, parts[name], shapes[key], title)
     without_place = [key for key in patches if key not in shapes]  # a bias where the model has none
-    missing = [name for name in parts if name not in names] + without_place
+    missing = [name for name in parts if name not in found] + without_place
     missing += [f"{name}.rescale" for name in found if _loses_rescale(parts[name])]
     kept = {key: patch for key, patch in patches.items() if key in shapes}
     return kept, Matched(len(found), missing)
@@ -114,7 +114,8 @@ def patches_for(
 
 def found_once(parts: Mapping[str, State], names: Mapping[str, str], title: str) -> dict[str, str]:
     """The keys of the weights by the names of a LoRA's modules. Raises ValueError if one is named twice."""
-    found = {name: names[name] for name in parts if name in names}
+    # An alpha alone changes nothing.
+    found = {name: names[name] for name in parts if name in names and parts[name].keys() != {"alpha"}}
     taken: dict[str, str] = {}
     for name, key in found.items():
         biased = any(part in parts[name] for part in BIASES)

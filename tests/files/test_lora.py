@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import time
 
 import pytest
@@ -18,6 +19,7 @@ from pit.files.lora import (
     with_alphas,
 )
 from pit.files.lora_blocks import parse_block_strengths
+from pit.files.lora_parts import GLORA, LOHA, PAIR
 from pit.files.weights import WeightFileError
 
 PATH = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_out.0"
@@ -109,8 +111,6 @@ def test_scales_come_from_the_settings_of_peft():
 ])
 def test_patterns_match_as_in_peft(tmp_path, patterns, expected):
     """The first that is the end of the path, from a dot on; with ^ it is the whole path."""
-    import re
-
     path = "down_blocks.1.x.attn1.to_q"
     found = [alpha for each, alpha in patterns.items() if re.match(rf"(.*\.)?({each})$", path)]
     assert [*found, 8.0][0] == expected  # PEFT's own rule
@@ -163,8 +163,9 @@ def test_text_encoders_and_the_unknown_are_set_apart():
 @pytest.mark.parametrize(("down", "up", "phrase"), [
     (DOWN, None, "its lora_down.weight and without its lora_up.weight"),
     (None, UP, "its lora_up.weight and without its lora_down.weight"),
-    (DOWN, torch.randn(16, 3), "rank 4 in its down factor and 3 in its up factor"),
-    (torch.randn(4), UP, "factors of the shapes"),
+    (DOWN, torch.randn(16, 3), "parts that do not fit: lora_down.weight [4, 8], lora_up.weight [16, 3]"),
+    (torch.randn(4), UP, "a lora_down.weight of the shape [4]"),
+    (DOWN, torch.randn(16, 4, 3, 3), "a lora_up.weight of the shape [16, 4, 3, 3]"),
     (DOWN * math.nan, UP, "NaN or infinite values in its lora_down.weight"),
     (DOWN, UP * math.inf, "NaN or infinite values in its lora_up.weight"),
     (DOWN.to(torch.complex64), UP, "numbers of the type torch.complex64"),
@@ -210,10 +211,103 @@ def test_parts_without_what_belongs_to_them_are_named(parts):
     ["hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"], ["lokr_w1", "lokr_w2", "dora_scale"],
     ["lokr_w1_a", "lokr_w1_b", "lokr_w2"], ["lokr_w1", "lokr_w2_a", "lokr_w2_b", "lokr_t2"],
     ["a1.weight", "a2.weight", "b1.weight", "b2.weight"], ["oft_blocks", "rescale"], ["diff", "diff_b"],
-    ["w_norm", "b_norm"], ["set_weight"],
+    ["w_norm", "b_norm"], ["set_weight"], ["lora_down.weight", "lora_up.weight", "lora_mid.weight"],
+    ["hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"],
 ])
 def test_every_kind_is_whole_with_its_parts(parts):
-    assert list(unsound({f"{NAME}.{part}": torch.ones(4, 4) for part in parts})) == []
+    four = {"lokr_t2", "lora_mid.weight", "hada_t1", "hada_t2"}
+    shapes = {part: (4, 4, 3, 3) if part in four else (4, 4, 4) if "oft" in part else (4, 4) for part in parts}
+    assert list(unsound({f"{NAME}.{part}": torch.ones(shape) for part, shape in shapes.items()})) == []
+
+
+@pytest.mark.parametrize("parts", [
+    [*PAIR, "diff"], [*PAIR, *LOHA], [*LOHA, "lokr_w1", "lokr_w2"], [*GLORA, "set_weight"],
+    ["lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2"], ["lokr_w1", "lokr_w2", "lokr_w2_a", "lokr_w2_b"],
+    ["w_norm", "diff"], ["w_norm", "b_norm", "diff_b"], [*PAIR, "dora_scale", "lora_magnitude_vector"],
+    ["oft_blocks", "dora_scale"], ["oft_blocks", *PAIR],
+])
+def test_two_kinds_in_one_module_are_named(parts):
+    found, = unsound({f"{NAME}.{part}": torch.ones(4, 4) for part in parts})
+    named = re.fullmatch(rf"{NAME} with both its (\S+) and its (\S+)", found)
+    assert named and {*named.groups()} <= {*parts}
+
+
+FACTORS = {"lora_A.weight": DOWN, "lora_B.weight": UP}
+TWICE = {
+    "two adapters of PEFT": ("unet.{}.lora_A.default.weight", "unet.{}.lora_A.other.weight"),
+    "a named adapter and another": ("unet.{}.lora_A.weight", "unet.{}.lora_A.other.weight"),
+    "two magnitudes of PEFT": (
+        "unet.{}.lora_magnitude_vector.default.weight", "unet.{}.lora_magnitude_vector.other"),
+    "two prefixes": ("unet.{}.lora_A.weight", "base_model.model.{}.lora_A.weight"),
+    "a prefix and none": ("{}.lora_B.weight", "_orig_mod.{}.lora_B.weight"),
+    "PEFT and diffusers": ("unet.{}.lora_A.weight", "unet.{}.lora.down.weight"),
+    "diffusers and kohya": ("unet.{}.lora.up.weight", "lora_unet_{}.lora_up.weight"),
+    "the processors of 2023": ("unet.{}.processor.to_out_lora.up.weight", "unet.{}.to_out.0.lora.up.weight"),
+    "two alphas": ("unet.{}.alpha", "lora_unet_{}.alpha"),
+    "two magnitudes": ("unet.{}.dora_scale", "lora_unet_{}.dora_scale"),
+    "two of an unknown kind": ("te1_{}.lora_A.weight", "te1_{}.lora_down.weight"),
+    "numbers of an adapter": ("ip_adapter.1.to_k_ip.lora_A.weight", "unet.1.to_k_ip.lora_down.weight"),
+    "adapters of PEFT for other modules": ("unet.{}.lora_A.default.weight", "unet.x.lora_A.other.weight"),
+}
+
+
+@pytest.mark.parametrize("kind", TWICE)
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_tensor_that_is_there_twice_is_refused_with_both_keys(tmp_path, kind, order):
+    path = PATH.removesuffix(".to_out.0") if "2023" in kind else PATH
+    keys = [key.format(path.replace(".", "_") if key.startswith("lora_") else path) for key in TWICE[kind]]
+    state = {key: DOWN for key in keys[::order]}
+    with pytest.raises(ValueError, match="each of its tensors once, got both") as caught:
+        convert_lora(state)
+    assert all(repr(key)[:100] in str(caught.value) for key in keys)
+    save_file({key: value.clone() for key, value in state.items()}, tmp_path / "x.safetensors")
+    with pytest.raises(WeightFileError) as caught:
+        read_lora(tmp_path / "x.safetensors")
+    assert str(caught.value).startswith(f"{tmp_path / 'x.safetensors'}: expected a single LoRA")
+    assert all(repr(key)[:100] in str(caught.value) for key in keys)
+
+
+def test_one_adapter_of_peft_with_a_name_is_read(tmp_path):
+    parts = {"lora_A.mine.weight": DOWN, "lora_B.mine.weight": UP, "lora_magnitude_vector.mine": torch.ones(16)}
+    save_file({f"unet.{PATH}.{part}": tensor for part, tensor in parts.items()}, tmp_path / "x.safetensors")
+    assert [key.removeprefix(NAME) for key in read_lora(tmp_path / "x.safetensors").unet] == [
+        ".lora_down.weight", ".lora_up.weight", ".lora_magnitude_vector",
+    ]
+
+
+LAYER = "down_blocks.1.attentions.0.transformer_blocks.0.attn2"
+PROJECTIONS = {
+    f"lora_unet_{LAYER.replace('.', '_')}_to_k_ip": [
+        f"unet.{LAYER}.to_k_ip", f"{LAYER}.to_k_ip", f"unet.{LAYER}.processor.to_k_ip",
+        f"base_model.model.{LAYER}.processor.to_k_ip.0",
+        f"lora_unet_{LAYER.replace('.', '_')}_processor_to_k_ip",
+        f"lora_unet_{LAYER.replace('.', '_')}_processor_to_k_ip_0",
+    ],
+    "diffusion_model.input_blocks.4.1.transformer_blocks.0.attn2.to_k_ip": [
+        "diffusion_model.input_blocks.4.1.transformer_blocks.0.attn2.to_k_ip",
+        "model.diffusion_model.input_blocks.4.1.transformer_blocks.0.attn2.to_k_ip",
+    ],
+    "lycoris_x_to_k_ip": ["lycoris_x_to_k_ip"],
+    "ip_adapter.7.to_k_ip": [
+        "ip_adapter.7.to_k_ip", "7.to_k_ip", "module.7.to_k_ip", "adapter_modules.7.to_k_ip",
+        "base_model.model.ip_adapter.7.to_k_ip", "lora_unet_ip_adapter_7_to_k_ip", "lora_ip_adapter_7_to_k_ip",
+        "lycoris_adapter_modules_7_to_k_ip", "unet.adapter_modules.7.to_k_ip.0",
+    ],
+}
+
+
+@pytest.mark.parametrize("name, path", [(name, path) for name, paths in PROJECTIONS.items() for path in paths])
+@pytest.mark.parametrize("parts", [("lora_A.weight", "lora_B.weight"), ("lora_down.weight", "lora_up.weight")])
+def test_every_name_of_the_projections_of_an_adapter_is_known(tmp_path, name, path, parts):
+    tensors = dict(zip(parts, (DOWN, UP), strict=True))
+    save_file({f"{path}.{part}": value for part, value in tensors.items()}, tmp_path / "x.safetensors")
+    lora = read_lora(tmp_path / "x.safetensors")
+    assert modules(lora.adapter) == [name] and not lora.unet and not lora.elsewhere
+
+
+def test_the_projections_of_a_second_adapter_are_not_taken_for_the_first():
+    for path in (f"unet.{LAYER}.processor.to_k_ip.1", "ip_adapter.1.to_q_ip", "image_proj.1.to_k_ipx"):
+        assert not split_lora(convert_lora({f"{path}.lora_A.weight": DOWN})).adapter
 
 
 WRAPPERS = ["unet.", "_orig_mod.", "module.", "model.", "state_dict.", "base_model.model."]

@@ -231,12 +231,73 @@ def test_the_part_for_the_adapter_reaches_it_in_any_order(
     assert_same(predicted(inside, patched), twin_prediction(inside, twin, features))
 
 
+@pytest.mark.parametrize("naming", [
+    "diffusion_model.{ldm}_ip", "model.diffusion_model.{ldm}_ip", "{ldm}_ip", "lora_unet_{flat_ldm}_ip",
+    "lora_unet_{flat}_ip", "lycoris_{flat}_ip", "unet.{path}_ip", "unet.{attention}.processor.{last}_ip",
+    "base_model.model.{attention}.processor.{last}_ip.0", "lora_unet_{flat_attention}_processor_{last}_ip",
+    "{number}.{last}_ip", "ip_adapter.{number}.{last}_ip", "adapter_modules.{number}.{last}_ip",
+])
+def test_a_lora_for_the_adapter_reaches_it_under_every_name(
+    inside, model, reference, adapter_factors, tmp_path, naming
+):
+    names = inside.comfy("utils").unet_to_diffusers(inside.tiny.UNET)
+    layers = [name.removesuffix(".processor") for name in reference[0].attn_processors if "attn2" in name]
+    state, expected = {}, {}
+    for path, (down, up) in adapter_factors.items():
+        path = path.removesuffix("_ip")
+        attention, _, last = path.rpartition(".")
+        ldm, number = names[f"{path}.weight"].removesuffix(".weight"), layers.index(attention)
+        name = naming.format(
+            path=path, ldm=ldm, flat=path.replace(".", "_"), flat_ldm=ldm.replace(".", "_"), last=last,
+            attention=attention, flat_attention=attention.replace(".", "_"), number=2 * number + 1,
+        )
+        state |= {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up}
+        expected[f"{number}.{last}.weight"] = up @ down
+    path = saved(tmp_path / "lora.safetensors", state)
+    _, report = applied(inside, model, path)
+    assert "of the IP-Adapter 34 of 34 modules matched" in report
+    nodes, lora = inside.nodes("lora_patches"), inside.pack("pit.files.lora").read_lora(path)
+    adapter = inside.ip_adapter().cross_attention.model
+    patches, _ = nodes.patches_for(adapter, lora.adapter, nodes.adapter_weight_names(model), "a test")
+    assert patches.keys() == expected.keys()
+    for key, patch in patches.items():
+        up, down = patch.weights[:2]
+        assert torch.equal(up @ down, expected[key])
+
+
+MODULE = "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"
+ORIGINAL = "input_blocks.4.1.transformer_blocks.0.attn2.to_k"
+
+
+@pytest.mark.parametrize(("first", "second"), [
+    (f"unet.{MODULE}", f"diffusion_model.{ORIGINAL}"), (f"unet.{MODULE}", ORIGINAL),
+    (f"lora_unet_{MODULE.replace('.', '_')}", f"lora_unet_{ORIGINAL.replace('.', '_')}"),
+    (f"lora_unet_{MODULE.replace('.', '_')}", f"lycoris_{MODULE.replace('.', '_')}"),
+    (f"unet.{MODULE}_ip", f"diffusion_model.{ORIGINAL}_ip"), (f"unet.{MODULE}_ip", "ip_adapter.1.to_k_ip"),
+])
+@pytest.mark.parametrize("kinds", [("factors", "factors"), ("factors", "diff"), ("diff_b", "diff_b")])
+def test_one_module_under_two_names_is_refused(inside, model, tmp_path, first, second, kinds):
+    parts = {
+        "factors": {"lora_A.weight": torch.ones(2, 96), "lora_B.weight": torch.ones(128, 2)},
+        "diff": {"diff": torch.ones(128, 96)}, "diff_b": {"diff_b": torch.ones(128)},
+    }
+    state = {
+        f"{name}.{part}": tensor for name, kind in zip((first, second), kinds, strict=True)
+        for part, tensor in parts[kind].items()
+    }
+    convert = inside.pack("pit.files.lora").module_name
+    with pytest.raises(ValueError, match="one change for each weight of the model, got two for ") as caught:
+        applied(inside, model, saved(tmp_path / "twice.safetensors", state))
+    message = str(caught.value)
+    assert "twice.safetensors" in message and convert(first) in message and convert(second) in message
+
+
 @pytest.mark.parametrize(("state", "message"), [
     ({"lora_te1_x.lora_down.weight": torch.ones(4, 8), "lora_te1_x.lora_up.weight": torch.ones(8, 4)},
      "for text encoders only"),
     ({"conv.weight": torch.ones(4, 4)}, "expected a LoRA for a UNet"),
     ({"lora_unet_x.lora_down.weight": torch.ones(4, 8), "lora_unet_x.lora_up.weight": torch.ones(8, 5)},
-     "rank 4 in its down factor and 5"),
+     r"parts that do not fit: lora_down.weight \[4, 8\], lora_up.weight \[8, 5\]"),
     ({"lora_unet_x.lora_down.weight": torch.ones(4, 8)}, "without its lora_up.weight"),
     ({}, "expected tensors, got none"),
 ])

@@ -59,6 +59,43 @@ def glora(w):
             "b2.weight": draws(rows, 4)}
 
 
+def boft(w):
+    """With as many steps as the count of blocks allows."""
+    count = w.shape[0] // 8
+    return {"oft_blocks": draws(1 + (count % 2 == 0), count, 8, 8), "alpha": torch.tensor(0.0)}
+
+
+def locon(w):
+    if w.ndim == 2:
+        return lora(w)
+    rows, columns, *kernel = w.shape
+    return {"lora_up.weight": draws(rows, 4, 1, 1), "lora_down.weight": draws(4, columns, 1, 1),
+            "lora_mid.weight": draws(4, 4, *kernel)}
+
+
+def loha_with_cores(w):
+    if w.ndim == 2:
+        return loha(w)
+    rows, columns, *kernel = w.shape
+    halves = ({f"hada_w{n}_a": draws(4, rows), f"hada_w{n}_b": draws(3, columns),
+               f"hada_t{n}": draws(4, 3, *kernel)} for n in "12")
+    return {part: tensor for half in halves for part, tensor in half.items()}
+
+
+def lokr_with_a_core(w):
+    if w.ndim == 2:
+        return lokr_of_factors(w)
+    rows, columns, *kernel = w.shape
+    return {"lokr_w1": draws(4, 4), "lokr_w2_a": draws(2, rows // 4), "lokr_w2_b": draws(3, columns // 4),
+            "lokr_t2": draws(2, 3, *kernel)}
+
+
+def new_glora(w):
+    rows, columns = w.shape[:2]
+    return {"a1.weight": draws(columns, 4), "a2.weight": draws(4, columns), "b1.weight": draws(rows, 4),
+            "b2.weight": draws(4, *w.shape[1:])}
+
+
 def norms(w):
     return w.flatten(1).norm(dim=1).reshape(-1, *[1] * (w.ndim - 1))
 
@@ -72,8 +109,20 @@ KINDS = {
     "LoKr": lokr,
     "LoKr of factors": lokr_of_factors,
     "GLoRA": glora,
+    "GLoRA in its new order": new_glora,
+    "two factors and a core": locon,
+    "two factors, flattened": lambda w: {part: tensor.flatten(1) if tensor.ndim else tensor
+                                         for part, tensor in lora(w).items()},
+    "two factors and the shape of the weight": lambda w: lora(w) | {"reshape_weight": torch.tensor(w.shape)},
+    "LoHa with cores": loha_with_cores,
+    "LoKr with a core": lokr_with_a_core,
+    "LoKr, DoRA by columns": lambda w: lokr(w) | {
+        "dora_scale": torch.ones(1, w.shape[1], *[1] * (w.ndim - 2))},
+    "OFT with a rescale": lambda w: {
+        "oft_blocks": draws(w.shape[0] // 8, 8, 8), "rescale": torch.ones_like(norms(w))},
     "OFT": lambda w: {"oft_blocks": draws(w.shape[0] // 8, 8, 8), "alpha": torch.tensor(0.0)},
-    "BOFT": lambda w: {"oft_blocks": draws(2, w.shape[0] // 8, 8, 8), "alpha": torch.tensor(0.0)},
+    "BOFT": boft,
+    "BOFT with a rescale": lambda w: boft(w) | {"rescale": 1.1 * torch.ones_like(norms(w))},
     "difference": lambda w: {"diff": draws(*w.shape), "diff_b": draws(w.shape[0])},
     "factors and a bias": lambda w: lora(w) | {"diff_b": draws(w.shape[0])},
     "norms": lambda w: {"w_norm": draws(*w.shape), "b_norm": draws(w.shape[0])},
@@ -147,10 +196,26 @@ def test_every_kind_for_another_size_is_refused(inside, model, modules, tmp_path
 def test_every_kind_by_blocks_for_another_size_is_refused(inside, model, modules, tmp_path, kind):
     made = {
         f"lora_unet_{path.replace('.', '_')}.{part}": tensor for path in modules
-        for part, tensor in KINDS[kind](torch.randn(24, 24)).items()
+        for part, tensor in (boft if kind == "BOFT" else KINDS[kind])(torch.randn(24, 24)).items()
     }
-    with pytest.raises(ValueError, match="Expected a LoRA for this model, in which .* made for another size"):
+    size = "24 x 24" if kind == "LoKr" else "another size"
+    with pytest.raises(ValueError, match=f"Expected a LoRA for this model, in which .* made for {size}"):
         applied(inside, model, saved(tmp_path / "other.safetensors", made))
+
+
+def test_a_rescale_that_comfyui_does_not_apply_is_named(inside, model, modules, tmp_path):
+    made = KINDS["OFT with a rescale"]
+    state = file_of(lambda w: {part: 1.5 * tensor for part, tensor in made(w).items()}, modules, model)
+    _, report = applied(inside, model, saved(tmp_path / "oft.safetensors", state))
+    assert "4 of 8 modules matched; not lora_unet_" in report and ".rescale" in report
+
+
+def test_a_module_with_nothing_but_an_alpha_is_not_counted(inside, model, modules, tmp_path):
+    state = file_of(lora, modules, model)
+    name = f"lora_unet_{next(iter(modules)).replace('.', '_')}"
+    state = {key: value for key, value in state.items() if not key.startswith(name) or key.endswith("alpha")}
+    _, report = applied(inside, model, saved(tmp_path / "alpha.safetensors", state))
+    assert f"3 of 4 modules matched; not {name}" in report
 
 
 def test_a_bias_that_the_model_does_not_have_is_named(inside, model, tmp_path):
@@ -197,5 +262,9 @@ def test_the_dora_of_peft_gives_the_weights_that_peft_merges(inside, dora, name)
         for strength in (1.0, 0.5)
     )
     torch.testing.assert_close(whole, after[name], rtol=1e-5, atol=1e-6)
+    # Where memory is short, ComfyUI makes a new patch from its parts.
+    moved = inside.comfy("lora").prefetch_prepared_value(patches["w.weight"], [0], None, None, False)
+    again = calculate([(1.0, moved, 1.0, None, None)], before[name].clone(), "w.weight")
+    assert torch.equal(again, whole)
     torch.testing.assert_close(half, (before[name] + after[name]) / 2, rtol=1e-5, atol=1e-6)
     assert (after[name] - before[name]).abs().max() > 0.1

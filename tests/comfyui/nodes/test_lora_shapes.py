@@ -1,6 +1,4 @@
-"""Parts of wrong shapes, of every kind of LoRA: ComfyUI would skip, reshape or broadcast them; we refuse them."""
-
-import math
+"""LoRAs with parts of wrong shapes, of every kind: ComfyUI would skip, reshape or broadcast them."""
 
 import pytest
 import torch
@@ -104,13 +102,14 @@ WRONG = {
     "LoKr of other rows": (lambda w: {
         "lokr_w1": draws(4, 2), "lokr_w2": draws(w.shape[0] // 2, w.flatten(1).shape[1] // 4)}, ALL),
     "LoKr, transposed": (lambda w: lokr(w.flatten(1).T), ("wide", "high")),
-    "LoKr of three dimensions": (lambda w: lokr(w) | {"lokr_w2": lokr(w)["lokr_w2"].flatten(1)[..., None]}, ALL),
+    "LoKr of three dimensions": (
+        lambda w: lokr(w) | {"lokr_w2": lokr(w)["lokr_w2"].flatten(1)[..., None]}, ALL),
     "LoKr of other ranks": (lambda w: lokr_of_factors(w) | {"lokr_w2_a": draws(w.shape[0] // 4, 3)}, ALL),
     "LoKr, whole and of factors": (lambda w: lokr(w) | lokr_of_factors(w), ALL),
     "GLoRA of another rank": (lambda w: glora(w) | {"b2.weight": draws(w.shape[0], 3)}, LINEAR),
     "GLoRA of one": (lambda w: glora(w) | {"a1.weight": draws(1, w.shape[1])}, LINEAR),
     "GLoRA, transposed": (lambda w: glora(w.T), ("wide", "high")),
-    "OFT of two many blocks": (lambda w: {"oft_blocks": draws(w.shape[0] // 8 + 1, 8, 8)}, ALL),
+    "OFT of too many blocks": (lambda w: {"oft_blocks": draws(w.shape[0] // 8 + 1, 8, 8)}, ALL),
     "OFT of blocks that are not square": (lambda w: {"oft_blocks": draws(w.shape[0] // 8, 8, 4)}, ALL),
     "OFT of two dimensions": (lambda w: {"oft_blocks": draws(8, 8)}, ALL),
     "OFT with a rescale of one dimension": (lambda w: oft(w, rescale=torch.ones(w.shape[0])), ALL),
@@ -121,7 +120,8 @@ WRONG = {
     "BOFT with one rescale": (lambda w: boft(w, rescale=torch.ones(1)), ALL),
     "a difference of one row": (lambda w: {"diff": draws(1, *w.shape[1:])}, ALL),
     "a difference, flattened": (lambda w: {"diff": draws(w.numel())}, ALL),
-    "a difference with a bias of one": (lambda w: {"diff": draws(*w.shape), "diff_b": draws(1)}, ("convolution",)),
+    "a difference with a bias of one": (
+        lambda w: {"diff": draws(*w.shape), "diff_b": draws(1)}, ("convolution",)),
     "factors with another bias": (lambda w: lora(w) | {"diff_b": draws(w.shape[0] + 1)}, ("convolution",)),
     "a bias alone": (lambda w: {"diff_b": draws(w.shape[0], 1)}, ("convolution",)),
     "norms with another bias": (
