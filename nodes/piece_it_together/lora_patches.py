@@ -104,7 +104,10 @@ def patches_for(
     for name, key in found.items():
         check_shapes(name, parts[name], key, shapes, title)
         if key in patches and not _works(patches[key], key, shapes[key]):
-            raise _another_size(name, parts[name], shapes[key], title)
+            raise ValueError(
+                f"Expected a kind of LoRA that this ComfyUI applies, got {name} with "
+                f"{first_of(list(parts[name]))} in {title}, which it would skip. Choose another file."
+            )
     without_place = [key for key in patches if key not in shapes]  # a bias where the model has none
     missing = [name for name in parts if name not in found] + without_place
     missing += [f"{name}.rescale" for name in found if _loses_rescale(parts[name])]

@@ -15,7 +15,7 @@ Shape = tuple[int, ...]
 Link = tuple[str, int, str, int]
 """A part and its axis, another part and its axis: both have the same length."""
 
-MOST_GROWTH = 8  # how many times as large `reshape_weight` may make a weight
+MOST_GROWTH = 8  # how many times as wide `reshape_weight` may make a weight
 MATRICES = (
     *(f"hada_w{n}_{half}" for n in "12" for half in "ab"), "lokr_w1",
     *(f"lokr_w{n}_{half}" for n in "12" for half in "ab"),
@@ -176,9 +176,11 @@ def grown(parts: Parts, shape: Sequence[int]) -> Shape | None:
     if "reshape_weight" not in parts:
         return tuple(shape)
     wanted = tuple(parts["reshape_weight"].tolist())
-    larger = len(wanted) == len(shape) and all(new >= old for new, old in zip(wanted, shape, strict=True))
-    # ComfyUI pads the weight with zeros, in a file of a few bytes to any size.
-    return wanted if larger and math.prod(wanted) <= MOST_GROWTH * math.prod(shape) else None
+    # Only more columns, for a model that is given more channels: other layers would not take more rows.
+    if len(wanted) != len(shape) or (wanted[0], *wanted[2:]) != (shape[0], *shape[2:]):
+        return None
+    # ComfyUI pads the weight with zeros, for a file of a few bytes to any size.
+    return wanted if 1 <= wanted[1] / shape[1] <= MOST_GROWTH else None
 
 
 def wrong_scale(parts: Parts, shape: Sequence[int]) -> str:

@@ -216,8 +216,8 @@ def test_parts_without_what_belongs_to_them_are_named(parts):
 ])
 def test_every_kind_is_whole_with_its_parts(parts):
     four = {"lokr_t2", "lora_mid.weight", "hada_t1", "hada_t2"}
-    shapes = {part: (4, 4, 3, 3) if part in four else (4, 4, 4) if "oft" in part else (4, 4) for part in parts}
-    assert list(unsound({f"{NAME}.{part}": torch.ones(shape) for part, shape in shapes.items()})) == []
+    ends = {"oft_blocks": [4]} | dict.fromkeys(four, [3, 3])
+    assert list(unsound({f"{NAME}.{part}": torch.ones(4, 4, *ends.get(part, [])) for part in parts})) == []
 
 
 @pytest.mark.parametrize("parts", [
@@ -268,7 +268,9 @@ def test_a_tensor_that_is_there_twice_is_refused_with_both_keys(tmp_path, kind, 
 
 
 def test_one_adapter_of_peft_with_a_name_is_read(tmp_path):
-    parts = {"lora_A.mine.weight": DOWN, "lora_B.mine.weight": UP, "lora_magnitude_vector.mine": torch.ones(16)}
+    parts = {
+        "lora_A.mine.weight": DOWN, "lora_B.mine.weight": UP, "lora_magnitude_vector.mine": torch.ones(16),
+    }
     save_file({f"unet.{PATH}.{part}": tensor for part, tensor in parts.items()}, tmp_path / "x.safetensors")
     assert [key.removeprefix(NAME) for key in read_lora(tmp_path / "x.safetensors").unet] == [
         ".lora_down.weight", ".lora_up.weight", ".lora_magnitude_vector",
@@ -290,16 +292,16 @@ PROJECTIONS = {
     "lycoris_x_to_k_ip": ["lycoris_x_to_k_ip"],
     "ip_adapter.7.to_k_ip": [
         "ip_adapter.7.to_k_ip", "7.to_k_ip", "module.7.to_k_ip", "adapter_modules.7.to_k_ip",
-        "base_model.model.ip_adapter.7.to_k_ip", "lora_unet_ip_adapter_7_to_k_ip", "lora_ip_adapter_7_to_k_ip",
-        "lycoris_adapter_modules_7_to_k_ip", "unet.adapter_modules.7.to_k_ip.0",
+        "base_model.model.ip_adapter.7.to_k_ip", "lora_unet_ip_adapter_7_to_k_ip",
+        "lora_ip_adapter_7_to_k_ip", "lycoris_adapter_modules_7_to_k_ip", "unet.adapter_modules.7.to_k_ip.0",
     ],
 }
 
 
-@pytest.mark.parametrize("name, path", [(name, path) for name, paths in PROJECTIONS.items() for path in paths])
-@pytest.mark.parametrize("parts", [("lora_A.weight", "lora_B.weight"), ("lora_down.weight", "lora_up.weight")])
-def test_every_name_of_the_projections_of_an_adapter_is_known(tmp_path, name, path, parts):
-    tensors = dict(zip(parts, (DOWN, UP), strict=True))
+@pytest.mark.parametrize("name, path", [(name, path) for name in PROJECTIONS for path in PROJECTIONS[name]])
+@pytest.mark.parametrize("halves", [("lora_A", "lora_B"), ("lora_down", "lora_up")])
+def test_every_name_of_the_projections_of_an_adapter_is_known(tmp_path, name, path, halves):
+    tensors = {f"{half}.weight": tensor for half, tensor in zip(halves, (DOWN, UP), strict=True)}
     save_file({f"{path}.{part}": value for part, value in tensors.items()}, tmp_path / "x.safetensors")
     lora = read_lora(tmp_path / "x.safetensors")
     assert modules(lora.adapter) == [name] and not lora.unet and not lora.elsewhere

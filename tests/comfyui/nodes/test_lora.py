@@ -282,7 +282,7 @@ def test_one_module_under_two_names_is_refused(inside, model, tmp_path, first, s
         "diff": {"diff": torch.ones(128, 96)}, "diff_b": {"diff_b": torch.ones(128)},
     }
     state = {
-        f"{name}.{part}": tensor for name, kind in zip((first, second), kinds, strict=True)
+        f"{name}.{part}": tensor.clone() for name, kind in zip((first, second), kinds, strict=True)
         for part, tensor in parts[kind].items()
     }
     convert = inside.pack("pit.files.lora").module_name

@@ -115,7 +115,6 @@ KINDS = {
                                          for part, tensor in lora(w).items()},
     "two factors and the shape of the weight": lambda w: lora(w) | {"reshape_weight": torch.tensor(w.shape)},
     "LoHa with cores": loha_with_cores,
-    "LoKr with a core": lokr_with_a_core,
     "LoKr, DoRA by columns": lambda w: lokr(w) | {
         "dora_scale": torch.ones(1, w.shape[1], *[1] * (w.ndim - 2))},
     "OFT with a rescale": lambda w: {
@@ -201,6 +200,17 @@ def test_every_kind_by_blocks_for_another_size_is_refused(inside, model, modules
     size = "24 x 24" if kind == "LoKr" else "another size"
     with pytest.raises(ValueError, match=f"Expected a LoRA for this model, in which .* made for {size}"):
         applied(inside, model, saved(tmp_path / "other.safetensors", made))
+
+
+def test_a_kind_that_comfyui_reads_and_then_skips_is_refused(inside, model, modules, tmp_path):
+    path = saved(tmp_path / "core.safetensors", file_of(lokr_with_a_core, modules, model))
+    with torch.inference_mode():
+        changes = by_the_stock_loader(inside, model, path)
+    skipped = [key for key, change in changes.items() if not change.any()]
+    if not skipped:
+        pytest.skip("this ComfyUI applies it")
+    with pytest.raises(ValueError, match="Expected a kind of LoRA that this ComfyUI applies, got .*lokr_t2"):
+        applied(inside, model, path)
 
 
 def test_a_rescale_that_comfyui_does_not_apply_is_named(inside, model, modules, tmp_path):
