@@ -15,7 +15,8 @@ from torch import Tensor
 
 from dev import ROOT
 from dev.fuzz import LONGEST_MESSAGE, Fault, Loader
-from pit.files.lora import read_lora
+from pit.files.lora import by_module, read_lora
+from pit.files.lora_shapes import fits, wrong_scale
 from pit.files.pictures import PictureError, open_picture
 from pit.files.weights import WeightFileError, read_state
 from pit.ip_adapter.files import read_ip_adapter
@@ -86,6 +87,39 @@ def lora() -> dict[str, Tensor]:
     return {f"{module}.lora_A.weight": torch.ones(2, 8), f"{module}.lora_B.weight": torch.ones(8, 2)}
 
 
+def kinds_of_lora() -> dict[str, Tensor]:
+    """A module of every kind, and one of an adapter."""
+    square, core = torch.ones(4, 4), torch.ones(4, 4, 3, 3)
+    factors = {"lora_down.weight": square, "lora_up.weight": square, "alpha": torch.tensor(2.0)}
+    loha = {f"hada_w{n}_{half}": square for n in "12" for half in "ab"}
+    kinds = {
+        "dora": factors | {"dora_scale": torch.ones(4, 1)},
+        "peft": factors | {"lora_magnitude_vector": torch.ones(4)},
+        "mid": factors | {"lora_mid.weight": core},
+        "wide": factors | {"reshape_weight": torch.tensor([4, 8])},
+        "loha": loha, "cores": loha | {"hada_t1": core, "hada_t2": core},
+        "lokr": {"lokr_w1": square, "lokr_w2_a": square, "lokr_w2_b": square, "lokr_t2": core},
+        "glora": {f"{name}.weight": square for name in ("a1", "a2", "b1", "b2")},
+        "oft": {"oft_blocks": torch.ones(2, 4, 4), "rescale": torch.ones(8, 1)},
+        "boft": {"oft_blocks": torch.ones(2, 2, 4, 4), "alpha": torch.tensor(0.0)},
+        "difference": {"diff": square, "diff_b": torch.ones(4)}, "set": {"set_weight": square},
+        "norm": {"w_norm": torch.ones(4), "b_norm": torch.ones(4)}, "attn2_to_k_ip": factors,
+    }
+    return {
+        f"lora_unet_{kind}.{part}": tensor.clone() for kind, parts in kinds.items()
+        for part, tensor in parts.items()
+    }
+
+
+def apply_lora(path: Path) -> None:
+    """Read a LoRA, and ask of each of its modules whether it fits a weight."""
+    lora = read_lora(path)
+    for parts in by_module(lora.unet | lora.adapter).values():
+        for shape in ((4, 4), (4, 4, 3, 3), (4,)):
+            fits(parts, shape)
+            wrong_scale(parts, shape)
+
+
 def pictures() -> dict[str, bytes]:
     found = {}
     for ending, kind, mode in (("png", "PNG", "RGBA"), ("jpg", "JPEG", "RGB"), ("webp", "WEBP", "RGBA")):
@@ -127,6 +161,8 @@ def loaders() -> dict[str, Loader]:
     tokens, direction = ((OLD / f"{kind}.safetensors").read_bytes() for kind in ("tokens", "direction"))
     priors = in_all_formats("prior", prior(), wrapped, {"num_heads": "2"})
     adapters = in_all_formats("adapter", flat(adapter()), adapter(), {"resampler_dim_head": "64"})
+    loras = in_all_formats("lora", lora(), lora(), SETTINGS)
+    loras |= in_all_formats("kinds", kinds_of_lora(), kinds_of_lora(), {})
     directions = {"x.safetensors": direction, "x.pt": pickled(torch.ones(16, 8))}
     samples = {
         "samples/models-1/models.json": b'{"vae": "a", "clip": {"name": "b", "numbers": [1, 2]}}',
@@ -144,7 +180,7 @@ def loaders() -> dict[str, Loader]:
         "prior": Loader(priors, lambda path: read_prior(path, 2), refused),
         "cfg.yaml": Loader({"cfg.yaml": CFG}, read_beside, refused, {"prior.safetensors": whole}),
         "adapter": Loader(adapters, read_ip_adapter, refused),
-        "lora": Loader(in_all_formats("lora", lora(), lora(), SETTINGS), read_lora, refused),
+        "lora": Loader(loras, apply_lora, refused),
         "tokens": Loader({"x.safetensors": tokens}, named(read_tokens), refused),
         "direction": Loader(directions, named(read_direction), refused),
         "cache": Loader(files_below(OLD / "cache", "c"), lambda path: open_cache(path.parent), (CacheError,)),

@@ -39,23 +39,31 @@ def without_wrappers(state: State) -> State:
     names = [[word for word in key.split(".") if word not in WRAPPER_MODULES] or [key] for key in state]
     # A wrapper is around the whole model, or a whole part of it, so either every name has the word or none of
     # them does; a single one is a mistake, and stays visible as an unknown name.
-    while _wrapped(names, 0):
-        names = [name[1:] for name in names]
+    around = _wrappers(names, 0)
+    names = [name[around:] for name in names]
     parts: dict[str, list[list[str]]] = {}
     for name in names:
         parts.setdefault(name[0], []).append(name)
     for part in parts.values():
-        while _wrapped(part, 1):
-            for name in part:
-                del name[1]
+        around = _wrappers(part, 1)
+        for name in part:
+            del name[1:1 + around]
     plain = [".".join(name) for name in names]
     # Two of one name are two models, of which none can be told to be the right one.
     return dict(zip(plain, state.values(), strict=True)) if len(set(plain)) == len(plain) else state
 
 
+def _wrappers(names: list[list[str]], place: int) -> int:
+    """How many words from a place on are wrappers that all names have."""
+    end = place
+    while names and _wrapped(names, end):
+        end += 1
+    return end - place
+
+
 def _wrapped(names: list[list[str]], place: int) -> bool:
-    words = {name[place] if len(name) > place + 1 else "" for name in names}
-    return len(words) == 1 and words <= WRAPPERS
+    word = names[0][place] if len(names[0]) > place + 1 else ""
+    return word in WRAPPERS and all(len(name) > place + 1 and name[place] == word for name in names)
 
 
 def matrix_shape(path: Path, state: State, key: str) -> tuple[int, int]:

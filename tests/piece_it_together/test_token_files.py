@@ -226,6 +226,9 @@ def token_state(**changed: Tensor | None) -> dict[str, Tensor]:
     ({"uncond": drawn(2, 16, 8)}, "got [3, 16, 8] and [2, 16, 8]"),
     ({"uncond": drawn(16, 8)}, "got [3, 16, 8] and [16, 8]"),
     ({"uncond": torch.tensor(1.0)}, "got [3, 16, 8] and []"),
+    *(({"values": drawn(3, rows, 8), "uncond": drawn(1, rows, 8)},
+       f"expected values of the shape [B, 16, D] and uncond of the shape [1, 16, D], got [3, {rows}, 8] and")
+      for rows in (1, 2, 4, 15, 17, 24, 32, 257)),
     ({"values": drawn(16, 8)}, "expected values of the shape [B, 16, D] and uncond"),
     ({"values": torch.tensor(1.0)}, "got [] and [1, 16, 8]"),
     ({"values": torch.empty(0, 16, 8)}, "got [0, 16, 8] and [1, 16, 8]"),
