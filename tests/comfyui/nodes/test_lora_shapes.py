@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.comfyui.nodes.test_lora import applied, saved
-from tests.comfyui.nodes.test_lora_kinds import draws, glora, loha, lokr, lokr_of_factors, lora, norms
+from tests.comfyui.nodes.test_lora_kinds import KINDS, draws, glora, loha, lokr, lokr_of_factors, lora, norms
 
 ATTENTION = "down_blocks.1.attentions.0.transformer_blocks.0"
 MODULES = {  # a square layer, a wide one, a high one, and a convolution
@@ -156,3 +156,58 @@ def test_parts_of_a_wrong_shape_are_refused(inside, model, weights, tmp_path, ca
         message = str(caught.value)
         assert name in message and path.name in message and message.endswith("."), message
         assert len(message) <= 1000
+
+
+def changed_lengths(parts):
+    """The parts with one axis of one of them of another length."""
+    for part, tensor in parts.items():
+        for axis, length in enumerate(tensor.shape):
+            for other in {1, 2, length - 1, length + 1, 2 * length} - {0, length}:
+                shape = [*tensor.shape[:axis], other, *tensor.shape[axis + 1:]]
+                yield f"{part} {shape}", parts | {part: torch.ones(shape).to(tensor.dtype)}
+
+
+def changed_dimensions(parts):
+    """The parts with one of them of more or fewer dimensions."""
+    for part, tensor in parts.items():
+        given = tensor.shape
+        for shape in ([*given, 1], [1, *given], given[1:], given[:-1], [tensor.numel()]):
+            yield parts | {part: torch.ones(shape).to(tensor.dtype)}
+
+
+SHAPES = {"linear": (16, 24), "square": (16, 16), "convolution": (16, 8, 3, 3), "pixel": (16, 16, 1, 1)}
+# What may differ: how many steps BOFT has.
+FREE = {("BOFT", "oft_blocks [1"), ("BOFT with a rescale", "oft_blocks [1")}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_not_refused_is_applied_and_no_part_may_have_another_length(inside, caplog, kind, shape):
+    files, calculate = inside.pack("pit.files.lora"), inside.comfy("lora").calculate_weight
+    nodes, names = inside.nodes("lora_patches"), {"lora_unet_x": "w.weight"}
+    module = torch.nn.ModuleDict({"w": torch.nn.Module()})
+    module["w"].weight = torch.nn.Parameter(draws(*SHAPES[shape]))
+    module["w"].bias = torch.nn.Parameter(torch.ones(16))
+    whole = KINDS[kind](draws(*SHAPES[shape]))
+
+    def applies(parts):
+        state = {f"lora_unet_x.{part}": tensor for part, tensor in parts.items()}
+        if list(files.unsound(state)):
+            return False
+        try:
+            patches, _ = nodes.patches_for(module, state, names, "a test")
+        except ValueError:
+            return False
+        for key, patch in patches.items():
+            before = module.state_dict()[key]
+            caplog.clear()
+            after = calculate([(0.7, patch, 1.0, None, None)], before.clone(), key)
+            assert not caplog.records and (after.shape == before.shape or "reshape_weight" in parts)
+        return True
+
+    assert applies(whole)
+    for changed, parts in changed_lengths(whole):
+        if not any(kind == one and changed.startswith(start) for one, start in FREE):
+            assert not applies(parts), changed
+    for parts in changed_dimensions(whole):
+        applies(parts)
