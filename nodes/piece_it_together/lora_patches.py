@@ -93,7 +93,7 @@ def patches_for(
         ValueError: shapes differ, or two modules of the LoRA are for one weight.
     """
     parts, shapes = by_module(state), {key: weight.shape for key, weight in module.state_dict().items()}
-    found = found_once(parts, names, title)
+    found = found_once(parts, {name: key for name, key in names.items() if key in shapes}, title)
     # Not logged by ComfyUI, key by key: what matched and what did not is in the report.
     patches = comfy.lora.load_lora(state, found, log_missing=False)
     patches |= {
