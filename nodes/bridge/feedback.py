@@ -2,13 +2,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from uuid import uuid4
 
 import comfy.model_management
 import comfy.utils
+import folder_paths
 from comfy_api.latest import io, ui
 from comfy_execution.utils import get_executing_context
 from PIL import Image
 from server import PromptServer
+
+from ...pit.files.pictures import save_picture
+
+TIMES_TOLD = 2
 
 
 def as_lines(facts: Mapping[str, object]) -> str:
@@ -54,3 +61,36 @@ def progress_bar() -> Callable[..., None]:
         bar.update_absolute(step, total, preview)
 
     return done
+
+
+class LastPicture:
+    """The newest picture of a node that is still running, for a page that has lost the previews.
+
+    The page drops all previews when another workflow is opened in it, but keeps the outputs of the nodes for
+    each workflow, and shows them where there is no preview. So the picture is sent as an output as well.
+    """
+
+    def __init__(self) -> None:
+        # One file for the whole run, which the page reads again whenever it shows it.
+        self.path = Path(folder_paths.get_temp_directory(), f"piece_it_together_{uuid4().hex}.png")
+        self.page: object = None
+        self.times_told = 0
+
+    def show(self, picture: Image.Image) -> None:
+        """Keep this picture, and tell the page where it is."""
+        context, server = get_executing_context(), PromptServer.instance
+        page = server.sockets.get(server.client_id) if context is not None else None
+        if page is None:
+            return  # nobody looks
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        save_picture(self.path, picture)
+        if page is not self.page:
+            self.page, self.times_told = page, 0
+        # Twice to each page, since one that is just being loaded forgets the first time with the graph it
+        # had before; and not each time, since every output becomes a picture of its own in the app mode.
+        if self.times_told < TIMES_TOLD:
+            self.times_told += 1
+            where = {"filename": self.path.name, "subfolder": "", "type": "temp"}
+            message = {"node": context.node_id, "display_node": context.node_id,
+                       "prompt_id": context.prompt_id, "output": {"images": [where]}}
+            server.send_sync("executed", message, server.client_id)

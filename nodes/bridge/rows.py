@@ -10,12 +10,15 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
 import torch
 from comfy.conds import CONDRegular
 from comfy.model_patcher import ModelPatcher
-from comfy.patcher_extension import CallbacksMP
+from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from torch import Tensor
+
+from .errors import InputProblem
 
 # The name of our condition, and of the model function that adds it.
 ROWS = "piece_it_together_rows"
@@ -35,7 +38,7 @@ def is_negative(prompt_type: str) -> bool:
         return True
     if words and words <= POSITIVE_WORDS:
         return False
-    raise ValueError(
+    raise InputProblem(
         f"Expected a guider that calls its prompts positive or negative, got one that calls a prompt "
         f"{prompt_type!r}, so that nothing tells which tokens belong to it. Use one of ComfyUI's guiders."
     )
@@ -48,7 +51,7 @@ class ConditionRows(CONDRegular):
         # ComfyUI would cut off what is too many, and so give a smaller batch the first concepts, and repeat
         # what is too few, whichever way a larger batch was made.
         if batch_size != len(self.cond) and len(self.cond) > 1:
-            raise ValueError(
+            raise InputProblem(
                 f"Expected a batch of all {len(self.cond)} images, got {batch_size} of them, and nothing "
                 "that tells which. Sample the whole batch at once, or use one concept."
             )
@@ -69,7 +72,8 @@ class RowConditions:
         """`concepts`: how many there are of each thing that is dealt out to the images, one after another."""
         self.encode, self.resize = encode, resize
         self.concepts = tuple(concepts)
-        self.known: dict[UUID, Tensor] = {}  # rows of the conditions, until sampling ends
+        # Of the conditions that are in use: those of a sampling that has ended go with them.
+        self.known: WeakKeyDictionary[UUID, Tensor] = WeakKeyDictionary()
 
     def __call__(self, **condition: Any) -> dict[str, CONDRegular]:
         """Conditions of the model by name. Raises ValueError if images and concepts do not match."""
@@ -79,7 +83,8 @@ class RowConditions:
             check_images(count, images)
         rows = torch.arange(images, device=condition.get("device", noise.device)).unsqueeze(1).repeat(1, 2)
         rows[:, 0] = is_negative(condition["prompt_type"])
-        self.known[condition.get("uuid")] = rows
+        if condition.get("uuid") is not None:
+            self.known[condition["uuid"]] = rows
         # One concept goes to any image, so any part of the batch may be asked for.
         carried = rows if max(self.concepts) > 1 else rows[:1]
         return {**self.encode(**condition), ROWS: ConditionRows(carried)}
@@ -114,22 +119,32 @@ class RowConditions:
         """The rows of a call from which another pack's wrapper has left out what it does not know."""
         conditions = options.get("uuids", ())
         if not conditions or any(each not in self.known for each in conditions):
-            raise ValueError(
+            raise InputProblem(
                 "Expected a model call by a guider, with its conditions, got one without, so that nothing "
                 "tells which prompts and images it is for. Another pack's node leaves them out: take it out "
                 "of the graph."
             )
         return torch.cat([self.known[each] for each in conditions])
 
-    def forget(self, *_: Any) -> None:
-        """ComfyUI calls this after sampling."""
-        self.known.clear()
+    def sampling(self, executor: WrapperExecutor, *given: Any, **named: Any) -> Tensor:
+        """A wrapper of `CFGGuider.outer_sample`: one within another leaves all as it was to that one.
+
+        Another pack's callback or guider may sample with the same model in the middle of a step.
+        """
+        known, base = self.known, executor.class_obj.model_patcher.model
+        # ComfyUI takes away the patcher of the model as well, without which the outer one cannot go on.
+        patcher = base.current_patcher
+        self.known = WeakKeyDictionary(known)
+        try:
+            return executor(*given, **named)
+        finally:
+            self.known, base.current_patcher = known, patcher
 
 
 def check_images(concepts: int, images: int) -> None:
     """Raise ValueError unless the images of a latent batch are a multiple of the concepts."""
     if images % concepts:
-        raise ValueError(
+        raise InputProblem(
             f"Expected a multiple of {concepts} images in the latent batch for {concepts} concepts, got "
             f"{images} images. Set batch_size of the empty latent to {concepts} (or a multiple), or pass one "
             "concept."
@@ -151,7 +166,7 @@ def spread(rows: Tensor, count: int, text: Tensor | None) -> Tensor:
                    if torch.equal(each(cut), text) and one_text_for_each_prompt(rows, cut)]
     found = [each(rows) for each in layouts]
     if not found or any(not torch.equal(found[0], other) for other in found):
-        raise ValueError(
+        raise InputProblem(
             f"Expected a batch of {len(rows)} latents, got {count} of them, and nothing that tells which "
             "prompts and images they belong to. Another pack's node changes the batch: set its batch of "
             "tiles to 1."
@@ -173,55 +188,6 @@ def add_rows(model: ModelPatcher, concepts: Sequence[int]) -> RowConditions:
     conditions = RowConditions(encode, resize, concepts)
     model.add_object_patch(ENCODE, conditions)
     model.add_object_patch(RESIZE, conditions.resized)
-    model.remove_callbacks_with_key(CallbacksMP.ON_CLEANUP, ROWS)
-    model.add_callback_with_key(CallbacksMP.ON_CLEANUP, ROWS, conditions.forget)
+    model.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, ROWS)
+    model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, ROWS, conditions.sampling)
     return conditions
-
-
-UNSURE = 0.25  # how far from its mark a row may be shown
-Inputs = tuple[Tensor, Tensor, Tensor]
-
-
-class FollowedPatches:
-    """Another pack's patches before a cross-attention, with a note of the row that each row of theirs was.
-
-    Nodes for regional prompts give an image several rows there, one for each region's text, and add the
-    results up after the attention.
-    """
-
-    def __init__(self, patches: Sequence[Callable]):
-        self.patches = list(patches)
-
-    def __call__(self, n: Tensor, context: Tensor, value: Tensor, options: dict) -> Inputs:
-        """Queries before their projection `[B, N, C]`, and what keys and values are made of."""
-        before = n, context, value, options
-        after = self._run(*before)
-        options[ROWS] = self._rows(before, after[0])
-        return after
-
-    def _run(self, n: Tensor, context: Tensor, value: Tensor, options: dict) -> Inputs:
-        for patch in self.patches:
-            n, context, value = patch(n, context, value, options)
-        return n, context, value
-
-    def _rows(self, before: tuple, after: Tensor) -> Tensor | None:
-        """The number that each row had before `[R]`; None if all stayed, -1 for what cannot be told."""
-        n = before[0]
-        if after is n or (after.shape == n.shape and torch.equal(after, n)):
-            return None
-        if after.shape[1:] == n.shape[1:]:
-            alike = (after[:, None, 0] == n[None, :, 0]).all(-1)
-            rows = alike.long().argmax(1)
-            if (alike.sum(1) == 1).all() and torch.equal(n[rows], after):
-                return rows
-        # Rows may be equal before the first text has been read, and queries may be changed besides: so the
-        # patches show once more what they do, on rows of which each has a channel of its own.
-        count, channels = len(n), n.shape[-1]
-        if count > channels:
-            return torch.full((len(after),), -1, device=n.device)
-        marks = torch.eye(count, channels).to(n)
-        marked = marks[:, None].expand_as(n).clone()
-        shown = self._run(marked, *before[1:3], dict(before[3]))[0]
-        rows = shown.mean(1).argmax(1).clamp(max=count - 1)
-        told = (shown - marks[rows][:, None]).abs().flatten(1).amax(1) < UNSURE
-        return torch.where(told, rows, -1)

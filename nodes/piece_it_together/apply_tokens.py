@@ -16,6 +16,7 @@ from ...pit.files.records import same_adapter
 from ...pit.ip_adapter.attention import attend_to_tokens
 from ...pit.piece_it_together.tokens import Tokens
 from ...pit.unet import AttentionLayer, attention_layers
+from ..bridge.errors import InputProblem
 from ..bridge.rows import ROWS, add_rows
 from .token_layout import PATCH_KEY, AppliedTokens, TokenLayout, is_active, running, tokens_for_queries
 from .types import CATEGORY, IPAdapterType, ManagedIPAdapter, TokensType
@@ -100,7 +101,7 @@ class TokenAttention:
         """Tokens of the running model call, and their scale."""
         laid_out = options[PATCH_KEY] if PATCH_KEY in options else running.get(None)
         if laid_out is None:
-            raise ValueError(
+            raise InputProblem(
                 "Apply IP+ Tokens expected a model call with the wrappers that came with the model, got one "
                 "without. Another pack's node takes them away: take it out of the graph."
             )
@@ -150,7 +151,7 @@ def check_slots(keys: Sequence[tuple], options: dict) -> None:
     for key in keys:
         ours = ours_in(table.get(key))
         if ours is None or (ours.previous is None and key[:2] in table):
-            raise ValueError(
+            raise InputProblem(
                 f"Apply IP+ Tokens expected its patch of the cross-attention {key}, got one that another "
                 "node has put in its place. Put that node before Apply IP+ Tokens, which calls the patches "
                 "that it finds."

@@ -3,12 +3,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
+from functools import partial
+from typing import NamedTuple
 
 import torch
+from comfy.patcher_extension import WrapperExecutor
 from torch import Tensor
 
 from ...pit.ip_adapter.attention import tokens_for_rows
-from ..bridge.rows import ROWS, FollowedPatches, RowConditions
+from ..bridge.errors import InputProblem
+from ..bridge.following import FollowedModel, followed, has_other_wrappers, places, with_last
+from ..bridge.rows import ROWS, RowConditions, spread
 
 # One name for all that we leave in a model: our wrappers, callbacks and attachment, and our entry in the
 # options of each call. Another pack's things under its own name stay untouched.
@@ -48,8 +53,17 @@ class AppliedTokens:
 
 
 LaidOut = list[tuple[Tensor, Tensor]]
+Batch = tuple[Tensor, Tensor | None, Tensor | None]  # latents, texts, and pooled texts with sizes
 # What is laid out for the model call that is running, for layers whose options another pack has made anew.
 running: ContextVar[LaidOut] = ContextVar(PATCH_KEY)
+
+
+class KnownCall(NamedTuple):
+    """A model call as the guider has made it."""
+
+    rows: Tensor
+    laid_out: LaidOut
+    batch: Batch
 
 
 class TokenLayout:
@@ -68,29 +82,65 @@ class TokenLayout:
         self.applied = tuple(applied)
 
     def __call__(
-        self, executor: Callable[..., Tensor], x: Tensor, t: Tensor, c_concat: Tensor | None,
+        self, executor: WrapperExecutor, x: Tensor, t: Tensor, c_concat: Tensor | None,
         c_crossattn: Tensor | None, control: dict | None, transformer_options: dict, **conditions,
     ) -> Tensor:
         """A wrapper of `BaseModel.apply_model`."""
-        self.check(transformer_options)
-        rows = self.conditions.rows(conditions.pop(ROWS, None), transformer_options, x, c_crossattn)
-        laid_out = [each.for_call(rows, transformer_options["sigmas"]) for each in self.applied]
-        # New options: in the given ones, what is laid out here would show up in every later call that shares
-        # them.
-        transformer_options = followed({**transformer_options, PATCH_KEY: laid_out})
+        rows = self.conditions.rows(conditions.get(ROWS), transformer_options, x, c_crossattn)
+        batch = x, c_crossattn, conditions.get("y")
+        known = KnownCall(rows, self.laid_out(rows, transformer_options), batch)
+        # The rows go on with the call: wrappers of other packs that cut or repeat the batch do so with all
+        # conditions, and so with them.
+        onwards = with_last(executor, partial(self.at_the_model, known))
+        return onwards.execute(
+            x, t, c_concat, c_crossattn, control, transformer_options, **conditions | {ROWS: rows})
+
+    def at_the_model(
+        self, known: KnownCall, executor: WrapperExecutor, x: Tensor, t: Tensor, c_concat: Tensor | None,
+        c_crossattn: Tensor | None, control: dict | None, transformer_options: dict, **conditions,
+    ) -> Tensor:
+        """The same behind all wrappers of other packs, which may have changed the call."""
+        given, batch = conditions.pop(ROWS, None), (x, c_crossattn, conditions.get("y"))
+        laid_out = self.arrived(known, given, batch, transformer_options)
         before = running.set(laid_out)
         try:
-            return executor(x, t, c_concat, c_crossattn, control, transformer_options, **conditions)
+            options = self.options_with(laid_out, transformer_options)
+            return executor(x, t, c_concat, c_crossattn, control, options, **conditions)
         finally:
             running.reset(before)
 
+    def arrived(self, known: KnownCall, given: Tensor | None, batch: Batch, options: dict) -> LaidOut:
+        """What the layers read in a batch that others may have changed, and the rows with it, or not."""
+        x, text, _ = batch
+        if given is not None and given is not known.rows and not torch.equal(given, known.rows):
+            return self.laid_out(spread(given.to(x.device), len(x), text), options)
+        where = places(known.batch, batch, [tokens for tokens, _ in known.laid_out])
+        if len(x) == len(known.rows) or (where >= 0).all():
+            return moved(known.laid_out, x, where)
+        return self.laid_out(spread(known.rows, len(x), text), options)
 
-def followed(options: dict) -> dict:
-    """Options whose patches before the cross-attention, if any, tell what they do to the rows."""
-    patches = options.get("patches", {})
-    if not patches.get("attn2_patch"):
-        return options
-    return {**options, "patches": {**patches, "attn2_patch": [FollowedPatches(patches["attn2_patch"])]}}
+    def options_with(self, laid_out: LaidOut, options: dict) -> dict:
+        """The options of a model call with what its layers read."""
+        def late(others: dict, x: Tensor, where: Tensor | None) -> dict:
+            self.check(others)
+            return {**others, PATCH_KEY: moved(laid_out, x, where)}
+
+        self.check(options)
+        # New options: in the given ones, what is laid out here would show up in every later call that shares
+        # them.
+        options = {**options, PATCH_KEY: laid_out}
+        if not has_other_wrappers(options):
+            return followed(options)
+        return FollowedModel([tokens for tokens, _ in laid_out], late).around(options, PATCH_KEY)
+
+    def laid_out(self, rows: Tensor, options: dict) -> LaidOut:
+        """What the layers read in a model call with these rows."""
+        return [each.for_call(rows, options["sigmas"]) for each in self.applied]
+
+
+def moved(laid_out: LaidOut, x: Tensor, where: Tensor | None) -> LaidOut:
+    """The same for a batch whose rows were in other places before, as `places` tells them."""
+    return [(tokens_for_queries(tokens, x, where), scale) for tokens, scale in laid_out]
 
 
 def tokens_for_queries(tokens: Tensor, queries: Tensor, rows: Tensor | None) -> Tensor:
@@ -107,8 +157,8 @@ def tokens_for_queries(tokens: Tensor, queries: Tensor, rows: Tensor | None) -> 
         return tokens[rows]
     if (tokens == tokens[:1]).all():
         return tokens[:1].expand(len(queries), -1, -1)
-    raise ValueError(
+    raise InputProblem(
         f"Apply IP+ Tokens expected queries for the {len(tokens)} rows of the batch, got {len(queries)}, and "
-        "nothing that tells which is which. Another pack's node (for regional prompts, say) changes them in "
-        "the attention: apply the tokens after it, or take it out of the graph."
+        "nothing that tells which is which. Another pack's node (for regional prompts, say) changes them on "
+        "their way: apply the tokens after it, or take it out of the graph."
     )

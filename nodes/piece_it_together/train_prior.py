@@ -31,7 +31,7 @@ from ...pit.training.extras import Extras
 from ...pit.training.metrics import read_points
 from ...pit.training.pace import Pace, duration
 from ...pit.training.recipes import RunSettings
-from ..bridge.feedback import progress_bar, say, told
+from ..bridge.feedback import LastPicture, progress_bar, say, told
 from ..bridge.folders import SHOWN, own_folder
 from ..bridge.outputs import Outputs
 from .datasets import TRAINING
@@ -279,24 +279,28 @@ def train(
 
 
 def run(node: type[io.ComfyNode], trainer: Trainer, draw: Draw | None) -> Path:
-    """Run a trainer with charts, samples and text in its node; after Cancel, say there what is kept."""
+    """Run a trainer with charts, samples and text in its node; if it ends early, say there what is kept."""
     try:
         return trainer.run(
             Listener(node, trainer, draw), comfy.model_management.throw_exception_if_processing_interrupted
         )
     except comfy.model_management.InterruptProcessingException:
         # ComfyUI's page shows errors alone: without this, nothing would tell that the work is not lost.
-        say(node, what_is_kept(trainer))
+        say(node, what_is_kept(trainer, "Canceled"))
+        raise
+    except Exception:
+        # Whatever went wrong, also beside the training, such as in a preview that was on its way.
+        say(node, what_is_kept(trainer, "Stopped by an error"))
         raise
 
 
-def what_is_kept(trainer: Trainer) -> str:
-    """What a canceled training leaves, and how to go on, in words."""
+def what_is_kept(trainer: Trainer, what: str) -> str:
+    """What a training that ended early leaves, and how to go on, in words that begin with what ended it."""
     step, steps = trainer.saved_step, trainer.recipe.steps
     if step < 0:
-        return "Canceled before the first step was done. Queue the graph again to start anew."
+        return f"{what} before there was a checkpoint. Queue the graph again to start anew."
     return (
-        f"Canceled after step {step:,} of {steps:,}. The checkpoint of step {step:,} is kept in "
+        f"{what} after step {step:,} of {steps:,}. The checkpoint of step {step:,} is kept in "
         f"{trainer.settings.folder}: queue the same graph again to resume from it."
     )
 
@@ -307,6 +311,7 @@ class Listener:
     def __init__(self, node: type[io.ComfyNode], trainer: Trainer, draw: Draw | None):
         self.node, self.trainer, self.draw = node, trainer, draw
         self.done, self.pace, self.extras = progress_bar(), Pace(), Extras()
+        self.last = LastPicture()
         self.samples: Image.Image | None = None
         self.loss, self.validation = "", ""
         self.drawn = self.told = 0.0
@@ -314,7 +319,10 @@ class Listener:
     def __call__(self, progress: Progress) -> None:
         seconds_left = self.pace.seconds_left(progress.step, progress.steps)
         self.tell(progress, seconds_left)
-        self.done(progress.step, progress.steps, self.picture(progress, seconds_left))
+        picture = self.picture(progress, seconds_left)
+        self.done(progress.step, progress.steps, picture)
+        if picture is not None:
+            self.extras.attempt("a chart that lasts in the page", lambda: self.last.show(picture))
 
     def tell(self, progress: Progress, seconds_left: float | None) -> None:
         """Show the figures and the time left as text."""

@@ -80,7 +80,7 @@ def test_a_cancel_before_the_first_step_says_so(inside, train, said, monkeypatch
     monkeypatch.setattr(inside.nodes("train_prior"), "run", cancel_then_run)
     with pytest.raises(management.InterruptProcessingException):
         train("at_once")
-    assert said == ["Canceled before the first step was done. Queue the graph again to start anew."]
+    assert said == ["Canceled before there was a checkpoint. Queue the graph again to start anew."]
     assert not (inside.base / "models" / "ip_prior" / "at_once").exists()
 
 
