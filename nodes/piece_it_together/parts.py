@@ -42,7 +42,8 @@ class CutOutPart(io.ComfyNode):
                     "mask_covers", options=[EITHER, PART, GROUND], default=EITHER, optional=True,
                     advanced=True,
                     tooltip="What is white in the mask: the part, or what lies around it. Automatic tells by "
-                            "the corners and the border of the picture.",
+                            "the alpha channel of the picture, and without one by its corners and border: a "
+                            "part that reaches all four corners, such as a frame, needs a choice here.",
                 ),
             ],
             outputs=[io.Image.Output(display_name="part")],

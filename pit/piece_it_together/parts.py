@@ -96,11 +96,15 @@ def mask_of_part(image: Image.Image, mask: Image.Image) -> tuple[Image.Image, bo
     """The mask, inverted if it covers what lies around the part instead of the part; and whether it was.
 
     Such a mask is the transparency of a picture that is a cut-out already. Where both are possible, it stays.
+    A picture with an alpha channel of its own says which it is; without one, corners and border tell.
     """
     mask = mask.convert("L")
-    if mask.size == image.size and _covers_ground(np.asarray(on_white(image)), np.asarray(mask)):
-        return ImageOps.invert(mask), True
-    return mask, False
+    if mask.size != image.size:
+        return mask, False
+    covers_ground = _covers_hidden(image, np.asarray(mask))
+    if covers_ground is None:
+        covers_ground = _covers_ground(np.asarray(on_white(image)), np.asarray(mask))
+    return (ImageOps.invert(mask), True) if covers_ground else (mask, False)
 
 
 def encoder_pictures(
@@ -151,6 +155,16 @@ def sketch_or_not(image: Image.Image, probability: float, rng: random.Random) ->
     if probability > 0 and rng.random() < probability:
         return bezier_sketch(image, curves=rng.randint(8, 15), drop_probability=0.1, rng=rng)
     return image
+
+
+def _covers_hidden(image: Image.Image, mask: np.ndarray) -> bool | None:
+    """Whether a mask covers what is transparent in a picture; None if its alpha channel does not tell."""
+    if "A" not in image.getbands():
+        return None
+    hidden, covered = np.asarray(image.getchannel("A")) < 128, mask >= 128
+    if not hidden.any() or not covered.any() or covered.all():
+        return None
+    return bool(hidden[covered].mean() > 0.5)
 
 
 def _covers_ground(picture: np.ndarray, mask: np.ndarray) -> bool:

@@ -12,7 +12,8 @@ WATCH = """() => {
     const watched = window.seen !== undefined
     window.seen = []
     if (watched) return
-    for (const type of ["execution_success", "execution_error", "execution_interrupted", "progress"])
+    const ends = ["execution_success", "execution_error", "execution_interrupted"]
+    for (const type of [...ends, "progress", "executed"])
         window.app.api.addEventListener(type, (event) => window.seen.push({ type, ...event.detail }))
 }"""
 BUILD = """({ nodes, links, values }) => {
@@ -39,6 +40,10 @@ SET_VALUE = """([node, widget, value]) => {
     const { widgets } = window.app.graph.getNodeById(node)
     widgets.find((each) => each.name === widget).value = value
 }"""
+RUN_COMMAND = """name => window.app.extensionManager.command.execute(name)"""
+SHOWN = """([node, name]) =>
+    window.app.graph.getNodeById(node)?.imgs?.some((image) => image.src.includes(name) && image.naturalWidth)
+"""
 TITLE_ON_SCREEN = """node => {
     const { canvas, graph } = window.app
     const { left, top } = canvas.canvas.getBoundingClientRect()
@@ -93,3 +98,16 @@ def wait_for(page, event: str, node: str | None = None, count: int = 1) -> dict:
 def images_of(page, node: str) -> list[dict[str, str]]:
     """The pictures that the page shows in an output node, as the server names them."""
     return page.evaluate("node => window.app.nodeOutputs[node].images", node)
+
+
+def leave_and_come_back(page) -> None:
+    """Open another workflow in a tab of its own, then the tab before it again."""
+    page.evaluate(RUN_COMMAND, "Comfy.NewBlankWorkflow")
+    page.wait_for_function("window.app.graph.nodes.length === 0")
+    page.evaluate(RUN_COMMAND, "Workspace.PreviousOpenedWorkflow")
+    page.wait_for_function("window.app.graph.nodes.length > 0")
+
+
+def wait_for_picture(page, node: str, name: str) -> None:
+    """Until the page has drawn the picture of this file in a node."""
+    page.wait_for_function(SHOWN, arg=[node, name])

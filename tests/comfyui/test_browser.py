@@ -5,7 +5,18 @@ import io
 from PIL import Image
 
 from dev import ROOT
-from tests.comfyui.pages import build, images_of, press_run, select, set_value, wait_for
+from dev.browser import PAGE_IS_READY
+from tests.comfyui.pages import (
+    WATCH,
+    build,
+    images_of,
+    leave_and_come_back,
+    press_run,
+    select,
+    set_value,
+    wait_for,
+    wait_for_picture,
+)
 
 NODES = {
     "models": "PiT_LoadCreatureModels",
@@ -110,21 +121,47 @@ def test_cancel_while_the_model_renders(page):
     assert_cancel_works(page, build(page, NODES, LINKS, QUICK), "sampler", 2000)
 
 
-def test_the_page_shows_the_curve_while_a_prior_trains(page):
+def build_training(page, name: str, steps: int) -> dict[str, str]:
+    """A small prior of drawn creatures, to train."""
     nodes = {"models": "PiT_LoadCreatureModels", "dataset": "PiT_CreatureDataset",
              "tokens": "PiT_EncodeDataset", "train": "PiT_TrainPrior"}
     links = [
         ("models", "CLIP_VISION", "tokens", "clip_vision"), ("models", "ip_adapter", "tokens", "ip_adapter"),
         ("dataset", "dataset", "tokens", "dataset"), ("tokens", "tokens", "train", "tokens"),
     ]
-    small = {"steps": 60, "batch": 4, "hidden_dim": 32, "layers": 1, "heads": 2, "name": "watched"}
-    ids = build(page, nodes, links, {"dataset": {"count": 10, "name": "watched"}, "train": small})
+    small = {"steps": steps, "batch": 4, "hidden_dim": 32, "layers": 1, "heads": 2, "name": name}
+    return build(page, nodes, links, {"dataset": {"count": 10, "name": "watched"}, "train": small})
+
+
+def test_the_page_shows_the_curve_while_a_prior_trains(page):
+    ids = build_training(page, "watched", 60)
     page.evaluate(NOTE_PREVIEWS)
     press_run(page)
     wait_for(page, "execution_success")
     kind, size = page.evaluate("id => window.previews.find((each) => each.id === id).picture", ids["train"])
     assert kind == "image/jpeg" and size > 5000
     assert len(images_of(page, ids["train"])) == 1
+
+
+def test_the_curve_of_a_training_lasts_when_another_tab_was_open(comfyui, fresh_page):
+    """While it runs, after Cancel, and after a reload in the middle."""
+    page = fresh_page
+    ids = build_training(page, "left_alone", 1_000_000)
+    press_run(page)
+    first = wait_for(page, "executed", ids["train"])["output"]["images"][0]
+    leave_and_come_back(page)
+    assert images_of(page, ids["train"]) == [first]
+    assert Image.open(io.BytesIO(comfyui.view(first))).width >= 480
+    page.reload()
+    page.wait_for_function(PAGE_IS_READY)
+    page.evaluate(WATCH)
+    assert wait_for(page, "executed", ids["train"], 2)["output"]["images"] == [first]
+    leave_and_come_back(page)
+    assert images_of(page, ids["train"]) == [first]
+    page.get_by_label("Cancel current run").click()
+    wait_for(page, "execution_interrupted")
+    leave_and_come_back(page)
+    wait_for_picture(page, ids["train"], first["filename"])
 
 
 def test_the_page_offers_no_new_seed_for_what_is_to_go_on(page):

@@ -4,7 +4,7 @@ import random
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageChops, ImageDraw, ImageOps
 
 from pit.images import resize_for_encoder, white_image
 from pit.piece_it_together.parts import (
@@ -178,6 +178,34 @@ def test_a_painted_part_of_one_color_stays(where):
     part = shape_mask(*OBJECTS[where])
     flat = Image.composite(Image.new("RGB", part.size, "red"), noise(), part)
     assert mask_of_part(flat, part)[1] is False
+
+
+RING = ImageChops.invert(shape_mask("ellipse", (16, 10, 48, 38)))
+
+
+def with_alpha(visible: Image.Image) -> Image.Image:
+    picture = noise().convert("RGBA")
+    picture.putalpha(visible)
+    return picture
+
+
+def test_a_ring_that_reaches_all_corners_is_taken_for_the_ground_where_nothing_tells():
+    """What the tooltip and the help page say; mask_covers is there for it."""
+    assert mask_of_part(noise(), RING)[1] is True
+    assert mask_of_part(with_alpha(Image.new("L", RING.size, 255)), RING)[1] is True
+
+
+def test_a_ring_that_reaches_all_corners_stays_where_the_picture_shows_it():
+    mask, inverted = mask_of_part(with_alpha(RING), RING)
+    assert not inverted and np.array_equal(mask, RING)
+
+
+@pytest.mark.parametrize("where", OBJECTS)
+def test_an_alpha_channel_tells_part_and_ground(where):
+    part = shape_mask(*OBJECTS[where])
+    mask, inverted = mask_of_part(with_alpha(part), ImageOps.invert(part))
+    assert inverted and np.array_equal(mask, part)
+    assert mask_of_part(with_alpha(part), part) == (part, False)
 
 
 def test_a_mask_of_everything_or_of_another_size_is_left_to_the_cut():

@@ -1,5 +1,6 @@
 """What ComfyUI's page shows of an error: a heading in words, and the sentence that helps before any path."""
 
+import ast
 import json
 import sys
 from pathlib import Path
@@ -7,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.comfyui.nodes.graphs import node, sample_graph
+from dev import ROOT
+from tests.comfyui.nodes.graphs import node, render_graph, sample_graph
 from tests.comfyui.nodes.published import write_ip_adapter
 
 
@@ -40,6 +42,49 @@ def test_an_input_that_does_not_fit(shown):
     })
     assert heading == "An input cannot be used"
     assert message.startswith("Creature Parts expected at least one part to draw, got none. Switch one")
+
+
+SAMPLING = [
+    ({"latent__batch_size": 2}, "Expected a multiple of 3 images in the latent batch for 3 concepts, got 2"),
+    ({"mixed": node("Tiny_MixedRows", model=["apply", 0]), "sampler__model": ["mixed", 0]},
+     "Apply IP+ Tokens expected queries for the 6 rows of the batch, got 6, and nothing that tells which"),
+]
+
+
+@pytest.mark.parametrize(("changes", "first"), SAMPLING)
+def test_what_our_patches_refuse_in_a_stock_sampler(lab, shown, changes, first):
+    """In the conditions before the first step, and in a layer."""
+    before = len(lab.log.read_text())
+    heading, message = shown(render_graph(**changes))
+    assert heading == "An input cannot be used"
+    assert message.startswith(first) and len(message.strip().splitlines()) == 1
+    added = lab.log.read_text()[before:]
+    assert "During handling of the above exception" not in added and added.count(first) == 2
+
+
+def test_all_that_is_raised_while_a_stock_sampler_runs_has_a_heading(inside):
+    """No node of ours is around it there, which would give it one."""
+    headed = {"InputProblem"}
+    assert headed <= {kind.__name__ for _, kind in inside.pack("nodes.bridge.errors").SHOWN_AS}
+    paths = [ROOT / "nodes" / "bridge" / "rows.py", ROOT / "nodes" / "bridge" / "following.py",
+             ROOT / "nodes" / "piece_it_together" / "token_layout.py"]
+    raised = [
+        (path.name, each.lineno, ast.unparse(each.exc.func)) for path in paths
+        for each in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(each, ast.Raise)
+    ]
+    assert len(raised) >= 6
+    assert [each for each in raised if each[2] not in headed] == []
+
+
+def test_an_error_that_has_its_heading_is_told_as_it_is_by_a_node_of_ours(inside, monkeypatch):
+    """Such as IP-Prior Sample with a preview, within which a sampler runs."""
+    errors = inside.pack("nodes.bridge.errors")
+    monkeypatch.setattr(errors, "OURS", (Path(__file__).parent,))
+    try:
+        raise errors.InputProblem("Expected this, got that.")
+    except ValueError as error:
+        shown = errors.shown_error(error)
+    assert type(shown) is errors.InputProblem and str(shown) == "Expected this, got that."
 
 
 def test_an_error_stands_once_in_the_log(lab, shown):

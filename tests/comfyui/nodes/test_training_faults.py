@@ -84,11 +84,83 @@ def test_a_cancel_before_the_first_step_says_so(inside, train, said, monkeypatch
     assert not (inside.base / "models" / "ip_prior" / "at_once").exists()
 
 
-def test_an_error_is_told_by_comfyui_alone(inside, train, said, monkeypatch):
+def test_an_error_in_a_save_tells_what_was_saved_before(inside, train, said, monkeypatch):
     monkeypatch.setattr(inside.pack("pit.training.trainer"), "write_checkpoint", failing)
     with pytest.raises(RuntimeError, match="no picture today"):
         train("broken")
+    assert said[-1].startswith("Stopped by an error before there was a checkpoint.")
     assert not any("Canceled" in text for text in said)
+
+
+class Picture:
+    """A preview whose pictures are drawn after some first ones."""
+
+    check = staticmethod(lambda width: None)
+
+    def __init__(self, then):
+        self.then = then
+
+    def draw(self, prior, device):
+        return self.then()
+
+
+def kept_steps(inside, name):
+    folder = inside.base / "models" / "ip_prior" / name
+    return folder, max(int(path.name[5:]) for path in (folder / "checkpoints").iterdir())
+
+
+def test_an_error_while_a_picture_is_on_its_way_tells_what_is_kept(inside, train, said):
+    """ComfyUI's own bar encodes and sends it, and may fail at that."""
+    utils = inside.comfy("utils")
+
+    def hook(value, total, preview, **_):
+        if preview is not None and value >= 10:
+            raise OSError("the page is gone")
+
+    utils.set_progress_bar_global_hook(hook)
+    try:
+        with pytest.raises(OSError, match="the page is gone"):
+            train("pending")
+    finally:
+        utils.set_progress_bar_global_hook(None)
+    folder, step = kept_steps(inside, "pending")
+    assert step >= 10
+    assert said[-1] == (
+        f"Stopped by an error after step {step} of 24. The checkpoint of step {step} is kept in {folder}: "
+        "queue the same graph again to resume from it."
+    )
+    train("pending")
+    assert said[-1].startswith("step 24 of 24")
+
+
+def test_an_error_in_a_step_after_a_picture_tells_what_is_kept(inside, train, said, monkeypatch):
+    trainer = inside.pack("pit.training.trainer").Trainer
+    real = trainer.gradients
+
+    def gradients(self, batches):
+        if self.state.step == 13:
+            raise RuntimeError("the device is gone")
+        return real(self, batches)
+
+    monkeypatch.setattr(trainer, "gradients", gradients)
+    with pytest.raises(RuntimeError, match="the device is gone"):
+        train("in_a_step")
+    folder, step = kept_steps(inside, "in_a_step")
+    assert step == 8 and said[-1].startswith("Stopped by an error after step 8 of 24.")
+    assert str(folder) in said[-1]
+
+
+def test_cancel_while_samples_are_drawn_tells_what_is_kept(inside, train, said):
+    management = inside.comfy("model_management")
+
+    def cancel():
+        management.interrupt_current_processing()
+        management.throw_exception_if_processing_interrupted()
+
+    with pytest.raises(management.InterruptProcessingException):
+        train("drawing", preview=Picture(cancel))
+    folder, step = kept_steps(inside, "drawing")
+    assert step == 8 and said[-1].startswith("Canceled after step 8 of 24.") and str(folder) in said[-1]
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no picture today"), ModuleNotFoundError("no matplotlib")])

@@ -101,6 +101,22 @@ class TinyImage(io.ComfyNode):
         return io.NodeOutput(pictures, torch.ones(count, height, width), torch.zeros(count, height, width))
 
 
+class MixedRows(io.ComfyNode):
+    """A patch of another pack after which nothing tells which row of the cross-attention is which."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="Tiny_MixedRows", inputs=[io.Model.Input("model")], outputs=[io.Model.Output()],
+        )
+
+    @classmethod
+    def execute(cls, model):
+        model = model.clone()
+        model.set_model_attn2_patch(lambda n, context, value, options: (n + n.flip(0), context, value))
+        return io.NodeOutput(model)
+
+
 class Loaded(io.ComfyNode):
     """Says which models ComfyUI keeps loaded after the node before it."""
 
@@ -118,7 +134,7 @@ class Loaded(io.ComfyNode):
 
 class Tiny(ComfyExtension):
     async def get_node_list(self):
-        return [TinyModels, TinyImage, Loaded]
+        return [TinyModels, TinyImage, MixedRows, Loaded]
 
 
 async def comfy_entrypoint():
