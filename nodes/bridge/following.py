@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from comfy.model_base import BaseModel
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
-from torch import Tensor
+from torch import Tensor, nn
 
 from .rows import ROWS
 
@@ -74,8 +75,8 @@ class FollowedModel:
 
     def around(self, options: dict, key: str) -> dict:
         """Options with both wrappers."""
-        wrappers = options["wrappers"]
-        others = wrappers[WrappersMP.DIFFUSION_MODEL]
+        wrappers = options.get("wrappers", {})
+        others = wrappers.get(WrappersMP.DIFFUSION_MODEL, {})
         both = {f"{key} first": [self.first], **others, f"{key} last": [self.last]}
         return {**options, "wrappers": {**wrappers, WrappersMP.DIFFUSION_MODEL: both}}
 
@@ -98,9 +99,17 @@ class FollowedModel:
         return executor(x, timesteps, context, y, control, options, **named)
 
 
-def has_other_wrappers(options: dict) -> bool:
-    """Whether anybody wraps the diffusion model itself."""
-    return any(options.get("wrappers", {}).get(WrappersMP.DIFFUSION_MODEL, {}).values())
+def is_wrapped(model: BaseModel | None, options: dict) -> bool:
+    """Whether another pack wraps the diffusion model of a model in this call, or replaces its `forward`."""
+    # Not always, so that nothing of ours comes into what torch.compile sees without need.
+    wrappers = options.get("wrappers", {}).get(WrappersMP.DIFFUSION_MODEL, {})
+    return any(wrappers.values()) or (model is not None and is_replaced(model.diffusion_model))
+
+
+def is_replaced(module: nn.Module) -> bool:
+    """Whether a module has a `forward` that is not its own."""
+    forward = vars(module).get("forward")  # ComfyUI leaves its own one there when it takes back a patch
+    return forward is not None and getattr(forward, "__func__", None) is not type(module).forward
 
 
 def followed(options: dict) -> dict:

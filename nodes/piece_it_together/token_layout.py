@@ -7,12 +7,13 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
+from comfy.model_base import BaseModel
 from comfy.patcher_extension import WrapperExecutor
 from torch import Tensor
 
 from ...pit.ip_adapter.attention import tokens_for_rows
 from ..bridge.errors import InputProblem
-from ..bridge.following import FollowedModel, followed, has_other_wrappers, places, with_last
+from ..bridge.following import FollowedModel, followed, is_wrapped, places, with_last
 from ..bridge.rows import ROWS, RowConditions, spread
 
 # One name for all that we leave in a model: our wrappers, callbacks and attachment, and our entry in the
@@ -104,7 +105,7 @@ class TokenLayout:
         laid_out = self.arrived(known, given, batch, transformer_options)
         before = running.set(laid_out)
         try:
-            options = self.options_with(laid_out, transformer_options)
+            options = self.options_with(laid_out, transformer_options, executor.class_obj)
             return executor(x, t, c_concat, c_crossattn, control, options, **conditions)
         finally:
             running.reset(before)
@@ -119,8 +120,8 @@ class TokenLayout:
             return moved(known.laid_out, x, where)
         return self.laid_out(spread(known.rows, len(x), text), options)
 
-    def options_with(self, laid_out: LaidOut, options: dict) -> dict:
-        """The options of a model call with what its layers read."""
+    def options_with(self, laid_out: LaidOut, options: dict, model: BaseModel | None) -> dict:
+        """The options of a call of this model with what its layers read."""
         def late(others: dict, x: Tensor, where: Tensor | None) -> dict:
             self.check(others)
             return {**others, PATCH_KEY: moved(laid_out, x, where)}
@@ -129,7 +130,7 @@ class TokenLayout:
         # New options: in the given ones, what is laid out here would show up in every later call that shares
         # them.
         options = {**options, PATCH_KEY: laid_out}
-        if not has_other_wrappers(options):
+        if not is_wrapped(model, options):
             return followed(options)
         return FollowedModel([tokens for tokens, _ in laid_out], late).around(options, PATCH_KEY)
 

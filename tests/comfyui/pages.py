@@ -40,7 +40,17 @@ SET_VALUE = """([node, widget, value]) => {
     const { widgets } = window.app.graph.getNodeById(node)
     widgets.find((each) => each.name === widget).value = value
 }"""
-RUN_COMMAND = """name => window.app.extensionManager.command.execute(name)"""
+OPEN_ANOTHER_TAB = """async () => {
+    const { command, workflow } = window.app.extensionManager
+    const { path } = workflow.activeWorkflow
+    await command.execute("Comfy.NewBlankWorkflow")
+    return path
+}"""
+OPEN_TAB = """async (path) => {
+    const { command, workflow } = window.app.extensionManager
+    for (let left = workflow.openWorkflows.length; left && workflow.activeWorkflow.path !== path; left--)
+        await command.execute("Workspace.PreviousOpenedWorkflow")
+}"""
 SHOWN = """([node, name]) =>
     window.app.graph.getNodeById(node)?.imgs?.some((image) => image.src.includes(name) && image.naturalWidth)
 """
@@ -102,9 +112,9 @@ def images_of(page, node: str) -> list[dict[str, str]]:
 
 def leave_and_come_back(page) -> None:
     """Open another workflow in a tab of its own, then the tab before it again."""
-    page.evaluate(RUN_COMMAND, "Comfy.NewBlankWorkflow")
+    path = page.evaluate(OPEN_ANOTHER_TAB)
     page.wait_for_function("window.app.graph.nodes.length === 0")
-    page.evaluate(RUN_COMMAND, "Workspace.PreviousOpenedWorkflow")
+    page.evaluate(OPEN_TAB, path)
     page.wait_for_function("window.app.graph.nodes.length > 0")
 
 

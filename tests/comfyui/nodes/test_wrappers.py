@@ -82,6 +82,24 @@ def test_an_order_that_a_wrapper_changes_is_followed(draw, cfg, patched, wrapped
     assert_same(draw(cfg(model), images=2), draw(cfg(patched(2)), images=2), 1e-2)
 
 
+def test_an_order_that_a_replaced_forward_changes_is_followed(inside, draw, cfg, patched, tiny_adapter):
+    model = inside.tiny.tiny_sdxl()
+    unet, patches = model.model.diffusion_model, {
+        "attn2_patch": turned_and_scaled, "attn2_output_patch": turned_back}
+
+    def forward(x, *args, transformer_options, **named):
+        options = rebuilt(transformer_options, patches)
+        return type(unet).forward(unet, x, *args, transformer_options=options, **named)
+
+    replaced = inside.apply(model, tiny_adapter, inside.tokens(2))
+    replaced.add_object_patch("diffusion_model.forward", forward)
+    assert_same(draw(cfg(replaced), images=2), draw(cfg(patched(2)), images=2), 1e-2)
+    is_replaced = inside.pack("nodes.bridge.following").is_replaced
+    assert is_replaced(unet)
+    replaced.unpatch_model()
+    assert not is_replaced(unet)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_that_a_wrapper_mixes_are_refused(draw, cfg, wrapped, kind):
     mixed = {"attn2_patch": lambda n, context, value, options: (n + n.flip(0), context, value)}
