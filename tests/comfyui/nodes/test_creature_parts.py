@@ -11,8 +11,9 @@ PARTS = ("body", "eyes", "mouth", "horns", "ears", "wings", "arms", "legs", "tai
 @pytest.fixture
 def drawn(inside):
     def draw(seed=3, species="mixed", **pose):
+        node = inside.pack("nodes.creatures.models").CreatureParts
         wanted = {part: part in CHOSEN for part in PARTS}
-        return inside.pack("nodes.creatures.models").CreatureParts.execute(seed, species, **wanted, **pose).args
+        return node.execute(seed, species, **wanted, **pose).args
 
     return draw
 
