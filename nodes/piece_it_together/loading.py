@@ -9,10 +9,11 @@ import torch
 from comfy_api.latest import io
 
 from ...pit.files.records import adapter_stamp
+from ...pit.files.weights import WeightFileError
 from ...pit.flow.precision import cpu_has_bf16
 from ...pit.ip_adapter.attention import ImageCrossAttention
 from ...pit.ip_adapter.files import read_ip_adapter
-from ...pit.ip_adapter.resampler import Resampler
+from ...pit.ip_adapter.resampler import TOKENS_PER_PICTURE, Resampler
 from ...pit.piece_it_together.prior import IPPrior
 from ...pit.piece_it_together.prior_files import read_prior
 from ..bridge.folders import ModelFiles, file_stamp
@@ -40,6 +41,12 @@ def prior_dtype(hidden_dim: int) -> torch.dtype:
 def load_ip_adapter(path: Path, name: str) -> ManagedIPAdapter:
     """An IP-Adapter-plus file under ComfyUI's memory management; WeightFileError for any other file."""
     file = read_ip_adapter(path)
+    queries = file.resampler["num_queries"]
+    if queries != TOKENS_PER_PICTURE:
+        raise WeightFileError(
+            f"{path}: expected an IP-Adapter-plus that makes {TOKENS_PER_PICTURE} tokens of a picture, as "
+            f"IP-Priors and files of tokens have them, got one that makes {queries}. Choose another file."
+        )
     attention = partial(ImageCrossAttention, file.token_dim, file.inner_dims)
     return ManagedIPAdapter(
         name=name,

@@ -6,7 +6,7 @@ import re
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from tests.comfyui.nodes.graphs import encode_graph, node, render_graph, sample_graph
 from tests.comfyui.nodes.published import INNER_DIMS, prior_state, write_ip_adapter, write_prior
@@ -105,6 +105,18 @@ def test_tokens_for_an_adapter_of_another_width(complaint, models):
     says(
         complaint(render_graph(other=other, apply__ip_adapter=["other", 0])),
         "narrow.safetensors", "width 48", "IP-Prior Sample with characters/prior.ckpt", "width 96",
+    )
+
+
+def test_an_adapter_that_makes_another_number_of_tokens(complaint, models):
+    path = write_ip_adapter(models / "ipadapter" / "fewer.safetensors")
+    state = load_file(path)
+    state["image_proj.latents"] = state["image_proj.latents"][:, :8].contiguous()
+    save_file(state, path)
+    other = node("PiT_LoadIPAdapter", file="fewer.safetensors")
+    says(
+        complaint(render_graph(other=other, apply__ip_adapter=["other", 0])),
+        "fewer.safetensors", "makes 16 tokens", "makes 8",
     )
 
 
