@@ -121,7 +121,7 @@ def attack(server: ComfyServer, outside: Path, count: int, seed: int) -> dict[st
     prompts = list(attacked(creature_graphs(), hostile_texts(outside, rng)))
     # In their own order: neighbors need the same models, which ComfyUI then keeps loaded.
     drawn = [prompts[place] for place in sorted(rng.sample(range(len(prompts)), min(count, len(prompts))))]
-    before, watch, told, longest = surroundings(outside, server.base), Watch(server), Counter(), 0
+    before, watch, told, longest = surroundings(outside, server.base), Watch(server), Counter(), ""
     watch.start()
     leaked = 0
     for prompt in drawn:
@@ -129,14 +129,14 @@ def attack(server: ComfyServer, outside: Path, count: int, seed: int) -> dict[st
         told[result.status] += 1
         leaked += SECRET in result.error or SECRET in json.dumps(result.outputs)
         # ComfyUI repeats what is not in a list, in words of its own.
-        longest = max(longest, 0 if "Value not in list" in result.error else len(result.error))
+        longest = max(longest, "" if "Value not in list" in result.error else result.error, key=len)
     watch.ended.set()
     watch.join()
     after = surroundings(outside, server.base)
     changed = sorted(set(before.items()) ^ set(after.items()))
     return {
         "hostile prompts": f"{len(drawn)} of {len(prompts)}", **told, "files touched elsewhere": len(changed),
-        "secrets told": leaked, "longest message of ours": longest,
+        "secrets told": leaked, "longest message of ours": len(longest), "it begins": longest[:200],
         "slowest answer meanwhile, s": round(watch.slowest, 3),
         **({"touched": changed[:5]} if changed else {}),
     }
