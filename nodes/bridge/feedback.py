@@ -1,6 +1,7 @@
 """What a node reports while it works: progress, previews and text; and the check for Cancel."""
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from uuid import uuid4
@@ -28,6 +29,12 @@ def say(node: type[io.ComfyNode], text: str) -> None:
     # Only ComfyUI's executor fills in the hidden values; without it there is no page to show the text on.
     if node.hidden and node.hidden.unique_id:
         PromptServer.instance.send_progress_text(text, node.hidden.unique_id)
+
+
+def say_and_log(node: type[io.ComfyNode], text: str) -> None:
+    """Show text in a node, and write it into the log, where scripts have nothing else to look at."""
+    logging.info(text)
+    say(node, text)
 
 
 def say_where_it_runs(text: str) -> None:

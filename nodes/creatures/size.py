@@ -30,7 +30,7 @@ def check_size_first(
     if width != height or width not in learned:
         text = (
             f"The creature models have learned {PICTURE_SIZE} x {PICTURE_SIZE} pixels; at {width} x {height} "
-            "they draw a mosaic. Use Empty Latent for Tokens, which knows their size."
+            "they draw a mosaic. Use Empty Latent for Tokens at 100 percent, which knows their size."
         )
         logging.warning(text)
         say_where_it_runs(text)

@@ -65,7 +65,8 @@ class CutOutPart(io.ComfyNode):
         elif inverted:
             covering = ImageOps.invert(covering)
         part = to_tensor([cut_out_part(pictures[0], covering)])
-        return io.NodeOutput(part, ui=told(cls, INVERTED) if inverted else None)
+        # Nothing to tell where it was chosen.
+        return io.NodeOutput(part, ui=told(cls, INVERTED) if inverted and mask_covers == EITHER else None)
 
 
 class EncodeParts(io.ComfyNode):

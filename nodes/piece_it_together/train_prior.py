@@ -31,7 +31,7 @@ from ...pit.training.extras import Extras
 from ...pit.training.metrics import read_points
 from ...pit.training.pace import Pace, duration
 from ...pit.training.recipes import RunSettings
-from ..bridge.feedback import LastPicture, progress_bar, say, told
+from ..bridge.feedback import LastPicture, progress_bar, say, say_and_log, told
 from ..bridge.folders import SHOWN, own_folder
 from ..bridge.outputs import Outputs
 from .datasets import TRAINING
@@ -280,17 +280,19 @@ def train(
 
 def run(node: type[io.ComfyNode], trainer: Trainer, draw: Draw | None) -> Path:
     """Run a trainer with charts, samples and text in its node; if it ends early, say there what is kept."""
+    if trainer.state.step:
+        say_and_log(node, f"Resumed from the checkpoint of step {trainer.state.step:,}.")
     try:
         return trainer.run(
             Listener(node, trainer, draw), comfy.model_management.throw_exception_if_processing_interrupted
         )
     except comfy.model_management.InterruptProcessingException:
         # ComfyUI's page shows errors alone: without this, nothing would tell that the work is not lost.
-        say(node, what_is_kept(trainer, "Canceled"))
+        say_and_log(node, what_is_kept(trainer, "Canceled"))
         raise
     except Exception:
         # Whatever went wrong, also beside the training, such as in a preview that was on its way.
-        say(node, what_is_kept(trainer, "Stopped by an error"))
+        say_and_log(node, what_is_kept(trainer, "Stopped by an error"))
         raise
 
 

@@ -158,9 +158,16 @@ def _what_else(head: bytes) -> str:
         if re.match(pattern, head, re.DOTALL):
             return f"a weight file, got {what}"
     return (
-        f"a safetensors file or a PyTorch pickle, got a file that begins with {head[:12]!r}. It is damaged, "
-        "truncated or of another kind; fetch it again"
+        f"a safetensors file or a PyTorch pickle, got a file that begins with {_beginning(head)}. It is "
+        "damaged, truncated or of another kind; fetch it again"
     )
+
+
+def _beginning(head: bytes) -> str:
+    """The first bytes of a file as text if it is some, and as numbers otherwise."""
+    start = head[:12]
+    text = start.decode("ascii", errors="replace").rstrip("\n")
+    return repr(text) if text.isprintable() and start.isascii() else f"the bytes {start.hex(' ')}"
 
 
 def _broken_safetensors(path: Path, error: Exception) -> WeightFileError:

@@ -173,8 +173,10 @@ def _covers_ground(picture: np.ndarray, mask: np.ndarray) -> bool:
     frame = np.concatenate([covered[0], covered[-1], covered[1:-1, 0], covered[1:-1, -1]])
     if covered.all() or not frame.any():
         return False
-    # Objects end before the corners of their picture; what reaches all four of them is around one.
-    if covered[[0, 0, -1, -1], [0, -1, 0, -1]].all() and frame.mean() > 0.5:
+    # Objects end before the corners of their picture; what reaches all four of them is around one. An object
+    # that the border cuts off, such as a bust, takes a single piece of it and leaves most to the ground.
+    corners = covered[[0, 0, -1, -1], [0, -1, 0, -1]]
+    if frame.mean() > 0.5 and (corners.all() or corners.sum() >= 2 and _border_pieces(~covered) == 1):
         return True
     solid = mask >= 255 - FLAT
     hidden = picture[solid]
@@ -182,6 +184,12 @@ def _covers_ground(picture: np.ndarray, mask: np.ndarray) -> bool:
     # does not lie along half of the border.
     flat = solid.sum() > covered.sum() / 2 and int(np.ptp(hidden, axis=0).max()) <= FLAT
     return bool(flat and frame.mean() > 0.4)
+
+
+def _border_pieces(mask: np.ndarray) -> int:
+    """Into how many pieces the border of a mask `[H, W]` falls, on the way around."""
+    around = np.concatenate([mask[0], mask[1:-1, -1], mask[-1, ::-1], mask[-2:0:-1, 0]])
+    return int((around & ~np.roll(around, 1)).sum())
 
 
 def _placed_size(part: Image.Image, canvas: tuple[int, int], scale: float) -> tuple[int, int]:

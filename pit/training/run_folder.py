@@ -95,5 +95,9 @@ def differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     before, now = ({**run, **run["recipe"], **run["model"]} for run in (found, wanted))
     keys = [key for key in now if key not in ("recipe", "model") and before.get(key) != now[key]]
     # Models are compared by their fingerprints, not listed: their numbers tell a user nothing.
-    settings = [f"{key} was {quoted(before.get(key))} and is now {quoted(now[key])}" for key in keys]
+    settings = [f"{key} was {_told(before.get(key))} and is now {_told(now[key])}" for key in keys]
     return settings + [f"the {part} was another one" for part in changed]
+
+
+def _told(value: object) -> str:
+    return "not set" if value is None else quoted(value)

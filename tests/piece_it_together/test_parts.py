@@ -158,7 +158,7 @@ def test_the_transparency_of_a_cut_out_is_inverted(where, ground):
     assert inverted and np.array_equal(mask, part)
 
 
-@pytest.mark.parametrize("where", ["in the middle", "as large as the picture"])
+@pytest.mark.parametrize("where", OBJECTS)
 def test_it_is_inverted_too_where_the_hidden_pixels_show_a_picture(where):
     part = shape_mask(*OBJECTS[where])
     mask, inverted = mask_of_part(noise(), ImageOps.invert(part))
