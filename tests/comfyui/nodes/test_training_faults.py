@@ -18,7 +18,8 @@ def said(inside, monkeypatch) -> list[str]:
     """What Train IP-Prior shows as text, with a moment between any two looks at the clock."""
     texts, now = [], [0.0]
     module = inside.nodes("train_prior")
-    monkeypatch.setattr(module, "say", lambda node, text: texts.append(text))
+    for name in ("say", "say_and_log"):
+        monkeypatch.setattr(module, name, lambda node, text: texts.append(text))
 
     def monotonic():
         now[0] += 10.0
@@ -67,6 +68,22 @@ def test_after_cancel_the_page_says_what_is_kept_and_how_to_go_on(inside, train,
         f"Canceled after step {step} of 24. The checkpoint of step {step} is kept in {folder}: queue the "
         "same graph again to resume from it."
     )
+
+
+def test_a_resumed_training_says_where_it_resumes(inside, train, said, cancel_at):
+    cancel_at(1)
+    with pytest.raises(inside.comfy("model_management").InterruptProcessingException):
+        train("resumed")
+    [folder] = (inside.base / "models" / "ip_prior" / "resumed" / "checkpoints").iterdir()
+    said.clear()
+    train("resumed")
+    assert said[0] == f"Resumed from the checkpoint of step {int(folder.name[5:])}."
+
+
+def test_what_is_kept_stands_in_the_log_too(inside, caplog):
+    caplog.set_level("INFO")
+    inside.pack("nodes.bridge.feedback").say_and_log(inside.nodes("train_prior").TrainPrior, "kept in a folder")
+    assert "kept in a folder" in caplog.messages
 
 
 def test_a_cancel_before_the_first_step_says_so(inside, train, said, monkeypatch):
