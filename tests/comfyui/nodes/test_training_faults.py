@@ -82,7 +82,8 @@ def test_a_resumed_training_says_where_it_resumes(inside, train, said, cancel_at
 
 def test_what_is_kept_stands_in_the_log_too(inside, caplog):
     caplog.set_level("INFO")
-    inside.pack("nodes.bridge.feedback").say_and_log(inside.nodes("train_prior").TrainPrior, "kept in a folder")
+    node = inside.nodes("train_prior").TrainPrior
+    inside.pack("nodes.bridge.feedback").say_and_log(node, "kept in a folder")
     assert "kept in a folder" in caplog.messages
 
 
