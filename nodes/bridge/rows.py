@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from comfy.conds import CONDRegular
+from comfy.model_management import load_models_gpu
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from torch import Tensor
@@ -131,14 +132,17 @@ class RowConditions:
 
         Another pack's callback or guider may sample with the same model in the middle of a step.
         """
-        known, base = self.known, executor.class_obj.model_patcher.model
+        known, inner = self.known, executor.class_obj.model_patcher
         # ComfyUI takes away the patcher of the model as well, without which the outer one cannot go on.
-        patcher = base.current_patcher
+        outer = inner.model.current_patcher
         self.known = WeakKeyDictionary(known)
         try:
             return executor(*given, **named)
         finally:
-            self.known, base.current_patcher = known, patcher
+            self.known, inner.model.current_patcher = known, outer
+            if outer is not None and outer is not inner:
+                # The weights are still those of the inner one, with its LoRAs.
+                load_models_gpu([outer])
 
 
 def check_images(concepts: int, images: int) -> None:

@@ -25,9 +25,10 @@ from .weights import WeightFileError, read_state
 State = dict[str, Tensor]
 
 # A key consists of a module, a word that says LoRA, one of the factors, and perhaps PEFT's adapter name.
+# Factors that are no modules of their own have no `weight`.
 FACTOR = re.compile(
     r"(?P<module>.+?)(?:\.lora_|[._]lora\.|\.lora_linear_layer\.)"
-    r"(?P<factor>down|up|mid|A|B)(?:\.(?P<adapter>\w+))?\.weight"
+    r"(?P<factor>down|up|mid|A|B)(?:(?:\.(?P<adapter>\w+))?\.weight)?"
 )
 PEFT_MAGNITUDE = re.compile(
     rf"(?P<module>.+)\.{MAGNITUDE}(?:\.(?!weight$)(?P<adapter>\w+))?(?:\.weight)?"
@@ -49,7 +50,7 @@ NAMES = {"A": "lora_down", "B": "lora_up"}  # PEFT's names; the others say down 
 WRAPPERS = ("unet.", "base_model.model.", "model.", "module.", "_orig_mod.", "state_dict.")
 UNCHANGED = ("diffusion_model.", "lora_", "lycoris_")  # what ComfyUI's loader reads as it is
 UNET = re.compile(
-    r"((down|up|mid|input|middle|output)_blocks?|conv_in|conv_out|time_embedding|add_embedding)\."
+    r"((down|up|mid|input|middle|output)_blocks?|conv_in|conv_out|time_embedding|add_embedding)(?:\.|$)"
 )
 UNET_PREFIX = "lora_unet_"
 TEXT_ENCODER = re.compile(r"lora_te\d?_|text_encoder|te\d?_")

@@ -63,6 +63,7 @@ LAYOUTS = {
     ),
     "kohya": (f"{NAME}.lora_down.weight", f"{NAME}.lora_up.weight"),
     "kohya with PEFT's factors": (f"{NAME}.lora_A.weight", f"{NAME}.lora_B.weight"),
+    "factors that are no modules": (f"unet.{PATH}.lora_A", f"unet.{PATH}.lora_B"),
 }
 
 
@@ -73,6 +74,13 @@ def test_every_layout_becomes_the_same(layout):
     assert converted.keys() == {f"{NAME}.lora_down.weight", f"{NAME}.lora_up.weight"}
     assert converted[f"{NAME}.lora_down.weight"] is DOWN
     assert convert_lora(converted) == converted
+
+
+@pytest.mark.parametrize("module", ["conv_in", "conv_out"])
+@pytest.mark.parametrize("before", ["", "unet.", "base_model.model.", "module.unet."])
+def test_a_layer_at_the_top_of_the_unet_is_known(before, module):
+    converted = convert_lora({f"{before}{module}.lora_A.weight": DOWN, f"{before}{module}.alpha": UP})
+    assert converted.keys() == {f"lora_unet_{module}.lora_down.weight", f"lora_unet_{module}.alpha"}
 
 
 def test_names_of_the_original_layout_and_keys_of_other_kinds_stay():

@@ -137,6 +137,36 @@ def test_a_callback_may_sample(inside, draw, cfg, forgetful):
     assert torch.equal(found, expected) and inner.drawn.shape[0] == 4
 
 
+def with_lora(inside, model, seed):
+    """A clone of the model with weights of its own, in the UNet and in the projections of the adapter."""
+    random = torch.Generator().manual_seed(seed)
+    state = {
+        f"{name}.{part}": torch.randn(*shape, generator=random) / 4
+        for name in ("lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_out_0",
+                     "ip_adapter.33.to_v_ip")
+        for part, shape in (("lora_down.weight", (4, 128 if name.startswith("lora") else 96)),
+                            ("lora_up.weight", (128, 4)))
+    }
+    lora, strengths = (inside.pack(f"pit.files.{name}") for name in ("lora", "lora_blocks"))
+    apply = inside.nodes("ip_lora").apply_ip_lora
+    return apply(model, lora.split_lora(state), "a LoRA", 1.0, strengths.parse_block_strengths(""))[0]
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("seeds", [(None, 1), (1, None), (1, 2)])
+def test_both_samplings_have_their_own_loras(inside, draw, cfg, patched, prompts, place, seeds):
+    def make(seed):
+        return patched(2) if seed is None else with_lora(inside, patched(2), seed)
+
+    expected, other = (draw(cfg(make(seed)), images=2) for seed in seeds)
+    assert (expected - other).abs().max() > 0.01 * expected.abs().max()
+    outer = make(seeds[0])
+    inner = Inner(draw, cfg(make(seeds[1])), 2)
+    place(inside, outer, inner)
+    assert torch.equal(draw(cfg(outer), images=2), expected)
+    assert torch.equal(inner.drawn, other)
+
+
 def test_nothing_is_kept_after_sampling(inside, draw, cfg, forgetful):
     model = forgetful()
     draw(cfg(model), images=2)
