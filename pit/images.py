@@ -12,8 +12,9 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
-# The published processor resizes the whole long side before it crops: 2000:1 already takes 400 MB.
-_MAX_ASPECT = 2000
+# The published processor resizes the whole long side before it crops: at 2000:1, a picture of 24 megapixels,
+# which a few kilobytes can hold, takes 700 MB.
+_MAX_ASPECT = 500
 _BAND = 256  # rows that are composited at once
 
 
@@ -38,7 +39,7 @@ def resize_for_encoder(image: Image.Image, size: int = 224) -> Image.Image:
     """The `size` x `size` RGB picture that the encoder sees of `image`.
 
     Bicubic: the shorter side becomes `size`, the long side is truncated to whole pixels; then the center is
-    cropped. Raises ValueError if one side is more than 2000 times as long as the other.
+    cropped. Raises ValueError if one side is more than 500 times as long as the other.
     """
     short = min(image.size)
     if max(image.size) > _MAX_ASPECT * short:

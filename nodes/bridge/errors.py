@@ -18,6 +18,7 @@ from comfy_api.latest import io
 from ...pit.files.pictures import PictureError
 from ...pit.files.published import file_kinds
 from ...pit.files.weights import WeightFileError
+from ...pit.messages import LONGEST, shortened
 
 OURS = tuple(Path(__file__).parents[2] / part for part in ("nodes", "pit"))
 
@@ -84,7 +85,9 @@ def shown_error(error: Exception) -> Exception | None:
         return None
     for kinds, shown in SHOWN_AS:
         if isinstance(error, kinds):
-            return shown(with_short_paths(str(error)))
+            text = str(error)
+            # Ours have room, but may repeat what stands in a file.
+            return shown(with_short_paths(text if len(text) <= LONGEST else shortened(text)))
     return None
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from itertools import islice
 from pathlib import Path
 from uuid import uuid4
 
@@ -15,13 +16,17 @@ from PIL import Image
 from server import PromptServer
 
 from ...pit.files.pictures import save_picture
+from ...pit.messages import LONGEST, shortened
 
 TIMES_TOLD = 2
+LONGEST_LINE, MOST_LINES = 300, 40
 
 
 def as_lines(facts: Mapping[str, object]) -> str:
-    """Facts, one per line."""
-    return "\n".join(f"{name}: {value}" for name, value in facts.items())
+    """Facts, one per line, as far as a message has room: a file may bring any number, of any length."""
+    lines = (shortened(f"{name}: {value}", LONGEST_LINE) for name, value in facts.items())
+    text = "\n".join(islice(lines, MOST_LINES))
+    return text if len(text) <= LONGEST else f"{text[:LONGEST - 4]}\n..."
 
 
 def say(node: type[io.ComfyNode], text: str) -> None:

@@ -1,6 +1,8 @@
 """The empty latents that tokens are rendered into."""
 from __future__ import annotations
 
+import math
+
 import comfy.model_management
 import torch
 from comfy import supported_models
@@ -15,6 +17,7 @@ NATIVE_SIZES = {
     supported_models.SDXL: 1024, supported_models.SDXLRefiner: 1024, supported_models.SD20: 768,
     supported_models.SD15: 512,
 }
+MOST_VALUES = 100_000_000  # 1,525 pictures of SDXL's size
 
 
 def native_size(model: ModelPatcher) -> int:
@@ -30,6 +33,17 @@ def native_size(model: ModelPatcher) -> int:
         f"Empty Latent for Tokens expected a model of SDXL's kind, got {type(model.model).__name__}. Use the "
         "empty latent that belongs to this model."
     )
+
+
+def check_size(shape: tuple[int, ...]) -> None:
+    """Raise ValueError for latents that would fill the memory."""
+    # A file of tokens of width 1 holds a million concepts in a few megabytes.
+    if math.prod(shape) > MOST_VALUES:
+        raise ValueError(
+            f"Empty Latent for Tokens expected at most {MOST_VALUES // math.prod(shape[1:])} pictures of "
+            f"{shape[-1]}x{shape[-1]} latent pixels at once, got {shape[0]}. Lower images_per_concept or "
+            "percent, or pick some of the concepts."
+        )
 
 
 class EmptyLatent(io.ComfyNode):
@@ -63,8 +77,10 @@ class EmptyLatent(io.ComfyNode):
         format = model.model.latent_format
         factor = format.spacial_downscale_ratio
         side = native_size(model) * percent // 100 // factor
+        shape = len(tokens.values) * images_per_concept, format.latent_channels, side, side
+        check_size(shape)
         samples = torch.zeros(
-            len(tokens.values) * images_per_concept, format.latent_channels, side, side,
+            shape,
             device=comfy.model_management.intermediate_device(),
             dtype=comfy.model_management.intermediate_dtype(),
         )

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..messages import quoted
+from ..messages import quoted, shortened
 from .plain_json import parse_json
 from .weights import WeightFileError
 
@@ -27,6 +27,7 @@ PRECISIONS = {"e5m2": torch.float8_e5m2, "e4m3": torch.float8_e4m3fn, "bf16": to
 ROUNDING = {
     "e5m2": (2**-3, 2**-17), "e4m3": (2**-4, 2**-10), "bf16": (2**-8, 2**-24), FINEST: (2**-11, 2**-24),
 }
+LONGEST_SOURCE = 300
 STAMP_DIGITS = 16  # of a SHA-256: 64 bits, ample to tell apart the few adapters that a user has
 
 
@@ -65,7 +66,11 @@ def made_by(path: Path, facts: Mapping[str, str], name: str) -> dict[str, Any]:
         WeightFileError: the notes are damaged.
     """
     source = f"{name}, {facts.get('source', '')}".removesuffix(", ")
-    return {"source": source, "adapter": facts.get("adapter", ""), "notes": _notes(path, facts)}
+    # Messages name the source, and files that are made of this one keep it.
+    adapter = shortened(facts.get("adapter", ""), LONGEST_SOURCE)
+    return {
+        "source": shortened(source, LONGEST_SOURCE), "adapter": adapter, "notes": _notes(path, facts),
+    }
 
 
 def _notes(path: Path, facts: Mapping[str, str]) -> dict[str, str]:

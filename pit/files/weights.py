@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..messages import ShortError, quoted
-from .pickles import LONGEST_KEY, UnsoundPickle, check_pickle
+from .pickles import LONGEST_KEY, MOST_DIMENSIONS, UnsoundPickle, check_pickle
 from .whole import clean_leftovers, not_written, replacing, write_whole
 
 LONGEST_SAFETENSORS_HEADER = 25_000_000  # bytes; that of a complete SDXL with a trainer's notes has 1 or 2
@@ -278,6 +278,12 @@ def _check_tensors(path: Path, state: Mapping[str, Tensor]) -> None:
     _check_names(path, state.keys())
     size = path.stat().st_size
     for key, tensor in state.items():
+        # A header of a megabyte has room for half a million, each of which costs every operation.
+        if tensor.ndim > MOST_DIMENSIONS:
+            raise WeightFileError(
+                f"{path}: expected {key} to have at most {MOST_DIMENSIONS} dimensions, got {tensor.ndim}. It "
+                "is damaged; fetch it again."
+            )
         # An expanded tensor (stride 0) can claim terabytes in a file of a few bytes, and fills the memory as
         # soon as anything copies it.
         plain = tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized

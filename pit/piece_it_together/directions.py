@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..files.records import STAMP_DIGITS, Made
+from .tokens import check_room
 
 TOKEN_SPACE, CLIP_SPACE = "tokens", "clip"
 FOLDS = 5
@@ -194,7 +195,11 @@ def apply_direction(tokens: Tensor, direction: Tensor, amount: float | Tensor) -
 
 
 def apply_amounts(tokens: Tensor, direction: Tensor, amounts: Sequence[float]) -> Tensor:
-    """All sets at the first amount, then all at the second, and so on: `[len(amounts) * B, T, D]`."""
+    """All sets at the first amount, then all at the second, and so on: `[len(amounts) * B, T, D]`.
+
+    Raises ValueError for more sets than there is room for.
+    """
+    check_room(len(amounts) * len(tokens), tokens)
     return torch.cat([apply_direction(tokens, direction, amount) for amount in amounts])
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..files.records import Made
 
 STRONGEST = 2.0
+MOST_BYTES = 400_000_000  # of new sets at once: a few letters can ask for thousands of copies
 
 
 @dataclass(frozen=True)
@@ -131,21 +132,42 @@ def _with_slot(slots: Tensor, slot: int, tokens: Tensor) -> Tensor:
 def picked(tokens: Tokens, numbers: Iterable[int]) -> Tokens:
     """The sets of tokens with these numbers, counted from 1, in the given order, with repetitions.
 
-    Raises ValueError at the first number without a set.
+    Raises ValueError at the first number without a set, and for more sets than there is room for.
     """
     count, places = len(tokens.values), []
+    held = [each for each in (tokens.values, tokens.features) if each is not None]
     # One by one: a range that a user types may be endless, and reading stops at the first number too high.
     for number in numbers:
         if not 1 <= number <= count:
             raise ValueError(f"Expected numbers of concepts from 1 to {count}, got {number}.")
         places.append(number - 1)
+        check_room(len(places), *held)
     features = None if tokens.features is None else tokens.features[places]
     return replace(tokens, values=tokens.values[places], features=features)
+
+
+def check_room(sets: int, *like: Tensor, present: int = 0) -> None:
+    """Raise ValueError if so many sets, each like those of a batch `[B, ...]`, would fill the memory.
+
+    Args:
+        present: bytes that are in memory anyway, besides those of one batch.
+    """
+    for batch in like:
+        room = max(MOST_BYTES, batch.nbytes, present)
+        if sets * batch[0].nbytes > room:
+            raise ValueError(
+                f"Expected at most {room // batch[0].nbytes} concepts of this size at once, got {sets} or "
+                "more. Ask for fewer of them."
+            )
 
 
 def joined(batches: Sequence[Tokens], source: str) -> Tokens:
     """Several batches as one, in their order. Raises ValueError if they are not of one IP-Adapter."""
     check_same_adapter(*batches)
+    for parts in ([each.values for each in batches], [each.features for each in batches]):
+        if all(part is not None for part in parts):
+            distinct = {id(part): part.nbytes for part in parts}
+            check_room(sum(map(len, parts)), parts[0], present=sum(distinct.values()))
     done = derived(batches, torch.cat([batch.values for batch in batches]), source)
     if any(batch.features is None for batch in batches):
         return done
@@ -225,6 +247,7 @@ def blend(first: Tensor, second: Tensor, amounts: Sequence[float], spherical: bo
             f"and {len(second)} in second. Pick as many of one as of the other, or a single one."
         )
     first, second = torch.broadcast_tensors(first, second)
+    check_room(len(amounts) * len(first), first)
     between = slerp if spherical else torch.lerp
     return torch.cat([between(first, second, amount) for amount in amounts])
 

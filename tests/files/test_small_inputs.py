@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save, save_file
 
+from pit.files.lora import read_lora
 from pit.files.lora_blocks import parse_block_strengths
 from pit.files.pictures import PictureError, decode_picture, file_name, list_pictures, open_picture
 from pit.files.weights import WeightFileError, read_keys, read_state
@@ -268,3 +269,14 @@ def test_long_names_in_a_file_leave_the_advice(tmp_path):
     path = tmp_path / "x.safetensors"
     path.write_bytes(save({"y" * 500 + str(n): torch.zeros(1) for n in range(9)}))
     assert refusal(WeightFileError, read_prior, path).endswith("Take the published file.")
+
+
+@pytest.mark.parametrize("read", [read_state, read_lora, read_ip_adapter])
+def test_very_many_dimensions_are_refused(tmp_path, read):
+    path, names = tmp_path / "many.safetensors", ("unet.mid_block.x.lora_A.weight", "image_proj.latents")
+    header = json.dumps({
+        name: {"dtype": "F32", "shape": [1] * 200_000, "data_offsets": [4 * place, 4 * place + 4]}
+        for place, name in enumerate(names)
+    }).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+    assert "at most 16 dimensions, got 200000" in refusal(WeightFileError, read, path)

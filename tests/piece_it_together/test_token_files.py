@@ -269,3 +269,10 @@ def test_files_cut_off_anywhere_are_refused(tmp_path, read, save, thing):
         path.write_bytes(whole[:cut])
         with pytest.raises(WeightFileError, match="x.pt"):
             read(path, "x")
+
+
+@pytest.mark.parametrize("name", ["source", "adapter"])
+def test_what_messages_repeat_of_a_file_is_short(tmp_path, name):
+    path = write(tmp_path / "long.safetensors", {"values": drawn(1, 16, 8), "uncond": drawn(1, 16, 8)},
+                 TOKENS_FACTS | {name: "x" * 900_000})
+    assert len(getattr(read_tokens(path, path.name), name)) == 300

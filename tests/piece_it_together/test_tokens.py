@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from pit.piece_it_together.directions import apply_amounts
 from pit.piece_it_together.prior import IPPrior
 from pit.piece_it_together.sample import concept_noise, sample_prior
-from pit.piece_it_together.tokens import Parts, Tokens, blend, picked, slerp
+from pit.piece_it_together.tokens import MOST_BYTES, Parts, Tokens, blend, joined, picked, slerp
 from tests.golden import assert_equal
 from tests.piece_it_together.random_prior import SIZES, random_prior
 
@@ -207,6 +208,27 @@ def test_picked_concepts_keep_their_features():
     assert chosen.features[:, 0, 0].tolist() == [3, 0, 3] and chosen.features.shape == (3, 9, 5)
     assert (chosen.adapter, chosen.notes) == ("a" * 16, {"by": "me"})
     assert picked(replace(tokens, features=None), [2]).features is None
+
+
+@pytest.mark.parametrize("ask", [
+    lambda tokens: picked(tokens, (1 for _ in iter(int, 1))),  # endless
+    lambda tokens: picked(replace(tokens, values=tokens.values[..., :1]), [1] * 10_000),  # with its features
+    lambda tokens: joined([tokens] * 4000, "a node"),
+    lambda tokens: blend(tokens.values.expand(32, -1, -1), tokens.values, [0.5] * 256, spherical=True),
+    lambda tokens: apply_amounts(tokens.features.expand(8, -1, -1), tokens.features[0], [1.0] * 256),
+])
+def test_a_few_letters_that_ask_for_gigabytes_are_refused(ask):
+    values = torch.zeros(1, 16, 2048)
+    tokens = Tokens(values, values, torch.zeros(1, 257, 1280), source="a wall")
+    with pytest.raises(ValueError, match="concepts of this size at once, got"):
+        ask(tokens)
+
+
+def test_what_is_there_already_has_room():
+    values = torch.zeros(()).expand(MOST_BYTES // 4 // 64 + 9, 16, 4)
+    tokens = Tokens(values, values[:1], source="a large file")
+    assert len(picked(tokens, [1, 2, 3]).values) == 3
+    assert len(joined([tokens], "a node").values) == len(values)
 
 
 # Blends -------------------------------------------------------------------------------------------------

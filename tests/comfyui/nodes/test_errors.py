@@ -87,6 +87,21 @@ def test_an_error_that_has_its_heading_is_told_as_it_is_by_a_node_of_ours(inside
     assert type(shown) is errors.InputProblem and str(shown) == "Expected this, got that."
 
 
+def test_a_long_message_loses_its_middle(inside, monkeypatch):
+    errors = inside.pack("nodes.bridge.errors")
+    monkeypatch.setattr(errors, "OURS", (Path(__file__).parent,))
+    with pytest.raises(ValueError, match="Expected") as raised:
+        raise ValueError(f"Expected tokens, got {'x' * 900_000}. Take others.")
+    shown = str(errors.shown_error(raised.value))
+    assert len(shown) == 1000 and shown.startswith("Expected tokens") and shown.endswith("Take others.")
+
+
+@pytest.mark.parametrize("facts", [{"note": "x" * 900_000}, {f"note {i}": "x" for i in range(60_000)}])
+def test_what_a_node_tells_of_a_file_is_short(inside, facts):
+    told = inside.pack("nodes.bridge.feedback").as_lines({"concepts": 3, **facts})
+    assert told.startswith("concepts: 3\nnote") and len(told) <= 1000
+
+
 def test_an_error_stands_once_in_the_log(lab, shown):
     write_ip_adapter(lab.base / "models" / "ip_prior" / "told_once.safetensors")
     before = len(lab.log.read_text())

@@ -65,6 +65,15 @@ def test_latents_follow_the_concepts_and_the_model(inside, shipped):
     assert empty(inside, inside.tiny.tiny_sdxl(), 1, percent=75) == (1, 4, 96, 96)
 
 
+def test_latents_that_fill_the_memory_are_refused(inside):
+    """A file of a megabyte has room for 60,000 concepts of width 1."""
+    node, tokens = inside.nodes("latent").EmptyLatent, inside.tokens(60_000, width=1)
+    with pytest.raises(ValueError, match="at most 1525 pictures of 128x128 latent pixels at once, got 60000"):
+        node.execute(inside.tiny.tiny_sdxl(), tokens, 1, 100)
+    with pytest.raises(ValueError, match="at most 95 pictures of 512x512 latent pixels at once, got 128"):
+        node.execute(inside.tiny.tiny_sdxl(), inside.tokens(2), 64, 400)
+
+
 @pytest.mark.parametrize(("kind", "size"), [
     ("SDXL", 1024), ("SSD1B", 1024), ("SDXLRefiner", 1024), ("SD15", 512), ("SD20", 768),
     ("SD21UnclipL", 768),
