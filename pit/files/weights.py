@@ -105,7 +105,10 @@ def write_state(
             # asks for are therefore taken from an ordinary file and restored afterwards.
             unfinished.touch()
             mode = unfinished.stat().st_mode
-            save_file(dict(_apart(state)), unfinished, ({"format": "pt"} if marked else {}) | dict(metadata))
+            facts = ({"format": "pt"} if marked else {}) | dict(metadata)
+            # A file name that is not UTF-8, as Linux allows it, becomes text that no file can hold.
+            facts = {name: fact.encode("utf-8", "replace").decode() for name, fact in facts.items()}
+            save_file(dict(_apart(state)), unfinished, facts)
             unfinished.chmod(mode)
     except (OSError, SafetensorError) as error:
         raise WeightFileError(not_written(path, error)) from error

@@ -5,6 +5,7 @@ import errno
 import hashlib
 import os
 import re
+import secrets
 import shutil
 import time
 from collections.abc import Iterator
@@ -65,9 +66,9 @@ def replacing(path: Path, needed: int = 0) -> Iterator[Path]:
     Raises:
         NoSpaceError: the disk is full; other errors stay as they are.
     """
-    # Beside the target, because a rename is atomic only within one file system; and one name per process, so
-    # that two processes writing the same file do not write into each other's.
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
+    # Beside the target, because a rename is atomic only within one file system; and a new name each time, so
+    # that two writers of one file do not write into each other's: in two containers, both may be process 1.
+    unfinished = path.with_name(f"{path.name}.{secrets.randbelow(10**9)}.unfinished")
     try:
         yield unfinished
         flush_file(unfinished)

@@ -292,3 +292,8 @@ def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(WeightFileError, match="could not be written") as caught:
         write_state(path, {"a": torch.ones(2)}, {})
     assert str(path) in str(caught.value)
+
+
+def test_a_note_of_a_file_name_that_is_no_text_is_written(tmp_path):
+    write_state(tmp_path / "a.safetensors", {"a": torch.ones(2)}, {"source": os.fsdecode(b"prior\xff.ckpt")})
+    assert read_state(tmp_path / "a.safetensors")[1]["source"] == "prior?.ckpt"

@@ -122,6 +122,17 @@ def test_the_message_names_path_and_bytes(tmp_path, monkeypatch):
     assert raised.value.errno == errno.ENOSPC
 
 
+def test_two_writers_of_one_number_do_not_meet(tmp_path, monkeypatch):
+    """Two containers that share a folder may each be process 1."""
+    monkeypatch.setattr(whole.os, "getpid", lambda: 1)
+    with whole.replacing(tmp_path / "name") as first:
+        first.write_bytes(b"the first")
+        write_whole(tmp_path / "name", b"the second")
+        assert (tmp_path / "name").read_bytes() == b"the second"
+    assert (tmp_path / "name").read_bytes() == b"the first"
+    assert [each.name for each in tmp_path.iterdir()] == ["name"]
+
+
 def test_another_error_keeps_its_own_words(tmp_path):
     with pytest.raises(FileNotFoundError):
         write_whole(tmp_path / "none" / "a.json", b"1")
