@@ -28,6 +28,11 @@ WRAPPER_MODULES = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_mod
 def another_file(path: Path, state: State, wanted: str) -> WeightFileError:
     """The error for a file of another kind than `wanted` (with its article): says what it is instead."""
     what, advice = what_is(without_wrappers(state))
+    if wanted.startswith(what):  # told by some of its names, perhaps within another module
+        return WeightFileError(
+            f"{path}: expected {wanted}, complete and with nothing around it, got a file with the keys "
+            f"{first_of(list(state))}. Take the published file, or save it again."
+        )
     return WeightFileError(f"{path}: expected {wanted}, got {what}. {advice}")
 
 

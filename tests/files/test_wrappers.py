@@ -143,3 +143,17 @@ def test_features_of_no_size_are_refused(tmp_path, shape):
     state = {"values": torch.ones(2, 16, 8), "uncond": torch.ones(1, 16, 8), "features": torch.ones(shape)}
     with pytest.raises(WeightFileError, match="expected features of the shape"):
         read_tokens(write(tmp_path, state, FACTS), "x")
+
+
+@pytest.mark.parametrize(("read", "state", "kind"), [
+    (read_prior, renamed(PRIOR, "net."), "an IP-Prior"),
+    (read_prior, renamed(PRIOR, "model.prior."), "an IP-Prior"),
+    (read_prior, renamed(PRIOR, "model.") | {"optimizer.step": torch.ones(1)}, "an IP-Prior"),
+    (read_ip_adapter, renamed(flat_adapter(), "ip_adapter."), "an IP-Adapter"),
+    (read_ip_adapter, {key: value for key, value in flat_adapter().items() if "latents" not in key},
+     "an IP-Adapter"),
+])
+def test_no_file_is_refused_for_being_what_it_should_be(tmp_path, read, state, kind):
+    with pytest.raises(WeightFileError, match=f"expected {kind}.*, got a file with the keys ") as raised:
+        read(write(tmp_path, state))
+    assert f"got {kind}" not in str(raised.value)
