@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .rows import ROWS
 
+NEAR = 0.25  # of the distance to the farthest row: within it, a row may be the same one
 UNSURE = 0.25  # how far from its mark a row may be shown
 Inputs = tuple[Tensor, Tensor, Tensor]
 Wrapper = Callable[..., Tensor]
@@ -37,6 +38,7 @@ def places(
     if all(a is b for a, b in pairs):
         return None
     tables = [equal_rows(a, b) for a, b in pairs if a.shape[1:] == b.shape[1:]]
+    tables.append(similar_rows(*pairs[0]))
     # Values that are new in any row, such as those of cropped latents, tell nothing.
     tables = [table for table in tables if table.any(1).all()]
     count = len(pairs[0][1])
@@ -55,6 +57,18 @@ def equal_rows(before: Tensor, after: Tensor) -> Tensor:
     """Which rows have the same values `[R, B]`, in the precision of those that came after."""
     before = before.to(after)
     return torch.stack([(before == row).flatten(1).all(1) for row in after])
+
+
+def similar_rows(before: Tensor, after: Tensor) -> Tensor:
+    """Which latents may be the same but for rounding or a small change, or a tile of them `[R, B]`."""
+    before = before.to(after)
+    if before.shape[1:] == after.shape[1:]:
+        far = torch.cdist(after.flatten(1).float(), before.flatten(1).float())
+        return far < NEAR * far.amax(1, keepdim=True)
+    if before.shape[1] != after.shape[1]:
+        return torch.zeros(len(after), len(before), dtype=torch.bool, device=after.device)
+    corner = after.flatten(2)[:, None, :, :1]
+    return (before.flatten(2)[None] == corner).all(2).any(2)
 
 
 class FollowedModel:

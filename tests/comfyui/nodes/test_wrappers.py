@@ -208,3 +208,37 @@ def test_wrappers_and_compiling_together(draw, cfg, patched, prompts, wrapped):
     helpers = importlib.import_module("comfy_api.torch_helpers")
     helpers.set_torch_compile_wrapper(model, backend="eager")
     assert_same(draw(cfg(model), images=2), draw(cfg(patched(2)), images=2))
+
+
+IMAGES_SWAPPED = [1, 0, 3, 2]  # of both prompts, so that the texts do not tell
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("change", [lambda x: x * 1.0001, lambda x: x.bfloat16().float()])
+def test_images_that_a_wrapper_moves_and_changes_a_little_are_followed(draw, cfg, wrapped, kind, change):
+    def runs(order):
+        def wrapper(executor, x, t, *args, **named):
+            return executor(change(x[order]), t, *args, **named)[order]
+
+        return draw(cfg(wrapped(kind, wrapper, 2)), images=2)
+
+    assert_same(runs(IMAGES_SWAPPED), runs([0, 1, 2, 3]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tiles_of_one_image_in_a_call_are_followed(draw, cfg, wrapped, kind):
+    """As many rows as the whole batch has, and the same texts in the same order."""
+    def by_image(executor, x, t, *args, **named):
+        out = torch.empty_like(x)
+        for image in range(2):
+            both = x[[image, image, image + 2, image + 2]]
+            tiles = torch.cat([both[:1, ..., :4], both[1:2, ..., 4:], both[2:3, ..., :4], both[3:, ..., 4:]])
+            done = executor(tiles, t, *args, **named)
+            out[[image, image + 2]] = torch.cat([done[::2], done[1::2]], dim=-1)
+        return out
+
+    def by_tile(executor, x, t, *args, **named):
+        return torch.cat([executor(tile, t, *args, **named) for tile in x.chunk(2, dim=-1)], dim=-1)
+
+    found, expected = (draw(cfg(wrapped(kind, wrapper, 2)), images=2) for wrapper in (by_image, by_tile))
+    assert_same(found, expected)
