@@ -1,4 +1,4 @@
-"""The engine: IP+ tokens, the IP-Prior and its flow-matching core. Runs without ComfyUI.
+"""The engine: IP+ tokens, the IP-Prior and its flow-matching core, and pOps. Runs without ComfyUI.
 
 The names below are the public interface. They are imported when first used: importing `pit` costs nothing.
 """
@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # for editors and type checkers
     from .piece_it_together.prior import IPPrior
     from .piece_it_together.prior_files import load_prior
     from .piece_it_together.sample import sample_prior
+    from .pops.files import load_operator
+    from .pops.sample import sample_operator
 
 # ComfyUI imports every pack when it starts, and `python -m pit --help` should not wait for torch: nothing
 # heavy is imported before it is used.
@@ -38,11 +40,13 @@ _HOMES = {
     "convert_lora": "files.lora",
     "WeightFileError": "files.weights",
     "CheckpointError": "files.weights",
+    "load_operator": "pops.files",
+    "sample_operator": "pops.sample",
 }
 __all__ = [
     "CheckpointError", "IPAdapterPlus", "IPPrior", "Resampler", "WeightFileError", "apply_direction",
-    "clip_pixel_values", "convert_lora", "find_direction", "load_ip_adapter", "load_prior", "sample_prior",
-    "velocity_loss",
+    "clip_pixel_values", "convert_lora", "find_direction", "load_ip_adapter", "load_operator", "load_prior",
+    "sample_operator", "sample_prior", "velocity_loss",
 ]
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 from .demo.published import CREATURES
 from .files.published import System, register
 from .piece_it_together.published import PIECE_IT_TOGETHER
+from .pops.published import POPS
 
 SYSTEMS: tuple[System, ...] = (
     PIECE_IT_TOGETHER,
     CREATURES,
+    POPS,
 )
 
 # On import, so that it has happened before anything else in the package can ask what a file is.

@@ -87,15 +87,15 @@ def matrix_shape(path: Path, state: State, key: str) -> tuple[int, int]:
     return shape[0], shape[1]
 
 
-def count_layers(path: Path, state: State, prefix: str = "") -> int:
-    """How many different numbers follow `{prefix}layers.` in the keys.
+def count_layers(path: Path, state: State, prefix: str = "", word: str = "layers") -> int:
+    """How many different numbers follow `{prefix}{word}.` in the keys.
 
     Raises:
         WeightFileError: there are more than any model has.
     """
     # Counted rather than the highest number plus one: a forged key `layers.999999999.x` must not make the
     # caller build a model of a billion layers. A gap in the numbers shows later, as missing and unknown keys.
-    matches = (re.match(rf"{re.escape(prefix)}layers\.(\d+)\.", key) for key in state)
+    matches = (re.match(rf"{re.escape(prefix)}{word}\.(\d+)\.", key) for key in state)
     count = len({match[1] for match in matches if match})
     if count > MOST_LAYERS:  # each would be built, if only without memory, before the first is refused
         raise WeightFileError(

@@ -1,0 +1,86 @@
+"""The record of pOps: its kinds of files and the published ones.
+
+Repositories and file names are those of github.com/pOpsPaper/pOps and of the model cards that it names.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ..files.published import FileKind, PublishedFile, System, has_key
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+OPERATORS_REPO, OPERATORS_LICENSE = "pOpsPaper/operators", "MIT, as its model card says"
+PRIOR_REPO, DECODER_REPO = (f"kandinsky-community/kandinsky-2-2-{part}" for part in ("prior", "decoder"))
+KANDINSKY_LICENSE = "Apache-2.0, as its model card says"
+IP_ADAPTER_REPO, IP_ADAPTER_LICENSE = "h94/IP-Adapter", "Apache-2.0, as its model card says"
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+PRIOR_KEYS = r"(^|\.)prd_embedding$"
+STATISTICS = r"(^|\.)clip_(mean|std)$"
+
+
+def is_operator(state: Mapping[str, Tensor]) -> bool:
+    """A prior without statistics: what trainings of operators save."""
+    return has_key(PRIOR_KEYS)(state) and not has_key(STATISTICS)(state)
+
+
+def operator_file(name: str) -> PublishedFile:
+    """A published operator."""
+    path = f"{name}/learned_prior.pth"
+    return PublishedFile(f"pops-{name}", OPERATORS_REPO, f"models/{path}", f"pops/{path}", OPERATORS_LICENSE)
+
+
+def diffusers_files(name: str, repo: str, folder: str, *parts: str) -> tuple[PublishedFile, ...]:
+    """The weights and configurations of parts of a pipeline, in the folders that diffusers has for them."""
+    return tuple(
+        PublishedFile(name, repo, path, f"kandinsky/{folder}/{path}", KANDINSKY_LICENSE)
+        for part in parts for path in (f"{part}/{WEIGHTS}", f"{part}/config.json")
+    )
+
+
+OPERATOR = FileKind(
+    "pops_operator", "a pOps operator", "pops", "Load pOps Operator", is_one=is_operator,
+    published=tuple(map(operator_file, ("texturing", "union", "scene", "instruct"))),
+)
+KANDINSKY_PRIOR = FileKind(
+    "kandinsky_prior", "a prior of Kandinsky 2.2, or an operator with its statistics", "kandinsky",
+    "Load pOps Operator", is_one=has_key(PRIOR_KEYS),
+    published=diffusers_files("kandinsky-prior", PRIOR_REPO, "kandinsky-2-2-prior", "prior"),
+)
+KANDINSKY_DECODER = FileKind(
+    "kandinsky_decoder", "a decoder of Kandinsky 2.2", "kandinsky", "Load Kandinsky Decoder",
+    is_one=has_key(r"(^|\.)(add_embedding\.image_proj|encoder_hid_proj\.image_embeds|quantize\.embedding)\."),
+    published=(
+        *diffusers_files("kandinsky-decoder", DECODER_REPO, "kandinsky-2-2-decoder", "unet", "movq"),
+        PublishedFile(
+            "kandinsky-decoder", DECODER_REPO, "scheduler/scheduler_config.json",
+            "kandinsky/kandinsky-2-2-decoder/scheduler/scheduler_config.json", KANDINSKY_LICENSE,
+        ),
+    ),
+)
+EMBEDDING = FileKind(
+    "image_embedding", "an image embedding", "image_embeddings", "Load Embedding", "Save Embedding",
+    is_one=has_key("^image_embeds$"),
+)
+BIGG_ADAPTER = FileKind(
+    "ip_adapter_bigg", "a basic IP-Adapter", "ipadapter", "Embedding to IP+ Tokens",
+    published=(
+        PublishedFile(
+            "ip-adapter-bigg", IP_ADAPTER_REPO, "sdxl_models/ip-adapter_sdxl.safetensors",
+            "ipadapter/ip-adapter_sdxl.safetensors", IP_ADAPTER_LICENSE,
+        ),
+    ),
+)
+BIGG_VISION = FileKind(
+    "clip_vision_bigg", "the CLIP vision encoder ViT-bigG", "clip_vision", "Load CLIP Vision",
+    published=(
+        PublishedFile(
+            "clip-vision-bigg", IP_ADAPTER_REPO, "sdxl_models/image_encoder/model.safetensors",
+            "clip_vision/CLIP-ViT-bigG-14-laion2B-39B-b160k.safetensors", IP_ADAPTER_LICENSE,
+        ),
+    ),
+)
+
+POPS = System(kinds=(EMBEDDING, OPERATOR, KANDINSKY_PRIOR, KANDINSKY_DECODER, BIGG_ADAPTER, BIGG_VISION))
