@@ -3,24 +3,31 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from ..files.checked import without_wrappers
 from ..files.weights import WeightFileError, read_state, write_state
 from ..ip_adapter.files import from_trainer
 from ..piece_it_together.prior_files import PRIOR_SIGNS, _prior_sizes, prior_notes
+from ..pops.files import is_operator, read_operator, save_operator
+from ..pops.modes import mode_in
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments: the file to read and the file to write."""
+    """The command's arguments: the file to read, the file to write, and what is merged into it."""
     parser.add_argument("source", type=Path, help="weight file: .ckpt, .pt, .pth, .bin or .safetensors")
     parser.add_argument("target", type=Path, help="the .safetensors file to write")
+    parser.add_argument(
+        "--base", type=Path,
+        help="for a pOps operator: the prior of Kandinsky 2.2, file or folder, with its statistics",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Convert; return the exit code."""
     try:
-        convert_to_safetensors(args.source, args.target)
+        convert_to_safetensors(args.source, args.target, args.base)
     except WeightFileError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -28,13 +35,15 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def convert_to_safetensors(source: Path, target: Path) -> None:
+def convert_to_safetensors(source: Path, target: Path, base: Path | None = None) -> None:
     """Save a weight file of any kind as safetensors; an IP-Prior's `cfg.yaml` goes into its metadata.
 
-    Of a checkpoint in which a trainer has saved an IP-Adapter with its UNet, only the adapter is written.
+    Of a checkpoint in which a trainer has saved an IP-Adapter with its UNet, only the adapter is written. An
+    operator of pOps is merged with the statistics of its base.
 
     Raises:
-        WeightFileError: the source cannot be read, or the target exists or has another suffix.
+        WeightFileError: the source cannot be read, the target exists or has another suffix, an operator
+            without statistics has no base, or something else has one.
     """
     if target.suffix != ".safetensors":
         raise WeightFileError(f"Expected a .safetensors file to write, got {target}. Give it that suffix.")
@@ -43,6 +52,13 @@ def convert_to_safetensors(source: Path, target: Path) -> None:
     state, metadata = read_state(source)
     state = from_trainer(state)
     prior = without_wrappers(state)
+    if is_operator(prior):
+        merge_operator(source, target, base)
+        return
+    if base is not None:
+        raise WeightFileError(
+            f"{source}: expected a pOps operator to merge with {base}, got another file. Leave --base out."
+        )
     # The number of heads does not show in the shapes of a prior's weights. Unlike a cfg.yaml beside the
     # file, the metadata cannot get lost.
     if all(key in prior for key in PRIOR_SIGNS):
@@ -50,3 +66,15 @@ def convert_to_safetensors(source: Path, target: Path) -> None:
         names = {"num_heads": notes.get("num_attention_heads"), "use_ref": notes.get("use_ref")}
         metadata |= {key: str(value).lower() for key, value in names.items() if value is not None}
     write_state(target, state, metadata)
+
+
+def merge_operator(source: Path, target: Path, base: Path | None) -> None:
+    """Write an operator with its statistics, its head count and, where the path tells it, what it is for.
+
+    Raises:
+        WeightFileError: the operator or its base cannot be used.
+    """
+    file = read_operator(source, base)
+    # The published files all have one name, and only their folders tell them apart.
+    told = mode_in("/".join(source.absolute().parts[-2:]))
+    save_operator(target, replace(file, mode=file.mode or told))

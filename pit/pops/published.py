@@ -32,11 +32,11 @@ def operator_file(name: str) -> PublishedFile:
     return PublishedFile(f"pops-{name}", OPERATORS_REPO, f"models/{path}", f"pops/{path}", OPERATORS_LICENSE)
 
 
-def diffusers_files(name: str, repo: str, folder: str, *parts: str) -> tuple[PublishedFile, ...]:
-    """The weights and configurations of parts of a pipeline, in the folders that diffusers has for them."""
+def kandinsky_files(name: str, repo: str, folder: str, *paths: str) -> tuple[PublishedFile, ...]:
+    """Files of a pipeline, in the folders that diffusers has for them."""
     return tuple(
-        PublishedFile(name, repo, path, f"kandinsky/{folder}/{path}", KANDINSKY_LICENSE)
-        for part in parts for path in (f"{part}/{WEIGHTS}", f"{part}/config.json")
+        PublishedFile(name, repo, path, f"{folder}/{repo.rpartition('/')[2]}/{path}", KANDINSKY_LICENSE)
+        for path in paths
     )
 
 
@@ -45,19 +45,18 @@ OPERATOR = FileKind(
     published=tuple(map(operator_file, ("texturing", "union", "scene", "instruct"))),
 )
 KANDINSKY_PRIOR = FileKind(
-    "kandinsky_prior", "a prior of Kandinsky 2.2, or an operator with its statistics", "kandinsky",
+    "kandinsky_prior", "a prior of Kandinsky 2.2, or an operator with its statistics", "kandinsky_prior",
     "Load pOps Operator", is_one=has_key(PRIOR_KEYS),
-    published=diffusers_files("kandinsky-prior", PRIOR_REPO, "kandinsky-2-2-prior", "prior"),
+    published=kandinsky_files(
+        "kandinsky-prior", PRIOR_REPO, "kandinsky_prior", f"prior/{WEIGHTS}", "prior/config.json",
+    ),
 )
 KANDINSKY_DECODER = FileKind(
-    "kandinsky_decoder", "a decoder of Kandinsky 2.2", "kandinsky", "Load Kandinsky Decoder",
+    "kandinsky_decoder", "a decoder of Kandinsky 2.2", "kandinsky_decoder", "Load Kandinsky Decoder",
     is_one=has_key(r"(^|\.)(add_embedding\.image_proj|encoder_hid_proj\.image_embeds|quantize\.embedding)\."),
-    published=(
-        *diffusers_files("kandinsky-decoder", DECODER_REPO, "kandinsky-2-2-decoder", "unet", "movq"),
-        PublishedFile(
-            "kandinsky-decoder", DECODER_REPO, "scheduler/scheduler_config.json",
-            "kandinsky/kandinsky-2-2-decoder/scheduler/scheduler_config.json", KANDINSKY_LICENSE,
-        ),
+    published=kandinsky_files(
+        "kandinsky-decoder", DECODER_REPO, "kandinsky_decoder", f"unet/{WEIGHTS}", "unet/config.json",
+        f"movq/{WEIGHTS}", "movq/config.json", "scheduler/scheduler_config.json",
     ),
 )
 EMBEDDING = FileKind(

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MIB = 1 << 20
 CHUNK = constants.DOWNLOAD_CHUNK_SIZE  # what huggingface_hub writes at a time, and a cut loses
 ADAPTER = "sdxl_models/ip-adapter-plus_sdxl_vit-h.safetensors"
+DIFFUSERS = ("diffusion_pytorch_model.safetensors", "config.json")
 ADAPTER_TARGET = "ipadapter/ip-adapter-plus_sdxl_vit-h.safetensors"
 
 
@@ -34,7 +36,8 @@ def content(name: str, size: int = 5000) -> bytes:
 
 
 def published_repos() -> dict[str, dict[str, bytes]]:
-    repos: dict[str, dict[str, bytes]] = {PIT_REPO: {"README.md": b"card"}, IP_ADAPTER_REPO: {"a.bin": b"x"}}
+    repos: dict[str, dict[str, bytes]] = defaultdict(dict)
+    repos |= {PIT_REPO: {"README.md": b"card"}, IP_ADAPTER_REPO: {"a.bin": b"x"}}
     for file in published_files():
         if not file.is_folder:
             repos[file.repo][file.path] = content(file.path, 300 if file.path.endswith(".yaml") else 5000)
@@ -118,6 +121,13 @@ def test_all_fetches_every_file_to_its_place(hub, models):
         ADAPTER_TARGET, "clip_vision/CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors",
         "loras/pit/character_sheet.safetensors", "loras/pit/background_generation.safetensors",
         "ip_directions/muscular.pt", "ip_directions/age/old.pt",
+        *(f"pops/{name}/learned_prior.pth" for name in ("texturing", "union", "scene", "instruct")),
+        *(f"kandinsky_prior/kandinsky-2-2-prior/prior/{name}" for name in DIFFUSERS),
+        *(f"kandinsky_decoder/kandinsky-2-2-decoder/{part}/{name}"
+          for part in ("unet", "movq") for name in DIFFUSERS),
+        "kandinsky_decoder/kandinsky-2-2-decoder/scheduler/scheduler_config.json",
+        "ipadapter/ip-adapter_sdxl.safetensors",
+        "clip_vision/CLIP-ViT-bigG-14-laion2B-39B-b160k.safetensors",
     }
     assert (models / "ip_directions/age/old.pt").read_bytes() == content("old")
 

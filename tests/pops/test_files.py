@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from pit import load_operator
-from pit.files.published import file_kinds
+from pit.files.published import file_kinds, published_files
 from pit.files.weights import read_state
 from pit.pops.files import read_operator, save_operator
 from pit.pops.modes import MODES, mode_in
@@ -255,3 +255,14 @@ def test_a_file_in_a_folder_of_its_own_is_not_mistaken(tmp_path: Path):
     save_file(WHOLE, tmp_path / "a.safetensors")
     (tmp_path / "config.json").write_text('["other"]')
     assert read_operator(tmp_path / "a.safetensors").config.num_heads == 32
+
+
+def test_the_published_files_have_the_names_that_people_type():
+    names = {file.name for file in published_files()}
+    assert names >= {
+        "pops-texturing", "pops-union", "pops-scene", "pops-instruct", "kandinsky-prior", "kandinsky-decoder",
+        "ip-adapter-bigg", "clip-vision-bigg",
+    }
+    for file in published_files():
+        if file.name.startswith("pops-"):
+            assert mode_in(file.target) in MODES and file.path.endswith("/learned_prior.pth")
