@@ -1,6 +1,7 @@
-"""Modules under ComfyUI's memory management."""
+"""Modules under ComfyUI's memory management, and what they compute in."""
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import comfy.model_management
@@ -9,6 +10,11 @@ import comfy.ops
 import comfy.utils
 import torch
 from torch import Tensor, nn
+
+from ...pit.flow.precision import cpu_has_bf16
+
+# Narrower priors lose more time to the casts than they gain from weights of half the size.
+WIDE = 1024
 
 
 def managed(
@@ -37,3 +43,31 @@ def managed(
     state = {key: value.to(dtype) for key, value in state.items()}
     module.load_state_dict(state, assign=patcher.is_dynamic())
     return patcher
+
+
+def prior_dtype(hidden_dim: int) -> torch.dtype:
+    """What a prior computes in: bfloat16 if it is wide enough to gain from it and the device has it."""
+    if hidden_dim < WIDE:
+        return torch.float32
+    device = comfy.model_management.get_torch_device()
+    # ComfyUI rules out bfloat16 on every CPU, because most emulate it slowly; some multiply in it natively.
+    if device.type == "cpu":
+        has_bf16 = cpu_has_bf16()
+    else:
+        has_bf16 = comfy.model_management.should_use_bf16(device)
+    return torch.bfloat16 if has_bf16 else torch.float32
+
+
+def in_batches(draw: Callable[[range], Tensor], count: int) -> Tensor:
+    """What `draw` makes of the numbers 0..count - 1: all at once, or in halves if memory runs out."""
+    size = count
+    while True:
+        try:
+            return torch.cat([draw(range(count)[first:first + size]) for first in range(0, count, size)])
+        except RuntimeError as error:
+            if size == 1 or not comfy.model_management.is_oom(error):
+                raise
+        # Outside of `except`: there, the error still holds all frames of the failed attempt, and with them
+        # the very tensors that are to be freed.
+        size = math.ceil(size / 2)
+        comfy.model_management.soft_empty_cache()

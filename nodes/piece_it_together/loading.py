@@ -4,38 +4,20 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-import comfy.model_management
-import torch
 from comfy_api.latest import io
 
 from ...pit.files.records import adapter_stamp
 from ...pit.files.weights import WeightFileError
-from ...pit.flow.precision import cpu_has_bf16
 from ...pit.ip_adapter.attention import ImageCrossAttention
 from ...pit.ip_adapter.files import read_ip_adapter
 from ...pit.ip_adapter.resampler import TOKENS_PER_PICTURE, Resampler
 from ...pit.piece_it_together.prior import IPPrior
 from ...pit.piece_it_together.prior_files import read_prior
 from ..bridge.folders import ModelFiles, file_stamp
-from ..bridge.memory import managed
+from ..bridge.memory import managed, prior_dtype
 from .types import CATEGORY, IPAdapterType, ManagedIPAdapter, ManagedPrior, PriorType
 
-# Narrower priors lose more time to the casts than they gain from weights of half the size.
-WIDE = 1024
 ADAPTERS, PRIORS = ModelFiles("ip_adapter"), ModelFiles("ip_prior")
-
-
-def prior_dtype(hidden_dim: int) -> torch.dtype:
-    """What an IP-Prior computes in: bfloat16 if it is wide enough to gain from it and the device has it."""
-    if hidden_dim < WIDE:
-        return torch.float32
-    device = comfy.model_management.get_torch_device()
-    # ComfyUI rules out bfloat16 on every CPU, because most emulate it slowly; some multiply in it natively.
-    if device.type == "cpu":
-        has_bf16 = cpu_has_bf16()
-    else:
-        has_bf16 = comfy.model_management.should_use_bf16(device)
-    return torch.bfloat16 if has_bf16 else torch.float32
 
 
 def load_ip_adapter(path: Path, name: str) -> ManagedIPAdapter:

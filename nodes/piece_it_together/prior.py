@@ -17,6 +17,7 @@ from ...pit.ip_adapter.resampler import TOKENS_PER_PICTURE
 from ...pit.piece_it_together.sample import concept_noise, sample_prior
 from ...pit.piece_it_together.tokens import Parts, Tokens
 from ..bridge.feedback import progress_bar
+from ..bridge.memory import in_batches
 from .types import CATEGORY, ManagedPrior, PartsType, PriorType, TokensType
 
 GIVEN, SHUFFLED = "as given", "shuffled"
@@ -53,21 +54,6 @@ def working_memory(prior: ManagedPrior, concepts: int, slots: int) -> int:
     # this much room before it loads the prior; too little is caught by `in_batches`.
     tokens = concepts * TOKENS_PER_PICTURE * (1 + slots)
     return BRANCHES * STATES_HELD * torch.float32.itemsize * prior.config.hidden_dim * tokens
-
-
-def in_batches(draw: Callable[[range], Tensor], count: int) -> Tensor:
-    """What `draw` makes of the numbers 0..count - 1: all at once, or in halves if memory runs out."""
-    size = count
-    while True:
-        try:
-            return torch.cat([draw(range(count)[first:first + size]) for first in range(0, count, size)])
-        except RuntimeError as error:
-            if size == 1 or not comfy.model_management.is_oom(error):
-                raise
-        # Outside of `except`: there, the error still holds all frames of the failed attempt, and with them
-        # the very tensors that are to be freed.
-        size = math.ceil(size / 2)
-        comfy.model_management.soft_empty_cache()
 
 
 def watcher(prior: ManagedPrior, concepts: int) -> Callable[[int, int, int, Tensor], None]:

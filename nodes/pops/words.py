@@ -1,0 +1,60 @@
+"""From words to the tokens that the operator instruct reads, with the text encoder of the graph."""
+from __future__ import annotations
+
+from torch import Tensor
+
+ENCODER, TOKENS = "clip_g", "g"  # what ComfyUI calls OpenCLIP's ViT-bigG, SDXL's second text encoder
+
+
+def lines_in(words: str) -> list[str]:
+    """The lines that hold words. Raises ValueError if none does."""
+    lines = [line.strip() for line in words.splitlines() if line.strip()]
+    if not lines:
+        raise ValueError("pOps Instruct expected at least one word, got none. Write one, such as shiny.")
+    return lines
+
+
+def word_states(clip, lines: list[str], width: int) -> list[Tensor]:
+    """Last hidden state of each line `[L, E]`, from the first token to that of the end, float32.
+
+    Args:
+        width: that of the operator.
+    Raises:
+        ValueError: the CLIP has no text encoder of this kind or of this width, or a line is too long.
+    """
+    encoder = getattr(clip.cond_stage_model, ENCODER, None)
+    if encoder is None:
+        raise ValueError(
+            "pOps Instruct expected a CLIP with the text encoder ViT-bigG, as SDXL has it, got one without. "
+            "Connect the CLIP of an SDXL checkpoint."
+        )
+    tokens = [_tokens_of(clip, line) for line in lines]
+    ends = [[token for token, *_ in each].index(encoder.special_tokens["end"]) for each in tokens]
+    clip.load_model()
+    model = clip.cond_stage_model
+    model.reset_clip_options()
+    # Both at once, since ComfyUI goes back to SDXL's layer if the layer is not named. None is the last one,
+    # after the final norm, as published; SDXL reads the one before it.
+    model.set_clip_options({"layer": None, "execution_device": clip.patcher.load_device})
+    try:
+        states, _ = encoder([[token for token, *_ in each] for each in tokens])
+    finally:
+        model.reset_clip_options()
+    if states.shape[-1] != width:
+        raise ValueError(
+            f"pOps Instruct expected a text encoder of width {width}, as the operator has it, got width "
+            f"{states.shape[-1]}. Connect the CLIP of an SDXL checkpoint."
+        )
+    # What follows the end changes nothing, since each token only sees those before it.
+    return [state[:end + 1].float() for state, end in zip(states, ends, strict=True)]
+
+
+def _tokens_of(clip, line: str) -> list[tuple]:
+    # Parentheses are words here, not weights, which the operator has not learned.
+    chunks = clip.tokenize(line, disable_weights=True).get(TOKENS, [])
+    if len(chunks) != 1:
+        raise ValueError(
+            f"pOps Instruct expected a line of at most 75 tokens, got {line[:60]!r}, which is longer. Write "
+            "less; the published operator knows single words."
+        )
+    return chunks[0]
