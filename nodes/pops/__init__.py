@@ -4,5 +4,9 @@ from __future__ import annotations
 from .embeddings import EncodeEmbedding, LoadEmbedding, SaveEmbedding
 from .loading import LoadOperator
 from .operators import Combine, Compose, Instruct
+from .tokens import EmbeddingToTokens, LoadBaseIPAdapter
 
-NODES = (LoadOperator, EncodeEmbedding, Combine, Instruct, Compose, SaveEmbedding, LoadEmbedding)
+NODES = (
+    LoadOperator, EncodeEmbedding, Combine, Instruct, Compose, SaveEmbedding, LoadEmbedding,
+    LoadBaseIPAdapter, EmbeddingToTokens,
+)

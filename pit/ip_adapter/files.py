@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,14 +63,38 @@ def read_ip_adapter(path: StrPath) -> AdapterFile:
     path = Path(path)
     state, metadata = read_state(path)
     state = without_wrappers(state)
-    # At most nine digits: Python refuses to convert very long numbers, with an error of its own.
-    matches = (re.fullmatch(r"ip_adapter\.(\d{1,9})\.to_k_ip\.weight", key) for key in state)
-    numbers = sorted(int(match[1]) for match in matches if match)
+    numbers = layer_numbers(state)
     if "image_proj.latents" not in state or not numbers:
         raise another_file(path, state, "an IP-Adapter-plus")
+    check_layer_numbers(path, numbers)
+    # Sizes from a few tensors, then every tensor against the shapes that follow from them: what does not fit
+    # together is found before a module is built.
+    sizes = _resampler_sizes(path, state, metadata)
+    expected = shapes(Resampler(**sizes, device="meta"), "image_proj.")
+    inner_dims = layer_widths(path, state, numbers)
+    expected |= cross_attention_shapes(numbers, inner_dims, sizes["output_dim"])
+    state = {key: computable(value) for key, value in sound(path, state, expected).items()}
+    return AdapterFile(
+        resampler=sizes,
+        resampler_state=projection_state(state),
+        token_dim=sizes["output_dim"],
+        inner_dims=inner_dims,
+        cross_attention_state=cross_attention_state(state, numbers),
+    )
+
+
+def layer_numbers(state: State) -> list[int]:
+    """The numbers of the attention layers that a file has weights for."""
+    # At most nine digits: Python refuses to convert very long numbers, with an error of its own.
+    matches = (re.fullmatch(r"ip_adapter\.(\d{1,9})\.to_k_ip\.weight", key) for key in state)
+    return sorted(int(match[1]) for match in matches if match)
+
+
+def check_layer_numbers(path: Path, numbers: Sequence[int]) -> None:
+    """Raise WeightFileError unless these are all layers of a UNet, and not too many."""
     # The number of a layer is its place among all attention layers of the UNet as diffusers lists them, where
     # every second one is self-attention, which has no image half.
-    if numbers != list(range(1, 2 * len(numbers), 2)):
+    if list(numbers) != list(range(1, 2 * len(numbers), 2)):
         raise WeightFileError(
             f"{path}: expected weights for the attention layers 1, 3, 5 and so on without a gap, got layers "
             f"{first_of([str(n) for n in numbers], 8)}. Fetch the published file again."
@@ -80,28 +104,35 @@ def read_ip_adapter(path: StrPath) -> AdapterFile:
             f"{path}: expected at most {MOST_LAYERS} attention layers, got {len(numbers)}. Fetch the "
             "published file again."
         )
-    # Sizes from a few tensors, then every tensor against the shapes that follow from them: what does not fit
-    # together is found before a module is built.
-    sizes = _resampler_sizes(path, state, metadata)
-    expected = shapes(Resampler(**sizes, device="meta"), "image_proj.")
-    inner_dims = [matrix_shape(path, state, f"ip_adapter.{number}.to_k_ip.weight")[0] for number in numbers]
-    for number, dim in zip(numbers, inner_dims, strict=True):
-        for kind in "kv":
-            expected[f"ip_adapter.{number}.to_{kind}_ip.weight"] = torch.Size((dim, sizes["output_dim"]))
-    state = {key: computable(value) for key, value in sound(path, state, expected).items()}
-    return AdapterFile(
-        resampler=sizes,
-        resampler_state={
-            key.removeprefix("image_proj."): tensor
-            for key, tensor in state.items() if key.startswith("image_proj.")
-        },
-        token_dim=sizes["output_dim"],
-        inner_dims=inner_dims,
-        cross_attention_state={
-            f"{layer}.to_{kind}.weight": state[f"ip_adapter.{number}.to_{kind}_ip.weight"]
-            for layer, number in enumerate(numbers) for kind in "kv"
-        },
-    )
+
+
+def layer_widths(path: Path, state: State, numbers: Sequence[int]) -> list[int]:
+    """Widths of the attention layers. Raises WeightFileError where a weight is not a matrix."""
+    return [matrix_shape(path, state, f"ip_adapter.{number}.to_k_ip.weight")[0] for number in numbers]
+
+
+def cross_attention_shapes(
+    numbers: Sequence[int], inner_dims: Sequence[int], token_dim: int
+) -> dict[str, torch.Size]:
+    """The shapes that the weights of the cross-attention must have, by their keys in a file."""
+    return {
+        f"ip_adapter.{number}.to_{kind}_ip.weight": torch.Size((dim, token_dim))
+        for number, dim in zip(numbers, inner_dims, strict=True) for kind in "kv"
+    }
+
+
+def cross_attention_state(state: State, numbers: Sequence[int]) -> State:
+    """Weights of `ImageCrossAttention` from those of a file."""
+    return {
+        f"{layer}.to_{kind}.weight": state[f"ip_adapter.{number}.to_{kind}_ip.weight"]
+        for layer, number in enumerate(numbers) for kind in "kv"
+    }
+
+
+def projection_state(state: State) -> State:
+    """Weights of what makes the tokens, from those of a file."""
+    prefix = "image_proj."
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
 def from_trainer(state: State) -> State:

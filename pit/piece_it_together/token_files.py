@@ -77,8 +77,14 @@ def save_tokens(path: StrPath, tokens: Tokens) -> None:
     """Write tokens: `values`, `uncond` and, where known, `features`; in the metadata where they come from.
 
     Raises:
+        ValueError: they are not of an IP-Adapter-plus, whose tokens alone can be read again.
         WeightFileError: the file cannot be written.
     """
+    if tokens.values.shape[1] != TOKENS_PER_PICTURE:
+        raise ValueError(
+            f"Expected {TOKENS_PER_PICTURE} tokens of each picture to save, got {tokens.values.shape[1]} "
+            f"from {tokens.source}. Save what they were made of instead."
+        )
     state = {"values": tokens.values, "uncond": tokens.uncond}
     if tokens.features is not None:
         state["features"] = tokens.features

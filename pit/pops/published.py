@@ -63,8 +63,8 @@ EMBEDDING = FileKind(
     "image_embedding", "an image embedding", "image_embeddings", "Load Embedding", "Save Embedding",
     is_one=has_key("^image_embeds$"),
 )
-BIGG_ADAPTER = FileKind(
-    "ip_adapter_bigg", "a basic IP-Adapter", "ipadapter", "Embedding to IP+ Tokens",
+BASE_ADAPTER = FileKind(
+    "base_ip_adapter", "a base IP-Adapter", "ipadapter", "Load Base IP-Adapter",
     published=(
         PublishedFile(
             "ip-adapter-bigg", IP_ADAPTER_REPO, "sdxl_models/ip-adapter_sdxl.safetensors",
@@ -82,4 +82,4 @@ BIGG_VISION = FileKind(
     ),
 )
 
-POPS = System(kinds=(EMBEDDING, OPERATOR, KANDINSKY_PRIOR, KANDINSKY_DECODER, BIGG_ADAPTER, BIGG_VISION))
+POPS = System(kinds=(EMBEDDING, OPERATOR, KANDINSKY_PRIOR, KANDINSKY_DECODER, BASE_ADAPTER, BIGG_VISION))
