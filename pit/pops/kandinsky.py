@@ -26,6 +26,7 @@ PIXELS, LATENT_PIXELS = 64, 8  # pictures are multiples of the first, which the 
 TRAINING_STEPS, FIRST_BETA, LAST_BETA = 1000, 0.00085, 0.012  # a linear schedule
 GUIDANCE, STEPS = 4.0, 50  # as published
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+MOST_BLOCKS, MOST_LAYERS = 16, 64  # in a configuration, which may come from anybody
 UNET_SIGN, MOVQ_SIGN = "add_embedding.image_proj.weight", "quantize.embedding.weight"
 
 # The published sizes, for weights without their config.json.
@@ -133,6 +134,7 @@ def _empty(network: Any, path: Path, published: Mapping[str, Any]) -> nn.Module:
         config = read_json(path) if path.is_file() else dict(published)
         if not isinstance(config, dict):  # diffusers would take a text for the name of a model to fetch
             raise ValueError(f"a {type(config).__name__} in place of named values")
+        _check_depth(config)
         with torch.device("meta"):
             return network.from_config(config)
     except Exception as error:  # of sizes that do not fit together, diffusers raises errors of every kind
@@ -140,3 +142,15 @@ def _empty(network: Any, path: Path, published: Mapping[str, Any]) -> nn.Module:
             f"{path}: expected the configuration of a decoder of Kandinsky 2.2, got one that diffusers "
             f"cannot build ({shortened(str(error), 300)}). Fetch the file again."
         ) from error
+
+
+def _check_depth(config: Mapping[str, Any]) -> None:
+    """Raise ValueError for more blocks and layers than any decoder has, which would take forever to build."""
+    for name, value in config.items():
+        values = value if isinstance(value, list) else [value]
+        if len(values) > MOST_BLOCKS:
+            raise ValueError(f"{len(values)} values of {shortened(name, 60)}, more than {MOST_BLOCKS}")
+        # Widths are harmless: on the meta device they take no memory.
+        most = max((each for each in values if isinstance(each, int | float)), default=0)
+        if "layers" in name and most > MOST_LAYERS:
+            raise ValueError(f"{most} {shortened(name, 60)}, more than {MOST_LAYERS}")

@@ -129,7 +129,7 @@ def visible(mask: Tensor | None, length: int, device: torch.device) -> Tensor:
     earlier = torch.ones(length, length, dtype=torch.bool, device=device).tril()
     if mask is None:
         return earlier
-    shown = functional.pad(mask.to(device), (0, length - mask.shape[1]), value=True)
+    shown = functional.pad(mask, (0, length - mask.shape[1]), value=True)
     # Hidden tokens see themselves, since attention to nothing is not a number. Nobody reads what they become.
     itself = torch.eye(length, dtype=torch.bool, device=device)
     return (earlier & shown[:, None] | itself)[:, None]
@@ -193,9 +193,9 @@ class PriorTransformer(nn.Module):
         Raises:
             ValueError: there are more slots than the prior has, or shapes do not fit.
         """
+        self.check_condition(condition, mask)
         if mask is not None:
             condition, mask = without_unused_slots(condition, mask)
-        self.check_condition(condition, mask)
         proj = torch.zeros_like(x) if proj is None else proj
         t = t.to(x.device).expand(len(x))
         extra = [self.embedding_proj(proj), self.time_embedding(t, x.dtype), self.proj_in(x)]
@@ -259,8 +259,9 @@ def rows(seen: Tensor | None, outputs: int | None) -> Tensor | None:
 
 
 def without_unused_slots(condition: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Condition and mask without the slots at the end that no row has."""
+    """Condition and mask, in truth values, without the slots at the end that no row has."""
     # At least one is kept, so that rows without any condition work as well.
+    mask = mask.to(condition.device, torch.bool)
     used = mask.any(dim=0).nonzero()
     count = int(used[-1]) + 1 if len(used) else 1
     return condition[:, :count], mask[:, :count]
@@ -277,9 +278,9 @@ class PreparedPrior:
     def __init__(
         self, prior: PriorTransformer, condition: Tensor, timesteps: Sequence[int], mask: Tensor | None = None
     ):
+        prior.check_condition(condition, mask)
         if mask is not None:
             condition, mask = without_unused_slots(condition, mask)
-        prior.check_condition(condition, mask)
         self.prior, self.dtype, self.count = prior, condition.dtype, len(condition)
         self.place = {t: index for index, t in enumerate(dict.fromkeys(timesteps))}
         before = condition.shape[1] + 1

@@ -13,6 +13,7 @@ from pit.files.weights import read_state
 from pit.pops.files import read_operator, save_operator
 from pit.pops.modes import MODES, mode_in
 from pit.pops.prior import PriorTransformer
+from tests.frugal import frugally
 from tests.golden import assert_equal
 from tests.pops.test_prior import seeded
 from tests.pops.tiny import (
@@ -266,3 +267,12 @@ def test_the_published_files_have_the_names_that_people_type():
     for file in published_files():
         if file.name.startswith("pops-"):
             assert mode_in(file.target) in MODES and file.path.endswith("/learned_prior.pth")
+
+
+def test_forged_sizes_are_refused_before_they_cost_anything(tmp_path):
+    layers = {f"transformer_blocks.{number}.norm1.weight": torch.ones(1) for number in range(800)}
+    slots = {"positional_embedding": torch.ones(1, 900_000, 2)}
+    for change, message in ((layers, "expected at most 128 layers, got"), (slots, "shape [1, 900000, 32]")):
+        save_file(WHOLE | change, tmp_path / "a.safetensors")
+        with frugally():
+            assert_refused(load_operator, tmp_path / "a.safetensors", message, num_heads=HEADS)

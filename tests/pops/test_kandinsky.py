@@ -19,6 +19,7 @@ from pit.pops.kandinsky import (
     load_unet,
     noise_prediction,
 )
+from tests.frugal import frugally
 from tests.golden import Golden, assert_equal, relative_error
 from tests.refusal import assert_refused
 
@@ -131,12 +132,16 @@ def test_damaged_parts_are_refused(golden, folder, part):
 
 @pytest.mark.parametrize("text", [
     "{", "[]", '"someone/unet"', '{"block_out_channels": [5, 7]}', '{"down_block_types": ["x"]}',
+    '{"layers_per_block": 9000000}', '{"layers_per_block": [2, 2, 2, 9000000]}',
+    '{"transformer_layers_per_block": [1, 1, 1, 9000000]}',
+    json.dumps({"down_block_types": ["DownBlock2D"] * 90000, "block_out_channels": [32] * 90000}),
 ])
 def test_a_damaged_configuration_is_refused(folder, text):
     (folder / "unet/config.json").write_text(text)
     path = folder / "unet/diffusion_pytorch_model.safetensors"
     message = "config.json: expected the configuration of a decoder"
-    assert_refused(load_unet, path, message, "Fetch the file again")
+    with frugally(seconds=5.0):
+        assert_refused(load_unet, path, message, "Fetch the file again")
 
 
 def test_other_files_and_folders_are_named(folder, tmp_path):

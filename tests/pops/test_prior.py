@@ -127,6 +127,16 @@ def test_a_mask_with_gaps_hides_what_it_says():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float32, torch.uint8])
+def test_a_mask_may_come_in_numbers(dtype):
+    prior, x, condition = random_operator(), seeded(1, 2, WIDTH), seeded(2, 2, 5, WIDTH)
+    mask, t = torch.arange(5) < torch.tensor([[4], [2]]), torch.tensor([7, 8])
+    assert torch.equal(prior(x, t, condition, mask.to(dtype)), prior(x, t, condition, mask))
+    found = prior.prepared(condition, [7], mask.to(dtype))(x, 7)
+    assert torch.equal(found, prior.prepared(condition, [7], mask)(x, 7))
+
+
+@torch.no_grad()
 def test_a_prepared_prior_reads_the_weights_of_condition_and_times_once():
     prior, calls = random_operator(), []
     prior.encoder_hidden_states_proj.register_forward_hook(lambda *_: calls.append("condition"))
