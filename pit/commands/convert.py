@@ -6,8 +6,11 @@ import sys
 from pathlib import Path
 
 from ..files.checked import without_wrappers
+from ..files.known import first_of
 from ..files.weights import WeightFileError, read_state, write_state
 from ..ip_adapter.files import from_trainer
+from ..messages import quoted
+from ..object_insertion.unet_layout import in_comfyui_layout, is_instruct_unet
 from ..piece_it_together.prior_files import PRIOR_SIGNS, _prior_sizes, prior_notes
 
 
@@ -15,12 +18,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments: the file to read and the file to write."""
     parser.add_argument("source", type=Path, help="weight file: .ckpt, .pt, .pth, .bin or .safetensors")
     parser.add_argument("target", type=Path, help="the .safetensors file to write")
+    parser.add_argument("--only", metavar="NAME", help="write this tensor alone, such as conv_in.bias")
 
 
 def run(args: argparse.Namespace) -> int:
     """Convert; return the exit code."""
     try:
-        convert_to_safetensors(args.source, args.target)
+        convert_to_safetensors(args.source, args.target, args.only)
     except WeightFileError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -28,20 +32,33 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def convert_to_safetensors(source: Path, target: Path) -> None:
+def convert_to_safetensors(source: Path, target: Path, only: str | None = None) -> None:
     """Save a weight file of any kind as safetensors; an IP-Prior's `cfg.yaml` goes into its metadata.
 
-    Of a checkpoint in which a trainer has saved an IP-Adapter with its UNet, only the adapter is written.
+    Of a checkpoint in which a trainer has saved an IP-Adapter with its UNet, only the adapter is written. An
+    InstructPix2Pix UNet of Stable Diffusion 1.5 gets the names that ComfyUI loads.
 
+    Args:
+        only: the name of the one tensor to write.
     Raises:
-        WeightFileError: the source cannot be read, or the target exists or has another suffix.
+        WeightFileError: the source cannot be read or lacks that tensor, or the target exists or has another
+            suffix.
     """
     if target.suffix != ".safetensors":
         raise WeightFileError(f"Expected a .safetensors file to write, got {target}. Give it that suffix.")
     if target.exists():
         raise WeightFileError(f"{target} already exists. Move it away, or choose another name.")
     state, metadata = read_state(source)
+    if only is not None:
+        if only not in state:
+            raise WeightFileError(
+                f"{source}: expected a tensor {quoted(only)}, got {first_of(list(state))}. Name one of these."
+            )
+        write_state(target, {only: state[only]}, {})
+        return
     state = from_trainer(state)
+    if is_instruct_unet(without_wrappers(state)):
+        state = in_comfyui_layout(without_wrappers(state))
     prior = without_wrappers(state)
     # The number of heads does not show in the shapes of a prior's weights. Unlike a cfg.yaml beside the
     # file, the metadata cannot get lost.

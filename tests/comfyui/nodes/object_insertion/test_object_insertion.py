@@ -9,7 +9,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from tests.comfyui.nodes.graphs import node
-from tests.comfyui.nodes.object_insertion.shared import covering, folder_of, nodes, pictures
+from tests.comfyui.nodes.object_insertion.shared import covering, engine, folder_of, nodes, pictures
 from tests.golden import assert_equal
 
 TINY = "object_insertion_tiny_io"
@@ -227,3 +227,20 @@ def test_errors_leave_the_server_alive(lab):
     failed = lab.queue(insertion_graph(optimizer__file="missing.pt"))
     assert failed.status != "success" and "python -m pit download object-insertion" in str(failed.error)
     assert lab.queue(insertion_graph()).status == "success"
+
+
+def test_the_names_of_a_converted_unet_are_those_that_comfyui_loads(inside, golden):
+    """ComfyUI itself renames no such UNet, but knows the names, and the kind of model by its shapes."""
+    shapes = golden.facts("object_insertion_full_keys")["unet"]
+    state = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
+    detection = inside.comfy("model_detection")
+    assert detection.unet_config_from_diffusers_unet(state) is None
+    renamed = engine(inside, "unet_layout").in_comfyui_layout(state)
+    config = detection.model_config_from_unet(dict(renamed), "")
+    assert type(config).__name__ == "SD15_instructpix2pix"
+    names = inside.comfy("utils").unet_to_diffusers(config.unet_config)
+    assert all(renamed[names[key]] is value for key, value in state.items())
+    with torch.device("meta"):
+        loaded = config.get_model({}).diffusion_model.state_dict()
+    assert {key: value.shape for key, value in loaded.items()} == {
+        key: value.shape for key, value in renamed.items()}
