@@ -4,12 +4,14 @@ Names of files are those of a saved pipeline; `emb_opt.pt` lies beside them in t
 """
 from __future__ import annotations
 
-from ..files.published import FileKind, PublishedFile, System, has_key
+from ..files.published import Command, FileKind, PublishedFile, System, has_key
 
 REPO = "ADT1999/instruct-pix2pix-model-final"
 LICENSE = "none stated with the published code, see the model card"
 FOLDER = "object_insertion"
 NAME = "object-insertion"
+UNET_PATH = "unet/diffusion_pytorch_model.safetensors"
+BIAS_TARGET = f"{FOLDER}/conv_in_bias.safetensors"
 
 
 def published(path: str, target: str) -> tuple[PublishedFile, ...]:
@@ -24,7 +26,7 @@ EMBEDDING_OPTIMIZER = FileKind(
 )
 INSTRUCT_UNET = FileKind(
     "instruct_unet", "an InstructPix2Pix UNet", FOLDER, "Patch InstructPix2Pix Bias",
-    published=published("unet/diffusion_pytorch_model.safetensors", f"{FOLDER}/unet.safetensors"),
+    published=published(UNET_PATH, f"{FOLDER}/unet.safetensors"),
 )
 CLIP_VISION = FileKind(
     "clip_vision_l", "the CLIP vision encoder ViT-L/14", "clip_vision", "Load CLIP Vision",
@@ -35,4 +37,11 @@ VAE = FileKind(
     published=published("vae/diffusion_pytorch_model.safetensors", "vae/object_insertion.safetensors"),
 )
 
-OBJECT_INSERTION = System(kinds=(EMBEDDING_OPTIMIZER, INSTRUCT_UNET, CLIP_VISION, VAE))
+OBJECT_INSERTION = System(
+    kinds=(EMBEDDING_OPTIMIZER, INSTRUCT_UNET, CLIP_VISION, VAE),
+    commands={
+        "download-insertion-bias": Command(
+            "download_insertion_bias", "fetch the bias of the published UNet: 1 kB instead of its 3.4 GB"
+        ),
+    },
+)
