@@ -58,16 +58,17 @@ def load_optimizer(path: Path, name: str, nan_as_zero: bool = False) -> tuple[Ma
 def check_encoder(clip_vision, optimizer: ManagedOptimizer) -> None:
     """Raise ValueError if the Embedding Optimizer was not made for this image encoder."""
     found, width = clip_vision.model_type, clip_vision.config["hidden_size"]
-    wanted = optimizer.module.input_dim
-    tokens = (clip_vision.image_size // clip_vision.config["patch_size"]) ** 2 + 1
-    # Of the published width there is an encoder for larger pictures as well, with other tokens.
-    others = width == PUBLISHED_WIDTH and tokens != PICTURE_TOKENS
-    if found != "clip_vision_model" or width != wanted or others:
-        raise ValueError(
-            f"{optimizer.name} expected a clip_vision_model of width {wanted} as its CLIP_VISION, with "
-            f"{PICTURE_TOKENS} tokens in the published size, got a {found} of width {width} with {tokens} "
-            f"tokens. {file_kind('clip_vision_l').where_to_get}"
-        )
+    wanted, got = optimizer.module.input_dim, f"a {found} of width {width}"
+    if found == "clip_vision_model" and width == wanted:
+        # Of the published width there is an encoder for larger pictures as well, with other tokens.
+        tokens = (clip_vision.image_size // clip_vision.config["patch_size"]) ** 2 + 1
+        if width != PUBLISHED_WIDTH or tokens == PICTURE_TOKENS:
+            return
+        got = f"one with {tokens} tokens for {PICTURE_TOKENS}"
+    raise ValueError(
+        f"{optimizer.name} expected a clip_vision_model of width {wanted} as its CLIP_VISION, got {got}. "
+        f"{file_kind('clip_vision_l').where_to_get}"
+    )
 
 
 def pictures_of(image: Tensor, mask: Tensor | None) -> tuple[list[Image.Image], bool]:
@@ -119,7 +120,6 @@ def encode_objects(
         pixels = torch.cat([pixels, torch.zeros_like(pixels[:1])])
     bar, total = progress_bar(), -(-len(pixels) // PICTURES_AT_ONCE) + len(pixels) * len(seeds)
     steps = iter(range(1, total + 1))
-    check_encoder(clip_vision, optimizer)
     comfy.model_management.load_models_gpu([clip_vision.patcher, optimizer.patcher])
     tokens = clip_tokens(clip_vision, optimizer, pixels, lambda: bar(next(steps), total))
     blank = tokens[-1:] if null == BLANK else None
@@ -224,6 +224,7 @@ class EncodeObject(io.ComfyNode):
         cls, optimizer: ManagedOptimizer, clip_vision, image: Tensor, seed: int, queries: int, variants: int,
         fit: str = CROP, pixel_scale: str = AS_PUBLISHED, null: str = ZEROS, mask: Tensor | None = None,
     ) -> io.NodeOutput:
+        check_encoder(clip_vision, optimizer)
         pictures, inverted = pictures_of(image, mask)
         pixels = object_pixels(pictures, fit, pixel_scale, clip_vision.image_size)
         seeds = range(seed, seed + variants)

@@ -22,7 +22,9 @@ Conditioning = list[list[Any]]
 
 
 def check_contexts(model: ModelPatcher, contexts: Conditioning) -> int:
-    """The number of objects. Raises ValueError for contexts of another width than the model's."""
+    """The number of objects. Raises ValueError for no contexts, and for others than the model reads."""
+    if not contexts:
+        raise ValueError("Insert Object expected contexts, got none. Connect those of Encode Object.")
     wanted = model.model.model_config.unet_config["context_dim"]
     for context, _ in contexts:
         if context.shape[-1] != wanted:
@@ -30,7 +32,7 @@ def check_contexts(model: ModelPatcher, contexts: Conditioning) -> int:
                 f"Insert Object expected contexts of width {wanted}, as the model reads them, got "
                 f"{context.shape[-1]}. Use the Embedding Optimizer that belongs to the model."
             )
-    return max((len(context) for context, _ in contexts), default=1)
+    return max(len(context) for context, _ in contexts)
 
 
 def opaque(scene: Tensor) -> Tensor:

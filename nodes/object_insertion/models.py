@@ -10,8 +10,8 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
-from ...pit.files.published import file_kind
 from ...pit.object_insertion.files import read_bias
+from ...pit.object_insertion.published import NAME
 from ...pit.object_insertion.sampling import STEPS, TRAINED_STEPS, leading_sigmas
 from ..bridge.folders import ModelFiles
 from .types import CATEGORY
@@ -36,8 +36,8 @@ def check_model(node: str, model: ModelPatcher) -> None:
         return
     raise ValueError(
         f"{node} expected an InstructPix2Pix of Stable Diffusion 1.5, with {CHANNELS} input channels, got "
-        f"{got}. Load the model of paint-by-inpaint/add-base or the published one. "
-        f"{file_kind('instruct_unet').where_to_get}"
+        f"{got}. Load that of paint-by-inpaint/add-base or the published one, which `python -m pit download "
+        f"{NAME}` fetches; the help page of Patch InstructPix2Pix Bias tells how ComfyUI loads them."
     )
 
 
@@ -48,8 +48,12 @@ def with_published_start(model: ModelPatcher) -> ModelPatcher:
     sampling = copy.copy(model.get_model_object("model_sampling"))
     scaled = sampling.noise_scaling
 
-    def noise_scaling(sigma: Tensor, noise: Tensor, latent: Tensor, max_denoise: bool = False) -> Tensor:
-        return scaled(sigma, noise, latent, max_denoise or not bool(latent.any()))
+    # `max_denoise` is given at the start of a sampling alone, and not where masked latents get their noise.
+    def noise_scaling(
+        sigma: Tensor, noise: Tensor, latent: Tensor, max_denoise: bool | None = None
+    ) -> Tensor:
+        starts_empty = max_denoise is not None and not latent.any()
+        return scaled(sigma, noise, latent, bool(max_denoise or starts_empty))
 
     sampling.noise_scaling = noise_scaling
     patched = model.clone()

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from ..flow.guidance import seeded_noise
-from ..images import clip_pixel_values, on_white
+from ..images import clip_pixel_values, on_white, white_image
 from .embedding_optimizer import CONTEXT_TOKENS, AnyOptimizer, EmbeddingOptimizer
 
 CROP, SQUASH, LETTERBOX = "crop", "squash", "letterbox"
@@ -57,8 +57,18 @@ def _fitted(picture: Image.Image, fit: str, size: int) -> Image.Image:
     if fit == SQUASH:
         return picture.resize((size, size), Image.Resampling.BICUBIC)
     if fit == LETTERBOX:
-        return ImageOps.pad(picture, (size, size), Image.Resampling.BICUBIC, "white")
+        return _boxed(picture, size)
     return picture
+
+
+def _boxed(picture: Image.Image, size: int) -> Image.Image:
+    """All of a picture in the middle of a white square."""
+    # Pillow's own function fails for pictures so slender that no pixel is left of their shorter side.
+    width, height = (max(1, round(side * size / max(picture.size))) for side in picture.size)
+    square = white_image(size)
+    resized = picture.resize((width, height), Image.Resampling.BICUBIC)
+    square.paste(resized, ((size - width) // 2, (size - height) // 2))
+    return square
 
 
 def queries(seed: int, count: int, width: int) -> Tensor:

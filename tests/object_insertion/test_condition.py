@@ -55,6 +55,13 @@ def test_an_object_is_cropped_squashed_or_letterboxed():
     assert torch.equal(boxed[:, 2, 2], white) and torch.equal(boxed[:, 30, 2], red)
 
 
+@pytest.mark.parametrize("fit", ["squash", "letterbox"])
+def test_slender_objects_keep_a_pixel(fit):
+    pixels = object_pixels([Image.new("RGB", (1, 3000), "black"), Image.new("RGB", (3000, 1))], fit)
+    white = object_pixels([Image.new("RGB", (60, 60), "white")])
+    assert pixels.shape == (2, 3, 224, 224) and (pixels != white).any()
+
+
 def test_transparency_becomes_white():
     clear = Image.new("RGBA", (30, 30), (0, 0, 0, 0))
     assert torch.equal(object_pixels([clear]), object_pixels([Image.new("RGB", (30, 30), "white")]))

@@ -60,8 +60,21 @@ def test_contexts_of_another_width_are_refused(inside, insert, encode):
         insert(contexts=(encode()[0], encode(optimizer=wide)[1]))
 
 
+def test_no_contexts_are_refused(insert, encode):
+    with pytest.raises(ValueError, match="expected contexts, got none"):
+        insert(contexts=([], encode()[1]))
+
+
+def test_an_image_encoder_of_another_kind_is_refused(encode):
+    """Some of them have no patches, and pictures of any size."""
+    other = SimpleNamespace(model_type="siglip2_vision_model", config={"hidden_size": 64}, image_size=-1)
+    with pytest.raises(ValueError, match="got a siglip2_vision_model of width 64"):
+        encode(clip_vision=other)
+
+
 def test_another_image_encoder_is_refused(inside, encode):
-    with pytest.raises(ValueError, match="width 64 .* got a clip_vision_model of width 128 .*vit-large"):
+    message = "width 64 .* got a clip_vision_model of width 128. Copy .*vit-large"
+    with pytest.raises(ValueError, match=message):
         encode(clip_vision=inside.tiny.tiny_clip_vision(width=128))
 
 
@@ -72,7 +85,7 @@ def test_the_encoder_for_larger_pictures_is_refused(inside):
     optimizer = types.ManagedOptimizer("a.pt", SimpleNamespace(model=SimpleNamespace(input_dim=1024)))
     at = partial(SimpleNamespace, model_type="clip_vision_model", config=config)
     check(at(image_size=224), optimizer)
-    with pytest.raises(ValueError, match="257 tokens .* got a clip_vision_model of width 1024 with 577"):
+    with pytest.raises(ValueError, match="of width 1024 .* got one with 577 tokens for 257"):
         check(at(image_size=336), optimizer)
 
 

@@ -139,6 +139,17 @@ def test_the_latents_outside_of_a_region_are_those_of_the_scene(insert, sample):
     assert (found[~outside] - held[~outside]).abs().max() > 1e-2
 
 
+def test_masked_latents_get_the_noise_of_their_level_and_only_the_start_more(inside, model):
+    """Another node may set a mask on the empty latents: what it holds must not keep any noise at the end."""
+    started = nodes(inside, "models").with_published_start(model)
+    plain, ours = (each.get_model_object("model_sampling").noise_scaling for each in (model, started))
+    noise, empty, sigma = torch.ones(1, 4, 2, 2), torch.zeros(1, 4, 2, 2), torch.tensor([0.5])
+    assert torch.equal(ours(sigma, noise, empty), plain(sigma, noise, empty))
+    assert torch.equal(ours(sigma, noise, empty, False), plain(sigma, noise, empty, True))
+    assert torch.equal(ours(sigma, noise, noise, False), plain(sigma, noise, noise, False))
+    assert model.get_model_object("model_sampling") is not started.get_model_object("model_sampling")
+
+
 def test_masks_of_every_shape_are_regions(insert):
     region = covering(24, 32, (8, 8, 16, 16))
     expected = insert(region=region)[1]["noise_mask"]
