@@ -21,6 +21,8 @@ from pit.files.pictures import PictureError, open_picture
 from pit.files.weights import WeightFileError, read_state
 from pit.ip_adapter.files import read_ip_adapter
 from pit.ip_adapter.resampler import Resampler
+from pit.object_insertion.embedding_optimizer import EmbeddingOptimizer
+from pit.object_insertion.files import read_bias, read_embedding_optimizer
 from pit.piece_it_together.prior import IPPrior
 from pit.piece_it_together.prior_files import read_prior
 from pit.piece_it_together.token_files import read_direction, read_tokens
@@ -163,6 +165,9 @@ def loaders() -> dict[str, Loader]:
     adapters = in_all_formats("adapter", flat(adapter()), adapter(), {"resampler_dim_head": "64"})
     loras = in_all_formats("lora", lora(), lora(), SETTINGS)
     loras |= in_all_formats("kinds", kinds_of_lora(), kinds_of_lora(), {})
+    optimizer = EmbeddingOptimizer(8, 8).state_dict()
+    optimizers = in_all_formats("optimizer", optimizer, {"state_dict": optimizer}, {"num_heads": "2"})
+    biases = in_all_formats("bias", {"conv_in.bias": torch.ones(4)}, {"conv_in.bias": torch.ones(4)}, {})
     directions = {"x.safetensors": direction, "x.pt": pickled(torch.ones(16, 8))}
     samples = {
         "samples/models-1/models.json": b'{"vae": "a", "clip": {"name": "b", "numbers": [1, 2]}}',
@@ -180,6 +185,8 @@ def loaders() -> dict[str, Loader]:
         "prior": Loader(priors, lambda path: read_prior(path, 2), refused),
         "cfg.yaml": Loader({"cfg.yaml": CFG}, read_beside, refused, {"prior.safetensors": whole}),
         "adapter": Loader(adapters, read_ip_adapter, refused),
+        "optimizer": Loader(optimizers, read_embedding_optimizer, refused),
+        "bias": Loader(biases, read_bias, refused),
         "lora": Loader(loras, apply_lora, refused),
         "tokens": Loader({"x.safetensors": tokens}, named(read_tokens), refused),
         "direction": Loader(directions, named(read_direction), refused),

@@ -3,12 +3,13 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import creatures, piece_it_together, pops
+from . import creatures, object_insertion, piece_it_together, pops
 from .bridge.errors import for_people
 from .bridge.folders import register_model_folders
 
 SYSTEMS = (
     piece_it_together,
+    object_insertion,
     creatures,
     pops,
 )

@@ -17,6 +17,8 @@ if TYPE_CHECKING:  # for editors and type checkers
     from .ip_adapter.attention import IPAdapterPlus
     from .ip_adapter.files import load_ip_adapter
     from .ip_adapter.resampler import Resampler
+    from .object_insertion.embedding_optimizer import EmbeddingOptimizer
+    from .object_insertion.files import load_embedding_optimizer
     from .piece_it_together.directions import apply_direction, find_direction
     from .piece_it_together.prior import IPPrior
     from .piece_it_together.prior_files import load_prior
@@ -35,6 +37,8 @@ _HOMES = {
     "Resampler": "ip_adapter.resampler",
     "IPAdapterPlus": "ip_adapter.attention",
     "load_ip_adapter": "ip_adapter.files",
+    "EmbeddingOptimizer": "object_insertion.embedding_optimizer",
+    "load_embedding_optimizer": "object_insertion.files",
     "velocity_loss": "flow.path",
     "clip_pixel_values": "images",
     "convert_lora": "files.lora",
@@ -44,9 +48,9 @@ _HOMES = {
     "sample_operator": "pops.sample",
 }
 __all__ = [
-    "CheckpointError", "IPAdapterPlus", "IPPrior", "Resampler", "WeightFileError", "apply_direction",
-    "clip_pixel_values", "convert_lora", "find_direction", "load_ip_adapter", "load_operator", "load_prior",
-    "sample_operator", "sample_prior", "velocity_loss",
+    "CheckpointError", "EmbeddingOptimizer", "IPAdapterPlus", "IPPrior", "Resampler", "WeightFileError",
+    "apply_direction", "clip_pixel_values", "convert_lora", "find_direction", "load_embedding_optimizer",
+    "load_ip_adapter", "load_operator", "load_prior", "sample_operator", "sample_prior", "velocity_loss",
 ]
 
 

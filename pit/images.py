@@ -18,11 +18,11 @@ _MAX_ASPECT = 500
 _BAND = 256  # rows that are composited at once
 
 
-def clip_pixel_values(images: list[Image.Image], size: int = 224) -> torch.Tensor:
+def clip_pixel_values(images: list[Image.Image], size: int = 224, rescale: bool = True) -> torch.Tensor:
     """Pixel values `[B,3,size,size]` float32 of `images`, equal to those of the published processor.
 
     The processor is transformers 4's `CLIPImageProcessor` with its defaults: RGB (alpha is dropped, gray is
-    repeated), `resize_for_encoder`, 1/255, then CLIP's mean and standard deviation.
+    repeated), `resize_for_encoder`, 1/255 unless `rescale` is False, then CLIP's mean and standard deviation.
 
     Raises ValueError for an empty list and for pictures that `resize_for_encoder` refuses.
     """
@@ -30,7 +30,7 @@ def clip_pixel_values(images: list[Image.Image], size: int = 224) -> torch.Tenso
         raise ValueError("Expected at least one picture to encode, got none.")
     pixels = np.stack([np.asarray(resize_for_encoder(image, size)) for image in images])
     # The published processor scales in float64; in float32 the last bit would differ.
-    scaled = torch.from_numpy(pixels).double().mul(1 / 255).float()
+    scaled = torch.from_numpy(pixels).double().mul(1 / 255 if rescale else 1).float()
     normalized = (scaled - torch.tensor(CLIP_MEAN)) / torch.tensor(CLIP_STD)
     return normalized.permute(0, 3, 1, 2).contiguous()
 

@@ -18,7 +18,9 @@ FLOORS = (
     {""}, {"commands"}, {"demo"}, SYSTEMS, {"ip_adapter"}, {"training"}, {"flow"}, {"files"},
 )
 ROOF = {"pit", "pit.__main__", "pit.systems"}
-LEAVES = {"pit.unet", "pit.images", "pit.number_lists", "pit.charts", "pit.messages", "pit.packages"}
+LEAVES = {
+    "pit.unet", "pit.images", "pit.cutouts", "pit.number_lists", "pit.charts", "pit.messages", "pit.packages",
+}
 # Functions and modules that open weight files, by their full names.
 OPENERS = re.compile(
     r"(torch|torch\.jit|torch\.serialization|numpy|pickle|joblib|dill)\.(load|save|loads|dumps?|savez)$"

@@ -5,8 +5,9 @@ from comfy_api.latest import io, ui
 from PIL import ImageOps
 from torch import Tensor
 
+from ...pit.cutouts import cut_out_part, mask_of_part
 from ...pit.images import clip_pixel_values, on_white, to_pil, to_tensor, white_image
-from ...pit.piece_it_together.parts import cut_out_part, encoder_pictures, mask_of_part
+from ...pit.piece_it_together.parts import encoder_pictures
 from ...pit.piece_it_together.tokens import Parts, Tokens
 from ..bridge.feedback import told
 from .encoding import encode_pixels, made_by

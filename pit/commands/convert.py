@@ -7,8 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..files.checked import without_wrappers
+from ..files.known import first_of
 from ..files.weights import WeightFileError, read_state, write_state
 from ..ip_adapter.files import from_trainer
+from ..messages import quoted
+from ..object_insertion.unet_layout import in_comfyui_layout, is_instruct_unet
 from ..piece_it_together.prior_files import PRIOR_SIGNS, _prior_sizes, prior_notes
 from ..pops.files import is_operator, read_operator, save_operator
 from ..pops.modes import mode_in
@@ -22,12 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--base", type=Path,
         help="for a pOps operator: the prior of Kandinsky 2.2, file or folder, with its statistics",
     )
+    parser.add_argument("--only", metavar="NAME", help="write this tensor alone, such as conv_in.bias")
 
 
 def run(args: argparse.Namespace) -> int:
     """Convert; return the exit code."""
     try:
-        convert_to_safetensors(args.source, args.target, args.base)
+        convert_to_safetensors(args.source, args.target, args.base, args.only)
     except WeightFileError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -35,22 +39,36 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def convert_to_safetensors(source: Path, target: Path, base: Path | None = None) -> None:
+def convert_to_safetensors(
+    source: Path, target: Path, base: Path | None = None, only: str | None = None
+) -> None:
     """Save a weight file of any kind as safetensors; an IP-Prior's `cfg.yaml` goes into its metadata.
 
     Of a checkpoint in which a trainer has saved an IP-Adapter with its UNet, only the adapter is written. An
-    operator of pOps is merged with the statistics of its base.
+    operator of pOps is merged with the statistics of its base. An InstructPix2Pix UNet of Stable Diffusion
+    1.5 gets the names that ComfyUI loads.
 
+    Args:
+        only: the name of the one tensor to write.
     Raises:
-        WeightFileError: the source cannot be read, the target exists or has another suffix, an operator
-            without statistics has no base, or something else has one.
+        WeightFileError: the source cannot be read or lacks that tensor, the target exists or has another
+            suffix, an operator without statistics has no base, or something else has one.
     """
     if target.suffix != ".safetensors":
         raise WeightFileError(f"Expected a .safetensors file to write, got {target}. Give it that suffix.")
     if target.exists():
         raise WeightFileError(f"{target} already exists. Move it away, or choose another name.")
     state, metadata = read_state(source)
+    if only is not None:
+        if only not in state:
+            raise WeightFileError(
+                f"{source}: expected a tensor {quoted(only)}, got {first_of(list(state))}. Name one of these."
+            )
+        write_state(target, {only: state[only]}, {})
+        return
     state = from_trainer(state)
+    if is_instruct_unet(without_wrappers(state)):
+        state = in_comfyui_layout(without_wrappers(state))
     prior = without_wrappers(state)
     if is_operator(prior):
         merge_operator(source, target, base)

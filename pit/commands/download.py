@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import errno
 import hashlib
+import io
 import os
 import re
 import shutil
@@ -112,6 +113,15 @@ class Hub:
                 expected_size=download.size, displayed_filename=download.target.name,
             )
 
+    def read_part(self, repo: str, path: str, commit: str, start: int, end: int) -> bytes:
+        """The bytes from `start` to before `end` of a file. Raises DownloadError, also for any others."""
+        url = hf_hub_url(repo, path, revision=commit, endpoint=self.endpoint)
+        asked = {"Accept-Encoding": "identity", "Range": f"bytes={start}-{end - 1}"}
+        headers, part = build_hf_headers(token=self.token, headers=asked), _Part(end - start)
+        with self._plain_errors(repo, path):
+            http_get(url, part, headers=headers, expected_size=end - start, displayed_filename=path)
+        return part.getvalue()
+
     @contextmanager
     def _plain_errors(self, repo: str, what: str) -> Iterator[None]:
         page = f"{self.endpoint}/{repo}"
@@ -132,6 +142,19 @@ class Hub:
                 f"{what} did not arrive from {page} ({_first_line(error)}); check the connection and run the"
                 " same command again: what has arrived is kept."
             ) from error
+
+
+class _Part(io.BytesIO):
+    """Takes so many bytes and no more: a server may send a whole file whatever part of it was asked for."""
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.size = size
+
+    def write(self, block: bytes) -> int:
+        if self.tell() + len(block) > self.size:
+            raise DownloadError(f"Expected {self.size} bytes of a file, got more; this hub sends no parts.")
+        return super().write(block)
 
 
 def _refusal(status: int, page: str, what: str) -> str:

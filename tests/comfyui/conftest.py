@@ -9,7 +9,7 @@ import pytest
 from dev.browser import ARGUMENTS, NAMES, find_chromium, open_page
 from dev.comfyui import DOWNLOADED, GIVEN, ensure_comfyui, make_base
 from dev.server import ComfyServer
-from tests.comfyui.nodes.published import write_ip_adapter, write_prior
+from tests.comfyui.nodes.published import write_ip_adapter, write_optimizer, write_prior
 from tests.comfyui.pages import clear
 from tests.waiting import STUCK_SECONDS
 
@@ -54,6 +54,7 @@ def with_tiny(folder: Path) -> Path:
     (base / "custom_nodes" / "tiny").symlink_to(TINY, target_is_directory=True)
     write_ip_adapter(base / "models" / "ipadapter" / "tiny.safetensors")
     write_prior(base / "models" / "ip_prior" / "characters" / "prior.ckpt")
+    write_optimizer(base / "models" / "object_insertion" / "tiny.pt")
     return base
 
 

@@ -136,9 +136,11 @@ class _Handler(BaseHTTPRequestHandler):
         start = 0
         headers = {"Accept-Ranges": "bytes", **(headers or {})}
         if self.answer.byte_range and not self.hub.ignore_ranges:
-            start = int(self.answer.byte_range.removeprefix("bytes=").removesuffix("-"))
-            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        self._send(206 if start else 200, content, headers, start)
+            first, _, last = self.answer.byte_range.removeprefix("bytes=").partition("-")
+            start, whole = int(first), len(content)
+            content = content[:int(last) + 1] if last else content
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{whole}"
+        self._send(206 if "Content-Range" in headers else 200, content, headers, start)
 
     def _send(self, status: int, body: bytes, headers: dict[str, str], start: int = 0) -> None:
         self.send_response(status)

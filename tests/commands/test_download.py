@@ -19,16 +19,22 @@ from huggingface_hub import constants
 from pit.__main__ import main
 from pit.commands.download import download_names
 from pit.files.published import file_kind, published_files
+from pit.object_insertion.published import REPO as INSERTION_REPO
 from pit.piece_it_together.published import IP_ADAPTER_REPO, PIT_REPO
 from tests.commands.hub_server import HubServer
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.usefixtures("only_loopback")
 ROOT = Path(__file__).resolve().parents[2]
 MIB = 1 << 20
 CHUNK = constants.DOWNLOAD_CHUNK_SIZE  # what huggingface_hub writes at a time, and a cut loses
 ADAPTER = "sdxl_models/ip-adapter-plus_sdxl_vit-h.safetensors"
 DIFFUSERS = ("diffusion_pytorch_model.safetensors", "config.json")
 ADAPTER_TARGET = "ipadapter/ip-adapter-plus_sdxl_vit-h.safetensors"
+INSERTION_FILES = {
+    "object_insertion/emb_opt.pt", "object_insertion/unet.safetensors", "vae/object_insertion.safetensors",
+    "clip_vision/clip-vit-large-patch14.safetensors",
+}
 
 
 def content(name: str, size: int = 5000) -> bytes:
@@ -37,7 +43,7 @@ def content(name: str, size: int = 5000) -> bytes:
 
 def published_repos() -> dict[str, dict[str, bytes]]:
     repos: dict[str, dict[str, bytes]] = defaultdict(dict)
-    repos |= {PIT_REPO: {"README.md": b"card"}, IP_ADAPTER_REPO: {"a.bin": b"x"}}
+    repos |= {PIT_REPO: {"README.md": b"card"}, IP_ADAPTER_REPO: {"a.bin": b"x"}, INSERTION_REPO: {}}
     for file in published_files():
         if not file.is_folder:
             repos[file.repo][file.path] = content(file.path, 300 if file.path.endswith(".yaml") else 5000)
@@ -46,36 +52,10 @@ def published_repos() -> dict[str, dict[str, bytes]]:
     return repos
 
 
-@pytest.fixture(autouse=True)
-def only_loopback(monkeypatch):
-    """Fails a test whose code tries to reach another machine, even where the attempt is swallowed."""
-    strangers = []
-    look_up = socket.getaddrinfo
-
-    def look_up_loopback(host, *arguments, **options):
-        if host != "127.0.0.1":
-            strangers.append(host)
-            raise OSError(f"the test reached out to {host}")
-        return look_up(host, *arguments, **options)
-
-    monkeypatch.setattr(socket, "getaddrinfo", look_up_loopback)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    yield
-    assert strangers == []
-
-
 @pytest.fixture
 def hub():
     with HubServer(published_repos()) as server:
         yield server
-
-
-@pytest.fixture
-def models(tmp_path):
-    folder = tmp_path / "models"
-    folder.mkdir()
-    return folder
 
 
 @pytest.fixture
@@ -120,7 +100,7 @@ def test_all_fetches_every_file_to_its_place(hub, models):
         "ip_prior/plush/prior.ckpt", "ip_prior/plush/cfg.yaml",
         ADAPTER_TARGET, "clip_vision/CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors",
         "loras/pit/character_sheet.safetensors", "loras/pit/background_generation.safetensors",
-        "ip_directions/muscular.pt", "ip_directions/age/old.pt",
+        "ip_directions/muscular.pt", "ip_directions/age/old.pt", *INSERTION_FILES,
         *(f"pops/{name}/learned_prior.pth" for name in ("texturing", "union", "scene", "instruct")),
         *(f"kandinsky_prior/kandinsky-2-2-prior/prior/{name}" for name in DIFFUSERS),
         *(f"kandinsky_decoder/kandinsky-2-2-decoder/{part}/{name}"
@@ -130,6 +110,13 @@ def test_all_fetches_every_file_to_its_place(hub, models):
         "clip_vision/CLIP-ViT-bigG-14-laion2B-39B-b160k.safetensors",
     }
     assert (models / "ip_directions/age/old.pt").read_bytes() == content("old")
+
+
+def test_object_insertion_arrives_with_the_models_that_it_was_trained_with(hub, models):
+    assert download(hub, models, "object-insertion") == 0
+    assert files_below(models) == INSERTION_FILES
+    expected = hub.repos[INSERTION_REPO]["emb_opt.pt"]
+    assert (models / "object_insertion/emb_opt.pt").read_bytes() == expected
 
 
 def test_several_names_in_one_command(hub, models):

@@ -13,6 +13,7 @@ from pit.files.lora import read_lora
 from pit.files.pickles import MOST_CALLS
 from pit.files.weights import WeightFileError, read_state
 from pit.ip_adapter.files import read_ip_adapter
+from pit.object_insertion.files import read_embedding_optimizer
 from pit.piece_it_together.prior_files import read_prior
 from tests.files.test_pickles import FOUR, MAGIC, NONE, ROW, START, STEP, call, storage, text, zipped
 from tests.frugal import frugally
@@ -95,7 +96,7 @@ def test_very_many_of_anything_cost_little(tmp_path, kind, wrap):
     read_frugally(read_state, path)
 
 
-@pytest.mark.parametrize("read", [read_prior, read_ip_adapter, read_lora])
+@pytest.mark.parametrize("read", [read_prior, read_ip_adapter, read_lora, read_embedding_optimizer])
 @pytest.mark.parametrize("kind", NAMES)
 def test_very_many_names_cost_little(tmp_path, kind, read):
     path = tmp_path / "x.ckpt"

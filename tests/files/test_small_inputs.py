@@ -21,6 +21,7 @@ from pit.images import on_white
 from pit.ip_adapter.files import read_ip_adapter
 from pit.messages import LONGEST, ShortError, quoted, shortened
 from pit.number_lists import amounts_in, edit_amounts_in, numbers_in
+from pit.object_insertion.files import read_embedding_optimizer
 from pit.piece_it_together import prior_files
 from pit.piece_it_together.ip_lora.dataset import pictures_by_name, read_caption
 from pit.piece_it_together.prior_files import read_prior
@@ -96,7 +97,7 @@ HEADERS = {
 }
 
 
-@pytest.mark.parametrize("read", [read_prior, read_ip_adapter, load_clip_vision])
+@pytest.mark.parametrize("read", [read_prior, read_ip_adapter, load_clip_vision, read_embedding_optimizer])
 @pytest.mark.parametrize("kind", HEADERS)
 def test_a_strange_header_is_refused_at_little_cost(tmp_path, kind, read):
     path = tmp_path / "x.safetensors"
@@ -271,7 +272,7 @@ def test_long_names_in_a_file_leave_the_advice(tmp_path):
     assert refusal(WeightFileError, read_prior, path).endswith("Take the published file.")
 
 
-@pytest.mark.parametrize("read", [read_state, read_lora, read_ip_adapter])
+@pytest.mark.parametrize("read", [read_state, read_lora, read_ip_adapter, read_embedding_optimizer])
 def test_very_many_dimensions_are_refused(tmp_path, read):
     path, names = tmp_path / "many.safetensors", ("unet.mid_block.x.lora_A.weight", "image_proj.latents")
     header = json.dumps({

@@ -12,6 +12,8 @@ from pit.commands.convert import convert_to_safetensors
 from pit.files.checked import without_wrappers
 from pit.files.weights import WeightFileError, read_state
 from pit.ip_adapter.files import load_ip_adapter, read_ip_adapter
+from pit.object_insertion.embedding_optimizer import EmbeddingOptimizer
+from pit.object_insertion.files import read_embedding_optimizer
 from pit.piece_it_together.prior_files import read_prior
 from pit.piece_it_together.token_files import read_direction, read_tokens
 from tests.files.test_weights import same
@@ -105,7 +107,7 @@ def trained(prefix: str = "") -> dict[str, Tensor]:
     return renamed(adapter | unet, prefix)
 
 
-@pytest.mark.parametrize("read", [read_ip_adapter, read_prior])
+@pytest.mark.parametrize("read", [read_ip_adapter, read_prior, read_embedding_optimizer])
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.module."])
 def test_a_trainers_checkpoint_is_recognized_and_its_conversion_told(tmp_path, prefix, read):
     path = tmp_path / "model.safetensors"
@@ -152,6 +154,8 @@ def test_features_of_no_size_are_refused(tmp_path, shape):
     (read_ip_adapter, renamed(flat_adapter(), "ip_adapter."), "an IP-Adapter"),
     (read_ip_adapter, {key: value for key, value in flat_adapter().items() if "latents" not in key},
      "an IP-Adapter"),
+    (read_embedding_optimizer, renamed(EmbeddingOptimizer(16, 8).state_dict(), "net."),
+     "an Embedding Optimizer"),
 ])
 def test_no_file_is_refused_for_being_what_it_should_be(tmp_path, read, state, kind):
     with pytest.raises(WeightFileError, match=f"expected {kind}.*, got a file with the keys ") as raised:

@@ -6,14 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageChops, ImageDraw, ImageOps
 
+from pit.cutouts import cut_out_part, mask_of_part
 from pit.images import resize_for_encoder, white_image
-from pit.piece_it_together.parts import (
-    cut_out_part,
-    encoder_pictures,
-    mask_of_part,
-    place_part,
-    reference_grid,
-)
+from pit.piece_it_together.parts import encoder_pictures, place_part, reference_grid
 from tests.golden import number_in
 
 

@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from ...cutouts import cut_out_part
 from ...files.pictures import decode_picture, file_name, list_pictures, save_picture
 from ...packages import needed_for
-from ..parts import cut_out_part
 from .part_rules import DEFAULT_RULES, SMALLEST_PART, PartRules
 
 _REACH = 7  # pixels of the 15-pixel square beside its middle, on a picture whose longer side is 1024

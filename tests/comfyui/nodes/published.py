@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from pit.ip_adapter.resampler import Resampler
+from pit.object_insertion.embedding_optimizer import EmbeddingOptimizer
 from pit.piece_it_together.prior import IPPrior
 
 TOKEN_DIM = 96
@@ -38,6 +39,14 @@ def write_ip_adapter(
     state = {f"image_proj.{key}": value for key, value in resampler_state(token_dim).items()}
     state |= {f"ip_adapter.{key}": value for key, value in key_value_state(token_dim, inner_dims).items()}
     save_file({key: value.to(dtype) for key, value in state.items()}, path)
+    return path
+
+
+def write_optimizer(path: Path, output_dim: int = 48, feature_dim: int = FEATURE_DIM, seed: int = 14) -> Path:
+    """An Embedding Optimizer as published: a pickled flat state dict."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(seed)
+    torch.save(EmbeddingOptimizer(feature_dim, output_dim).state_dict(), path)
     return path
 
 

@@ -1,8 +1,9 @@
-"""A test-only node pack: a tiny SDXL, a tiny CLIP vision model, and a look at what ComfyUI keeps loaded."""
+"""A test-only node pack: tiny models, and a look at what ComfyUI keeps loaded."""
 
 import comfy.clip_vision
 import comfy.model_management
 import comfy.model_patcher
+import comfy.sd
 import comfy.supported_models
 import torch
 from comfy_api.latest import ComfyExtension, io, ui
@@ -23,8 +24,26 @@ CLIP_VISION = {
 }
 
 
+INSTRUCT_CONTEXT_DIM = 48
+INSTRUCT_UNET = {
+    "image_size": 32, "use_spatial_transformer": True, "legacy": False, "adm_in_channels": None,
+    "in_channels": 8, "out_channels": 4, "model_channels": 32, "num_res_blocks": [1, 1],
+    "channel_mult": [1, 2], "transformer_depth": [1, 0], "transformer_depth_middle": 1,
+    "transformer_depth_output": [1, 1, 0, 0], "use_linear_in_transformer": False,
+    "context_dim": INSTRUCT_CONTEXT_DIM, "use_temporal_attention": False, "use_temporal_resblock": False,
+}
+VAE = {
+    "double_z": True, "z_channels": 4, "resolution": 32, "in_channels": 3, "out_ch": 3, "ch": 32,
+    "ch_mult": [1, 1, 1, 1], "num_res_blocks": 1, "attn_resolutions": [], "dropout": 0.0,
+}
+
+
 class TinySDXL(comfy.supported_models.SDXL):
     unet_config = UNET
+
+
+class TinyInstruct(comfy.supported_models.SD15_instructpix2pix):
+    unet_config = INSTRUCT_UNET
 
 
 def fill(module, seed):
@@ -40,7 +59,22 @@ def fill(module, seed):
 
 def tiny_sdxl(seed=0, dtype=torch.float32):
     """A patcher of an SDXL with random weights and 17 cross-attention layers."""
-    config = TinySDXL(UNET)
+    return patcher_of(TinySDXL(UNET), seed, dtype)
+
+
+def tiny_instruct(seed=0, kind=TinyInstruct, **sizes):
+    """A patcher of an InstructPix2Pix of Stable Diffusion 1.5's structure."""
+    return patcher_of(kind(INSTRUCT_UNET | sizes), seed, torch.float32)
+
+
+def tiny_vae(seed=4):
+    """A VAE of four latent channels, with 8 pixels to a side of each latent one."""
+    vae = comfy.sd.VAE(sd={}, config={"params": {"ddconfig": VAE, "embed_dim": 4}})
+    fill(vae.first_stage_model, seed)
+    return vae
+
+
+def patcher_of(config, seed, dtype):
     config.set_inference_dtype(dtype, None)
     device = comfy.model_management.unet_offload_device()
     base = config.get_model({}, "", device=device)
@@ -78,6 +112,16 @@ class TinyModels(io.ComfyNode):
     def execute(cls, vision_width):
         vision = tiny_clip_vision(vision_width)
         return io.NodeOutput(tiny_sdxl(), conditioning(2), conditioning(3), vision)
+
+
+class TinyInsertion(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(node_id="Tiny_Insertion", inputs=[], outputs=[io.Model.Output(), io.Vae.Output()])
+
+    @classmethod
+    def execute(cls):
+        return io.NodeOutput(tiny_instruct(), tiny_vae())
 
 
 class TinyImage(io.ComfyNode):
@@ -134,7 +178,7 @@ class Loaded(io.ComfyNode):
 
 class Tiny(ComfyExtension):
     async def get_node_list(self):
-        return [TinyModels, TinyImage, MixedRows, Loaded]
+        return [TinyModels, TinyInsertion, TinyImage, MixedRows, Loaded]
 
 
 async def comfy_entrypoint():

@@ -1,0 +1,8 @@
+"""Object insertion as nodes."""
+from __future__ import annotations
+
+from .encoding import EncodeObject, LoadEmbeddingOptimizer
+from .insert import InsertObject, PutBack
+from .models import InsertionSchedule, PatchBias
+
+NODES = (LoadEmbeddingOptimizer, EncodeObject, InsertObject, InsertionSchedule, PutBack, PatchBias)

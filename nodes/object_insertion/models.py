@@ -1,0 +1,135 @@
+"""The model that inserts objects: which one it may be, its published bias, and its steps."""
+from __future__ import annotations
+
+import copy
+
+import comfy.model_base
+import comfy.utils
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io
+from torch import Tensor
+
+from ...pit.object_insertion.files import read_bias
+from ...pit.object_insertion.published import NAME
+from ...pit.object_insertion.sampling import STEPS, TRAINED_STEPS, leading_sigmas
+from ..bridge.folders import ModelFiles
+from .types import CATEGORY
+
+FILES = ModelFiles("instruct_unet")
+CHANNELS = 8  # noisy latents and those of the scene
+OTHER_CHANNELS = {4: "a text-to-image model", 9: "an inpainting model"}
+FIRST = "diffusion_model.input_blocks.0.0"
+
+
+def check_model(node: str, model: ModelPatcher) -> None:
+    """Raise ValueError unless a model is an InstructPix2Pix of Stable Diffusion 1.5's kind."""
+    base, first = model.model, None
+    if hasattr(base.diffusion_model, "input_blocks"):
+        first = comfy.utils.get_attr(base, f"{FIRST}.weight")
+    if first is None or isinstance(base, comfy.model_base.SDXL):
+        got = type(base).__name__
+    elif first.shape[1] != CHANNELS or not isinstance(base, comfy.model_base.IP2P):
+        what = OTHER_CHANNELS.get(first.shape[1], "another model")
+        got = f"{what} with {first.shape[1]}"
+    else:
+        return
+    raise ValueError(
+        f"{node} expected an InstructPix2Pix of Stable Diffusion 1.5, with {CHANNELS} input channels, got "
+        f"{got}. Load that of paint-by-inpaint/add-base or the published one, which `python -m pit download "
+        f"{NAME}` fetches; the help page of Patch InstructPix2Pix Bias tells how ComfyUI loads them."
+    )
+
+
+def with_published_start(model: ModelPatcher) -> ModelPatcher:
+    """A clone of the model that scales the first noise as the published pipeline does."""
+    # ComfyUI scales noise by sqrt(sigma^2 + 1) only at the very highest level, at which the published steps
+    # do not begin. Latents that are not empty are hidden by the noise of their level, as ComfyUI does it.
+    sampling = copy.copy(model.get_model_object("model_sampling"))
+    scaled = sampling.noise_scaling
+
+    # `max_denoise` is given at the start of a sampling alone, and not where masked latents get their noise.
+    def noise_scaling(
+        sigma: Tensor, noise: Tensor, latent: Tensor, max_denoise: bool | None = None
+    ) -> Tensor:
+        starts_empty = max_denoise is not None and not latent.any()
+        return scaled(sigma, noise, latent, bool(max_denoise or starts_empty))
+
+    sampling.noise_scaling = noise_scaling
+    patched = model.clone()
+    patched.add_object_patch("model_sampling", sampling)
+    return patched
+
+
+class InsertionSchedule(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PiT_InsertionSchedule",
+            display_name="Insertion Schedule",
+            category=CATEGORY,
+            description="The steps of the published pipeline: evenly spaced, from the second lowest up.",
+            search_aliases=["leading", "sigmas", "scheduler", "object insertion"],
+            inputs=[
+                io.Model.Input("model", tooltip="The InstructPix2Pix model."),
+                io.Int.Input(
+                    "steps", default=STEPS, min=1, max=TRAINED_STEPS,
+                    tooltip="100 as published, with the sampler euler_ancestral; about 30 do with dpmpp_2m. "
+                            "From 501 to 998 on, sampling does not begin at full noise.",
+                ),
+            ],
+            outputs=[io.Sigmas.Output(display_name="sigmas")],
+        )
+
+    @classmethod
+    def execute(cls, model: ModelPatcher, steps: int) -> io.NodeOutput:
+        check_model("Insertion Schedule", model)
+        sigmas = leading_sigmas(steps, model.get_model_object("model_sampling").sigmas.cpu())
+        # The published scheduler repeats the highest of 1000 levels, by which other samplers would divide.
+        return io.NodeOutput(torch.unique_consecutive(sigmas))
+
+
+class PatchBias(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PiT_PatchInstructBias",
+            display_name="Patch InstructPix2Pix Bias",
+            category=CATEGORY,
+            description=(
+                "Gives a model the first bias that the published Embedding Optimizer was trained with, which "
+                "is all in which the published UNet differs from paint-by-inpaint/add-base."
+            ),
+            search_aliases=["conv_in bias", "object insertion", "add-base"],
+            inputs=[
+                io.Model.Input("model", tooltip="The model of paint-by-inpaint/add-base."),
+                io.Combo.Input(
+                    "file", options=FILES.options(),
+                    tooltip="The bias from models/object_insertion, or the whole published UNet, of which "
+                            "only the bias is read.",
+                ),
+            ],
+            outputs=[io.Model.Output(display_name="model")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, file: str | None) -> bool | str:
+        return FILES.why_missing(file) or True
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str | None) -> object:
+        return FILES.stamp(file)
+
+    @classmethod
+    def execute(cls, model: ModelPatcher, file: str) -> io.NodeOutput:
+        check_model("Patch InstructPix2Pix Bias", model)
+        bias, key = read_bias(FILES.path(file)), f"{FIRST}.bias"
+        wanted = comfy.utils.get_attr(model.model, key).shape
+        if bias.shape != wanted:
+            raise ValueError(
+                f"Patch InstructPix2Pix Bias expected a bias of {wanted[0]} values in {file}, as the model "
+                f"has it, got {len(bias)}. Use the bias of a UNet of this width."
+            )
+        patched = model.clone()
+        patched.add_patches({key: ("set", (bias,))})
+        return io.NodeOutput(patched)

@@ -1,0 +1,1 @@
+"""Visually guided object insertion: a shown thing becomes the text context of an InstructPix2Pix."""
