@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # for editors and type checkers
     from .ip_adapter.attention import IPAdapterPlus
     from .ip_adapter.files import load_ip_adapter
     from .ip_adapter.resampler import Resampler
+    from .partcraft.files import load_part_words
     from .piece_it_together.directions import apply_direction, find_direction
     from .piece_it_together.prior import IPPrior
     from .piece_it_together.prior_files import load_prior
@@ -31,6 +32,7 @@ _HOMES = {
     "find_direction": "piece_it_together.directions",
     "apply_direction": "piece_it_together.directions",
     "Resampler": "ip_adapter.resampler",
+    "load_part_words": "partcraft.files",
     "IPAdapterPlus": "ip_adapter.attention",
     "load_ip_adapter": "ip_adapter.files",
     "velocity_loss": "flow.path",
@@ -41,8 +43,8 @@ _HOMES = {
 }
 __all__ = [
     "CheckpointError", "IPAdapterPlus", "IPPrior", "Resampler", "WeightFileError", "apply_direction",
-    "clip_pixel_values", "convert_lora", "find_direction", "load_ip_adapter", "load_prior", "sample_prior",
-    "velocity_loss",
+    "clip_pixel_values", "convert_lora", "find_direction", "load_ip_adapter", "load_part_words", "load_prior",
+    "sample_prior", "velocity_loss",
 ]
 
 

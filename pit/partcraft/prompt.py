@@ -12,7 +12,7 @@ from .published_prompts import convert_prompt
 
 # Neither a smiley with a colon far behind it nor `<lora:name:1>` of other tools, which has two colons.
 WORD = re.compile(r"<([^<>:|\n]{1,60}):([^<>:\n]{1,400})>")
-PLACEHOLDER = re.compile(r"<part>_(\d+)")
+PLACEHOLDER = re.compile(r"<part>_(\d{1,18})")
 OWN_SYNTAX = "words"
 SYNTAXES = (OWN_SYNTAX, "re", "v1", "v2")  # the last three as published
 MOST_LETTERS = 100_000
