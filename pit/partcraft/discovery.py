@@ -231,13 +231,18 @@ def discover(
             "place. Take pictures that show more than one color."
         )
     coarse, _ = search.level(_without(sample, behind), parts)
-    back = int(nearest(torch.full((1, coarse.shape[1]), BACKGROUND), coarse)[0])
+    back = background_of(coarse)
     found = torch.cat([
         _parts(rows, _nearest(rows, pair.to(device)), coarse.to(device), front, back).features
         for rows in _rows(features, range(count), on_iteration)
     ])
     fine, numbers = search.fine(found, codes)
     return Discovery(PartClusters(pair, coarse, fine, front, back), numbers, notes)
+
+
+def background_of(coarse: Tensor) -> int:
+    """The part that the background is: the one near what stands in its places."""
+    return int(nearest(coarse.new_full((1, coarse.shape[1]), BACKGROUND), coarse)[0])
 
 
 def _rows(features: Features, numbers: Sequence[int], on_step: Callable[[], None]) -> Iterator[Tensor]:
