@@ -12,12 +12,14 @@ from ..files.checked import StrPath, another_file, sound, whole_number
 from ..files.outlines import Foreign, TensorAt, outline_of, tensor_at
 from ..files.records import KIND, VERSION, WRITTEN_VERSION
 from ..files.weights import WeightFileError, read_state, write_state
+from ..files.whole import read_beginning
 from .discovery import PartClusters, background_of
 
 PART_CLUSTERS = "part_clusters"
 KEYS = ("foreground_background", "coarse", "fine")
 PUBLISHED = ("foreground_background", "coarse_kmeans", "fine_kmeans")
 MOST_PARTS = 256
+LIBRARY = b"torchpq"
 WAY = (
     "The way: where torchpq is installed, load it with `torch.load(path, weights_only=False)`, and save "
     "{name: its centroids} with torch.save, with the names foreground_background, coarse and fine [M,d,K]."
@@ -49,10 +51,7 @@ def read_part_clusters(path: StrPath, foreground: int | None = None) -> PartClus
         WeightFileError: damaged, or another kind of file.
     """
     path = Path(path)
-    if _is_published(path):
-        state, metadata = _published(path), {}
-    else:
-        state, metadata = read_state(path)
+    state, metadata = (_published(path), {}) if _is_published(path) else _tensors(path)
     if not {*KEYS} <= state.keys():
         raise another_file(path, state, "clusters of parts")
     state = _checked(path, state)
@@ -90,6 +89,19 @@ def _number(path: Path, name: str, metadata: Mapping[str, str], count: int) -> i
             "file again."
         )
     return number
+
+
+def _tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        return read_state(path)
+    except WeightFileError as error:
+        # As torch before 1.6 saved, or one object alone: nothing is taken out of these.
+        if path.is_file() and LIBRARY in read_beginning(path):
+            raise WeightFileError(
+                f"{path}: expected the three levels of clusters in an archive by torch 1.6 or later, got "
+                f"other objects of torchpq. They can run code, so that none was opened. {WAY}"
+            ) from error
+        raise
 
 
 def _is_published(path: Path) -> bool:

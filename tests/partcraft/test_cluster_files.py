@@ -29,14 +29,14 @@ class KMeans(nn.Module):
 KMeans.__module__, KMeans.__qualname__ = "torchpq.clustering.KMeans", "KMeans"
 
 
-def save_published(path: Path, content: object, monkeypatch: pytest.MonkeyPatch) -> Path:
+def save_published(path: Path, content: object, monkeypatch: pytest.MonkeyPatch, old: bool = False) -> Path:
     """A pickle of objects of a library that is not there when it is read."""
     module = ModuleType("torchpq.clustering.KMeans")
     module.KMeans = KMeans
     with monkeypatch.context() as patch:
         for name in ("torchpq", "torchpq.clustering", "torchpq.clustering.KMeans"):
             patch.setitem(sys.modules, name, module)
-        torch.save(content, path)
+        torch.save(content, path, _use_new_zipfile_serialization=not old)
     return path
 
 
@@ -101,6 +101,13 @@ def test_objects_without_right_centroids_are_refused(tmp_path, monkeypatch, chan
     content = published_content(random_clusters()) | change
     path = save_published(tmp_path / "pretrained_kmeans.pth", content, monkeypatch)
     assert_refused(read_part_clusters, path, message)
+
+
+@pytest.mark.parametrize("old", [True, False])
+def test_objects_that_are_not_looked_into_are_refused_with_the_way(tmp_path, monkeypatch, old):
+    content = published_content(random_clusters()) if old else KMeans(torch.ones(6, 2))
+    path = save_published(tmp_path / "pretrained_kmeans.pth", content, monkeypatch, old)
+    assert_refused(read_part_clusters, path, "got other objects of torchpq", "The way: where torchpq is")
 
 
 @pytest.mark.parametrize("change, facts, message", [
