@@ -32,5 +32,18 @@ PART_CLUSTERS = FileKind(
     "part_clusters", "clusters of parts", "part_clusters", "Load Part Clusters", "Save Part Clusters",
     is_one=has_key(r"^foreground_background$"),
 )
+DINO = FileKind(
+    "dino", "a DINOv2 encoder", "clip_vision", "Find Parts",
+    is_one=lambda state: {
+        "embeddings.cls_token", "embeddings.patch_embeddings.projection.weight"
+    } <= state.keys(),
+    published=(
+        # The published clusters stand on this one; ComfyUI's own loader knows the large and the giant one.
+        PublishedFile(
+            "dinov2-base", "facebook/dinov2-base", "model.safetensors", "clip_vision/dinov2-base.safetensors",
+            "Apache-2.0, as its model card says",
+        ),
+    ),
+)
 
-PARTCRAFT = System(kinds=(PART_WORDS, PART_CLUSTERS))
+PARTCRAFT = System(kinds=(PART_WORDS, PART_CLUSTERS, DINO))
