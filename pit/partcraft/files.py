@@ -22,7 +22,7 @@ from ..files.checked import (
     sound,
     without_wrappers,
 )
-from ..files.lora import FACTOR, read_lora
+from ..files.lora import FACTOR, TEXT_ENCODER, read_lora
 from ..files.plain_json import parse_json
 from ..files.records import KIND, VERSION, WRITTEN_VERSION
 from ..files.weights import WeightFileError, read_state, write_state
@@ -46,12 +46,14 @@ class PartWords:
     Attributes:
         lora: for the UNet, in kohya's layout; empty where there is none.
         source: the file, in words for messages.
+        unused: modules of text encoders for which the LoRA file has changes, too.
     """
 
     mapper: TokenMapper
     vocabulary: Vocabulary
     lora: State
     source: str
+    unused: tuple[str, ...] = ()
 
     @property
     def dim(self) -> int:
@@ -92,7 +94,7 @@ def load_part_words(path: StrPath, vocabulary: Vocabulary | None = None) -> Part
     mapper = _mapper(path, own or state)
     names = vocabulary or _names(path, metadata, mapper)
     _check_names(path, names, mapper)
-    return PartWords(mapper, names, _lora(path, state if own else {}), path.name)
+    return PartWords(mapper, names, *_lora(path, state if own else {}))
 
 
 def save_part_words(path: StrPath, words: PartWords, metadata: Mapping[str, str] | None = None) -> None:
@@ -152,20 +154,24 @@ def _lora_alone(path: Path) -> WeightFileError:
     )
 
 
-def _lora(path: Path, content: State) -> State:
-    """The LoRA of part words: what else the file holds, or that of the published file beside it."""
+def _lora(path: Path, content: State) -> tuple[State, str, tuple[str, ...]]:
+    """The LoRA of part words, what to call the file, and what of the LoRA is for text encoders.
+
+    It is what else the file holds, or stands in the published file beside it.
+    """
     inside = [key for key in content if not key.startswith(MAPPER)]
     beside = next(
         (path.with_name(lora) for words, lora in PAIRS
          if path.name == words and path.with_name(lora).is_file()), None
     )
     if not inside and (content or beside is None):
-        return {}
-    lora = read_lora(path if inside else beside)
-    strangers = [name for name in lora.elsewhere if not name.startswith(MAPPER)]
-    if strangers or lora.adapter:
-        raise another_file(path if inside else beside, content, "part words with a LoRA for a UNet alone")
-    return lora.unet
+        return {}, path.name, ()
+    file = path if inside else beside
+    lora = read_lora(file)
+    others = tuple(name for name in lora.elsewhere if not name.startswith(MAPPER))
+    if lora.adapter or not all(map(TEXT_ENCODER.match, others)):
+        raise another_file(file, content or lora.adapter, "part words with a LoRA for a UNet alone")
+    return lora.unet, path.name, others
 
 
 def _names(path: Path, metadata: Mapping[str, str], mapper: TokenMapper) -> Vocabulary:

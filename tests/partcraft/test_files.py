@@ -207,6 +207,18 @@ def test_a_damaged_lora_beside_the_words_is_told(tmp_path):
     assert_refused(load_part_words, tmp_path / "pytorch_model_1.bin", "pytorch_model.bin: expected all parts")
 
 
+def test_changes_of_text_encoders_are_named(tmp_path):
+    """The published trainer of SDXL can train these as well, and writes them into the same file."""
+    lora = {f"unet.{key}": value for key, value in LORA.items()}
+    text = "text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_linear_layer"
+    lora |= {f"{text}.down.weight": torch.ones(4, 8), f"{text}.up.weight": torch.ones(8, 4)}
+    torch.save(WORDS, tmp_path / "hash_mapper.pth")
+    save_file(lora, tmp_path / "pytorch_lora_weights.safetensors")
+    words = load_part_words(tmp_path)
+    assert len(words.lora) == 2 and words.source == "hash_mapper.pth"
+    assert [name.split(".")[0] for name in words.unused] == ["text_encoder"]
+
+
 def test_a_folder_without_words_is_told(tmp_path):
     with pytest.raises(WeightFileError, match="a folder without one"):
         load_part_words(tmp_path)
