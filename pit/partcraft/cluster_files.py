@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from ..files.records import KIND, VERSION, WRITTEN_VERSION
 from ..files.weights import WeightFileError, read_state, write_state
 from ..files.whole import read_beginning
 from .discovery import PartClusters, background_of
+from .files import check_names, vocabulary_from_json, vocabulary_to_json
 
 PART_CLUSTERS = "part_clusters"
 KEYS = ("foreground_background", "coarse", "fine")
@@ -38,6 +40,8 @@ def save_part_clusters(path: StrPath, clusters: PartClusters, metadata: Mapping[
         KIND: PART_CLUSTERS, VERSION: WRITTEN_VERSION, "foreground": str(clusters.foreground),
         "background_part": str(clusters.background_part),
     }
+    if clusters.names is not None:
+        facts["vocabulary"] = vocabulary_to_json(clusters.names)
     write_state(path, state, dict(metadata or {}) | facts)
 
 
@@ -59,10 +63,15 @@ def read_part_clusters(path: StrPath, foreground: int | None = None) -> PartClus
     coarse, pair, fine = (state[key].transpose(-2, -1).contiguous().float() for key in
                           ("coarse", "foreground_background", "fine"))
     back = _number(path, "background_part", metadata, len(coarse))
-    return PartClusters(
+    clusters = PartClusters(
         pair, coarse, fine, (foreground or 0) if front is None else front,
         background_of(coarse) if back is None else back,
     )
+    if "vocabulary" not in metadata:
+        return clusters
+    names = vocabulary_from_json(path, metadata["vocabulary"])
+    check_names(path, names, *fine.shape[:2])
+    return replace(clusters, names=names)
 
 
 def _checked(path: Path, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 HEAD = 64  # numbers in a head of every published one; weights do not tell
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, per RGB channel
 SHORTER, SIZE = 256, 224  # as the published clusters were made
-MOST_ASPECT = 100
+MOST_ASPECT = 20  # its attention looks from each place to each other one
 TOKEN, PATCHES = "embeddings.cls_token", "embeddings.patch_embeddings.projection.weight"
 PLACES, MASK = "embeddings.position_embeddings", "embeddings.mask_token"
 GATED = re.compile(r"encoder\.layer\.0\.mlp\.(weights_in|gate_proj)\.")  # of the giant one alone
@@ -102,26 +102,43 @@ def dino_pixels(images: Sequence[Image.Image], shorter: int = SHORTER, size: int
     Args:
         shorter: pixels of the shorter side before the middle is cut out.
     Raises:
-        ShortError: there is no picture, or one with a side more than 100 times as long as the other.
+        ShortError: there is no picture, or one with a side more than 20 times as long as the other.
     """
     if not images:
         raise ShortError("Expected at least one picture, got none. Give some.")
-    pixels = torch.from_numpy(np.stack([np.asarray(_middle(image, shorter, size)) for image in images]))
-    return ((pixels.float() / 255 - torch.tensor(MEAN)) / torch.tensor(STD)).permute(0, 3, 1, 2).contiguous()
+    return torch.cat([_normalized(_middle(image, shorter, size)) for image in images])
+
+
+def whole_pixels(image: Image.Image, patch: int, shorter: int = SHORTER) -> Tensor:
+    """All of a picture `[1,3,h,w]` at the scale of `dino_pixels`, with sides of whole patches.
+
+    What is found in it lies over the whole picture, whatever its aspect; errors as in `dino_pixels`.
+    """
+    _check_aspect(image)
+    sides = (max(1, round(shorter * side / min(image.size) / patch)) * patch for side in image.size)
+    return _normalized(on_white(image).resize(tuple(sides), Image.Resampling.BICUBIC))
+
+
+def _normalized(image: Image.Image) -> Tensor:
+    pixels = torch.from_numpy(np.array(image))[None].float() / 255
+    return ((pixels - torch.tensor(MEAN)) / torch.tensor(STD)).permute(0, 3, 1, 2).contiguous()
 
 
 def _middle(image: Image.Image, shorter: int, size: int) -> Image.Image:
-    short = min(image.size)
-    if max(image.size) > MOST_ASPECT * short:
+    _check_aspect(image)
+    resized = on_white(image).resize(
+        tuple(shorter * side // min(image.size) for side in image.size), Image.Resampling.BICUBIC
+    )
+    left, top = (round((side - size) / 2) for side in resized.size)
+    return resized.crop((left, top, left + size, top + size))
+
+
+def _check_aspect(image: Image.Image) -> None:
+    if max(image.size) > MOST_ASPECT * min(image.size):
         raise ShortError(
             f"Expected pictures with sides of at most {MOST_ASPECT} to 1, got {image.width}x{image.height} "
             "pixels. Crop it."
         )
-    resized = on_white(image).resize(
-        tuple(shorter * side // short for side in image.size), Image.Resampling.BICUBIC
-    )
-    left, top = (round((side - size) / 2) for side in resized.size)
-    return resized.crop((left, top, left + size, top + size))
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ each part of each picture belongs to one of K codes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..messages import ShortError
 from .kmeans import cluster, nearest
-from .prompt import PartWord
+from .prompt import Part, PartWord, Vocabulary
 
 PARTS, CODES, SAMPLE, SEED = 8, 256, 100, 42  # as published
 PICTURES = 32  # at a time
@@ -35,6 +35,7 @@ class PartClusters:
         fine: a centroid for each code of each part, `[M,K,d]`; zeros where a part has fewer.
         foreground: which of the two is the foreground.
         background_part: the part that the background is.
+        names: what people call the parts and their codes; None as long as nobody has named them.
     """
 
     foreground_background: Tensor
@@ -42,16 +43,28 @@ class PartClusters:
     fine: Tensor
     foreground: int
     background_part: int
+    names: Vocabulary | None = None
 
     @property
     def absent(self) -> int:
         """The code of a part that a picture lacks: the one after the last."""
         return self.fine.shape[1]
 
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The names, or numbers in their place; codes without a centroid have no words."""
+        if self.names is not None:
+            return self.names
+        counts = (self.fine != 0).any(dim=-1).sum(dim=1).tolist()
+        return Vocabulary(tuple(
+            Part("background" if part == self.background_part else f"part{part}", count, named=False)
+            for part, count in enumerate(counts)
+        ))
+
     def to(self, device: torch.device | str) -> PartClusters:
         """The same, on a device."""
-        centroids = (each.to(device) for each in (self.foreground_background, self.coarse, self.fine))
-        return PartClusters(*centroids, self.foreground, self.background_part)
+        moved = {name: getattr(self, name).to(device) for name in ("foreground_background", "coarse", "fine")}
+        return replace(self, **moved)
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ def load_part_words(path: StrPath, vocabulary: Vocabulary | None = None) -> Part
     own = {key.removeprefix(MAPPER): value for key, value in state.items() if key.startswith(MAPPER)}
     mapper = _mapper(path, own or state)
     names = vocabulary or _names(path, metadata, mapper)
-    _check_names(path, names, mapper)
+    check_names(path, names, mapper.num_parts, mapper.num_codes)
     return PartWords(mapper, names, *_lora(path, state if own else {}))
 
 
@@ -180,23 +180,22 @@ def _names(path: Path, metadata: Mapping[str, str], mapper: TokenMapper) -> Voca
     collection = collection_of(path)
     if collection:
         names = published_names(collection)
-        if _fits(names, mapper):
+        if _fits(names, mapper.num_parts, mapper.num_codes):
             return names
     return numbered(mapper.num_parts, mapper.num_codes)
 
 
-def _fits(names: Vocabulary, mapper: TokenMapper) -> bool:
-    return len(names.parts) == mapper.num_parts and all(
-        0 <= part.count <= mapper.num_codes for part in names.parts
-    )
+def _fits(names: Vocabulary, parts: int, codes: int) -> bool:
+    return len(names.parts) == parts and all(0 <= part.count <= codes for part in names.parts)
 
 
-def _check_names(path: Path, names: Vocabulary, mapper: TokenMapper) -> None:
-    if not _fits(names, mapper):
+def check_names(path: Path, names: Vocabulary, parts: int, codes: int) -> None:
+    """Raise WeightFileError for names of another number of parts, or of more codes, than a file has."""
+    if not _fits(names, parts, codes):
         most = max((part.count for part in names.parts), default=0)
         raise WeightFileError(
-            f"{path}: expected names of {mapper.num_parts} parts with at most {mapper.num_codes} codes, got "
-            f"{len(names.parts)} parts with up to {most}. Choose the names that belong to these words."
+            f"{path}: expected names of {parts} parts with at most {codes} codes, got {len(names.parts)} "
+            f"parts with up to {most}. Choose the names that belong to these words."
         )
 
 

@@ -1,6 +1,7 @@
 """Part clusters are saved and read, and taken out of the published pickles without opening these."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from pit.files.weights import WeightFileError, read_state
 from pit.partcraft.cluster_files import read_part_clusters, save_part_clusters
 from pit.partcraft.discovery import PartClusters, codes_of, find_parts
+from pit.partcraft.files import vocabulary_to_json
+from pit.partcraft.prompt import Part, Vocabulary
 from tests.partcraft.test_discovery import published_clusters
 from tests.refusal import assert_refused
 
@@ -75,6 +78,27 @@ def test_what_is_saved_is_read(tmp_path):
     assert equal(read_part_clusters(tmp_path / "a.safetensors"), clusters)
     state, metadata = read_state(tmp_path / "a.safetensors")
     assert state["coarse"].shape == (6, 4) and metadata["note"] == "x"
+
+
+def test_names_travel_with_the_clusters(tmp_path):
+    parts = (Part(name, 5, name != "sky") for name in ("head", "wing", "sky", "leg"))
+    names = Vocabulary(tuple(parts), ("owl",))
+    save_part_clusters(tmp_path / "a.safetensors", replace(random_clusters(), names=names))
+    found = read_part_clusters(tmp_path / "a.safetensors")
+    assert found.vocabulary == names and found.to("cpu").names == names
+    state, metadata = read_state(tmp_path / "a.safetensors")
+    text = vocabulary_to_json(replace(names, parts=names.parts[:3]))
+    save_file({key: value.clone() for key, value in state.items()}, tmp_path / "b.safetensors",
+              metadata | {"vocabulary": text})
+    assert_refused(read_part_clusters, tmp_path / "b.safetensors", "names of 4 parts with at most 5 codes")
+
+
+def test_without_names_there_are_numbers():
+    clusters = random_clusters()
+    clusters.fine[1, 3:] = 0
+    assert [(part.name, part.count) for part in clusters.vocabulary.parts] == [
+        ("part0", 5), ("part1", 3), ("background", 5), ("part3", 5),
+    ]
 
 
 def test_centroids_in_a_plain_pickle_are_read(tmp_path):

@@ -11,7 +11,16 @@ from torch import Tensor
 from transformers import Dinov2Config, Dinov2Model
 
 from pit.messages import ShortError
-from pit.partcraft.dino import MEAN, STD, dino_features, dino_pixels, features_of, load_dino, read_dino
+from pit.partcraft.dino import (
+    MEAN,
+    STD,
+    dino_features,
+    dino_pixels,
+    features_of,
+    load_dino,
+    read_dino,
+    whole_pixels,
+)
 from pit.partcraft.discovery import discover, find_parts
 from tests.golden import assert_equal
 from tests.refusal import assert_refused
@@ -64,6 +73,17 @@ def test_pictures_are_shown_as_published(size):
         resize, transforms.CenterCrop(224), transforms.ToTensor(), transforms.Normalize(MEAN, STD),
     ])
     assert_equal(dino_pixels([image])[0], published(image))
+
+
+def test_a_whole_picture_is_shown_at_the_same_scale():
+    image = Image.effect_noise((400, 300), 90).convert("RGB")
+    pixels = whole_pixels(image, 14)
+    assert pixels.shape == (1, 3, 252, 336)  # 256 and 341, to whole patches
+    expected = np.asarray(image.resize((336, 252), Image.Resampling.BICUBIC)) / 255
+    assert_equal(pixels[0].movedim(0, -1), torch.from_numpy((expected - MEAN) / STD).float())
+    assert whole_pixels(Image.new("RGB", (30, 600)), 14).shape == (1, 3, 5124, 252)
+    with pytest.raises(ShortError, match="got 30x601 pixels"):
+        whole_pixels(Image.new("RGB", (30, 601)), 14)
 
 
 def test_pictures_that_cannot_be_shown_are_told():
