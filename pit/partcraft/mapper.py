@@ -6,7 +6,8 @@ word than codes, for pictures that lack the part.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import ModuleType
 
 import torch
@@ -133,6 +134,28 @@ def placed(embeddings: Tensor, ids: Tensor, words: Tensor, word_ids: Sequence[in
             if place is not None:
                 result[row, place] = words[row, number].to(embeddings.dtype)
     return result
+
+
+@contextmanager
+def words_in(encoder: nn.Module, ids: Tensor, words: Tensor, word_ids: Sequence[int]) -> Iterator[None]:
+    """Within the block, a text encoder of transformers reads words in their places; arguments of `placed`.
+
+    The tokens of words may lie beyond the encoder's table, so that it needs no rows for them.
+    """
+    table = encoder.get_input_embeddings()
+
+    def within(layer: nn.Embedding, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (arguments[0].clamp(max=layer.num_embeddings - 1),)
+
+    def put(layer: nn.Embedding, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return placed(output, ids, words, word_ids)
+
+    hooks = table.register_forward_pre_hook(within), table.register_forward_hook(put)
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def pooled_places(ids: Tensor) -> Tensor:

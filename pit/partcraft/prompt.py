@@ -17,6 +17,7 @@ OWN_SYNTAX = "words"
 SYNTAXES = (OWN_SYNTAX, "re", "v1", "v2")  # the last three as published
 MOST_LETTERS = 100_000
 MOST_MIXED = 16
+MOST_WORDS = 500  # in a prompt
 SHOWN = 6
 DIGITS = re.compile(r"\d{1,18}")
 
@@ -154,6 +155,10 @@ def read_prompt(text: str, vocabulary: Vocabulary, syntax: str = OWN_SYNTAX) -> 
 def _own(text: str, vocabulary: Vocabulary) -> Iterator[str | PartWord]:
     # The pattern has two groups, so that every third piece is text.
     pieces = WORD.split(text)
+    if len(pieces) > 3 * MOST_WORDS + 1:
+        raise ShortError(
+            f"Expected at most {MOST_WORDS} part words in a prompt, got {len(pieces) // 3}. Remove some."
+        )
     yield pieces[0]
     for part, codes, rest in zip(pieces[1::3], pieces[2::3], pieces[3::3], strict=True):
         try:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from pit.partcraft.mapper import TokenMapper, for_encoders, placed, places, pooled_places
+from pit.partcraft.mapper import TokenMapper, for_encoders, placed, places, pooled_places, words_in
 from tests.golden import assert_equal
 
 CASES = "text/(.+)/mapper_out"
@@ -51,19 +51,15 @@ def encoded(
     encoder: CLIPTextModel, ids: Tensor, words: Tensor | None, word_ids: list[int]
 ) -> dict[str, Tensor]:
     """All that is read off an encoder of a text with part words."""
-    inputs = []
-
-    def put_in(module, arguments, output):
-        inputs.append(output if words is None else placed(output, ids, words, word_ids))
-        return inputs[0]
-
-    hook = encoder.get_input_embeddings().register_forward_hook(put_in)
-    output = encoder(ids, output_hidden_states=True)
-    hook.remove()
+    if words is None:
+        words = torch.zeros(len(ids), 0, encoder.config.hidden_size)
+    inputs = placed(encoder.get_input_embeddings()(ids), ids, words, word_ids)
+    with words_in(encoder, ids, words, word_ids):
+        output = encoder(ids, output_hidden_states=True)
     last = output.last_hidden_state
     position = next(value for name, value in encoder.named_parameters() if "position_embedding" in name)
     return {
-        "injected": inputs[0] + position, "last": last, "before_last": output.hidden_states[-2],
+        "injected": inputs + position, "last": last, "before_last": output.hidden_states[-2],
         "pooled": last[range(len(ids)), pooled_places(ids)],
     }
 
@@ -116,6 +112,23 @@ def test_a_batch_of_training_is_encoded_as_published(golden):
     found = encoded(text_encoder(golden, 1), io["ids1"].long(), words, facts["placeholder_ids"])
     assert_equal(found["injected"], io["injected"])
     assert_equal(found["last"], io["last_hidden"])
+
+
+@torch.no_grad()
+def test_an_encoder_needs_no_rows_for_part_words(golden):
+    """Those of the published encoder are random, and always overwritten."""
+    facts, io = golden.facts("partcraft_tiny_config"), golden.below("partcraft_tiny_io", "text/train/")
+    encoder, ids = text_encoder(golden, 1), io["ids1"].long()
+    table = encoder.get_input_embeddings()
+    table.weight = torch.nn.Parameter(table.weight[:facts["vocab"]])
+    table.num_embeddings = facts["vocab"]
+    words = mapper_of(golden, depths(golden)[0])(io["codes"])
+    with words_in(encoder, ids, words, facts["placeholder_ids"]):
+        assert_equal(encoder(ids).last_hidden_state, io["last_hidden"])
+    plain = torch.randint(0, facts["vocab"], ids.shape)
+    before = encoder(plain).last_hidden_state
+    with words_in(encoder, plain, words, facts["placeholder_ids"]):
+        assert torch.equal(encoder(plain).last_hidden_state, before)
 
 
 def test_a_prompt_without_part_words_is_encoded_as_ever(golden):

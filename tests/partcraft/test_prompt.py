@@ -71,6 +71,7 @@ def test_part_words_as_people_write_them(prompt, expected):
     ("<background:cardinal>", "a code of the part background, got 'cardinal'. There are 1, 2, 3"),
     ("<3:1>", "a part that these part words have, got '3'"), ("<6:1>", "got '6'"), ("<head:|>", "got ''"),
     (f"<head:{'|'.join('1' * 17)}>", "at most 16 codes mixed"),
+    ("<head:1>" * 501, "at most 500 part words in a prompt, got 501"),
     ("<head:" + "9" * 300 + ">", "got '9999"), ("x" * 100_001, "at most 100000 letters, got 100001"),
 ])
 def test_what_is_no_part_word_is_told_with_what_is_near(prompt, message):
