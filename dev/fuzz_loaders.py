@@ -6,12 +6,13 @@ import io
 import json
 import zipfile
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from PIL import Image
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from dev import ROOT
 from dev.fuzz import LONGEST_MESSAGE, Fault, Loader
@@ -23,6 +24,10 @@ from pit.ip_adapter.files import read_ip_adapter
 from pit.ip_adapter.resampler import Resampler
 from pit.object_insertion.embedding_optimizer import EmbeddingOptimizer
 from pit.object_insertion.files import read_bias, read_embedding_optimizer
+from pit.partcraft.cluster_files import read_part_clusters
+from pit.partcraft.files import load_part_words
+from pit.partcraft.mapper import TokenMapper
+from pit.partcraft.prompt import numbered
 from pit.piece_it_together.prior import IPPrior
 from pit.piece_it_together.prior_files import read_prior
 from pit.piece_it_together.token_files import read_direction, read_tokens
@@ -122,6 +127,32 @@ def apply_lora(path: Path) -> None:
             wrong_scale(parts, shape)
 
 
+def part_words() -> dict[str, bytes]:
+    state = dict(TokenMapper(2, 3, 4).state_dict())
+    own = {f"mapper.{key}": value for key, value in state.items()} | lora()
+    names = json.dumps(asdict(numbered(2, 3)))
+    files = in_all_formats("words", state, {"module": state}, {})
+    return files | {"own.safetensors": save(own, {"vocabulary": names})}
+
+
+def part_clusters() -> dict[str, bytes]:
+    """Ours, and objects as the published file has them."""
+    def kmeans(count: int) -> nn.Module:
+        module = nn.Module()
+        module.register_buffer("centroids", torch.ones(4, count))
+        return module
+
+    state = {
+        "foreground_background": torch.ones(4, 2), "coarse": torch.ones(4, 3), "fine": torch.ones(3, 4, 5),
+    }
+    published = {
+        "foreground_background": kmeans(2), "coarse_kmeans": kmeans(3), "fine_kmeans": [kmeans(5)] * 3,
+    }
+    facts = {"foreground": "1", "background_part": "2"}
+    files = in_all_formats("clusters", state, published, facts)
+    return files | {"clusters.pt": pickled(state, old=True)}
+
+
 def pictures() -> dict[str, bytes]:
     found = {}
     for ending, kind, mode in (("png", "PNG", "RGBA"), ("jpg", "JPEG", "RGB"), ("webp", "WEBP", "RGBA")):
@@ -194,4 +225,6 @@ def loaders() -> dict[str, Loader]:
         "run": Loader(files_below(OLD / "prior_run", "run"), read_run, (ValueError,)),
         "samples": Loader(samples, read_samples, refused),
         "pictures": Loader(pictures(), open_picture, (PictureError,)),
+        "part_words": Loader(part_words(), load_part_words, refused),
+        "part_clusters": Loader(part_clusters(), read_part_clusters, refused),
     }

@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # for editors and type checkers
     from .ip_adapter.resampler import Resampler
     from .object_insertion.embedding_optimizer import EmbeddingOptimizer
     from .object_insertion.files import load_embedding_optimizer
+    from .partcraft.files import load_part_words
     from .piece_it_together.directions import apply_direction, find_direction
     from .piece_it_together.prior import IPPrior
     from .piece_it_together.prior_files import load_prior
@@ -35,6 +36,7 @@ _HOMES = {
     "find_direction": "piece_it_together.directions",
     "apply_direction": "piece_it_together.directions",
     "Resampler": "ip_adapter.resampler",
+    "load_part_words": "partcraft.files",
     "IPAdapterPlus": "ip_adapter.attention",
     "load_ip_adapter": "ip_adapter.files",
     "EmbeddingOptimizer": "object_insertion.embedding_optimizer",
@@ -50,7 +52,8 @@ _HOMES = {
 __all__ = [
     "CheckpointError", "EmbeddingOptimizer", "IPAdapterPlus", "IPPrior", "Resampler", "WeightFileError",
     "apply_direction", "clip_pixel_values", "convert_lora", "find_direction", "load_embedding_optimizer",
-    "load_ip_adapter", "load_operator", "load_prior", "sample_operator", "sample_prior", "velocity_loss",
+    "load_ip_adapter", "load_operator", "load_part_words", "load_prior", "sample_operator", "sample_prior",
+    "velocity_loss",
 ]
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 from .demo.published import CREATURES
 from .files.published import System, register
 from .object_insertion.published import OBJECT_INSERTION
+from .partcraft.published import PARTCRAFT
 from .piece_it_together.published import PIECE_IT_TOGETHER
 from .pops.published import POPS
 
 SYSTEMS: tuple[System, ...] = (
     PIECE_IT_TOGETHER,
     OBJECT_INSERTION,
+    PARTCRAFT,
     CREATURES,
     POPS,
 )

@@ -16,7 +16,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
-LONGEST_PICKLE = 16_000_000  # bytes without the tensors' values; that of a complete SDXL has 0.4 million
+from .archives import LONGEST_PICKLE, UnsoundPickle, bounded, is_compressed, pickle_in
+
 MOST_OPCODES = 300_000  # a tensor takes about 25
 MOST_IN_HEAD = 1_000  # opcodes of what stands before the weights in a legacy file
 MOST_CALLS = 50_000  # of functions and for storages: a tensor takes 3 to 5, and each costs torch much time
@@ -25,7 +26,6 @@ MOST_ATTRIBUTES = 16  # of a tensor, or of the state of a module
 LONGEST_KEY = 512
 LARGEST_NUMBER = 2**63
 MOST_DIMENSIONS = 16
-MOST_EXPANSION = 16  # of a compressed archive; trained weights shrink by less than a half
 MAGIC_NUMBER, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # how torch's files before 1.6 begin
 
 ITEM_SIZES = {
@@ -38,10 +38,6 @@ ITEM_SIZES = {
     "torch.float8_e8m0fnu": 1, "torch.uint16": 2, "torch.uint32": 4, "torch.uint64": 8,
 }
 TENSOR_CLASSES = ("torch.Tensor", "torch.nn.parameter.Parameter")
-
-
-class UnsoundPickle(ValueError):
-    """What was expected of a pickle and what it holds instead, to follow "expected"."""
 
 
 class Thing(Enum):
@@ -96,30 +92,16 @@ def check_pickle(path: Path) -> bool:
 
 
 def _check_archive(path: Path, file: BinaryIO) -> bool:
-    size = path.stat().st_size
     with zipfile.ZipFile(file) as archive:
-        records = archive.infolist()
-        # torch finds a record whatever the case of its name: two that differ in it alone could be confused.
-        if len({record.filename.lower() for record in records}) != len(records):
-            raise UnsoundPickle("records with different names in an archive, got two with one name.")
-        compressed = any(record.compress_type != zipfile.ZIP_STORED for record in records)
-        total = sum(record.file_size for record in records)
-        if total > size * (MOST_EXPANSION if compressed else 1):
-            raise UnsoundPickle(
-                f"an archive whose records lie in its {size} bytes, got records of {total} bytes. Unpack it, "
-                "and save it again with torch.save."
-            )
-        root = records[0].filename.partition("/")[0]
-        with archive.open(f"{root}/data.pkl") as stream:
-            content = stream.read(LONGEST_PICKLE + 1)
-    sizes = {record.filename.removeprefix(f"{root}/data/"): record.file_size for record in records}
-    Inspection(sizes).run(_bounded(content))
+        content, sizes = pickle_in(archive, path.stat().st_size)
+        compressed = is_compressed(archive)
+    Inspection(sizes).run(content)
     # Compressed bytes would become weights: finite garbage.
     return not compressed
 
 
 def _check_legacy(file: BinaryIO, size: int) -> None:
-    stream = _bounded(file.read(min(size, LONGEST_PICKLE)))
+    stream = bounded(file.read(min(size, LONGEST_PICKLE)))
     magic, protocol = (Inspection({}).run(stream, MOST_IN_HEAD) for _ in range(2))
     if magic != MAGIC_NUMBER or protocol != PROTOCOL:
         raise UnsoundPickle("weights that torch has saved, got another pickle. Take the published file.")
@@ -127,14 +109,6 @@ def _check_legacy(file: BinaryIO, size: int) -> None:
     Inspection({}).run(stream, MOST_IN_HEAD)
     Inspection(None, size).run(stream)
     Inspection({}).run(stream)
-
-
-def _bounded(content: bytes) -> BytesIO:
-    if len(content) > LONGEST_PICKLE:
-        raise UnsoundPickle(
-            f"at most {LONGEST_PICKLE} bytes beside the tensors' values, got more. Save only the tensors."
-        )
-    return BytesIO(content)
 
 
 class Inspection:

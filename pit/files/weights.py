@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..messages import ShortError, quoted
-from .pickles import LONGEST_KEY, MOST_DIMENSIONS, UnsoundPickle, check_pickle
+from .archives import UnsoundPickle
+from .pickles import LONGEST_KEY, MOST_DIMENSIONS, check_pickle
 from .whole import clean_leftovers, not_written, replacing, write_whole
 
 LONGEST_SAFETENSORS_HEADER = 25_000_000  # bytes; that of a complete SDXL with a trainer's notes has 1 or 2

@@ -118,6 +118,13 @@ def read_small(path: Path, longest: int = MOST_BYTES) -> bytes:
     return path.read_bytes()
 
 
+def read_beginning(path: Path, count: int = 1_000_000) -> bytes:
+    """The first bytes of an ordinary file. Raises OSError, also for a pipe or a device."""
+    check_ordinary(path)
+    with path.open("rb") as file:
+        return file.read(count)
+
+
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal digits. Raises OSError, also for a pipe or a device."""
     check_ordinary(path)

@@ -46,7 +46,8 @@ def published_repos() -> dict[str, dict[str, bytes]]:
     repos |= {PIT_REPO: {"README.md": b"card"}, IP_ADAPTER_REPO: {"a.bin": b"x"}, INSERTION_REPO: {}}
     for file in published_files():
         if not file.is_folder:
-            repos[file.repo][file.path] = content(file.path, 300 if file.path.endswith(".yaml") else 5000)
+            size = 300 if file.path.endswith(".yaml") else 5000
+            repos.setdefault(file.repo, {})[file.path] = content(file.path, size)
     repos[PIT_REPO]["ip_space_edit_directions/muscular.pt"] = content("muscular")
     repos[PIT_REPO]["ip_space_edit_directions/age/old.pt"] = content("old")
     return repos
@@ -94,7 +95,8 @@ def test_a_prior_arrives_with_its_configuration(hub, models):
 
 def test_all_fetches_every_file_to_its_place(hub, models):
     assert download(hub, models, "all") == 0
-    assert files_below(models) == {
+    found = files_below(models)
+    assert found >= {
         "ip_prior/characters/prior.ckpt", "ip_prior/characters/cfg.yaml",
         "ip_prior/products/prior.ckpt", "ip_prior/products/cfg.yaml",
         "ip_prior/plush/prior.ckpt", "ip_prior/plush/cfg.yaml",
@@ -109,6 +111,8 @@ def test_all_fetches_every_file_to_its_place(hub, models):
         "ipadapter/ip-adapter_sdxl.safetensors",
         "clip_vision/CLIP-ViT-bigG-14-laion2B-39B-b160k.safetensors",
     }
+    directions = {name for name in found if name.startswith("ip_directions/")}
+    assert found - directions == {file.target for file in published_files() if not file.is_folder}
     assert (models / "ip_directions/age/old.pt").read_bytes() == content("old")
 
 

@@ -1,0 +1,1 @@
+"""PartCraft: a word for each part of a collection of pictures, and prompts that mix them."""

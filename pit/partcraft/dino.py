@@ -1,0 +1,165 @@
+"""DINOv2 (arXiv 2304.07193), whose features tell parts apart: its files, what it is shown, what it sees."""
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..files.checked import (
+    MOST_LAYERS,
+    State,
+    StrPath,
+    another_file,
+    computable,
+    filled,
+    shapes,
+    sound,
+    whole_number,
+    without_wrappers,
+)
+from ..files.weights import WeightFileError, read_state
+from ..images import on_white
+from ..messages import ShortError
+
+if TYPE_CHECKING:
+    from transformers import Dinov2Model
+
+HEAD = 64  # numbers in a head of every published one; weights do not tell
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, per RGB channel
+SHORTER, SIZE = 256, 224  # as the published clusters were made
+MOST_ASPECT = 20  # its attention looks from each place to each other one
+TOKEN, PATCHES = "embeddings.cls_token", "embeddings.patch_embeddings.projection.weight"
+PLACES, MASK = "embeddings.position_embeddings", "embeddings.mask_token"
+GATED = re.compile(r"encoder\.layer\.0\.mlp\.(weights_in|gate_proj)\.")  # of the giant one alone
+
+
+def read_dino(path: StrPath) -> tuple[dict[str, Any], State]:
+    """The configuration of a DINOv2 file, as transformers and ComfyUI name its fields, and its weights.
+
+    All sizes are read off the tensors but the number of heads, which is `num_heads` in the metadata, else
+    such that a head has 64 numbers.
+
+    Raises:
+        WeightFileError: not a DINOv2, a damaged one, or the giant one, which ComfyUI itself loads.
+    """
+    path = Path(path)
+    state, metadata = read_state(path)
+    state = without_wrappers(state)
+    if not {TOKEN, PATCHES, PLACES} <= state.keys():
+        raise another_file(path, state, "a DINOv2 encoder")
+    if any(map(GATED.match, state)):
+        raise WeightFileError(
+            f"{path}: expected a DINOv2 with plain layers (small, base or large), got the giant one. "
+            "ComfyUI's Load CLIP Vision reads it."
+        )
+    config = _config(path, state, metadata)
+    checked = sound(path, state, shapes(_empty(config)))
+    return config, {key: computable(value) for key, value in checked.items()}
+
+
+def load_dino(path: StrPath) -> Dinov2Model:
+    """The DINOv2 in a file, on the CPU, for inference; errors as in `read_dino`."""
+    config, state = read_dino(path)
+    return filled(_empty(config), state).requires_grad_(False)
+
+
+def _empty(config: Mapping[str, Any]) -> Dinov2Model:
+    from transformers import Dinov2Config, Dinov2Model  # takes seconds
+
+    with torch.device("meta"):
+        return Dinov2Model(Dinov2Config(**config))
+
+
+def _config(path: Path, state: State, metadata: Mapping[str, str]) -> dict[str, Any]:
+    width, patch = state[TOKEN].shape[-1], state[PATCHES].shape[-1]
+    side = math.isqrt(max(state[PLACES].shape[1] - 1, 0)) if state[PLACES].ndim == 3 else 0
+    matches = (re.match(r"encoder\.layer\.(\d{1,9})\.", key) for key in state)
+    layers = len({match[1] for match in matches if match})
+    heads = whole_number(path, "num_heads", metadata) if "num_heads" in metadata else width // HEAD
+    if not 1 <= layers <= MOST_LAYERS or heads < 1 or width % heads or side < 1 or patch < 1:
+        raise WeightFileError(
+            f"{path}: expected a DINOv2 with 1 to {MOST_LAYERS} layers, a width of whole heads and a grid of "
+            f"places, got {layers} layers, a width of {width} for {heads} heads and a grid of {side}. Take "
+            "the published file."
+        )
+    return {
+        "hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads, "mlp_ratio": 4,
+        "patch_size": patch, "image_size": side * patch, "layer_norm_eps": 1e-6,
+        "use_swiglu_ffn": False, "use_mask_token": MASK in state,
+    }
+
+
+def dino_pixels(images: Sequence[Image.Image], shorter: int = SHORTER, size: int = SIZE) -> Tensor:
+    """What DINOv2 is shown of pictures, `[B,3,size,size]`: the middle of each, in ImageNet's normalization.
+
+    Args:
+        shorter: pixels of the shorter side before the middle is cut out.
+    Raises:
+        ShortError: there is no picture, or one with a side more than 20 times as long as the other.
+    """
+    if not images:
+        raise ShortError("Expected at least one picture, got none. Give some.")
+    return torch.cat([_normalized(_middle(image, shorter, size)) for image in images])
+
+
+def whole_pixels(image: Image.Image, patch: int, shorter: int = SHORTER) -> Tensor:
+    """All of a picture `[1,3,h,w]` at the scale of `dino_pixels`, with sides of whole patches.
+
+    What is found in it lies over the whole picture, whatever its aspect; errors as in `dino_pixels`.
+    """
+    _check_aspect(image)
+    sides = (max(1, round(shorter * side / min(image.size) / patch)) * patch for side in image.size)
+    return _normalized(on_white(image).resize(tuple(sides), Image.Resampling.BICUBIC))
+
+
+def _normalized(image: Image.Image) -> Tensor:
+    pixels = torch.from_numpy(np.array(image))[None].float() / 255
+    return ((pixels - torch.tensor(MEAN)) / torch.tensor(STD)).permute(0, 3, 1, 2).contiguous()
+
+
+def _middle(image: Image.Image, shorter: int, size: int) -> Image.Image:
+    _check_aspect(image)
+    resized = on_white(image).resize(
+        tuple(shorter * side // min(image.size) for side in image.size), Image.Resampling.BICUBIC
+    )
+    left, top = (round((side - size) / 2) for side in resized.size)
+    return resized.crop((left, top, left + size, top + size))
+
+
+def _check_aspect(image: Image.Image) -> None:
+    if max(image.size) > MOST_ASPECT * min(image.size):
+        raise ShortError(
+            f"Expected pictures with sides of at most {MOST_ASPECT} to 1, got {image.width}x{image.height} "
+            "pixels. Crop it."
+        )
+
+
+@torch.no_grad()
+def dino_features(model: Dinov2Model, pixels: Tensor) -> Tensor:
+    """What DINOv2 sees at each place, `[B,d,h,w]`: its last layer, as published without the last norm."""
+    tokens = model.encoder(model.embeddings(pixels.to(model.dtype)))[0]
+    rows, columns = (side // model.config.patch_size for side in pixels.shape[-2:])
+    # The first token stands for the whole picture.
+    return tokens[:, 1:].unflatten(1, (rows, columns)).movedim(-1, 1)
+
+
+def features_of(
+    model: Dinov2Model, open_picture: Callable[[int], Image.Image], device: torch.device | str = "cpu"
+) -> Callable[[Sequence[int]], Tensor]:
+    """The features of numbered pictures, for `discover`, in float32 on the CPU.
+
+    Args:
+        device: that of the model.
+    """
+    def features(numbers: Sequence[int]) -> Tensor:
+        pixels = dino_pixels([open_picture(number) for number in numbers])
+        return dino_features(model, pixels.to(device)).float().cpu()
+
+    return features
