@@ -3,10 +3,12 @@ from __future__ import annotations
 
 from .demo.published import CREATURES
 from .files.published import System, register
+from .parts2whole.published import PARTS2WHOLE
 from .piece_it_together.published import PIECE_IT_TOGETHER
 
 SYSTEMS: tuple[System, ...] = (
     PIECE_IT_TOGETHER,
+    PARTS2WHOLE,
     CREATURES,
 )
 

@@ -27,6 +27,13 @@ MIB = 1 << 20
 CHUNK = constants.DOWNLOAD_CHUNK_SIZE  # what huggingface_hub writes at a time, and a cut loses
 ADAPTER = "sdxl_models/ip-adapter-plus_sdxl_vit-h.safetensors"
 ADAPTER_TARGET = "ipadapter/ip-adapter-plus_sdxl_vit-h.safetensors"
+# Of a folder, the file that stands for it on the hub of these tests.
+PARTS2WHOLE_TARGETS = {
+    "parts2whole/published/decoupled_attn.pth", "parts2whole/published/unet/config.json",
+    "parts2whole/published/reference_unet/config.json", "parts2whole/published/pose_guider/config.json",
+    "clip_vision/parts2whole/config.json", "text_encoders/parts2whole/config.json",
+    "vae/sd-vae-ft-mse.safetensors",
+}
 
 
 def content(name: str, size: int = 5000) -> bytes:
@@ -36,8 +43,9 @@ def content(name: str, size: int = 5000) -> bytes:
 def published_repos() -> dict[str, dict[str, bytes]]:
     repos: dict[str, dict[str, bytes]] = {PIT_REPO: {"README.md": b"card"}, IP_ADAPTER_REPO: {"a.bin": b"x"}}
     for file in published_files():
-        if not file.is_folder:
-            repos[file.repo][file.path] = content(file.path, 300 if file.path.endswith(".yaml") else 5000)
+        path = f"{file.path}config.json" if file.is_folder else file.path
+        repos.setdefault(file.repo, {})[path] = content(path, 300 if path.endswith(".yaml") else 5000)
+    del repos[PIT_REPO]["ip_space_edit_directions/config.json"]
     repos[PIT_REPO]["ip_space_edit_directions/muscular.pt"] = content("muscular")
     repos[PIT_REPO]["ip_space_edit_directions/age/old.pt"] = content("old")
     return repos
@@ -118,8 +126,14 @@ def test_all_fetches_every_file_to_its_place(hub, models):
         ADAPTER_TARGET, "clip_vision/CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors",
         "loras/pit/character_sheet.safetensors", "loras/pit/background_generation.safetensors",
         "ip_directions/muscular.pt", "ip_directions/age/old.pt",
+        *PARTS2WHOLE_TARGETS,
     }
     assert (models / "ip_directions/age/old.pt").read_bytes() == content("old")
+
+
+def test_one_name_fetches_all_of_parts2whole(hub, models):
+    assert download(hub, models, "parts2whole") == 0
+    assert files_below(models) == PARTS2WHOLE_TARGETS
 
 
 def test_several_names_in_one_command(hub, models):
@@ -364,7 +378,10 @@ def test_help_names_the_commands_without_heavy_imports():
     assert all(command in done.stdout for command in ("download", "demo-train", "convert"))
 
 
-@pytest.mark.parametrize("kind", ["ip_adapter", "ip_prior", "clip_vision", "ip_lora", "ip_direction"])
+@pytest.mark.parametrize("kind", [
+    "ip_adapter", "ip_prior", "clip_vision", "ip_lora", "ip_direction", "parts2whole_decoupled",
+    "parts2whole_reference_unet", "parts2whole_image_encoder",
+])
 def test_where_to_get_names_repository_file_target_and_command(kind):
     sentence = file_kind(kind).where_to_get
     file = file_kind(kind).published[0]
