@@ -116,7 +116,8 @@ def _placed(reference: Reference, size: tuple[int, int], fit: str) -> tuple[Imag
     pictures = to_pil(reference.image)
     if len(pictures) != 1:
         raise ShortError(
-            f"Expected one picture of {quoted(reference.label)}, got {len(pictures)}. Take one from the batch."
+            f"Expected one picture of {quoted(reference.label)}, got {len(pictures)}. Take one from the "
+            "batch."
         )
     fitted = _fitted(pictures[0].convert("RGBA"), size, fit, (255, 255, 255, 0))
     # The alpha, of which the white that was added has none.

@@ -16,6 +16,8 @@ from torch.nn import functional
 
 from .attention import ReferenceTokens
 
+FACTORS = [2**halvings for halvings in range(12)]  # pixels along the side of a token
+
 
 class Written(NamedTuple):
     """What the reference UNet has written in one block.
@@ -35,17 +37,16 @@ def token_grid(size: tuple[int, int], tokens: int) -> tuple[int, int]:
     Raises:
         ValueError: no UNet makes that many tokens of such a picture.
     """
-    height, width = size
-    # A UNet halves its grid and rounds up, so that a side is a power of two, and the number of tokens only
-    # about the number of pixels divided by its square.
-    factor = 2 ** math.ceil(math.log2(height * width / tokens) / 2)
-    grid = math.ceil(height / factor), math.ceil(width / factor)
-    if grid[0] * grid[1] != tokens:
-        raise ValueError(
-            f"Expected a mask whose {width}x{height} pixels divide into {tokens} tokens, got {grid[1]}x"
-            f"{grid[0]} tokens. Give it the size of the picture that is encoded, a multiple of 8."
-        )
-    return grid
+    # A UNet halves its grid and rounds up, so that the number of tokens alone does not tell how often. Where
+    # two factors give the same number, a side is one token long, and the grids are the same.
+    for factor in FACTORS:
+        rows, columns = (-(-side // factor) for side in size)
+        if rows * columns == tokens:
+            return rows, columns
+    raise ValueError(
+        f"Expected a mask whose {size[1]}x{size[0]} pixels divide into {tokens} tokens, got one of another "
+        "size than the picture. Give it the size of the picture that is encoded."
+    )
 
 
 def token_mask(mask: Tensor, tokens: int) -> Tensor:
