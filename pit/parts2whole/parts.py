@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..images import on_white, to_pil, to_tensor
 from ..messages import ShortError, quoted
+from .attention import IMAGE_TOKENS
 
 LABELS = (
     "upper body clothes", "lower body clothes", "whole body clothes", "hair or headwear", "face", "shoes",
@@ -126,9 +127,10 @@ def _placed(reference: Reference, size: tuple[int, int], fit: str) -> tuple[Imag
         given = to_pil(reference.mask.reshape(1, *reference.mask.shape[-2:], 1))[0]
         mask = _fitted(given, size, fit, 0)
     if not mask.getbbox():
+        got = "one that shows only what the crop cuts off" if fit == CROP else "an empty one"
         raise ShortError(
-            f"Expected a mask that shows some of {quoted(reference.label)}, got an empty one. Draw the part, "
-            "or take the mask away to use all of the picture."
+            f"Expected a mask that shows some of {quoted(reference.label)}, got {got}. Draw the part, or take "
+            "the mask away to use all of the picture."
         )
     return on_white(fitted), mask
 
@@ -148,11 +150,14 @@ class Wiring:
         own_labels: each reference has its own label, and the denoising UNet the prompt. Otherwise the first
             label takes the place of all of them, the prompt included.
         masks: they are used.
+        all_images: all image tokens are image tokens. Otherwise only the last six are, and those before them
+            words.
         rounded: what the reference UNet writes is rounded to float16.
     """
 
     own_labels: bool
     masks: bool
+    all_images: bool
     rounded: bool
 
     def texts(self, labels: Tensor, prompt: Tensor) -> tuple[Tensor, Tensor]:
@@ -167,6 +172,11 @@ class Wiring:
             return labels, prompt
         return labels[:1].expand_as(labels), labels[:1].expand_as(prompt)
 
+    def tokens(self, text: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+        """What cross-attention takes for words `[B, L, D]` and for image tokens `[B, n, D]`, of the two."""
+        words = 0 if self.all_images else max(0, images.shape[1] - IMAGE_TOKENS)
+        return torch.cat([text, images[:, :words]], 1), images[:, words:]
+
     def masks_of(self, masks: Tensor) -> Tensor:
         """The masks that act, of those that were given."""
         return masks if self.masks else torch.ones_like(masks)
@@ -174,10 +184,10 @@ class Wiring:
 
 AS_TRAINED, AS_PUBLISHED = "as trained", "as published"
 WIRINGS = {
-    AS_TRAINED: Wiring(own_labels=True, masks=True, rounded=False),
+    AS_TRAINED: Wiring(own_labels=True, masks=True, all_images=True, rounded=False),
     # With the mistakes of the published pipeline: it overwrites its own prompt by the label of the first
     # reference, and its scripts pass the masks under a name that it does not read.
-    AS_PUBLISHED: Wiring(own_labels=False, masks=False, rounded=True),
+    AS_PUBLISHED: Wiring(own_labels=False, masks=False, all_images=False, rounded=True),
 }
 
 
