@@ -111,9 +111,10 @@ def _attend(
     # Without a mask wherever it can be: the fastest kernels take none.
     if references.bias is None:
         return attention(q, k, v, heads)
+    # One row for all heads and queries: kernels align masks by copying them, and expanded to [N, N + M] for
+    # each head, a copy would take more memory than all the rest.
     mask = functional.pad(references.bias.to(q), (own, 0))[:, None, None]
-    # Some kernels refuse a mask that only broadcasts; expanding it copies nothing.
-    return attention(q, k, v, heads, mask=mask.expand(-1, heads, q.shape[1], -1))
+    return attention(q, k, v, heads, mask=mask)
 
 
 def padded_image_tokens(embeds: Tensor) -> Tensor:

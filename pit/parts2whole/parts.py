@@ -129,8 +129,8 @@ def _placed(reference: Reference, size: tuple[int, int], fit: str) -> tuple[Imag
     if not mask.getbbox():
         got = "one that shows only what the crop cuts off" if fit == CROP else "an empty one"
         raise ShortError(
-            f"Expected a mask that shows some of {quoted(reference.label)}, got {got}. Draw the part, or take "
-            "the mask away to use all of the picture."
+            f"Expected a mask that shows some of {quoted(reference.label)}, got {got}. Draw the part, or "
+            "take the mask away to use all of the picture."
         )
     return on_white(fitted), mask
 
