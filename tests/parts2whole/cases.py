@@ -1,29 +1,50 @@
-"""The golden cases of Parts2Whole: what they were given, in the words of the engine."""
+"""The published tiny model of Parts2Whole, and its golden cases in the words of the engine."""
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from pit.parts2whole.attention import KeysAndValues
+from pit.parts2whole.files import Parts2Whole, load_parts2whole
 from pit.parts2whole.references import Written, reading
 from pit.parts2whole.unets import Denoiser, write_references
 from tests.golden import Golden
 
 TOLERANCE = 1e-4
 WORDS = 77
+CASES = r"(?!(?:pose|dc)/)[a-z0-9_]+/out"
 
 
-def decoupled_states(golden: Golden) -> tuple[dict[str, Tensor], ...]:
-    """The published states of the denoising UNet, the pose guider and the decoupled attention."""
-    extra = golden.below("parts2whole_tiny_state_extra", "unet.")
-    return (
-        golden.below("parts2whole_tiny_state", "unet."),
-        golden.below("parts2whole_tiny_state_extra", "pose_guider."),
-        {key: value for key, value in extra.items() if "_dc." in key},
-    )
+def write_published(golden: Golden, folder: Path) -> Path:
+    """The golden weights as the published folder holds them, in the type in which they are stored."""
+    config = golden.facts("parts2whole_tiny_config")
+    states = {
+        "unet": golden.below("parts2whole_tiny_state", "unet."),
+        "reference_unet": golden.below("parts2whole_tiny_state_ref", "reference_unet."),
+        "pose_guider": golden.below("parts2whole_tiny_state_extra", "pose_guider."),
+    }
+    decoupled = golden.below("parts2whole_tiny_state_extra", "unet.")
+    for name, state in states.items():
+        (folder / name).mkdir(parents=True)
+        save_file(state, folder / name / "diffusion_pytorch_model.safetensors")
+        settings = config["pose_guider" if name == "pose_guider" else "unet"]
+        (folder / name / "config.json").write_text(json.dumps(settings), encoding="utf-8")
+    save_file(decoupled, folder / "decoupled_attn.pth")
+    return folder
+
+
+def load_wide(folder: Path) -> Parts2Whole:
+    """The model in a folder, in float32."""
+    model = load_parts2whole(folder)
+    for module in (model.unet, model.reference_unet, model.pose_guider, model.decoupled):
+        module.float()
+    return model
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,11 @@ from diffusers import DDPMScheduler
 
 from pit.parts2whole.loss import TRAINING_SCHEDULE, Batch, Drops, noise_loss, trainable
 from pit.parts2whole.unets import Denoiser, blocks_of
-from tests.golden import Golden
+from tests.golden import Golden, relative_error
 from tests.parts2whole.cases import WORDS, assert_close
+
+# The published gradients, computed in float32, are themselves up to 3e-4 away from those in float64.
+GRADIENT_TOLERANCE = 1e-3
 
 
 def golden_batch(golden: Golden) -> tuple[Batch, dict[str, torch.Tensor]]:
@@ -62,7 +65,7 @@ def test_loss_and_gradients_equal_the_published_ones(golden, models):
     wanted = {key.removeprefix("grad/"): value for key, value in given.items() if key.startswith("grad/")}
     assert len(wanted) > 5
     for key, value in wanted.items():
-        assert_close(gradient(models, key), value)
+        assert relative_error(gradient(models, key), value) <= GRADIENT_TOLERANCE, key
 
 
 def test_all_but_the_outer_layers_of_the_denoising_unet_is_trained(models):
