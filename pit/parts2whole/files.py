@@ -272,8 +272,8 @@ def load_decoupled(path: StrPath, blocks: Sequence[str] | None = None) -> ImageC
     names = {f"{number}.to_{kind}.weight": f"{block}.attn2.processor.to_{kind}_dc.weight"
              for number, block in enumerate(blocks) for kind in "kv"}
     # Those that are missing are named below, with all others; a size needs only those that are there.
-    dims = [state[key].shape[0] if (key := names[f"{number}.to_k.weight"]) in state else 1
-            for number in range(len(blocks))]
+    keys = [names[f"{number}.to_k.weight"] for number in range(len(blocks))]
+    dims = [matrix_shape(path, state, key)[0] if key in state else 1 for key in keys]
     token_dim = matrix_shape(path, state, next(key for key in state if IMAGE_WEIGHT.fullmatch(key)))[1]
     attention = ImageCrossAttention(token_dim, dims, device="meta")
     expected = {names[key]: shape for key, shape in shapes(attention).items()}
