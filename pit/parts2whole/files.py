@@ -68,33 +68,36 @@ def load_parts2whole(folder: StrPath) -> Parts2Whole:
             f"{folder}: expected a Parts2Whole folder with {', '.join(wanted)}, got none of the name "
             f"{' and '.join(missing)}. Run `python -m pit download parts2whole`, or copy what is missing."
         )
-    paths = {name: weight_file(folder / name) for name in wanted}
-    unet = load_unet(paths["unet"])
+    return load_parts(*(folder / name for name in wanted))
+
+
+def load_parts(
+    unet: StrPath, reference_unet: StrPath, pose_guider: StrPath, decoupled: StrPath
+) -> Parts2Whole:
+    """The four models from a file or a folder each, wherever they are; otherwise as `load_parts2whole`."""
+    # Folders without weights are found before the large files are read.
+    paths = [weight_file(Path(path)) for path in (unet, reference_unet, pose_guider, decoupled)]
+    denoising = load_unet(paths[0])
     model = Parts2Whole(
-        unet, load_reference_unet(paths["reference_unet"]), load_pose_guider(paths["pose_guider"]),
-        load_decoupled(paths[DECOUPLED], blocks_of(unet)),
+        denoising, load_reference_unet(paths[1]), load_pose_guider(paths[2]),
+        load_decoupled(paths[3], blocks_of(denoising)),
     )
-    check_fit(model, folder)
+    widths = widths_of(denoising)
+    words = denoising.config.cross_attention_dim, widths
+    image_tokens = model.decoupled.token_dim, model.decoupled.inner_dims
+    _check_fit(paths[1], widths, widths_of(model.reference_unet))
+    _check_fit(paths[2], denoising.conv_in.out_channels, model.pose_guider.conv_out.out_channels)
+    _check_fit(paths[3], words, image_tokens)
     return model
 
 
-def check_fit(model: Parts2Whole, folder: Path) -> None:
-    """Raise WeightFileError unless the four models are of the same sizes."""
-    width, widths = model.unet.conv_in.out_channels, widths_of(model.unet)
-    pairs = {
-        "reference_unet": (widths, widths_of(model.reference_unet)),
-        "pose_guider": (width, model.pose_guider.conv_out.out_channels),
-        DECOUPLED: (
-            (model.unet.config.cross_attention_dim, widths),
-            (model.decoupled.token_dim, model.decoupled.inner_dims),
-        ),
-    }
-    for name, (expected, found) in pairs.items():
-        if expected != found:
-            raise WeightFileError(
-                f"{folder / name}: expected widths of {quoted(expected)}, as its unet has, got "
-                f"{quoted(found)}. Take all files from the same model."
-            )
+def _check_fit(path: Path, expected: object, found: object) -> None:
+    """Raise WeightFileError unless a file is of the same sizes as the denoising UNet."""
+    if expected != found:
+        raise WeightFileError(
+            f"{path}: expected widths of {quoted(expected)}, as the denoising UNet has, got {quoted(found)}. "
+            "Take all files from the same model."
+        )
 
 
 def weight_file(path: Path) -> Path:

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from .attention import ReferenceTokens
 
+LATENT_PIXEL = 8  # pixels along the side of a latent pixel
 FACTORS = [2**halvings for halvings in range(12)]  # pixels along the side of a token
 
 
@@ -58,6 +59,14 @@ def token_mask(mask: Tensor, tokens: int) -> Tensor:
     # Sums of the nine tokens around, as published: soft edges become harder, too.
     grown = functional.conv2d(small, small.new_ones(1, 1, 3, 3), padding=1)
     return grown.clamp(0, 1).flatten(1)
+
+
+def seen_mask(mask: Tensor) -> Tensor:
+    """Pixel masks `[R, 1, H, W]` as the finest layers see them, in the same size: what a preview shows."""
+    rows, columns = (-(-side // LATENT_PIXEL) for side in mask.shape[-2:])
+    grown = token_mask(mask, rows * columns).unflatten(1, (1, rows, columns))
+    scaled = grown.repeat_interleave(LATENT_PIXEL, -2).repeat_interleave(LATENT_PIXEL, -1)
+    return scaled[..., :mask.shape[-2], :mask.shape[-1]]
 
 
 def masked(features: Tensor, mask: Tensor, rounded: bool = False) -> Written:

@@ -18,6 +18,7 @@ from pit.parts2whole.files import (
     HEADS,
     SD15_BLOCKS,
     load_decoupled,
+    load_parts,
     load_parts2whole,
     load_pose_guider,
     load_reference_unet,
@@ -186,11 +187,22 @@ def test_each_kind_is_told_from_the_others(folder):
             assert str(folder / other) in str(caught.value)
 
 
+def test_files_may_be_anywhere(folder, published, tmp_path):
+    paths = [tmp_path / f"{number}.safetensors" for number in range(4)]
+    for name, path in zip((*LOADERS, "decoupled_attn.pth"), paths, strict=True):
+        source = folder / name
+        source.rename(path) if source.is_file() else (source / WEIGHTS).rename(path)
+    shutil.copy(folder / "unet" / "config.json", tmp_path)
+    model = load_parts(*paths)
+    assert widths_of(model.reference_unet) == widths_of(published.unet)
+    assert torch.equal(model.decoupled[3].to_v.weight.float(), published.decoupled[3].to_v.weight)
+
+
 def test_parts_of_another_model_are_named(folder):
     changed(folder / "pose_guider" / WEIGHTS, lambda state: {
         key: value[:8] if key.startswith("conv_out") else value for key, value in state.items()
     })
-    with pytest.raises(WeightFileError, match="pose_guider: expected widths of 32.*got 8"):
+    with pytest.raises(WeightFileError, match="pose_guider.*: expected widths of 32.*got 8"):
         load_parts2whole(folder)
 
 

@@ -60,8 +60,9 @@ def test_decoupled_attention_equals_the_published_one(golden, denoiser, key):
     assert_close(attention(given["hidden"], text, images=images), given[key.removeprefix("dc/")])
 
 
-def test_a_step_with_guidance_equals_the_published_one(golden, published, denoiser):
-    case = golden_case(golden, "cfg_two")
+@pytest.mark.golden_keys("parts2whole_tiny_io", r"[a-z0-9_]+/guided_eps")
+def test_a_step_with_guidance_equals_the_published_one(golden, published, denoiser, key):
+    case = golden_case(golden, key.partition("/")[0])
     noise = guided(*predicted(case, published, denoiser).chunk(2), 3.5)
     assert_close(noise, case.given["guided_eps"])
     scheduler = DDIMScheduler(**SCHEDULER)
@@ -83,7 +84,8 @@ def test_a_whole_run_equals_the_published_one(golden, published, denoiser):
     steps = golden.facts("parts2whole_tiny_config")["e2e_findings"]["maskdict"]["steps"]
     run = golden.below("parts2whole_tiny_e2e", "e2e/")
     # The run was made with the published wiring, whose features are rounded to float16.
-    case = Case({"refs": 2, "cfg": True, "bank_dtype": "torch.float16"}, run)
+    count = sum(key.endswith("_text") for key in run)
+    case = Case({"refs": count, "cfg": True, "bank_dtype": "torch.float16"}, run)
     assert not case.images[0].any()  # row 0 is the negative prompt, without image tokens
     references = case.keys_and_values(published.reference_unet, denoiser)
     given = Conditions(case.text[1:], case.text[:1], case.images[1:], run["pose_fea"][1:], references)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pit.parts2whole.attention import ReferenceTokens, attend_with_references, keys_and_values
-from pit.parts2whole.references import Written, folded, masked, reading, token_grid, token_mask
+from pit.parts2whole.references import Written, folded, masked, reading, seen_mask, token_grid, token_mask
 from pit.unet import multi_head_attention
 
 HEADS, WIDTH, OWN, TOKENS = 4, 32, 12, 10
@@ -52,6 +52,18 @@ def test_a_mask_grows_by_one_token_to_every_side():
     expected[2:5, 4:7] = 1
     assert torch.equal(first, expected)
     assert second.nonzero().tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]] and second.max() == 0.5
+
+
+def test_the_preview_of_a_mask_is_what_the_finest_layers_see():
+    mask = torch.zeros(2, 1, 40, 56)
+    mask[0, 0, 17, 25] = mask[1] = 1
+    first, second = seen_mask(mask)
+    expected = torch.zeros(40, 56)
+    expected[8:32, 16:40] = 1
+    # Nearest neighbors are looked up at the first pixel of each square, so that one pixel can be missed.
+    assert not first.any() and (second == 1).all()
+    mask[0, 0, 16, 24] = 1
+    assert torch.equal(seen_mask(mask)[0, 0], expected)
 
 
 def test_soft_edges_are_summed_and_clamped():

@@ -172,6 +172,23 @@ def test_gradient_checkpointing_changes_no_gradient(case, published):
         torch.testing.assert_close(recomputed, plain, **CLOSE)
 
 
+def test_a_step_runs_in_half_precision(case, published, denoiser, given, written):
+    unet, decoupled, writer = copy.deepcopy((published.unet, published.decoupled, published.reference_unet))
+    half = Denoiser(unet, decoupled)
+    for module in (half, writer):
+        module.half()
+    *inputs, masks = (case.references(what) for what in ("latents", "text", "mask"))
+    strengths = [1.0, 0.5]
+    read = reading(write_references(writer, *(each.half() for each in inputs), masks), strengths)
+    text, negative, images = (each.half() for each in (given.text, given.negative, given.images))
+    halved = Conditions(text, negative, images, given.pose, half.keys_and_values(read))
+    whole = changed(given, references=denoiser.keys_and_values(reading(written, strengths)))
+    ours = predicted_noise(half, latents(1).half(), T, halved, 1.0)
+    expected = predicted_noise(denoiser, latents(1), T, whole, 1.0)
+    assert ours.dtype == torch.float16
+    assert (ours.float() - expected).norm() < 0.1 * expected.norm()
+
+
 def test_a_step_compiles_into_one_graph(denoiser, given):
     compiled = torch.compile(denoiser, fullgraph=True, backend="eager")
     both = torch.cat([given.negative, given.text])
