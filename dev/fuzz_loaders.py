@@ -28,6 +28,9 @@ from pit.partcraft.cluster_files import read_part_clusters
 from pit.partcraft.files import load_part_words
 from pit.partcraft.mapper import TokenMapper
 from pit.partcraft.prompt import numbered
+from pit.parts2whole.files import SD15_BLOCKS, load_decoupled, load_pose_guider, load_reference_unet
+from pit.parts2whole.pose import PoseGuider
+from pit.parts2whole.unets import empty_reference_unet
 from pit.piece_it_together.prior import IPPrior
 from pit.piece_it_together.prior_files import read_prior
 from pit.piece_it_together.token_files import read_direction, read_tokens
@@ -87,6 +90,21 @@ def adapter() -> dict[str, dict[str, Tensor]]:
 
 def flat(nested: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
     return {f"{part}.{key}": value for part, state in nested.items() for key, value in state.items()}
+
+
+def decoupled() -> dict[str, Tensor]:
+    names = (f"{block}.transformer_blocks.0.attn2.processor" for block in SD15_BLOCKS)
+    return {f"{name}.to_{kind}_dc.weight": torch.ones(2, 3) for name in names for kind in "kv"}
+
+
+def reference_unet() -> dict[str, Tensor]:
+    """One of two blocks with two groups of channels and two heads."""
+    unet = empty_reference_unet({
+        "block_out_channels": [4, 4], "layers_per_block": 1, "cross_attention_dim": 3, "norm_num_groups": 2,
+        "attention_head_dim": 2, "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+        "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+    })
+    return {key: torch.ones(value.shape) for key, value in unet.state_dict().items()}
 
 
 def lora() -> dict[str, Tensor]:
@@ -200,6 +218,7 @@ def loaders() -> dict[str, Loader]:
     optimizers = in_all_formats("optimizer", optimizer, {"state_dict": optimizer}, {"num_heads": "2"})
     biases = in_all_formats("bias", {"conv_in.bias": torch.ones(4)}, {"conv_in.bias": torch.ones(4)}, {})
     directions = {"x.safetensors": direction, "x.pt": pickled(torch.ones(16, 8))}
+    guider, heads = PoseGuider(4, (2, 4)), {"config.json": b'{"attention_head_dim": 2, "norm_num_groups": 2}'}
     samples = {
         "samples/models-1/models.json": b'{"vae": "a", "clip": {"name": "b", "numbers": [1, 2]}}',
         "samples/models-1/sample.safetensors": save({"latents": torch.ones(4)}),
@@ -219,6 +238,11 @@ def loaders() -> dict[str, Loader]:
         "optimizer": Loader(optimizers, read_embedding_optimizer, refused),
         "bias": Loader(biases, read_bias, refused),
         "lora": Loader(loras, apply_lora, refused),
+        "decoupled": Loader({"x.pth": save(decoupled())}, load_decoupled, refused),
+        "pose_guider": Loader({"x.bin": pickled(guider.state_dict())}, load_pose_guider, refused),
+        "reference_unet": Loader(
+            {"x.safetensors": save(reference_unet())}, load_reference_unet, refused, heads
+        ),
         "tokens": Loader({"x.safetensors": tokens}, named(read_tokens), refused),
         "direction": Loader(directions, named(read_direction), refused),
         "cache": Loader(files_below(OLD / "cache", "c"), lambda path: open_cache(path.parent), (CacheError,)),

@@ -5,6 +5,7 @@ from .demo.published import CREATURES
 from .files.published import System, register
 from .object_insertion.published import OBJECT_INSERTION
 from .partcraft.published import PARTCRAFT
+from .parts2whole.published import PARTS2WHOLE
 from .piece_it_together.published import PIECE_IT_TOGETHER
 from .pops.published import POPS
 
@@ -12,6 +13,7 @@ SYSTEMS: tuple[System, ...] = (
     PIECE_IT_TOGETHER,
     OBJECT_INSERTION,
     PARTCRAFT,
+    PARTS2WHOLE,
     CREATURES,
     POPS,
 )

@@ -7,13 +7,17 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.nn import functional
 
-Attention = Callable[[Tensor, Tensor, Tensor, int], Tensor]
+Attention = Callable[..., Tensor]
 
 
-def multi_head_attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    """Attention on `[B,N,heads * head_dim]`; ComfyUI's `optimized_attention` has the same signature."""
+def multi_head_attention(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
+    """Attention on `[B,N,heads * head_dim]`; ComfyUI's `optimized_attention` has the same signature.
+
+    Args:
+        mask: added to the logits; it broadcasts to `[B, heads, queries, keys]`.
+    """
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
-    return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(-2)
+    return functional.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).flatten(-2)
 
 
 class AttentionLayer(NamedTuple):

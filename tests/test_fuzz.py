@@ -22,8 +22,9 @@ def test_no_damaged_file_escapes_or_costs_much():
     assert result.returncode == 0, result.stderr[-2000:]
     lines = re.findall(rf"^(\S+): {FILES} files, (\d+) refused, (\d+) read", result.stdout, re.MULTILINE)
     assert [name for name, _, _ in lines] == [
-        "weights", "prior", "cfg.yaml", "adapter", "optimizer", "bias", "lora", "tokens", "direction",
-        "cache", "run", "samples", "pictures", "part_words", "part_clusters",
+        "weights", "prior", "cfg.yaml", "adapter", "optimizer", "bias", "lora", "decoupled", "pose_guider",
+        "reference_unet", "tokens", "direction", "cache", "run", "samples", "pictures", "part_words",
+        "part_clusters",
     ]
     # Some of the changes are harmless, most are not.
     assert all(int(refused) > FILES / 10 and int(read) > 10 for _, refused, read in lines)

@@ -35,6 +35,13 @@ INSERTION_FILES = {
     "object_insertion/emb_opt.pt", "object_insertion/unet.safetensors", "vae/object_insertion.safetensors",
     "clip_vision/clip-vit-large-patch14.safetensors",
 }
+# Of a folder, the file that stands for it on the hub of these tests.
+PARTS2WHOLE_TARGETS = {
+    "parts2whole/published/decoupled_attn.pth", "parts2whole/published/unet/config.json",
+    "parts2whole/published/reference_unet/config.json", "parts2whole/published/pose_guider/config.json",
+    "clip_vision/parts2whole/config.json", "text_encoders/parts2whole/config.json",
+    "vae/sd-vae-ft-mse.safetensors",
+}
 
 
 def content(name: str, size: int = 5000) -> bytes:
@@ -45,9 +52,9 @@ def published_repos() -> dict[str, dict[str, bytes]]:
     repos: dict[str, dict[str, bytes]] = defaultdict(dict)
     repos |= {PIT_REPO: {"README.md": b"card"}, IP_ADAPTER_REPO: {"a.bin": b"x"}, INSERTION_REPO: {}}
     for file in published_files():
-        if not file.is_folder:
-            size = 300 if file.path.endswith(".yaml") else 5000
-            repos.setdefault(file.repo, {})[file.path] = content(file.path, size)
+        path = f"{file.path}config.json" if file.is_folder else file.path
+        repos.setdefault(file.repo, {})[path] = content(path, 300 if path.endswith(".yaml") else 5000)
+    del repos[PIT_REPO]["ip_space_edit_directions/config.json"]
     repos[PIT_REPO]["ip_space_edit_directions/muscular.pt"] = content("muscular")
     repos[PIT_REPO]["ip_space_edit_directions/age/old.pt"] = content("old")
     return repos
@@ -102,7 +109,7 @@ def test_all_fetches_every_file_to_its_place(hub, models):
         "ip_prior/plush/prior.ckpt", "ip_prior/plush/cfg.yaml",
         ADAPTER_TARGET, "clip_vision/CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors",
         "loras/pit/character_sheet.safetensors", "loras/pit/background_generation.safetensors",
-        "ip_directions/muscular.pt", "ip_directions/age/old.pt", *INSERTION_FILES,
+        "ip_directions/muscular.pt", "ip_directions/age/old.pt", *INSERTION_FILES, *PARTS2WHOLE_TARGETS,
         *(f"pops/{name}/learned_prior.pth" for name in ("texturing", "union", "scene", "instruct")),
         *(f"kandinsky_prior/kandinsky-2-2-prior/prior/{name}" for name in DIFFUSERS),
         *(f"kandinsky_decoder/kandinsky-2-2-decoder/{part}/{name}"
@@ -121,6 +128,9 @@ def test_object_insertion_arrives_with_the_models_that_it_was_trained_with(hub, 
     assert files_below(models) == INSERTION_FILES
     expected = hub.repos[INSERTION_REPO]["emb_opt.pt"]
     assert (models / "object_insertion/emb_opt.pt").read_bytes() == expected
+def test_one_name_fetches_all_of_parts2whole(hub, models):
+    assert download(hub, models, "parts2whole") == 0
+    assert files_below(models) == PARTS2WHOLE_TARGETS
 
 
 def test_several_names_in_one_command(hub, models):
@@ -365,7 +375,10 @@ def test_help_names_the_commands_without_heavy_imports():
     assert all(command in done.stdout for command in ("download", "demo-train", "convert"))
 
 
-@pytest.mark.parametrize("kind", ["ip_adapter", "ip_prior", "clip_vision", "ip_lora", "ip_direction"])
+@pytest.mark.parametrize("kind", [
+    "ip_adapter", "ip_prior", "clip_vision", "ip_lora", "ip_direction", "parts2whole_decoupled",
+    "parts2whole_reference_unet", "parts2whole_image_encoder",
+])
 def test_where_to_get_names_repository_file_target_and_command(kind):
     sentence = file_kind(kind).where_to_get
     file = file_kind(kind).published[0]
