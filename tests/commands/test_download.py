@@ -128,6 +128,8 @@ def test_object_insertion_arrives_with_the_models_that_it_was_trained_with(hub, 
     assert files_below(models) == INSERTION_FILES
     expected = hub.repos[INSERTION_REPO]["emb_opt.pt"]
     assert (models / "object_insertion/emb_opt.pt").read_bytes() == expected
+
+
 def test_one_name_fetches_all_of_parts2whole(hub, models):
     assert download(hub, models, "parts2whole") == 0
     assert files_below(models) == PARTS2WHOLE_TARGETS
