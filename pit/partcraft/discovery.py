@@ -121,7 +121,7 @@ def find_parts(features: Tensor, clusters: PartClusters) -> Parts:
     Raises:
         ShortError: the features are those of another encoder, or are not finite.
     """
-    _check(features, clusters.coarse.shape[1])
+    _check(features, clusters.coarse.shape[1], range(len(features)))
     # One row for each place.
     rows = features.float().movedim(1, -1)
     near = _nearest(rows, clusters.foreground_background)
@@ -250,7 +250,16 @@ def discover(
         for rows in _rows(features, range(count), on_iteration)
     ])
     fine, numbers = search.fine(found, codes)
-    return Discovery(PartClusters(pair, coarse, fine, front, back), numbers, notes)
+    clusters = PartClusters(pair, coarse, fine, front, back)
+    return Discovery(clusters, numbers, (*notes, *_scarce(clusters, numbers)))
+
+
+def _scarce(clusters: PartClusters, numbers: Tensor) -> Iterator[str]:
+    """A note for each part that fewer pictures have than there are to be codes."""
+    counts = (numbers != clusters.absent).sum(dim=0).tolist()
+    for part, count in zip(clusters.vocabulary.parts, counts, strict=True):
+        if count < clusters.absent:
+            yield f"The part {part.name} is in {count} of {len(numbers)} pictures, and has as many codes."
 
 
 def background_of(coarse: Tensor) -> int:
@@ -260,14 +269,22 @@ def background_of(coarse: Tensor) -> int:
 
 def _rows(features: Features, numbers: Sequence[int], on_step: Callable[[], None]) -> Iterator[Tensor]:
     """The features of pictures, `[n,h,w,d]` a few at a time, in float32 on the CPU."""
+    sizes: list[int] = []
     for start in range(0, len(numbers), PICTURES):
         on_step()
-        chunk = features(list(numbers[start:start + PICTURES]))
-        _check(chunk, chunk.shape[1] if chunk.ndim == 4 else 0, start)
+        chosen = list(numbers[start:start + PICTURES])
+        chunk = features(chosen)
+        sizes = sizes or [len(chunk), *chunk.shape[1:]]
+        if list(chunk.shape) != [len(chosen), *sizes[1:]]:
+            raise ShortError(
+                f"Expected features {[len(chosen), *sizes[1:]]} for {len(chosen)} pictures, as for those "
+                f"before, got {list(chunk.shape)}. Show the encoder all pictures in one size."
+            )
+        _check(chunk, sizes[1] if len(sizes) == 4 else 0, chosen)
         yield chunk.float().movedim(1, -1).cpu()
 
 
-def _check(features: Tensor, width: int, first: int = 0) -> None:
+def _check(features: Tensor, width: int, numbers: Sequence[int]) -> None:
     if features.ndim != 4 or features.shape[1] != width or 0 in features.shape:
         raise ShortError(
             f"Expected features [N,{width or 'd'},h,w] of the encoder that the parts were found with, got "
@@ -275,7 +292,7 @@ def _check(features: Tensor, width: int, first: int = 0) -> None:
         )
     finite = features.isfinite().flatten(1).all(dim=1)
     if not finite.all():
-        wrong = first + int(finite.int().argmin())
+        wrong = numbers[int(finite.int().argmin())]
         raise ShortError(
             f"Expected finite features, got NaN or infinity for picture {wrong}. "
             "Run the encoder in fp32, or leave the picture out."

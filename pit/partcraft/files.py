@@ -78,7 +78,7 @@ class PartWords:
 
 
 def load_part_words(path: StrPath, vocabulary: Vocabulary | None = None) -> PartWords:
-    """The part words in a file, on the CPU, with the LoRA in it or, as published, beside it.
+    """The part words in a file, on the CPU in float32, with the LoRA in it or, as published, beside it.
 
     A folder stands for its checkpoint with the highest number. Numbers of parts, codes and projections are
     read off the tensors. Names are `vocabulary`, else those in the file, else those of the published birds
@@ -143,7 +143,8 @@ def _mapper(path: Path, state: State) -> TokenMapper:
         )
     empty = TokenMapper(parts, codes, dim, depth, device="meta")
     checked = sound(path, state, shapes(empty))
-    return filled(empty, {key: computable(value) for key, value in checked.items()})
+    # In float32, whatever the file has: the table is small, and the words pass several layers.
+    return filled(empty, {key: computable(value).float() for key, value in checked.items()})
 
 
 def _lora_alone(path: Path) -> WeightFileError:

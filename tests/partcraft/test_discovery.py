@@ -155,6 +155,10 @@ def test_a_part_with_fewer_pictures_than_codes_has_fewer_codes():
     filled = (found.clusters.fine != 0).any(dim=-1).sum(dim=1)
     back = found.clusters.background_part
     assert all(count == (6 if part == back else 4) for part, count in enumerate(filled.tolist()))
+    others = [part for part in range(3) if part != back]
+    assert found.notes == tuple(
+        f"The part part{part} is in 4 of 12 pictures, and has as many codes." for part in others
+    )
 
 
 @pytest.mark.parametrize("count, parts, codes", [(3, 3, 4), (3, 1, 2), (0, 3, 1), (5, 3, 0)])
@@ -180,10 +184,18 @@ def test_features_that_are_not_finite_are_told_with_their_picture(value):
     features, _ = pictures(5)
     clusters = discover(reader(features), 5, 3, 2).clusters
     features[3, 5, 2, 2] = value
-    with pytest.raises(ShortError, match="NaN or infinity for picture"):
+    with pytest.raises(ShortError, match="NaN or infinity for picture 3"):
         discover(reader(features), 5, 3, 2)
     with pytest.raises(ShortError, match="picture 3"):
         find_parts(features, clusters)
+
+
+def test_features_of_other_sizes_are_told():
+    features, _ = pictures(40)
+    with pytest.raises(ShortError, match=r"\[8, 24, 8, 10\] for 8 pictures, as for those before, got"):
+        discover(lambda numbers: features[numbers][..., :len(numbers)], 40, 3, 2)
+    with pytest.raises(ShortError, match="for 5 pictures"):
+        discover(lambda numbers: features[:3], 5, 3, 2)
 
 
 def test_features_of_another_encoder_are_told():

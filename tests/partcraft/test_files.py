@@ -72,6 +72,16 @@ def test_the_published_lora_acts_as_an_ordinary_one(golden, tmp_path):
         assert relative_error(unet(*inputs).sample, io["out"]) < ROUNDED
 
 
+def test_words_are_computed_in_float32_whatever_the_file_has(golden, tmp_path):
+    state = {key: value.half() for key, value in golden.below("partcraft_tiny_state", "mapper_l1.").items()}
+    io = golden.below("partcraft_tiny_io", "mapper_l1/")
+    parts = io["index"].expand_as(io["codes_index"])
+    for name, kept in (("a", state), ("b", state | {"pe": state["pe"].float()})):
+        save_file(kept, tmp_path / f"{name}.safetensors")
+        found = load_part_words(tmp_path / f"{name}.safetensors").vectors(io["codes_index"], parts)
+        assert_equal(found, io["out_index"])
+
+
 def test_words_of_the_published_sizes_load(golden, tmp_path):
     for name, shapes in golden.facts("partcraft_full_keys").items():
         if "embedding.weight" not in shapes:
