@@ -53,5 +53,5 @@ def test_the_command_writes_comfyuis_names_and_the_bias_alone(golden, tmp_path, 
 def test_a_tensor_that_is_not_there_is_told(tmp_path):
     save_file({"a": torch.ones(1), "b": torch.ones(1)}, tmp_path / "x.safetensors")
     with pytest.raises(WeightFileError, match="expected a tensor 'conv_in.bias', got a, b. Name one"):
-        convert_to_safetensors(tmp_path / "x.safetensors", tmp_path / "y.safetensors", "conv_in.bias")
+        convert_to_safetensors(tmp_path / "x.safetensors", tmp_path / "y.safetensors", only="conv_in.bias")
     assert not (tmp_path / "y.safetensors").exists()
