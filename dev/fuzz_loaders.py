@@ -20,7 +20,9 @@ from pit.files.lora import by_module, read_lora
 from pit.files.lora_shapes import fits, wrong_scale
 from pit.files.pictures import PictureError, open_picture
 from pit.files.weights import WeightFileError, read_state
+from pit.ip_adapter.base_files import read_base_adapter
 from pit.ip_adapter.files import read_ip_adapter
+from pit.ip_adapter.projection import ImageProjection
 from pit.ip_adapter.resampler import Resampler
 from pit.object_insertion.embedding_optimizer import EmbeddingOptimizer
 from pit.object_insertion.files import read_bias, read_embedding_optimizer
@@ -35,6 +37,9 @@ from pit.piece_it_together.prior import IPPrior
 from pit.piece_it_together.prior_files import read_prior
 from pit.piece_it_together.token_files import read_direction, read_tokens
 from pit.piece_it_together.training.cache import CacheError, open_cache
+from pit.pops.embedding_files import read_embedding
+from pit.pops.files import STATISTICS, read_operator
+from pit.pops.prior import PriorTransformer
 from pit.training.checkpoint import newest_checkpoint
 from pit.training.metrics import read_points
 from pit.training.sample_cache import models_folder, read_sample
@@ -205,6 +210,35 @@ def files_below(folder: Path, place: str) -> dict[str, bytes]:
     }
 
 
+def pops_loaders() -> dict[str, Loader]:
+    """Those of pOps, by name."""
+    torch.manual_seed(0)
+    state = {key: value.clone() for key, value in PriorTransformer(8, 8, 1, 2).state_dict().items()}
+    bare = save({key: value for key, value in state.items() if key not in STATISTICS})
+    operators = in_all_formats("operator", state, {"state_dict": state, "step": 3}, {"num_heads": "2"})
+    base = adapter() | {"image_proj": ImageProjection(8, 8).state_dict()}
+    embedding = {"image_embeds": torch.ones(2, 8), "negative_image_embeds": torch.ones(1, 8)}
+    facts = {"piece_it_together": "image embedding", "space": "raw", "notes": '{"seed": "1"}'}
+
+    def read_over(path: Path) -> object:
+        return read_operator(path.with_name("operator.safetensors"), path.with_name("base.safetensors"))
+
+    config = b'{"num_attention_heads": 2, "attention_head_dim": 4}'
+    beside, refused = {"operator.safetensors": bare}, (WeightFileError,)
+    return {
+        "operator": Loader(operators, lambda path: read_operator(path, num_heads=2), refused),
+        "base": Loader({"base.safetensors": save(state, {"num_heads": "2"})}, read_over, refused, {
+            **beside, "config.json": config}),
+        "config.json": Loader({"config.json": config}, read_over, refused, {
+            **beside, "base.safetensors": save(state)}),
+        "base-adapter": Loader(in_all_formats("a", flat(base), base, {}), read_base_adapter, refused),
+        "embedding": Loader(
+            in_all_formats("embedding", embedding, embedding, facts),
+            lambda path: read_embedding(path, path.name), refused,
+        ),
+    }
+
+
 def loaders() -> dict[str, Loader]:
     """All loaders, by name."""
     whole, refused = save(prior()), (WeightFileError,)
@@ -251,4 +285,5 @@ def loaders() -> dict[str, Loader]:
         "pictures": Loader(pictures(), open_picture, (PictureError,)),
         "part_words": Loader(part_words(), load_part_words, refused),
         "part_clusters": Loader(part_clusters(), read_part_clusters, refused),
+        **pops_loaders(),
     }

@@ -24,7 +24,7 @@ def test_no_damaged_file_escapes_or_costs_much():
     assert [name for name, _, _ in lines] == [
         "weights", "prior", "cfg.yaml", "adapter", "optimizer", "bias", "lora", "decoupled", "pose_guider",
         "reference_unet", "tokens", "direction", "cache", "run", "samples", "pictures", "part_words",
-        "part_clusters",
+        "part_clusters", "operator", "base", "config.json", "base-adapter", "embedding",
     ]
     # Some of the changes are harmless, most are not.
     assert all(int(refused) > FILES / 10 and int(read) > 10 for _, refused, read in lines)

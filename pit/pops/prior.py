@@ -112,7 +112,8 @@ class Block(nn.Module):
         normed = self.norm1(x)
         own = self.attn1.keys_values(normed)
         first = 0 if outputs is None else x.shape[1] - outputs
-        x, queries = x[:, first:], normed[:, first:]
+        # Contiguous: for other rows of bfloat16, torch copies the weights of each linear layer row by row.
+        x, queries = x[:, first:].contiguous(), normed[:, first:].contiguous()
         if x.shape[1]:
             parts = zip(*before, own, strict=True)
             x = x + self.attn1(queries, tuple(torch.cat(part, dim=2) for part in parts), mask)
@@ -267,12 +268,23 @@ def without_unused_slots(condition: Tensor, mask: Tensor) -> tuple[Tensor, Tenso
     return condition[:, :count], mask[:, :count]
 
 
+def distinct(condition: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor]:
+    """The different rows of conditions with their masks, and which of them each row is `[B]`."""
+    shown = torch.ones_like(condition[..., 0], dtype=torch.bool) if mask is None else mask
+    both = torch.cat([condition.float().flatten(1), shown.float()], dim=1)
+    rows, places = both.unique(dim=0, return_inverse=True)
+    values, shown = rows.split([rows.shape[1] - shown.shape[1], shown.shape[1]], dim=1)
+    condition = values.unflatten(1, condition.shape[1:]).to(condition.dtype).contiguous()
+    return condition, None if mask is None else shown.bool(), places
+
+
 class PreparedPrior:
     """A prior with all that its steps share computed once; the predictions are those of `PriorTransformer`.
 
     A token only sees those before it, in the order condition, extra embedding, time, noisy embedding,
     prediction. So the keys and values of all but the last two follow from the condition and the time, and
     those of all times are computed in one pass, which reads the weights once. Each step computes two tokens.
+    Rows that share a condition, such as several seeds or the empty ones of guidance, share this as well.
     """
 
     def __init__(
@@ -281,20 +293,20 @@ class PreparedPrior:
         prior.check_condition(condition, mask)
         if mask is not None:
             condition, mask = without_unused_slots(condition, mask)
-        self.prior, self.dtype, self.count = prior, condition.dtype, len(condition)
+        self.prior, self.dtype = prior, condition.dtype
+        condition, mask, self.rows = distinct(condition, mask)
         self.place = {t: index for index, t in enumerate(dict.fromkeys(timesteps))}
-        before = condition.shape[1] + 1
-        seen = self._seen(mask, before, condition.device)
+        self.before = condition.shape[1] + 1
+        seen = self._seen(mask, condition.device)
         tokens = self._known_tokens(condition)
-        self.fixed: list[KeysValues] = []
-        self.timed: list[KeysValues] = []
+        self.known: list[KeysValues] = []
         last = len(prior.transformer_blocks) - 1
         for number, block in enumerate(prior.transformer_blocks):
-            tokens, (k, v) = block(tokens, seen, outputs=0 if number == last else None)
-            self.fixed.append((k[:, :, :before], v[:, :, :before]))
-            self.timed.append((k[:, :, before:], v[:, :, before:]))
+            tokens, keys_values = block(tokens, seen, outputs=0 if number == last else None)
+            self.known.append(keys_values)
         # What the noisy embedding and the prediction see in a step: all that stands before them.
-        self.step_seen = visible(mask, before + EXTRA_TOKENS - 1, condition.device)[..., -2:, :]
+        step_seen = visible(mask, self.before + EXTRA_TOKENS - 1, condition.device)[..., -2:, :]
+        self.step_seen = step_seen if mask is None else step_seen[self.rows]
 
     def _known_tokens(self, condition: Tensor) -> Tensor:
         """The embedded condition, the extra embedding and all times, `[B, n + 1 + S, C]`."""
@@ -304,28 +316,33 @@ class PreparedPrior:
         slots = prior.encoder_hidden_states_proj(condition)
         slots = torch.cat([slots, prior.embedding_proj(nothing)], dim=1) + positions[:, :-1]
         embedded = prior.time_embedding(times, condition.dtype) + positions[:, -1]
-        return torch.cat([slots, embedded.expand(self.count, -1, -1)], dim=1)
+        return torch.cat([slots, embedded.expand(len(condition), -1, -1)], dim=1)
 
-    def _seen(self, mask: Tensor | None, before: int, device: torch.device) -> Tensor:
+    def _seen(self, mask: Tensor | None, device: torch.device) -> Tensor:
         """Times see the condition and themselves, but not each other: they belong to different steps."""
-        length = before + len(self.place)
-        seen = visible(mask, length, device).clone()
-        seen[..., before:, before:] = torch.eye(len(self.place), dtype=torch.bool, device=device)
+        before, times = self.before, len(self.place)
+        seen = visible(mask, before + times, device).clone()
+        seen[..., before:, before:] = torch.eye(times, dtype=torch.bool, device=device)
         return seen
+
+    def _known_at(self, place: int, known: KeysValues) -> KeysValues:
+        """Keys and values of the condition and of one time, for all rows."""
+        # Copied together for each step, since those of all times and rows would fill the memory.
+        parts = ((each[:, :, :self.before], each[:, :, self.before + place, None]) for each in known)
+        keys, values = (torch.cat(part, dim=2)[self.rows] for part in parts)
+        return keys, values
 
     def __call__(self, x: Tensor, t: int) -> Tensor:
         """The clean embedding `[B, E]` in the type of `x`, at one of the timesteps.
 
         `x [b, E]` may hold fewer rows than the condition, which is then for `x` several times over.
         """
-        prior, place = self.prior, self.place[t]
-        noisy = prior.proj_in(x.to(self.dtype)).repeat(self.count // len(x), 1)
-        token = prior.prd_embedding[:, 0].to(noisy).expand(self.count, -1)
+        prior, place, count = self.prior, self.place[t], len(self.rows)
+        noisy = prior.proj_in(x.to(self.dtype)).repeat(count // len(x), 1)
+        token = prior.prd_embedding[:, 0].to(noisy).expand(count, -1)
         tokens = torch.stack([noisy, token], dim=1) + prior.positional_embedding[:, -2:].to(noisy)
         last = len(prior.transformer_blocks) - 1
         for number, block in enumerate(prior.transformer_blocks):
-            k, v = self.timed[number]
-            before = self.fixed[number], (k[:, :, place:place + 1], v[:, :, place:place + 1])
-            outputs = 1 if number == last else None
+            before, outputs = [self._known_at(place, self.known[number])], 1 if number == last else None
             tokens, _ = block(tokens, rows(self.step_seen, outputs), before, outputs)
         return prior.prediction(tokens[:, -1]).to(x.dtype)

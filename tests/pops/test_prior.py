@@ -150,6 +150,37 @@ def test_a_prepared_prior_reads_the_weights_of_condition_and_times_once():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("masked", [False, True])
+def test_rows_that_share_a_condition_share_the_work(masked):
+    prior, seen = random_operator(), []
+    prior.encoder_hidden_states_proj.register_forward_hook(lambda _, x, __: seen.append(len(x[0])))
+    condition = seeded(2, 2, 3, WIDTH)[[0, 1, 0, 0, 1]]
+    # The same tokens with another length are another condition.
+    mask = torch.arange(3) < torch.tensor([[3], [3], [3], [2], [3]]) if masked else None
+    x, t = seeded(1, 5, WIDTH), torch.tensor(300)
+    found = prior.prepared(condition, [300], mask)(x, 300)
+    assert seen == [3 if masked else 2]
+    assert_equal(found, prior(x, t, condition, mask))
+
+
+@torch.no_grad()
+def test_linear_layers_are_given_whole_tensors():
+    """For slices of bfloat16, torch copies the weights of a layer for every row."""
+    prior, sliced = random_operator(), []
+
+    def look(module: torch.nn.Linear, inputs: tuple[Tensor]) -> None:
+        sliced.extend([] if inputs[0].is_contiguous() or inputs[0].ndim < 3 else [inputs[0].shape])
+
+    for module in prior.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.register_forward_pre_hook(look)
+    condition, x = seeded(2, 8, 2, WIDTH), seeded(1, 8, WIDTH)
+    prior.prepared(condition, [300])(x, 300)
+    prior(x, torch.tensor(300), condition)
+    assert sliced == []
+
+
+@torch.no_grad()
 def test_every_token_of_the_condition_matters_and_its_order_does():
     prior, x, t = random_operator(), seeded(1, 1, WIDTH), torch.tensor([300])
     condition = seeded(2, 1, 3, WIDTH)
