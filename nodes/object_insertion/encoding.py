@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...pit.cutouts import cut_out_part, mask_of_part
 from ...pit.files.published import file_kind
-from ...pit.images import to_pil
+from ...pit.images import to_pil, to_tensor
 from ...pit.object_insertion.condition import (
     AS_PUBLISHED,
     BLANK,
@@ -23,11 +23,12 @@ from ...pit.object_insertion.condition import (
     ZEROS,
     null_context,
     object_context,
+    object_pictures,
     object_pixels,
 )
 from ...pit.object_insertion.embedding_optimizer import PENULTIMATE, PICTURE_TOKENS
 from ...pit.object_insertion.files import read_embedding_optimizer
-from ..bridge.feedback import progress_bar, told
+from ..bridge.feedback import progress_bar, say, told
 from ..bridge.folders import ModelFiles
 from ..bridge.memory import managed
 from .types import CATEGORY, ManagedOptimizer, OptimizerType
@@ -140,6 +141,19 @@ def encode_objects(
     return context, nothing
 
 
+def behind(others: list | None, context: Tensor) -> Tensor:
+    """Contexts behind those of other objects, `[B, 77, C]`. Raises ValueError if they do not go together."""
+    if others is None:
+        return context
+    shapes = [list(each.shape[1:]) for each, _ in others]
+    if shapes != [list(context.shape[1:])]:
+        raise ValueError(
+            f"Encode Object expected other_objects of one context of the shape {list(context.shape[1:])} for "
+            f"each object, got {shapes}. Connect the object_context of another Encode Object, as it is."
+        )
+    return torch.cat([others[0][0], context])
+
+
 class LoadEmbeddingOptimizer(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -187,6 +201,8 @@ class EncodeObject(io.ComfyNode):
             category=CATEGORY,
             description="Turns pictures of objects into contexts by which Insert Object inserts them.",
             search_aliases=["object insertion", "reference object", "embedding optimizer"],
+            # Its pictures are kept like those of an output node, but the node only runs if another needs it.
+            has_intermediate_output=True,
             inputs=[
                 OptimizerType.Input("optimizer", tooltip="From Load Embedding Optimizer."),
                 io.ClipVision.Input("clip_vision", tooltip="The image encoder CLIP ViT-L/14."),
@@ -211,6 +227,11 @@ class EncodeObject(io.ComfyNode):
                     tooltip="Contexts of each object, under seed, seed + 1 and so on, one after another.",
                 ),
                 *preprocessing(),
+                io.Conditioning.Input(
+                    "other_objects", optional=True,
+                    tooltip="Contexts from another Encode Object, which come first in the batch: for objects "
+                            "whose pictures differ in size.",
+                ),
             ],
             outputs=[
                 io.Conditioning.Output(display_name="object_context"),
@@ -223,13 +244,18 @@ class EncodeObject(io.ComfyNode):
     def execute(
         cls, optimizer: ManagedOptimizer, clip_vision, image: Tensor, seed: int, queries: int, variants: int,
         fit: str = CROP, pixel_scale: str = AS_PUBLISHED, null: str = ZEROS, mask: Tensor | None = None,
+        other_objects: list | None = None,
     ) -> io.NodeOutput:
         check_encoder(clip_vision, optimizer)
         pictures, inverted = pictures_of(image, mask)
-        pixels = object_pixels(pictures, fit, pixel_scale, clip_vision.image_size)
+        if inverted:
+            say(cls, INVERTED)
+        seen = object_pictures(pictures, fit, clip_vision.image_size)
+        pixels = object_pixels(seen, pixel_scale, clip_vision.image_size)
         seeds = range(seed, seed + variants)
         context, nothing = encode_objects(optimizer, clip_vision, pixels, null, seeds, queries)
-        shown: ui.PreviewText | None = told(cls, INVERTED) if inverted else None
+        context = behind(other_objects, context)
+        shown = ui.PreviewImage(to_tensor(seen), cls=cls)
         return io.NodeOutput([[context, {}]], [[nothing, {}]], ui=shown)
 
 

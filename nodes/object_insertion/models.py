@@ -75,7 +75,7 @@ class InsertionSchedule(io.ComfyNode):
                 io.Int.Input(
                     "steps", default=STEPS, min=1, max=TRAINED_STEPS,
                     tooltip="100 as published, with the sampler euler_ancestral; about 30 do with dpmpp_2m. "
-                            "From 501 to 998 on, sampling does not begin at full noise.",
+                            "Between 501 and 998, sampling does not begin at full noise.",
                 ),
             ],
             outputs=[io.Sigmas.Output(display_name="sigmas")],

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..flow.guidance import seeded_noise
-from ..images import clip_pixel_values, on_white, white_image
+from ..images import clip_pixel_values, on_white, resize_for_encoder, white_image
 from .embedding_optimizer import CONTEXT_TOKENS, AnyOptimizer, EmbeddingOptimizer
 
 CROP, SQUASH, LETTERBOX = "crop", "squash", "letterbox"
@@ -21,26 +21,32 @@ NULLS = (ZEROS, BLANK)
 SMALLEST_OBJECT = 8  # pixels along its longer side
 
 
-def object_pixels(
-    pictures: Sequence[Image.Image], fit: str = CROP, scale: str = AS_PUBLISHED, size: int = 224
-) -> Tensor:
-    """Pixel values of objects for CLIP, `[B, 3, size, size]`.
+def object_pictures(pictures: Sequence[Image.Image], fit: str = CROP, size: int = 224) -> list[Image.Image]:
+    """The `size` x `size` pictures that CLIP sees of objects, on white where they are transparent.
 
     Args:
         fit: what happens to a picture that is not square: its middle is cropped as published, it is squashed,
             or it is put on a white square.
+    Raises:
+        ValueError: another fit, or an object too small to show anything or too slender to be cropped.
+    """
+    if fit not in FITS:
+        raise ValueError(f"Expected a fit of {', '.join(FITS)}, got {fit!r}.")
+    return [_fitted(on_white(picture), fit, size) for picture in map(_shown, pictures)]
+
+
+def object_pixels(pictures: list[Image.Image], scale: str = AS_PUBLISHED, size: int = 224) -> Tensor:
+    """Pixel values `[B, 3, size, size]` for CLIP of what `object_pictures` gives.
+
+    Args:
         scale: pixels of 0..1 before they are normalized, as the published inference has them, or of 0..255,
             as its training had them.
     Raises:
-        ValueError: another fit or scale, or an object too small to show anything.
+        ValueError: another scale.
     """
-    if fit not in FITS or scale not in PIXEL_SCALES:
-        raise ValueError(
-            f"Expected a fit of {', '.join(FITS)} and a scale of {', '.join(PIXEL_SCALES)}, got {fit!r} and "
-            f"{scale!r}."
-        )
-    fitted = [_fitted(on_white(picture), fit, size) for picture in map(_shown, pictures)]
-    return clip_pixel_values(fitted, size, rescale=scale == AS_PUBLISHED)
+    if scale not in PIXEL_SCALES:
+        raise ValueError(f"Expected a scale of {', '.join(PIXEL_SCALES)}, got {scale!r}.")
+    return clip_pixel_values(pictures, size, rescale=scale == AS_PUBLISHED)
 
 
 def _shown(picture: Image.Image) -> Image.Image:
@@ -58,7 +64,7 @@ def _fitted(picture: Image.Image, fit: str, size: int) -> Image.Image:
         return picture.resize((size, size), Image.Resampling.BICUBIC)
     if fit == LETTERBOX:
         return _boxed(picture, size)
-    return picture
+    return resize_for_encoder(picture, size)
 
 
 def _boxed(picture: Image.Image, size: int) -> Image.Image:

@@ -48,8 +48,14 @@ def find_place(
             fewer, if there are as many; 0 takes the scenes as they are.
         margin: what to add on each side of the region, as a share of its size.
     Raises:
-        ValueError: scenes or regions are not finite, do not fit each other, or the region is empty.
+        ValueError: scenes or regions are no pictures or not finite, do not fit each other, or the region is
+            empty.
     """
+    if scenes.ndim != 4 or scenes.shape[-1] != 3 or 0 in scenes.shape or not scenes.is_floating_point():
+        raise ValueError(
+            f"Expected scenes [S, H, W, 3] with values in 0..1, got shape {list(scenes.shape)} of "
+            f"{scenes.dtype}. Connect a picture."
+        )
     if not scenes.isfinite().all():
         raise ValueError("Expected a scene with values in 0..1, got NaN or infinity. Check the node before.")
     height, width = scenes.shape[1:3]

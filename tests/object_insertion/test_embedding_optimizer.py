@@ -44,7 +44,7 @@ def test_the_older_variant_ends_after_two_layers(golden, optimizer_state):
 @torch.no_grad()
 def test_the_legacy_variant_needs_no_query(golden, legacy_state):
     io = golden.below("object_insertion_tiny_io", "legacy.")
-    legacy = LegacyEmbeddingOptimizer(io["input"].shape[-1], io["output"].shape[-1])
+    legacy = LegacyEmbeddingOptimizer(io["input"].shape[-1], io["output"].shape[-1], io["input"].shape[1])
     legacy.load_state_dict(legacy_state)
     assert_equal(legacy(io["input"]), io["output"])
     assert torch.equal(legacy(io["input"], io["output"]), legacy(io["input"]))

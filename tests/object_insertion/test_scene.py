@@ -91,6 +91,15 @@ def test_a_region_that_does_not_fit_is_refused(region, message):
         find_place(scenes(20, 30, 2), region)
 
 
+@pytest.mark.parametrize("scene", [
+    torch.ones(0, 8, 8, 3), torch.ones(1, 0, 8, 3), torch.ones(8, 8, 3), torch.ones(1, 8, 8, 4),
+    torch.ones(1, 8, 8, 3, dtype=torch.uint8),
+])
+def test_what_is_no_scene_is_refused(scene):
+    with pytest.raises(ValueError, match=r"Expected scenes \[S, H, W, 3\] with values in 0..1, got shape"):
+        find_place(scene)
+
+
 def test_a_scene_that_is_not_finite_is_refused():
     with pytest.raises(ValueError, match="Expected a scene .* got NaN or infinity"):
         find_place(scenes(8, 8) / 0)

@@ -30,15 +30,23 @@ def vae(inside):
 
 
 @pytest.fixture
-def encode(inside, optimizer, clip_vision):
+def shown():
+    """The files of the pictures that Encode Object has shown last."""
+    return []
+
+
+@pytest.fixture
+def encode(inside, optimizer, clip_vision, shown):
     """Runs Encode Object; returns its two conditionings."""
     def run(image=None, seed=0, queries=1, variants=1, **settings):
         image = pictures() if image is None else image
         given = {"optimizer": optimizer, "clip_vision": clip_vision} | settings
         with torch.inference_mode():
-            return nodes(inside, "encoding").EncodeObject.execute(
+            output = nodes(inside, "encoding").EncodeObject.execute(
                 given.pop("optimizer"), given.pop("clip_vision"), image, seed, queries, variants, **given
-            ).args
+            )
+        shown[:] = [inside.base / "temp" / each["filename"] for each in output.ui.as_dict()["images"]]
+        return output.args
 
     return run
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from pit.object_insertion.embedding_optimizer import LegacyEmbeddingOptimizer
@@ -53,6 +54,39 @@ def test_settings_of_the_picture_reach_the_encoder(encode):
         assert (encode(wide, **settings)[0][0][0] - plain).abs().max() > 1e-4, settings
 
 
+def test_the_node_shows_what_the_encoder_sees(encode, shown):
+    red = torch.tensor([1.0, 0, 0]).expand(2, 20, 60, 3)
+    encode(red, fit="letterbox")
+    assert len(shown) == 2
+    picture = Image.open(shown[0])
+    assert picture.size == (28, 28)
+    assert picture.getpixel((14, 1)) == (255, 255, 255) and picture.getpixel((14, 14)) == (255, 0, 0)
+
+
+def test_objects_of_other_sizes_come_first_in_the_batch(encode):
+    first, second = encode(pictures(20, 20))[0], encode(pictures(30, 50, 2), seed=3)[0]
+    together = encode(pictures(30, 50, 2), seed=3, other_objects=first)[0][0][0]
+    assert torch.equal(together, torch.cat([first[0][0], second[0][0]]))
+
+
+@pytest.mark.parametrize("others, got", [
+    ([[torch.ones(1, 77, 64), {}]], r"got \[\[77, 64\]\]"), ([[torch.ones(1, 154, 48), {}]], r"got \[\[154"),
+    ([[torch.ones(1, 77, 48), {}]] * 2, r"got \[\[77, 48\], \[77, 48\]\]"), ([], r"got \[\]"),
+])
+def test_other_contexts_that_do_not_go_together_are_refused(encode, others, got):
+    with pytest.raises(ValueError, match=rf"one context of the shape \[77, 48\] .* {got}"):
+        encode(other_objects=others)
+
+
+def test_comfyui_loads_and_frees_the_optimizer(inside, optimizer, encode):
+    management = inside.comfy("model_management")
+    encode()
+    loaded = [each.model for each in management.current_loaded_models]
+    assert any(each is optimizer.patcher for each in loaded)
+    management.unload_all_models()
+    assert not management.current_loaded_models and encode()[0][0][0].isfinite().all()
+
+
 def test_a_mask_cuts_the_object_out_onto_white(inside, encode):
     scene, mask = pictures(40, 40), covering(40, 40, (10, 5, 30, 25))
     cut = encode(scene, mask=mask)[0][0][0]
@@ -81,8 +115,8 @@ def test_the_legacy_optimizer_reads_the_hidden_states_before_the_last(inside, cl
     optimizer, report = nodes(inside, "encoding").load_optimizer(path, path.name)
     assert report.endswith("legacy, without a query")
     with torch.inference_mode():
-        shown = inside.pack("pit.images").to_pil(pictures())
-        pixels = engine(inside, "condition").object_pixels(shown, size=28)
+        condition, given = engine(inside, "condition"), inside.pack("pit.images").to_pil(pictures())
+        pixels = condition.object_pixels(condition.object_pictures(given, size=28), size=28)
         states = clip_vision.model(pixel_values=pixels, intermediate_output=-2)[1]
         torch.testing.assert_close(encode(optimizer=optimizer)[0][0][0], legacy(states), rtol=1e-4, atol=1e-5)
 

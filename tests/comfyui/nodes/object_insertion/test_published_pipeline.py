@@ -36,7 +36,12 @@ def golden_model(inside, golden):
         unet_extra_config = {"num_heads": config["attention_head_dim"], "num_head_channels": -1}
         custom_operations = type("Operations", (ops,), {"GroupNorm": GroupNorm})
 
+    blocks = config["layers_per_block"]
+    depths = [int("CrossAttn" in kind) for kind in config["down_block_types"]]
     sizes = {
+        "num_res_blocks": [blocks] * len(widths),
+        "transformer_depth": [depth for depth in depths for _ in range(blocks)],
+        "transformer_depth_output": [depth for depth in depths for _ in range(blocks + 1)],
         "model_channels": widths[0], "channel_mult": [Multiple(width / widths[0]) for width in widths],
         "context_dim": config["cross_attention_dim"],
     }
