@@ -17,7 +17,6 @@ from pit.parts2whole.unets import Denoiser, write_references
 from tests.golden import Golden
 
 TOLERANCE = 1e-4
-WORDS = 77
 CASES = r"(?!(?:pose|dc)/)[a-z0-9_]+/out"
 
 
@@ -56,14 +55,15 @@ class Case:
 
     facts: dict[str, Any]
     given: dict[str, Tensor]
+    words: int
 
     @property
     def text(self) -> Tensor:
-        return self.given["encoder"][:, :WORDS]
+        return self.given["encoder"][:, :self.words]
 
     @property
     def images(self) -> Tensor:
-        return self.given["encoder"][:, WORDS:]
+        return self.given["encoder"][:, self.words:]
 
     @property
     def positive(self) -> int:
@@ -90,7 +90,12 @@ class Case:
 def golden_case(golden: Golden, name: str) -> Case:
     facts = golden.facts("parts2whole_tiny_config")["cases"][name]
     given = golden.below("parts2whole_tiny_io", f"{facts['inputs_from']}/")
-    return Case(facts, given | golden.below("parts2whole_tiny_io", f"{name}/"))
+    return Case(facts, given | golden.below("parts2whole_tiny_io", f"{name}/"), words_in(golden))
+
+
+def words_in(golden: Golden) -> int:
+    """How many tokens of a sequence are words; image tokens follow them."""
+    return golden.facts("parts2whole_tiny_config")["text_len"]
 
 
 def assert_close(ours: Tensor, theirs: Tensor) -> None:

@@ -11,7 +11,7 @@ from diffusers import DDPMScheduler
 from pit.parts2whole.loss import TRAINING_SCHEDULE, Batch, Drops, noise_loss, trainable
 from pit.parts2whole.unets import Denoiser, blocks_of
 from tests.golden import Golden, relative_error
-from tests.parts2whole.cases import WORDS, assert_close
+from tests.parts2whole.cases import assert_close, words_in
 
 # The published gradients, computed in float32, are themselves up to 3e-4 away from those in float64.
 GRADIENT_TOLERANCE = 1e-3
@@ -24,10 +24,10 @@ def golden_batch(golden: Golden) -> tuple[Batch, dict[str, torch.Tensor]]:
         torch.stack([given[f"ref{number}_{what}"] for number in range(count)], 1)
         for what in ("latents", "text", "mask")
     )
-    images = given["encoder"][:, WORDS:]
+    text, images = given["encoder"].tensor_split([words_in(golden)], 1)
     return Batch(
-        given["latents"], given["noise"], given["timesteps"], given["encoder"][:, :WORDS], images, latents,
-        labels, masks, given["pose"],
+        given["latents"], given["noise"], given["timesteps"], text, images, latents, labels, masks,
+        given["pose"],
     ), given
 
 

@@ -7,7 +7,7 @@ from diffusers import DDIMScheduler
 from pit.parts2whole.attention import IMAGE_TOKENS
 from pit.parts2whole.sample import Conditions, guided, predicted_noise
 from pit.parts2whole.schedule import SCHEDULER, alphas_cumprod, sigmas
-from tests.parts2whole.cases import CASES, WORDS, Case, assert_close, golden_case
+from tests.parts2whole.cases import CASES, Case, assert_close, golden_case, words_in
 
 
 def predicted(case: Case, published, denoiser) -> torch.Tensor:
@@ -51,7 +51,7 @@ def test_the_pose_guider_equals_the_published_one(golden, published):
 def test_decoupled_attention_equals_the_published_one(golden, denoiser, key):
     given = golden.below("parts2whole_tiny_io", "dc/")
     module = golden.facts("parts2whole_tiny_config")["dc_module"].removeprefix("unet.")
-    text, images = given["encoder"][:, :WORDS], given["encoder"][:, WORDS:].clone()
+    text, images = (each.clone() for each in given["encoder"].tensor_split([words_in(golden)], 1))
     if key.endswith("padded"):
         images[0] = 0
         images[1, 2:] = 0
@@ -85,7 +85,7 @@ def test_a_whole_run_equals_the_published_one(golden, published, denoiser):
     run = golden.below("parts2whole_tiny_e2e", "e2e/")
     # The run was made with the published wiring, whose features are rounded to float16.
     count = sum(key.endswith("_text") for key in run)
-    case = Case({"refs": count, "cfg": True, "bank_dtype": "torch.float16"}, run)
+    case = Case({"refs": count, "cfg": True, "bank_dtype": "torch.float16"}, run, words_in(golden))
     assert not case.images[0].any()  # row 0 is the negative prompt, without image tokens
     references = case.keys_and_values(published.reference_unet, denoiser)
     given = Conditions(case.text[1:], case.text[:1], case.images[1:], run["pose_fea"][1:], references)

@@ -28,13 +28,16 @@ def published(golden, tmp_path_factory) -> Parts2Whole:
 def unet(inside, golden, published):
     """The golden denoising UNet in ComfyUI's class."""
     config = golden.facts("parts2whole_tiny_config")["unet"]
-    widths = config["block_out_channels"]
+    widths, layers = config["block_out_channels"], config["layers_per_block"]
+    ways = (config[f"{way}_block_types"] for way in ("down", "up"))
+    down, up = ([int(each.startswith("CrossAttn")) for each in types] for types in ways)
     sizes = {
         "image_size": 32, "use_spatial_transformer": True, "legacy": False, "adm_in_channels": None,
         "in_channels": 4, "out_channels": 4, "model_channels": widths[0],
-        "num_res_blocks": [config["layers_per_block"]] * 4, "channel_mult": [w // widths[0] for w in widths],
-        "transformer_depth": [1] * 6 + [0] * 2, "transformer_depth_middle": 1,
-        "transformer_depth_output": [1] * 9 + [0] * 3, "use_linear_in_transformer": False,
+        "num_res_blocks": [layers] * len(widths), "channel_mult": [width // widths[0] for width in widths],
+        "transformer_depth": [depth for depth in down for _ in range(layers)], "transformer_depth_middle": 1,
+        "transformer_depth_output": [depth for depth in up[::-1] for _ in range(layers + 1)],
+        "use_linear_in_transformer": False,
         "context_dim": config["cross_attention_dim"], "num_heads": config["attention_head_dim"],
         "use_temporal_attention": False, "use_temporal_resblock": False,
     }
