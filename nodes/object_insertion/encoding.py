@@ -117,16 +117,17 @@ def encode_objects(
     Raises:
         FloatingPointError: they are not finite.
     """
+    count = len(pixels)
     if null == BLANK:
         pixels = torch.cat([pixels, torch.zeros_like(pixels[:1])])
-    bar, total = progress_bar(), -(-len(pixels) // PICTURES_AT_ONCE) + len(pixels) * len(seeds)
+    bar, total = progress_bar(), -(-len(pixels) // PICTURES_AT_ONCE) + count * len(seeds)
     steps = iter(range(1, total + 1))
     comfy.model_management.load_models_gpu([clip_vision.patcher, optimizer.patcher])
     tokens = clip_tokens(clip_vision, optimizer, pixels, lambda: bar(next(steps), total))
-    blank = tokens[-1:] if null == BLANK else None
+    blank = tokens[count:] if null == BLANK else None
     contexts = []
     # One by one, since many queries take many times the memory of an object.
-    for each in tokens[:-1 if null == BLANK else None].split(1):
+    for each in tokens[:count].split(1):
         for seed in seeds:
             contexts.append(object_context(optimizer.module, each, seed, queries))
             bar(next(steps), total)
