@@ -58,9 +58,9 @@ def prior_dtype(hidden_dim: int) -> torch.dtype:
     return torch.bfloat16 if has_bf16 else torch.float32
 
 
-def in_batches(draw: Callable[[range], Tensor], count: int) -> Tensor:
-    """What `draw` makes of the numbers 0..count - 1: all at once, or in halves if memory runs out."""
-    size = count
+def in_batches(draw: Callable[[range], Tensor], count: int, most: int | None = None) -> Tensor:
+    """What `draw` makes of the numbers 0..count - 1: at most `most` at once, and fewer if memory runs out."""
+    size = min(count, most or count)
     while True:
         try:
             return torch.cat([draw(range(count)[first:first + size]) for first in range(0, count, size)])

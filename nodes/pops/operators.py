@@ -25,6 +25,8 @@ from .types import CATEGORY, EmbeddingType, ManagedOperator, OperatorType
 from .words import lines_in, word_states
 
 BRANCHES, STATES_HELD, STEP_TOKENS = 2, 16, 2
+# Of working memory: beyond some dozens of rows, more at once is not faster.
+MOST_BYTES = 2_000_000_000
 
 
 class Settings(NamedTuple):
@@ -81,13 +83,13 @@ def check_inputs(operator: ManagedOperator, embeddings: list[Embedding]) -> None
     check_same_encoder(*embeddings)
 
 
-def working_memory(operator: ManagedOperator, conditions: int, slots: int, steps: int) -> int:
-    """Bytes needed on top of the weights: keys and values of all steps, and the states inside a block."""
+def working_memory(operator: ManagedOperator, slots: int, steps: int) -> int:
+    """Bytes that a row needs beside the weights: keys and values of all steps, states in a block, noise."""
     config, item = operator.config, torch.float32.itemsize
     tokens = slots + 1 + steps
     kept = 2 * config.num_layers * tokens
     inside = STATES_HELD * (tokens + STEP_TOKENS)
-    return BRANCHES * conditions * config.hidden_dim * item * (kept + inside)
+    return item * (BRANCHES * config.hidden_dim * (kept + inside) + steps * config.embedding_dim)
 
 
 def apply(
@@ -102,8 +104,9 @@ def apply(
         made_from: the embeddings behind it.
     """
     total, width = rows * settings.count, operator.config.embedding_dim
-    memory = working_memory(operator, total, slots, settings.steps)
-    comfy.model_management.load_models_gpu([operator.patcher], memory_required=memory)
+    memory = working_memory(operator, slots, settings.steps)
+    at_once = min(total, max(1, MOST_BYTES // memory))
+    comfy.model_management.load_models_gpu([operator.patcher], memory_required=at_once * memory)
     device, done = operator.patcher.load_device, progress_bar()
     tokens, mask = condition()
     guidance = settings.guidance or operator.mode.guidance
@@ -122,7 +125,7 @@ def apply(
             mask=None if mask is None else mask[places].to(device), callback=on_step,
         )
 
-    values = in_batches(draw, total).to(comfy.model_management.intermediate_device())
+    values = in_batches(draw, total, at_once).to(comfy.model_management.intermediate_device())
     known = next((each for each in made_from if each.negative is not None), made_from[0])
     facts = {
         "operator": operator.name, "kind": operator.mode_name, **notes, "seed": str(settings.seed),

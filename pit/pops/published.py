@@ -18,6 +18,8 @@ KANDINSKY_LICENSE = "Apache-2.0, as its model card says"
 IP_ADAPTER_REPO, IP_ADAPTER_LICENSE = "h94/IP-Adapter", "Apache-2.0, as its model card says"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 PRIOR_KEYS = r"(^|\.)prd_embedding$"
+# Of its UNet, and of the normalization of its autoencoder, which other autoencoders with a codebook lack.
+DECODER_KEYS = r"(^|\.)(add_embedding\.image_proj|encoder_hid_proj\.image_embeds|conv_norm_out\.norm_layer)\."
 STATISTICS = r"(^|\.)clip_(mean|std)$"
 
 
@@ -53,7 +55,7 @@ KANDINSKY_PRIOR = FileKind(
 )
 KANDINSKY_DECODER = FileKind(
     "kandinsky_decoder", "a decoder of Kandinsky 2.2", "kandinsky_decoder", "Load Kandinsky Decoder",
-    is_one=has_key(r"(^|\.)(add_embedding\.image_proj|encoder_hid_proj\.image_embeds|quantize\.embedding)\."),
+    is_one=has_key(DECODER_KEYS),
     published=kandinsky_files(
         "kandinsky-decoder", DECODER_REPO, "kandinsky_decoder", f"unet/{WEIGHTS}", "unet/config.json",
         f"movq/{WEIGHTS}", "movq/config.json", "scheduler/scheduler_config.json",

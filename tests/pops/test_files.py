@@ -8,8 +8,10 @@ import torch
 from safetensors.torch import save_file
 
 from pit import load_operator
+from pit.files.known import what_is
 from pit.files.published import file_kinds, published_files
 from pit.files.weights import read_state
+from pit.piece_it_together.prior_files import read_prior
 from pit.pops.files import read_operator, save_operator
 from pit.pops.modes import MODES, mode_in
 from pit.pops.prior import PriorTransformer
@@ -276,3 +278,19 @@ def test_forged_sizes_are_refused_before_they_cost_anything(tmp_path):
         save_file(WHOLE | change, tmp_path / "a.safetensors")
         with frugally():
             assert_refused(load_operator, tmp_path / "a.safetensors", message, num_heads=HEADS)
+
+
+def test_what_belongs_to_pops_is_named_where_something_else_is_expected(golden, tmp_path):
+    whole, decoder = golden.facts("pops_full_keys"), golden.facts("kandinsky22_decoder_full_keys")
+    operator = {key: 0 for key in whole["prior"] if key not in STATISTICS}
+    assert what_is(operator) == ("a pOps operator", "It goes into models/pops, for Load pOps Operator.")
+    assert what_is(whole["prior"])[0].startswith("a prior of Kandinsky 2.2")
+    for part in ("unet", "movq"):
+        assert what_is(decoder[part])[0] == "a decoder of Kandinsky 2.2"
+    assert what_is({"image_embeds": 0, "negative_image_embeds": 0})[0] == "an image embedding"
+    # The encoders of Kandinsky are what ComfyUI takes them for.
+    assert what_is(whole["image_encoder"])[0] == "a CLIP vision encoder"
+    assert what_is(whole["text_encoder"])[0] == "a text encoder"
+    assert what_is({"quantize.embedding.weight": 0, "decoder.conv_in.weight": 0})[0] == "a VAE"
+    path = write_operator(tmp_path / "a.pth")
+    assert_refused(read_prior, path, "expected an IP-Prior, got a pOps operator", "for Load pOps Operator")

@@ -94,6 +94,22 @@ def test_a_batch_too_large_for_memory_is_split(pops, monkeypatch):
     assert calls == [4, 2, 2]
 
 
+def test_many_results_are_computed_in_parts_that_fit(pops, monkeypatch):
+    first, operator, calls = pops.embedding(), pops.operator("scene"), []
+    whole = pops.run("Combine", operator, 7, 5, STEPS, 0.0, 1.0, 1.0, first)
+    module = pops.nodes("operators")
+    sample = module.sample_operator
+    monkeypatch.setattr(module, "MOST_BYTES", 2 * module.working_memory(operator, 2, STEPS) + 1)
+
+    def counted(model, condition, **settings):
+        calls.append(len(condition))
+        return sample(model, condition, **settings)
+
+    monkeypatch.setattr(module, "sample_operator", counted)
+    assert_equal(pops.run("Combine", operator, 7, 5, STEPS, 0.0, 1.0, 1.0, first).values, whole.values)
+    assert calls == [2, 2, 1]
+
+
 @torch.inference_mode()
 def test_words_are_read_as_by_the_published_text_encoder(pops):
     clip, published = pops.clip()
