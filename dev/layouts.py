@@ -89,7 +89,7 @@ More **guidance** keeps the parts better, but makes the creatures more alike."""
 DEMO = Layout(
     groups=(
         Group("Start", 0, 0, (Stack(300, (DEMO_START, ("1", 130))),)),
-        Group("Parts", 380, 0, (Stack(280, (("2", 330), ("3", 330))),)),
+        Group("Parts", 380, 0, (Stack(280, (("2", 540), ("3", 330))),)),
         Group("Encode", 740, 0, (Stack(300, (("4", 480),)),)),
         Group("Complete", 1120, 0, (Stack(280, (("5", 590), DEMO_CONCEPTS)),)),
         Group("Render", 1480, 0, (
@@ -128,7 +128,7 @@ SDXL = Layout(
     groups=(
         Group("Models", 0, 0, (Stack(300, (SDXL_FILES, ("1", 100), ("2", 60), ("3", 60), ("4", 90))),)),
         Group("Parts", 380, 0, (
-            Stack(280, (SDXL_PARTS,)), Stack(280, (("5", 340), ("6", 330))),
+            Stack(280, (SDXL_PARTS,)), Stack(280, (("5", 540), ("6", 330))),
         )),
         Group("Encode", 1060, 0, (Stack(300, (("10", 540),)),)),
         Group("Complete", 1440, 0, (Stack(280, (("11", 360), SDXL_CONCEPTS)),)),
@@ -157,7 +157,7 @@ it names none. With *any*, the table leaves it out.""")
 LAB = Layout(
     groups=(
         Group("Start", 0, 0, (Stack(300, (LAB_START, ("1", 130))),)),
-        Group("Parts", 380, 0, (Stack(280, (("2", 340),)),)),
+        Group("Parts", 380, 0, (Stack(280, (("2", 540),)),)),
         Group("Encode", 740, 0, (Stack(300, (("3", 480),)),)),
         Group("Complete", 1120, 0, (Stack(280, (("4", 590),)),)),
         Group("Render", 1480, 0, (
