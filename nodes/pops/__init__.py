@@ -1,6 +1,7 @@
 """pOps as nodes."""
 from __future__ import annotations
 
+from .decoding import KandinskyConditioning, LoadKandinskyDecoder
 from .embeddings import EncodeEmbedding, LoadEmbedding, SaveEmbedding
 from .loading import LoadOperator
 from .operators import Combine, Compose, Instruct
@@ -8,5 +9,5 @@ from .tokens import EmbeddingToTokens, LoadBaseIPAdapter
 
 NODES = (
     LoadOperator, EncodeEmbedding, Combine, Instruct, Compose, SaveEmbedding, LoadEmbedding,
-    LoadBaseIPAdapter, EmbeddingToTokens,
+    LoadBaseIPAdapter, EmbeddingToTokens, LoadKandinskyDecoder, KandinskyConditioning,
 )

@@ -14,7 +14,7 @@ from ...pit.ip_adapter.attention import ImageCrossAttention
 from ...pit.ip_adapter.base_files import read_base_adapter
 from ...pit.ip_adapter.projection import ImageProjection
 from ...pit.piece_it_together.tokens import Tokens
-from ...pit.pops.embeddings import RAW, Embedding, check_fits
+from ...pit.pops.embeddings import Embedding, check_decodable, check_fits
 from ..bridge.folders import ModelFiles
 from ..bridge.memory import managed
 from ..piece_it_together.types import IPAdapterType, ManagedIPAdapter, TokensType
@@ -107,11 +107,7 @@ class EmbeddingToTokens(io.ComfyNode):
                 f"Embedding to IP+ Tokens expected a base IP-Adapter, such as ip-adapter_sdxl, got "
                 f"{ip_adapter.name}, which reads image features. Connect Load Base IP-Adapter."
             )
-        if embedding.space != RAW:
-            raise ValueError(
-                f"Embedding to IP+ Tokens expected a raw embedding, got a {embedding.space} one from "
-                f"{embedding.source}. Pass it through an operator, or load it as raw if it is."
-            )
+        check_decodable(embedding, "Embedding to IP+ Tokens")
         check_fits(embedding, ip_adapter.embedding_dim, ip_adapter.name)
         comfy.model_management.load_models_gpu([ip_adapter.resampler])
         device = ip_adapter.resampler.load_device

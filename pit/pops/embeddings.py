@@ -78,7 +78,23 @@ def check_fits(embedding: Embedding, width: int, name: str) -> None:
             f"{name} expected image embeddings of width {width}, got those from {_described(embedding)}. Use "
             "the image encoder that it was trained with (ViT-bigG for the published ones)."
         )
-    if not embedding.values.isfinite().all():
+    check_finite(embedding, name)
+
+
+def check_decodable(embedding: Embedding, name: str) -> None:
+    """Raise ValueError unless an embedding is finite and raw, as all that draws embeddings reads them."""
+    if embedding.space != RAW:
+        raise ValueError(
+            f"{name} expected a raw embedding, got a {embedding.space} one from {embedding.source}. Pass it "
+            "through an operator, or load it as raw if it is."
+        )
+    check_finite(embedding, name)
+
+
+def check_finite(embedding: Embedding, name: str) -> None:
+    """Raise ValueError if an embedding, or the negative that belongs to it, is not finite."""
+    held = [embedding.values] if embedding.negative is None else [embedding.values, embedding.negative]
+    if not all(each.isfinite().all() for each in held):
         raise ValueError(
             f"{name} expected finite numbers, got NaN or infinite values in the embedding from "
             f"{embedding.source}. Make it again."
