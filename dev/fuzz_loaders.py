@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from dev import ROOT
 from dev.fuzz import LONGEST_MESSAGE, Fault, Loader
+from pit.concepts.token_files import read_direction, read_tokens
 from pit.files.lora import by_module, read_lora
 from pit.files.lora_shapes import fits, wrong_scale
 from pit.files.pictures import PictureError, open_picture
@@ -35,7 +36,6 @@ from pit.parts2whole.pose import PoseGuider
 from pit.parts2whole.unets import empty_reference_unet
 from pit.piece_it_together.prior import IPPrior
 from pit.piece_it_together.prior_files import read_prior
-from pit.piece_it_together.token_files import read_direction, read_tokens
 from pit.piece_it_together.training.cache import CacheError, open_cache
 from pit.pops.embedding_files import read_embedding
 from pit.pops.files import STATISTICS, read_operator

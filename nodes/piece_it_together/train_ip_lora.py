@@ -33,12 +33,13 @@ from ...pit.piece_it_together.ip_lora.recipes import PRESETS, RESULT, LoraRecipe
 from ...pit.training.recipes import RunSettings
 from ..bridge.feedback import progress_bar
 from ..bridge.folders import own_folder
+from ..bridge.sockets import IPAdapterType
 from .datasets import TRAINING, chosen_folder, dataset_folders, why_no_folder
 from .encoding import token_encoder
 from .ip_lora import FILES, apply_ip_lora
 from .parts import CLIP_VISION_TOOLTIP, IP_ADAPTER_TOOLTIP
 from .train_prior import WRITTEN, last_chart, run
-from .types import IPAdapterType, ManagedIPAdapter
+from .types import ManagedIPAdapter
 
 if TYPE_CHECKING:
     from ...pit.piece_it_together.ip_lora.image_prompt import ImagePromptUNet

@@ -34,6 +34,7 @@ from ...pit.training.recipes import RunSettings
 from ..bridge.feedback import LastPicture, progress_bar, say, say_and_log, told
 from ..bridge.folders import SHOWN, own_folder
 from ..bridge.outputs import Outputs
+from ..bridge.sockets import IPAdapterType
 from .datasets import TRAINING
 from .encoding import token_encoder
 from .loading import PRIORS, load_prior
@@ -41,7 +42,6 @@ from .parts import CLIP_VISION_TOOLTIP, IP_ADAPTER_TOOLTIP
 from .training_preview import TrainingPreview
 from .types import (
     DatasetType,
-    IPAdapterType,
     ManagedIPAdapter,
     ManagedPrior,
     PreviewType,

@@ -9,8 +9,9 @@ from torch import Tensor
 from ...pit.packages import check_packages
 from ...pit.pops.embeddings import Embedding, check_decodable, check_same_encoder, common_count
 from ..bridge.folders import ModelFiles, file_stamp
+from ..bridge.sockets import EmbeddingType
 from .kandinsky import SOURCE, load_autoencoder, load_decoder
-from .types import CATEGORY, EmbeddingType
+from .types import CATEGORY
 
 FILES = ModelFiles("kandinsky_decoder")
 # Saved graphs hold this option by name.

@@ -12,7 +12,8 @@ from ...pit.pops.embedding_files import read_embedding, save_embedding
 from ...pit.pops.embeddings import FITS, NORMALIZED, RAW, SQUASHED, Embedding, pixel_values
 from ..bridge.feedback import as_lines, progress_bar, told
 from ..bridge.folders import ModelFiles, own_file
-from .types import CATEGORY, EmbeddingType
+from ..bridge.sockets import EmbeddingType
+from .types import CATEGORY
 
 FILES = ModelFiles("image_embedding")
 PICTURES_AT_ONCE = 16  # bounds the memory of an encoding, and lets Cancel in between

@@ -133,6 +133,17 @@ class Fingerprint:
         return math.dist(self.numbers, other.numbers) <= SAME_MODEL * math.hypot(*self.numbers)
 
 
+def answers_differ(first: Tensor | None, second: Tensor | None) -> bool:
+    """Whether two answers to the same input are both known, and not those of one model."""
+    # As in `Fingerprint.matches`, in whatever precision and on whatever device the models ran.
+    if first is None or second is None:
+        return False
+    if first.shape != second.shape:
+        return True
+    a, b = first.double().cpu(), second.double().cpu()
+    return bool((a - b).norm() > SAME_MODEL * a.norm())
+
+
 Models = Mapping[str, "Fingerprint | str"]
 """Models by their role, each as a fingerprint or as a stamp that changes with any weight."""
 
