@@ -145,8 +145,7 @@ def check_same_kind(*batches: Concepts) -> None:
         if type(other) is not type(first):
             raise ValueError(
                 f"Expected concepts of one kind, got {first.what} from {first.source} and {other.what} from "
-                f"{other.source}. Make IP+ tokens of the embeddings with Embedding to IP+ Tokens first, or "
-                "keep the two apart."
+                f"{other.source}. Make tokens of the embeddings first, or keep the two apart."
             )
 
 
