@@ -25,7 +25,7 @@ def check_moves(direction: Direction, concepts: Concepts) -> None:
         raise ValueError(
             f"Expected a direction for the IP-Adapter of the tokens from {concepts.source} "
             f"({concepts.adapter}), got {direction.source} for another one ({direction.adapter}). Use a "
-            "direction and tokens of the same IP-Adapter."
+            "direction and tokens of the same IP-Adapter, or find the direction again."
         )
     if answers_differ(direction.negative, concepts.encoder_answer):
         raise ValueError(
