@@ -53,8 +53,8 @@ class CreatureScene(io.ComfyNode):
             display_name="Creature Scene",
             category=CATEGORY,
             description=(
-                "Draws a scene with things and a creature, the same without the things, and each thing alone: "
-                "exact data to insert, to combine and to measure."
+                "Draws a scene with things and a creature, the same without the things, and each thing "
+                "alone: exact data to insert, to combine and to measure."
             ),
             search_aliases=["demo scene", "things", "triplets", "object insertion data"],
             inputs=[
@@ -65,8 +65,8 @@ class CreatureScene(io.ComfyNode):
                 io.Combo.Input(
                     "scene", options=[*SCENE_NAMES, ANY, MIXED, PLAIN], default="meadow",
                     tooltip=(
-                        "What is behind: one of the scenes, any of them, the sky of one mixed with the ground "
-                        "of another, or a plain color."
+                        "What is behind: one of the scenes, any of them, the sky of one mixed with the "
+                        "ground of another, or a plain color."
                     ),
                 ),
                 *thing_inputs("first", ANY),
