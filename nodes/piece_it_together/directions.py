@@ -20,7 +20,8 @@ from ...pit.concepts.editing import check_moves, moved
 from ...pit.concepts.token_files import read_direction, save_direction
 from ...pit.number_lists import edit_amounts_in, numbers_in
 from ..bridge.feedback import as_lines, told
-from ..bridge.folders import ModelFiles, own_file
+from ..bridge.folders import ModelFiles
+from ..bridge.keeping import kept
 from ..bridge.sockets import DirectionType, IPAdapterType, concepts_template
 from .apply_tokens import check_adapter
 from .encoding import resample
@@ -231,6 +232,4 @@ class SaveDirection(io.ComfyNode):
 
     @classmethod
     def execute(cls, direction: Direction, name: str) -> io.NodeOutput:
-        path = own_file(FILES.folder_to_write(), name)
-        save_direction(path, direction)
-        return io.NodeOutput(ui=told(cls, f"written: {path.name}"))
+        return kept(cls, FILES, name, lambda path: save_direction(path, direction))

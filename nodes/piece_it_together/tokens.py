@@ -14,7 +14,8 @@ from ...pit.concepts.concepts import (
 from ...pit.concepts.token_files import read_tokens, save_tokens
 from ...pit.concepts.tokens import Tokens
 from ..bridge.feedback import as_lines, told
-from ..bridge.folders import ModelFiles, own_file
+from ..bridge.folders import ModelFiles
+from ..bridge.keeping import kept
 from ..bridge.kinds import check_kinds
 from ..bridge.sockets import CONCEPTS, TokensType, concepts_template
 from .types import CATEGORY
@@ -48,10 +49,8 @@ class SaveTokens(io.ComfyNode):
 
     @classmethod
     def execute(cls, tokens: Tokens, name: str) -> io.NodeOutput:
-        # Into the first folder that the loader lists, so that the new file is found there.
-        path = own_file(FILES.folder_to_write(), name)
-        save_tokens(path, tokens)
-        return io.NodeOutput(ui=told(cls, f"written: {path.name}, {len(tokens.values)} concepts"))
+        return kept(
+            cls, FILES, name, lambda path: save_tokens(path, tokens), f"{len(tokens.values)} concepts")
 
 
 class LoadTokens(io.ComfyNode):

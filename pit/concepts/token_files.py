@@ -5,22 +5,20 @@ github.com/eladrich/PiT writes them. Ours are described in `save_direction` and 
 """
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
 
-from ..files.checked import another_file, without_wrappers
-from ..files.records import KIND, check_finite, made_by, number
-from ..files.weights import WeightFileError, read_state, write_state
+from ..files.checked import StrPath, another_file, without_wrappers
+from ..files.records import KIND, check_finite, made_by, number, write_made
+from ..files.weights import WeightFileError, read_state
 from ..ip_adapter.resampler import TOKENS_PER_PICTURE
 from ..messages import quoted
 from .directions import CLIP_SPACE, EMBEDDING_SPACE, TOKEN_SPACE, Direction
 from .tokens import Tokens
 
-StrPath = str | os.PathLike[str]
-
+MEASURED = ("deviation", "recommended")
 DIRECTION, TOKENS, NEGATIVE = "direction", "tokens", "negative"
 # How many vectors a direction has in a space; any number of them in the others.
 VECTORS = {TOKEN_SPACE: TOKENS_PER_PICTURE, EMBEDDING_SPACE: 1}
@@ -32,15 +30,11 @@ def save_direction(path: StrPath, direction: Direction) -> None:
     Raises:
         WeightFileError: the file cannot be written.
     """
-    facts = direction.metadata(DIRECTION) | {"space": direction.space}
-    for name in ("deviation", "recommended"):
-        value = getattr(direction, name)
-        if value is not None:
-            facts[name] = repr(value)  # the shortest text that reads back as the very same number
-    state = {DIRECTION: direction.values}
-    if direction.negative is not None:
-        state[NEGATIVE] = direction.negative
-    write_state(path, {key: value.cpu().float().contiguous() for key, value in state.items()}, facts)
+    # The shortest texts that read back as the very same numbers.
+    found = {name: getattr(direction, name) for name in MEASURED}
+    known = {name: repr(value) for name, value in found.items() if value is not None}
+    tensors = {DIRECTION: direction.values, NEGATIVE: direction.negative}
+    write_made(path, direction, DIRECTION, tensors, {"space": direction.space, **known})
 
 
 def read_direction(path: StrPath, name: str) -> Direction:
@@ -79,7 +73,7 @@ def read_direction(path: StrPath, name: str) -> Direction:
             f"{path}: expected a direction in {space} space to have {vectors} rows, got {len(values)}. Save "
             "the direction again."
         )
-    amounts = (number(path, amount, facts) for amount in ("deviation", "recommended"))
+    amounts = (number(path, amount, facts) for amount in MEASURED)
     return Direction(
         values.float(), space, *amounts, _negative(path, values, negative), **made_by(path, facts, name))
 
@@ -109,11 +103,8 @@ def save_tokens(path: StrPath, tokens: Tokens) -> None:
             f"Expected {TOKENS_PER_PICTURE} tokens of each picture to save, got {tokens.values.shape[1]} "
             f"from {tokens.source}. Save what they were made of instead."
         )
-    state = {"values": tokens.values, "uncond": tokens.uncond}
-    if tokens.features is not None:
-        state["features"] = tokens.features
-    state = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-    write_state(path, state, tokens.metadata(TOKENS))
+    tensors = {"values": tokens.values, "uncond": tokens.uncond, "features": tokens.features}
+    write_made(path, tokens, TOKENS, tensors, {})
 
 
 def read_tokens(path: StrPath, name: str) -> Tokens:
