@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -199,6 +200,31 @@ def test_comfyui_loads_the_networks_and_can_keep_each_layer_offloaded(inside, mo
         assert any(each is network for each in loaded)
         owners = [layer for layer in network.modules() if list(layer.parameters(recurse=False))]
         assert owners and all(layer.comfy_cast_weights for layer in owners)
+
+
+def test_layers_that_stay_offloaded_compute_the_same(kandinsky, folder, model, published):
+    part = kandinsky.load_decoder(folder / "unet" / WEIGHTS, disable_dynamic=True)
+    part.load(torch.device("cpu"), lowvram_model_memory=1)
+    assert part.model.model_lowvram
+    given = published["unet.x"], published["unet.t"]
+    with torch.inference_mode():
+        found, expected = (
+            each.model.diffusion_model(*given, image_embeds=published["unet.image_embeds"])
+            for each in (part, model)
+        )
+    assert torch.equal(found, expected)
+    assert_equal(found, published["unet.out"][:, :found.shape[1]])
+
+
+def test_nothing_keeps_the_decoder_when_its_users_are_gone(inside, kandinsky, folder, prompts, embedding):
+    management = inside.comfy("model_management")
+    decoder, vae = kandinsky.load_decoder(folder / "unet" / WEIGHTS), kandinsky.load_autoencoder(folder)
+    vae.decode(draw(decoder, *prompts.execute(embedding).args, empty(1, 4, 8, 8), 1))
+    networks = [weakref.ref(decoder.model.diffusion_model), weakref.ref(vae.first_stage_model)]
+    del decoder, vae
+    management.unload_all_models()
+    management.cleanup_models_gc()
+    assert [network() for network in networks] == [None, None]
 
 
 def test_weights_of_half_the_size_are_cast_where_they_are_used(
