@@ -9,7 +9,7 @@ from torch import Tensor
 from ...pit.files.published import file_kind
 from ...pit.images import CLIP_MEAN, CLIP_STD, to_pil
 from ...pit.pops.embedding_files import read_embedding, save_embedding
-from ...pit.pops.embeddings import FITS, NORMALIZED, RAW, SQUASHED, Embedding, pixel_values
+from ...pit.pops.embeddings import FITS, LAYERS, NORMALIZED, RAW, SQUASHED, Embedding, pixel_values
 from ..bridge.feedback import as_lines, progress_bar, told
 from ..bridge.folders import ModelFiles
 from ..bridge.keeping import kept
@@ -83,8 +83,8 @@ class EncodeEmbedding(io.ComfyNode):
     def execute(cls, clip_vision, image: Tensor, fit: str) -> io.NodeOutput:
         pixels = pixel_values(to_pil(image), fit, clip_vision.image_size)
         values, negative = encoded(clip_vision, pixels)
-        config = clip_vision.config
-        encoder = f"{config['model_type']} of width {config['hidden_size']}"
+        layers = clip_vision.config["hidden_size"]
+        encoder = f"CLIP {LAYERS[layers]}" if layers in LAYERS else f"CLIP with layers of width {layers}"
         embedding = Embedding(
             values, negative, encoder, source="Encode Image Embedding",
             notes={"encoder": encoder, "fit": fit},

@@ -121,8 +121,8 @@ class KandinskyModel(comfy.model_base.BaseModel):
         if found.shape[-1] != width:
             raise InputProblem(
                 f"The decoder of Kandinsky expected image embeddings of width {width}, got those from "
-                f"{source} of width {found.shape[-1]}. Use the image encoder that it was trained with "
-                "(ViT-bigG for the published one)."
+                f"{source} of width {found.shape[-1]}. Use the image encoder that it was trained with, "
+                "ViT-bigG as published."
             )
         if found.shape[1] != 1:
             raise InputProblem(

@@ -23,6 +23,9 @@ from .prior import PriorTransformer
 RAW, NORMALIZED = "raw", "normalized"
 SQUASHED, CROPPED, LETTERBOXED = "squashed", "cropped", "letterboxed"
 FITS = (SQUASHED, CROPPED, LETTERBOXED)
+# Published encoders, by the width of their embeddings and by that of their own layers.
+ENCODERS = {1280: "ViT-bigG", 1024: "ViT-H", 768: "ViT-L"}
+LAYERS = {1664: "ViT-bigG", 1280: "ViT-H", 1024: "ViT-L"}
 SQUASHED_PIXELS = 512  # the published inference goes by this size
 
 
@@ -100,9 +103,10 @@ def check_fits(embedding: Embedding, width: int, name: str) -> None:
         name: what messages call the reader.
     """
     if embedding.width != width:
+        published = f", {ENCODERS[width]} as published" if width in ENCODERS else ""
         raise ValueError(
             f"{name} expected image embeddings of width {width}, got those from {_described(embedding)}. Use "
-            "the image encoder that it was trained with (ViT-bigG for the published ones)."
+            f"the image encoder that it was trained with{published}."
         )
     check_finite(embedding, name)
 

@@ -203,6 +203,9 @@ def test_embeddings_that_do_not_fit_a_reader_are_refused_by_name():
     check_fits(embedding(), WIDTH, "texturing")
     with pytest.raises(ValueError, match=r"texturing expected .* of width 1280, got .*picture 1"):
         check_fits(embedding(), 1280, "texturing")
+    for width, advice in ((1280, "with, ViT-bigG as published"), (1024, "with, ViT-H as"), (9, "with")):
+        with pytest.raises(ValueError, match=rf"{advice}[^,]*\.$"):
+            check_fits(embedding(), width, "texturing")
     broken = embedding()
     broken.values[1, 3] = float("nan")
     with pytest.raises(ValueError, match="texturing expected finite numbers, got NaN .*picture"):

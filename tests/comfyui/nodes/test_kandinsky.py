@@ -301,6 +301,12 @@ def test_embeddings_that_do_not_fit_are_refused(prompts, embedding):
             prompts.execute(*given)
 
 
+def test_a_missing_package_is_named(inside, monkeypatch):
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with pytest.raises(ModuleNotFoundError, match="Load Kandinsky Decoder: expected the package diffusers"):
+        inside.pack("nodes.pops.decoding").LoadKandinskyDecoder.execute("any", "any")
+
+
 # In a server, as a graph asks for them.
 
 

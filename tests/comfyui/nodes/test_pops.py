@@ -44,6 +44,7 @@ def test_a_picture_is_encoded_as_the_engine_asks(pops):
         assert_equal(found.values, expected)
         assert_equal(found.negative, zeros)
         assert found.space == "raw" and found.notes["fit"] == fit and found.width == WIDTH
+        assert found.encoder == "CLIP with layers of width 64"
 
 
 @pytest.mark.parametrize("mode, guidance", [("texture", 8.0), ("union", 8.0), ("scene", 1.0)])
