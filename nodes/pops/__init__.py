@@ -5,8 +5,9 @@ from .embeddings import EncodeEmbedding, LoadEmbedding, SaveEmbedding
 from .loading import LoadOperator
 from .operators import Combine, Compose, Instruct
 from .tokens import EmbeddingToTokens, LoadBaseIPAdapter
+from .train import TrainOperator
 
 NODES = (
     LoadOperator, EncodeEmbedding, Combine, Instruct, Compose, SaveEmbedding, LoadEmbedding,
-    LoadBaseIPAdapter, EmbeddingToTokens,
+    LoadBaseIPAdapter, EmbeddingToTokens, TrainOperator,
 )
