@@ -225,7 +225,8 @@ def test_a_graph_trains_uses_and_goes_on(lab):
 
 
 @pytest.mark.parametrize("changes, message", [
-    ({"start_from": "nowhere.pth"}, "expected start_from to be 'nothing'"), ({"kind": "paint"}, "Value not in list"),
+    ({"start_from": "nowhere.pth"}, "expected start_from to be 'nothing'"),
+    ({"kind": "paint"}, "Value not in list"),
     ({"kind": "union"}, "Expected NAME.jpg with the cut-outs"), ({"kind": "instruct"}, "expected a CLIP"),
 ])
 def test_bad_input_in_a_graph_leaves_the_server_alive(lab, changes, message):
