@@ -19,6 +19,8 @@ BACKGROUNDS, RANDOMS = "backgrounds", "randoms"
 RESERVED = (BACKGROUNDS, RANDOMS)
 BESIDE = (".npy", ".json", ".txt")  # beside pictures, and read with them if at all
 CUT_OUT = re.compile(r"(.+)_OBJ_(\d+)")
+# Save Image puts a number behind the name: dog_00001_.png, with dog_mask_00001_.png.
+NUMBERED = re.compile(r"(.+?)(_inpainted|_mask|_OBJ_\d+)_(\d+)_|(mask)_\d+_")
 
 
 @dataclass(frozen=True)
@@ -103,13 +105,22 @@ def plain_pictures(folder: Path) -> tuple[Path, ...]:
 
 
 def flat(folder: Path) -> tuple[dict[str, Path], list[Skipped]]:
-    """The pictures directly in a folder, by their names without ending."""
+    """The pictures directly in a folder, by their names."""
     pictures, skipped = list_pictures(folder)
     skipped = [
         each for each in skipped
         if each.path.suffix.lower() not in BESIDE and each.path.name not in RESERVED
     ]
-    return {path.stem: path for path in pictures}, skipped
+    return {name_of(path): path for path in pictures}, skipped
+
+
+def name_of(path: Path) -> str:
+    """The name of a picture without its ending, what belongs to a numbered one after its number."""
+    found = NUMBERED.fullmatch(path.stem)
+    if found is None:
+        return path.stem
+    name, what, number, mask = found.groups()
+    return mask or f"{name}_{number}_{what}"
 
 
 def read_texture(folder: Path) -> Found:

@@ -53,6 +53,24 @@ def test_scenes_need_no_inpainting_and_take_plain_masks(tmp_path):
     assert second.files["mask"][0].name == "dog_1_mask.png" and "inpainted" in second.files
 
 
+@pytest.mark.parametrize("mode, names", [
+    ("scene", ("dog_00001_", "dog_mask_00001_", "dog_inpainted_00001_")),
+    ("union", ("cat_00002_", "cat_OBJ_0_00002_", "cat_OBJ_1_00002_")),
+    ("clothes", ("man_00012_", "man_mask_00012_")),
+    ("texture", ("base_00001_", "moss_00002_", "mask_00001_")),
+    ("instruct", ("old_chair_00001_",)),
+])
+def test_the_numbers_of_save_image_tell_what_belongs_together(tmp_path, mode, names):
+    place = tmp_path / "chair" if mode == "texture" else tmp_path
+    place.mkdir(exist_ok=True)
+    for name in names:
+        picture(1).save(place / f"{name}.png")
+    dataset = read_operator_dataset(tmp_path, mode)
+    [example] = dataset.examples
+    assert not dataset.skipped and sum(map(len, example.files.values())) == len(names)
+    assert example.name == ("chair" if mode == "texture" else names[0])
+
+
 def test_parts_as_make_parts_writes_them_are_composed(tmp_path):
     for name, parts in (("a", 2), ("b", 14), ("c", 0)):
         (tmp_path / "target").mkdir(exist_ok=True)
