@@ -32,9 +32,10 @@ def _read_array(path: Path) -> np.ndarray:
         check_ordinary(path)
         # Mapped first: what the header claims is compared with the length of the file, and nothing is read.
         array = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, EOFError, MemoryError, OverflowError, SyntaxError, TypeError) as error:
+    except Exception as error:  # numpy meets damaged headers with errors of every kind
+        reason = " ".join(str(error).split())
         raise PictureError(
-            f"Expected an array of numbers, but {path} cannot be read ({error}). Make it again."
+            f"Expected an array of numbers, but {path} cannot be read ({reason}). Make it again."
         ) from error
     if array.ndim != 2 or not 1 <= array.size <= MOST_VALUES:
         raise PictureError(f"Expected a mask [H, W] in {path}, got {list(array.shape)}. Make it again.")

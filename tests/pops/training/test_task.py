@@ -113,10 +113,10 @@ def test_the_loss_of_words_is_the_published_one(golden, union):
     """10 (1 - cos) of the raw prediction and the sentence, beside the squared error."""
     task, given = golden_task(golden, union)
     io = golden.tensors("pops_tiny_io")
-    predicted = given["instruct.pred"]
-    clean = torch.zeros_like(predicted)
+    predicted, clean = given["instruct.pred"], task.statistics.normalized(given["target_embed_raw"][:1])
     batch = OperatorBatch(clean, clean, given["t"], given["hidden"], None, io["instruct.text_embeds"])
     both = task.losses(lambda *_: predicted, batch)
+    assert_equal(both, given["instruct.total_loss"])
     squared = task.losses(lambda *_: predicted, replace(batch, sentences=None))
     assert_equal((both - squared) / PUBLISHED.clip_strength, given["instruct.clip_loss"])
 
