@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import torch
 
@@ -11,7 +11,7 @@ from ...files.whole import sha256_of
 from ...training.launch import data_parallel, for_device
 from ...training.recipes import RunSettings
 from ...training.trainer import Trainer
-from ..files import STATISTICS, OperatorConfig, read_operator, weights_in
+from ..files import STATISTICS, OperatorConfig, empty_operator, read_operator, weights_in
 from ..prior import PriorTransformer
 from .batches import Examples
 from .recipes import OperatorRecipe, Sizes, Trained
@@ -69,7 +69,8 @@ def trained_operator(start: Trained, examples: Examples) -> tuple[PriorTransform
             f"gives them, got one for width {file.config.embedding_dim}. Use the encoder that it was trained "
             "with (ViT-bigG for the published ones), or start from scratch."
         )
-    operator = PriorTransformer(**asdict(file.config))
+    # Not drawn at random first: that takes long for a billion weights.
+    operator = empty_operator(file.config).to_empty(device="cpu")
     # Files may be in fp16, which would round most steps of a training away.
     operator.load_state_dict({key: value.float() for key, value in file.state.items()})
     return operator, file.config
