@@ -43,5 +43,9 @@ OBJECT_INSERTION = System(
         "download-insertion-bias": Command(
             "download_insertion_bias", "fetch the bias of the published UNet: 1 kB instead of its 3.4 GB"
         ),
+        "make-triplets": Command("make_triplets", "make triplets to train with from local files of PIPE"),
+        "train-object-insertion": Command(
+            "train_object_insertion", "train an Embedding Optimizer on triplets"
+        ),
     },
 )
