@@ -39,20 +39,21 @@ def load_unet(path: Path, dtype: torch.dtype = torch.float32) -> UNet2DCondition
         WeightFileError: it is missing, damaged or of another kind.
     """
     path = weight_file(path)
-    unet = network(path, UNet2DConditionModel, UNET_SIZES, "conv_in.weight", "an InstructPix2Pix UNet")
+    what = "an InstructPix2Pix UNet"
+    unet = network(path, UNet2DConditionModel, UNET_SIZES, "conv_in.weight", what, dtype)
     channels = unet.conv_in.in_channels
     if channels != INSTRUCT_CHANNELS:
         raise WeightFileError(
             f"{path}: expected an InstructPix2Pix, with {INSTRUCT_CHANNELS} input channels, got a UNet with "
             f"{channels}. Take that of paint-by-inpaint/add-base or the published one."
         )
-    return unet.to(dtype)
+    return unet
 
 
 def load_vae(path: Path) -> AutoencoderKL:
     """The VAE of an InstructPix2Pix, in fp32 on the CPU; errors as in `load_unet`."""
     path = weight_file(path)
-    return network(path, AutoencoderKL, VAE_SIZES, "quant_conv.weight", "a VAE").float()
+    return network(path, AutoencoderKL, VAE_SIZES, "quant_conv.weight", "a VAE")
 
 
 def weight_file(path: Path) -> Path:
@@ -60,7 +61,10 @@ def weight_file(path: Path) -> Path:
     return path / FILE if path.is_dir() else path
 
 
-def network(path: Path, kind: type[nn.Module], sizes: Mapping[str, Any], sign: str, what: str) -> nn.Module:
+def network(
+    path: Path, kind: type[nn.Module], sizes: Mapping[str, Any], sign: str, what: str,
+    dtype: torch.dtype = torch.float32,
+) -> nn.Module:
     """A network of diffusers with the weights of a file, complete and finite. Raises WeightFileError."""
     state = without_wrappers(read_state(path)[0])
     if sign not in state:
@@ -78,7 +82,8 @@ def network(path: Path, kind: type[nn.Module], sizes: Mapping[str, Any], sign: s
             f"{config}: expected the sizes of {what}, got others ({reason}). Fetch it again, or remove it "
             "for those of Stable Diffusion 1.5."
         ) from error
-    state = {key: computable(value) for key, value in sound(path, state, shapes(module)).items()}
+    sane = sound(path, state, shapes(module))
+    state = {key: computable(value).to(dtype) for key, value in sane.items()}
     return filled(module, state).requires_grad_(False)
 
 

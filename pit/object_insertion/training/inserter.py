@@ -70,7 +70,7 @@ def prepare(model: Inserter, recipe: InsertionRecipe, seed: int) -> nn.Module:
     """Freeze the UNet, but for what the recipe learns of it; the frozen weights take the recipe's type."""
     unet = model.unet.requires_grad_(False)
     if recipe.precision == "bf16":
-        unet.to(torch.bfloat16)
+        nn.Module.to(unet, torch.bfloat16)  # diffusers' own warns of what no such UNet has
     if recipe.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     model.optimizer.float().requires_grad_(True)

@@ -170,10 +170,16 @@ def as_jpeg(picture: Image.Image) -> bytes:
 
 
 def write_metadata(output: Path) -> int:
-    """Write the list of all complete triplets in a folder; returns their number. Raises OSError."""
+    """Write the list of all complete triplets in a folder, if there are any; returns their number.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     root = output / TRAIN
     names = sorted(path.name for path in (root / COLUMNS[0]).glob("*.jpg"))
     names = [name for name in names if all((root / column / name).is_file() for column in COLUMNS)]
+    if not names:
+        return 0
     table = io.StringIO(newline="")
     writer = csv.writer(table)
     writer.writerow([ID, SCENE, TARGET, OBJECT])

@@ -11,7 +11,14 @@ from pit.files.weights import WeightFileError
 from pit.object_insertion.training.augment import MOST_RATIO, WHOLE, cropped, distorted, random_box
 from pit.object_insertion.training.cache import Preparation, encode_triplets
 from pit.object_insertion.training.triplets import read_triplets
-from tests.object_insertion.training.triplets import SIZE, TOKENS, WIDTH, encoded, tiny_encoders, write_triplets
+from tests.object_insertion.training.triplets import (
+    SIZE,
+    TOKENS,
+    WIDTH,
+    encoded,
+    tiny_encoders,
+    write_triplets,
+)
 
 
 def test_shapes_are_those_that_the_models_see(tmp_path):
@@ -19,7 +26,7 @@ def test_shapes_are_those_that_the_models_see(tmp_path):
     assert cache.names == ("0", "1", "2") and [len(each) for each in cache.files] == [2, 2, 2]
     sample = cache.read(1)
     assert sample.tokens.shape == cache.blank.shape == (TOKENS, WIDTH)
-    assert sample.scene.shape == (4, SIZE // 8, SIZE // 8) and sample.target.shape == (8, SIZE // 8, SIZE // 8)
+    assert sample.scene.shape == (4, 8, 8) and sample.target.shape == (8, 8, 8)  # of 64 pixels
     assert not torch.equal(sample.scene, sample.target[:4])  # the object is in one of them
     assert not torch.equal(cache.read(1, 1).target, sample.target)
 
@@ -44,7 +51,7 @@ def test_the_triplet_itself_is_the_same_whatever_the_seed_and_the_number_of_vers
 ])
 def test_another_preparation_makes_other_files(tmp_path, changes):
     first, other = encoded(tmp_path), encoded(tmp_path, **changes)
-    assert not {path for each in first.files for path in each} & {path for each in other.files for path in each}
+    assert set().union(*first.files).isdisjoint(set().union(*other.files))
 
 
 def test_other_models_have_a_folder_of_their_own(tmp_path):
