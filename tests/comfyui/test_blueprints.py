@@ -71,7 +71,7 @@ def with_tiny_models(prompt: dict) -> dict:
     kept = {key: each for key, each in prompt.items() if key not in stand_ins}
     (result,) = (key for key, each in kept.items() if each["class_type"] == "PiT_PutBack")
     return kept | {
-        "tiny": node("Tiny_Insertion"), "models": node("Tiny_Models"),
+        "tiny": node("Tiny_Insertion"), "models": node("Tiny_Models", vision_width=64),
         "object": node("Tiny_Image", count=1, height=24, width=24, channels=3),
         "scene": node("Tiny_Image", count=1, height=40, width=32, channels=3),
         "save": node("SaveImage", images=[result, 0], filename_prefix="blueprint"),

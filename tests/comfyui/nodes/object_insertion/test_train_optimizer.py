@@ -56,7 +56,7 @@ def insertion_graph(name, **changes):
     """Trained, and an object inserted with the result."""
     model, vae = ["tiny", 0], ["tiny", 1]
     return {
-        "tiny": node("Tiny_Insertion"), "models": node("Tiny_Models"),
+        "tiny": node("Tiny_Insertion"), "models": node("Tiny_Models", vision_width=64),
         "train": node(
             "PiT_TrainEmbeddingOptimizer", model=model, vae=vae, clip_vision=["models", 3], name=name,
             **SETTINGS | changes,
