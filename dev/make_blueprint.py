@@ -23,6 +23,7 @@ DESCRIPTION = (
 FOLDER = ROOT / "subgraphs"
 CONTROL = "control_after_generate"
 INPUT, OUTPUT = -10, -20  # of the subgraph itself, as ComfyUI numbers them
+OUTER = 13  # of the node that stands for it; one that is inside as well would be renumbered
 COLUMN, ROW = 420, 330
 KINDS = {bool: "BOOLEAN", int: "INT", float: "FLOAT", str: "COMBO"}  # no text among the widgets
 
@@ -191,14 +192,14 @@ def blueprint() -> dict[str, Any]:
         "description": DESCRIPTION,
     }
     outer = {
-        "id": 1, "type": subgraph["id"], "pos": [0, 0], "size": [400, 420], "flags": {}, "order": 0,
+        "id": OUTER, "type": subgraph["id"], "pos": [0, 0], "size": [400, 420], "flags": {}, "order": 0,
         "mode": 0, "inputs": [{"name": name, "type": kind, "link": None} for name, kind in INPUTS.items()],
         "outputs": [{"name": "image", "type": RESULT[2], "links": []}], "title": NAME,
         "properties": {"proxyWidgets": [[str(number), name] for number, name in SHOWN]},
         "widgets_values": [],
     }
     return {
-        "id": own_id("graph"), "revision": 0, "last_node_id": 1, "last_link_id": 0, "nodes": [outer],
+        "id": own_id("graph"), "revision": 0, "last_node_id": OUTER, "last_link_id": 0, "nodes": [outer],
         "links": [], "version": 0.4, "definitions": {"subgraphs": [subgraph]}, "extra": {},
     }
 
