@@ -127,6 +127,44 @@ def inserter_of(model: ModelPatcher, optimizer: nn.Module, dtype: torch.dtype) -
     return Inserter(optimizer, unet)
 
 
+def run_inputs() -> list[io.Input]:
+    """What is trained, from what, and how long."""
+    return [
+        io.Combo.Input(
+            "preset", options=list(PRESETS), default=next(iter(PRESETS)),
+            tooltip="Everything that the other inputs do not set.",
+        ),
+        io.Combo.Input(
+            "trains", options=list(TRAINS), default=TRAINS[0],
+            tooltip="The optimizer alone, as the published code; or with the key and value "
+                    "projections of the model's cross-attention, or a LoRA on them.",
+        ),
+        io.Int.Input("steps", default=2000, min=1, max=10_000_000, tooltip="Total number of steps."),
+        io.Float.Input(
+            "learning_rate", default=1e-4, min=0.0, max=1.0, step=1e-6, round=1e-9,
+            tooltip="Peak learning rate; 0.0001 as published.",
+        ),
+        io.Combo.Input(
+            "start_from", options=[NOTHING, *FILES.listed()], default=NOTHING,
+            tooltip="An Embedding Optimizer to train further; nothing trains a new one.",
+        ),
+        io.Int.Input(
+            "size", default=SIZE, min=64, max=2048, step=8,
+            tooltip=f"Scenes and targets become squares of this size; {PUBLISHED_SIZE} as published, "
+                    "512 as they are used.",
+        ),
+        io.Int.Input(
+            "save_every", default=250, min=1, max=1_000_000,
+            tooltip="Steps between checkpoints, each with a validation and pictures.",
+        ),
+        # Without a control that changes it after each run: a run only resumes with its own seed.
+        io.Int.Input(
+            "seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=False,
+            tooltip="Determines the order of samples, the noise and the initial weights.",
+        ),
+    ]
+
+
 def preparation_inputs() -> list[io.Input]:
     """Inputs that few people need to set."""
     return [
@@ -184,38 +222,7 @@ class TrainEmbeddingOptimizer(io.ComfyNode):
                     "name", default="my_optimizer",
                     tooltip=f"Name of the run; the file is models/object_insertion/NAME/{RESULT}.",
                 ),
-                io.Combo.Input(
-                    "preset", options=list(PRESETS), default=next(iter(PRESETS)),
-                    tooltip="Everything that the other inputs do not set.",
-                ),
-                io.Combo.Input(
-                    "trains", options=list(TRAINS), default=TRAINS[0],
-                    tooltip="The optimizer alone, as the published code; or with the key and value "
-                            "projections of the model's cross-attention, or a LoRA on them.",
-                ),
-                io.Int.Input("steps", default=2000, min=1, max=10_000_000, tooltip="Total number of steps."),
-                io.Float.Input(
-                    "learning_rate", default=1e-4, min=0.0, max=1.0, step=1e-6, round=1e-9,
-                    tooltip="Peak learning rate; 0.0001 as published.",
-                ),
-                io.Combo.Input(
-                    "start_from", options=[NOTHING, *FILES.listed()], default=NOTHING,
-                    tooltip="An Embedding Optimizer to train further; nothing trains a new one.",
-                ),
-                io.Int.Input(
-                    "size", default=SIZE, min=64, max=2048, step=8,
-                    tooltip=f"Scenes and targets become squares of this size; {PUBLISHED_SIZE} as published, "
-                            "512 as they are used.",
-                ),
-                io.Int.Input(
-                    "save_every", default=250, min=1, max=1_000_000,
-                    tooltip="Steps between checkpoints, each with a validation and pictures.",
-                ),
-                # Without a control that changes it after each run: a run only resumes with its own seed.
-                io.Int.Input(
-                    "seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=False,
-                    tooltip="Determines the order of samples, the noise and the initial weights.",
-                ),
+                *run_inputs(),
                 *preparation_inputs(),
             ],
             outputs=[
