@@ -26,15 +26,24 @@ from ...pit.pops.training.layouts import describe_operator_dataset, read_operato
 from ...pit.pops.training.recipes import PRESETS, RESULT, OperatorRecipe, Sizes, Trained
 from ...pit.training.recipes import RunSettings
 from ..bridge.feedback import progress_bar
-from ..bridge.folders import SHOWN, ModelFiles, own_folder, same_but_for_separators
-from ..piece_it_together.datasets import TRAINING, chosen_folder, dataset_folders, why_no_folder
-from ..piece_it_together.train_prior import WRITTEN, last_chart, run
+from ..bridge.folders import (
+    SHOWN,
+    ModelFiles,
+    input_folders,
+    one_of_folders,
+    own_folder,
+    same_but_for_separators,
+    why_no_folder,
+)
+from ..bridge.outputs import Outputs
+from ..bridge.training import last_chart, run
 from .loading import BASES, NO_BASE, OPERATORS, load_operator
-from .types import OperatorType
+from .types import CATEGORY, OperatorType
 from .words import encoded_words
 
 NODE = "Train pOps Operator"
 CACHES, NOTHING = "pops_embeddings", "nothing"
+WRITTEN = Outputs()
 PRIORS = "kandinsky_prior/"  # before the names of priors among what to start from
 ADVICE = "Put the pictures into a folder in ComfyUI's input folder, as the help page describes."
 
@@ -62,7 +71,7 @@ def start_file(choice: str) -> Path | None:
 
 def pictures_folder(choice: str) -> Path:
     """The folder of one of the choices; FileNotFoundError for anything else."""
-    return chosen_folder(choice, NODE, ADVICE)
+    return one_of_folders(choice, input_folders(), f"{NODE} expected a folder in input", ADVICE)
 
 
 def operator_encoders(clip_vision, clip) -> OperatorEncoders:
@@ -133,7 +142,7 @@ class TrainOperator(io.ComfyNode):
         return io.Schema(
             node_id="PiT_TrainOperator",
             display_name=NODE,
-            category=TRAINING,
+            category=CATEGORY,
             description=(
                 "Trains a pOps operator on a folder of pictures. Cancel keeps a checkpoint, from which the "
                 "same node resumes when it is queued again."
@@ -145,7 +154,7 @@ class TrainOperator(io.ComfyNode):
                     "clip_vision", tooltip="The encoder that the operator will work with: ViT-bigG.",
                 ),
                 io.Combo.Input(
-                    "folder", options=list(dataset_folders()) or ["no folder in input"],
+                    "folder", options=list(input_folders()) or ["no folder in input"],
                     tooltip="The pictures, in the layout of the kind of operator: see the help page.",
                 ),
                 io.Combo.Input(
