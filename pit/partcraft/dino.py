@@ -109,6 +109,22 @@ def dino_pixels(images: Sequence[Image.Image], shorter: int = SHORTER, size: int
     return torch.cat([_normalized(_middle(image, shorter, size)) for image in images])
 
 
+def picture_sizes(image_size: int) -> tuple[int, int]:
+    """The shorter side and the middle of what an encoder for pictures of this size is shown.
+
+    The published encoder is for larger pictures than it is shown; one for smaller ones is not shown more.
+    """
+    size = min(SIZE, image_size)
+    return round(size * SHORTER / SIZE), size
+
+
+def middle_box(width: int, height: int) -> tuple[int, int, int, int]:
+    """What of a picture `dino_pixels` shows: left, top, right and bottom in its own pixels."""
+    side = min(width, height) * SIZE / SHORTER
+    left, top = (width - side) / 2, (height - side) / 2
+    return round(left), round(top), round(left + side), round(top + side)
+
+
 def whole_pixels(image: Image.Image, patch: int, shorter: int = SHORTER) -> Tensor:
     """All of a picture `[1,3,h,w]` at the scale of `dino_pixels`, with sides of whole patches.
 
