@@ -6,7 +6,7 @@ from pathlib import Path
 import folder_paths
 
 from ...pit.files.known import first_of
-from ...pit.files.pictures import PictureError, list_pictures, open_picture
+from ...pit.files.pictures import list_pictures
 from ...pit.messages import quoted, shortened
 from .folders import SHOWN, same_but_for_separators
 
@@ -54,12 +54,3 @@ def pictures_below(folder: Path) -> tuple[list[Path], list[str]]:
             f"{each.path.relative_to(folder)}: {each.why}" for each in skipped if each.path not in places
         ]
     return found, problems
-
-
-def why_unreadable(path: Path) -> str | None:
-    """What is wrong with the file of a picture; None if it opens."""
-    try:
-        open_picture(path)
-    except PictureError as error:
-        return str(error)
-    return None

@@ -11,6 +11,8 @@ from comfy_api.latest import io
 from PIL import Image
 from torch import Tensor
 
+from ...pit.files.known import first_of
+from ...pit.files.weights import WeightFileError
 from ...pit.partcraft.dino import MEAN, STD, dino_pixels, picture_sizes, read_dino, whole_pixels
 from ..bridge.folders import ModelFiles
 from .types import CATEGORY
@@ -26,7 +28,13 @@ def load_dino(path: Path) -> ClipVisionModel:
     vision = ClipVisionModel({
         **config, "model_type": KIND, "num_channels": 3, "image_mean": MEAN, "image_std": STD,
     })
-    vision.load_sd({key: value.to(vision.dtype) for key, value in state.items()})
+    missing, unknown = vision.load_sd({key: value.to(vision.dtype) for key, value in state.items()})
+    if missing or unknown:
+        raise WeightFileError(
+            f"{path}: expected the weights that this ComfyUI knows, got {len(missing)} missing and "
+            f"{len(unknown)} surplus ones, such as {first_of([*missing, *unknown])}. Update ComfyUI and this "
+            "pack."
+        )
     return vision
 
 

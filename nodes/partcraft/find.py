@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import comfy.model_management
@@ -10,8 +9,9 @@ from comfy_api.latest import io, ui
 from PIL import Image
 from torch import Tensor
 
-from ...pit.files.pictures import open_picture
-from ...pit.images import labelled_sheet, to_pil, to_tensor
+from ...pit.files.known import first_of
+from ...pit.files.pictures import PictureError, open_picture
+from ...pit.images import is_plain, labelled_sheet, to_pil, to_tensor
 from ...pit.messages import LONGEST, ShortError
 from ...pit.partcraft.discovery import (
     CODES,
@@ -29,7 +29,7 @@ from ...pit.partcraft.kmeans import STARTS
 from ...pit.partcraft.previews import colored_parts, legend_picture
 from ..bridge.feedback import progress_bar, say
 from ..bridge.folders import file_stamp
-from ..bridge.picture_folders import NO_FOLDER, input_folder, input_folders, pictures_below, why_unreadable
+from ..bridge.picture_folders import NO_FOLDER, input_folder, input_folders, pictures_below
 from .dino import check_dino, reader, whole_features
 from .types import CATEGORY, CLIP_VISION_TOOLTIP, PartClustersType
 
@@ -48,29 +48,47 @@ class Collection(NamedTuple):
     problems: list[str]
 
 
-def of_folder(choice: str, checked: Callable[[int, int], None]) -> Collection:
-    """The pictures in a folder of input and in the folders directly in it.
-
-    Args:
-        checked: called with the number of a file that has been looked at, and with how many there are.
-    """
+def of_folder(choice: str) -> Collection:
+    """The pictures in a folder of input and in the folders directly in it."""
     folder = input_folder(choice, "Find Parts", ADVICE)
     paths, problems = pictures_below(folder)
-    good: list[Path] = []
-    # All of them first: a damaged one among thousands must not end a search that has run for an hour.
-    for number, path in enumerate(paths):
-        why = why_unreadable(path)
-        good, problems = ([*good, path], problems) if why is None else (good, [*problems, why])
-        checked(number + 1, len(paths))
-    names = [path.relative_to(folder).as_posix() for path in good]
-    return Collection(names, lambda number: open_picture(good[number]), problems)
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    return usable(Collection(names, lambda number: open_picture(paths[number]), problems))
 
 
 def of_batch(images: Tensor) -> Collection:
     """The pictures of a batch."""
-    return Collection(
-        [str(number) for number in range(len(images))], lambda number: to_pil(images[number])[0], []
-    )
+    names = [str(number) for number in range(len(images))]
+    return usable(Collection(names, lambda number: to_pil(images[number])[0], []))
+
+
+def usable(collection: Collection) -> Collection:
+    """Those that open and show something. Raises ShortError if there are fewer than two."""
+    done, problems, good = progress_bar(), list(collection.problems), []
+    # All of them first: a damaged one among thousands must not end a search that has run for an hour.
+    for number, name in enumerate(collection.names):
+        why = why_not(collection, number)
+        if why is None:
+            good.append(number)
+        else:
+            problems.append(f"{name}: {why}")
+        done(number + 1, len(collection.names))
+    if len(good) < 2:
+        raise ShortError(
+            f"Find Parts expected pictures to compare, got {len(good)} that can be used. {ADVICE} Left out: "
+            f"{first_of(problems) or 'none'}."
+        )
+    names = [collection.names[number] for number in good]
+    return Collection(names, lambda number: collection.open(good[number]), problems)
+
+
+def why_not(collection: Collection, number: int) -> str | None:
+    """Why no parts can be found in a picture; None if they can."""
+    try:
+        plain = is_plain(collection.open(number))
+    except PictureError as error:
+        return str(error)
+    return "of one color, so that there are no parts to find" if plain else None
 
 
 def found_parts(
@@ -162,7 +180,7 @@ class FindParts(io.ComfyNode):
             ],
             outputs=[
                 PartClustersType.Output(
-                    display_name="clusters", tooltip="For Label Parts, Train PartCraft and Save Part Clusters.",
+                    display_name="clusters", tooltip="For Save Part Clusters, Label Parts and training.",
                 ),
                 io.Image.Output(
                     display_name="sheet", tooltip="The first pictures with their parts in colors.",
@@ -190,11 +208,7 @@ class FindParts(io.ComfyNode):
     ) -> io.NodeOutput:
         check_dino("Find Parts", clip_vision)
         chosen = pictures["pictures"] == FROM_FOLDER
-        collection = of_folder(pictures["folder"], progress_bar()) if chosen else of_batch(pictures["images"])
-        if len(collection.names) < 2:
-            raise ShortError(
-                f"Find Parts expected pictures to compare, got {len(collection.names)}. {ADVICE}"
-            )
+        collection = of_folder(pictures["folder"]) if chosen else of_batch(pictures["images"])
         found = found_parts(clip_vision, collection, parts, codes, seed, foreground, start)
         sheet = to_tensor([sheet_of(clip_vision, found.clusters, collection)])
         report = reported(found, collection)

@@ -18,7 +18,7 @@ WHOLE, MIDDLE = "whole picture", "middle, as published"
 
 
 def chosen_parts(clusters: PartClusters, names: str) -> list[int]:
-    """The numbers of the parts with these names; all if there is none. Raises ShortError for an unknown one."""
+    """The numbers of the parts with these names, of all if none is given. Raises ShortError if unknown."""
     given = [name.strip() for name in names.split(",") if name.strip()]
     known = clusters.vocabulary
     return [known.part_number(name) for name in given] or list(range(len(known.parts)))
@@ -64,7 +64,7 @@ class LabelParts(io.ComfyNode):
             ],
             outputs=[
                 io.Mask.Output(
-                    display_name="masks", tooltip="A mask of each part: all parts of the first picture first.",
+                    display_name="masks", tooltip="A mask of each part: all of the first picture first.",
                 ),
                 io.Image.Output(display_name="preview", tooltip="The pictures with their parts in colors."),
                 io.String.Output(

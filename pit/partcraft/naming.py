@@ -18,11 +18,12 @@ def named(clusters: PartClusters, names: Sequence[str], classes: Sequence[str] =
 
     Args:
         names: may be fewer than the parts; an empty one leaves a part as it is called.
-        classes: of the codes of all parts but the background.
+        classes: of the codes of all parts but the background; those that they have if there are none.
     Raises:
         ShortError: too many names, the same name twice, or one that a part word cannot hold.
     """
     known = clusters.vocabulary
+    classes = tuple(classes) or known.classes
     if len(names) > len(known.parts) or len(classes) > clusters.fine.shape[1]:
         raise ShortError(
             f"Expected names of at most {len(known.parts)} parts and {clusters.fine.shape[1]} codes, got "
@@ -35,7 +36,7 @@ def named(clusters: PartClusters, names: Sequence[str], classes: Sequence[str] =
     )
     _check([part.name for part in parts if part.name], "part")
     _check(classes, "code")
-    return Vocabulary(parts, tuple(classes))
+    return Vocabulary(parts, classes)
 
 
 def _check(names: Sequence[str], what: str) -> None:
@@ -47,4 +48,6 @@ def _check(names: Sequence[str], what: str) -> None:
             )
     twice = [name for name, count in Counter(name.casefold() for name in names).items() if count > 1]
     if twice:
-        raise ShortError(f"Expected each {what} to have a name of its own, got {quoted(twice[0])} twice.")
+        raise ShortError(
+            f"Expected each {what} to have a name of its own, got {quoted(twice[0])} twice. Rename one."
+        )
