@@ -12,10 +12,11 @@ from comfy.sd1_clip import SDTokenizer
 from torch import Tensor
 
 from ...pit.files.known import first_of
-from ...pit.messages import quoted
+from ...pit.messages import ShortError, quoted
 from ...pit.partcraft.files import PartWords
 from ...pit.partcraft.mapper import for_encoders
 from ...pit.partcraft.prompt import WORD, PartWord, read_prompt
+from ..bridge.errors import InputProblem
 from ..bridge.feedback import say_where_it_runs
 
 PART_WORDS = "part_words"  # in a conditioning: the words of its prompt, and their places in it
@@ -93,15 +94,23 @@ class WordReader:
         self.words, self.widths, self.place, self.syntax = words, widths, place, syntax
 
     def __call__(self, text: str, **options: Any) -> dict[str, list[int | Tensor]]:
-        """The tokens of a text. Raises ShortError for a part word that there is not."""
+        """The tokens of a text. Raises ValueError for a part word that there is not."""
         empty = self.plain("", **options)["input_ids"]
         found: list[int | Tensor] = []
-        for piece in read_prompt(text, self.words.vocabulary, self.syntax):
+        for piece in self.pieces(text):
             if isinstance(piece, PartWord):
                 found.append(self.vector(piece))
             else:
                 found += self.plain(piece, **options)["input_ids"][1:-1]
         return {"input_ids": [empty[0], *found, empty[-1]]}
+
+    def pieces(self, text: str) -> list[str | PartWord]:
+        """A text and its part words, in its order; errors as in `__call__`."""
+        try:
+            return read_prompt(text, self.words.vocabulary, self.syntax)
+        except ShortError as error:
+            # Raised in a node of ComfyUI, whose errors are shown as they are.
+            raise InputProblem(str(error)) from None
 
     def vector(self, word: PartWord) -> Tensor:
         """The embedding of a word, marked as such."""
