@@ -72,7 +72,7 @@ class ApplyPartCraft(io.ComfyNode):
                     tooltip="How much the LoRA changes the model; 1 as published, 0 leaves only the words.",
                 ),
                 io.Combo.Input(
-                    "syntax", options=list(SYNTAXES), default=OWN_SYNTAX, advanced=True,
+                    "syntax", options=list(SYNTAXES), default=OWN_SYNTAX, optional=True, advanced=True,
                     tooltip="How prompts are read. words: all of the above, and nothing else is touched. re, "
                             "v1 and v2 are the published parsers; v1 takes every word with a colon for a "
                             "part, also that in ratio 3:4.",

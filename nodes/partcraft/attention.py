@@ -183,7 +183,7 @@ class PartAttention(io.ComfyNode):
                     "positive", tooltip="The prompt with part words, as the sampler gets it.",
                 ),
                 io.Combo.Input(
-                    "size", options=list(DETAILS), default=next(iter(DETAILS)), advanced=True,
+                    "size", options=list(DETAILS), default=next(iter(DETAILS)), optional=True, advanced=True,
                     tooltip="How large the maps are, as a share of the picture's sides: smaller pictures "
                             "need larger ones.",
                 ),

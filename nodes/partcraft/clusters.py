@@ -93,7 +93,7 @@ class LoadClusters(io.ComfyNode):
                             "pretrained_kmeans.pth, of which no code is run.",
                 ),
                 io.Combo.Input(
-                    "foreground", options=list(CHOICES), default=AS_FILE, advanced=True,
+                    "foreground", options=list(CHOICES), default=AS_FILE, optional=True, advanced=True,
                     tooltip="Which cluster is the thing before the background, where a published file does "
                             "not say it: there it is the first, unless it was chosen otherwise.",
                 ),

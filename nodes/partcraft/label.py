@@ -57,7 +57,7 @@ class LabelParts(io.ComfyNode):
                     tooltip="Names of the parts to give masks of, with commas between them; empty for all.",
                 ),
                 io.Combo.Input(
-                    "view", options=[WHOLE, MIDDLE], default=WHOLE, advanced=True,
+                    "view", options=[WHOLE, MIDDLE], default=WHOLE, optional=True, advanced=True,
                     tooltip="What DINOv2 is shown: all of a picture, or its middle, as when the parts were "
                             "found.",
                 ),

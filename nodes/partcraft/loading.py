@@ -112,7 +112,8 @@ class LoadPartCraft(io.ComfyNode):
                             "it.",
                 ),
                 io.Combo.Input(
-                    "names", options=[AS_FILE, *COLLECTIONS, NUMBERS], default=AS_FILE, advanced=True,
+                    "names", options=[AS_FILE, *COLLECTIONS, NUMBERS], default=AS_FILE, optional=True,
+                    advanced=True,
                     tooltip="What parts and classes are called: what the file says or, for published files, "
                             "what its folder's name says; or one of the published lists.",
                 ),

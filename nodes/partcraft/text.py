@@ -57,9 +57,10 @@ def with_words(clip: CLIP, words: PartWords, syntax: str) -> CLIP:
     return patched
 
 
-def text_encoders(clip: CLIP) -> list[str]:
+def text_encoders(clip: CLIP | None) -> list[str]:
     """The names of a CLIP's text encoders, in the order in which words are split over them."""
-    found = [name for name, each in vars(clip.tokenizer).items() if isinstance(each, SDTokenizer)]
+    tokenizers = {} if clip is None else vars(clip.tokenizer)  # ComfyUI gives None for a file without one
+    found = [name for name, each in tokenizers.items() if isinstance(each, SDTokenizer)]
     names = next((base for base in BASES if set(base) == set(found)), None)
     if names is None:
         raise ValueError(
