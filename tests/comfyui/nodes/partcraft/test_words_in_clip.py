@@ -166,7 +166,7 @@ def test_words_of_another_base_are_refused(inside, bundled, clip, xl_clip):
 
 
 def test_another_kind_of_clip_is_refused(inside, bundled, clip):
-    with pytest.raises(ValueError, match="the CLIP of SD 1.5, SD 2 or SDXL, got one with the text encoders of"):
+    with pytest.raises(ValueError, match="the CLIP of SD 1.5, SD 2 or SDXL, got one with the text"):
         nodes(inside, "text").with_words(None, words_of(inside, bundled, "mapper_l1"), "words")
     other = clip.clone()
     other.tokenizer = type("T5Only", (), {})()
