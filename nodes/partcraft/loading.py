@@ -177,12 +177,16 @@ class PartWord(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, file: dict[str, str], weight: float, text: str) -> io.NodeOutput:
-        known = dict(vocabularies()).get(file["file"])
+    def execute(
+        cls, file: dict[str, str] | None = None, weight: float = 1.0, text: str = ""
+    ) -> io.NodeOutput:
+        known, offered = None, dict(vocabularies())
+        if file is not None:  # ComfyUI leaves out a choice that it does not know
+            known = offered.get(file["file"])
         if known is None:
             raise ShortError(
-                f"Part Words expected a file in models/part_words that tells its names, got {file['file']}. "
-                "Choose another one; files without names have numbers."
+                "Part Words expected a file in models/part_words that tells its names, or a published list, "
+                f"got one that is not there. Choose {first_of(list(offered))}."
             )
         codes = [file["whose"], *([file["mixed_with"]] if file["mixed_with"] != NOTHING else [])]
         word = written_word(known, file["part"], codes, weight)

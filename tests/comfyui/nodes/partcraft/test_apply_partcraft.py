@@ -126,7 +126,7 @@ def test_part_words_writes_a_word_behind_a_text(inside):
     assert written("part3", "17", file=loading.NUMBERS)[1] == "<part3:17>"
     with pytest.raises(ValueError, match="a code of the part background, got 'cardinal'"):
         written("background", "cardinal")
-    with pytest.raises(ValueError, match="that tells its names, got gone.safetensors"):
+    with pytest.raises(ValueError, match="got one that is not there. Choose .*birds"):
         written("head", "cardinal", file="gone.safetensors")
 
 

@@ -248,6 +248,13 @@ def test_prompts_that_cannot_be_measured_are_refused(inside, dino, clusters, pro
         nodes(inside, "measure").MeasurePartWords.execute(dino, clusters, batch(3), prompts)
 
 
+def test_comfyui_loads_and_frees_the_dino(inside, dino, clusters):
+    management = inside.comfy("model_management")
+    management.unload_all_models()
+    nodes(inside, "label").LabelParts.execute(dino, clusters, batch(1), "")
+    assert any(each.model is dino.patcher for each in management.current_loaded_models)
+
+
 def test_a_missing_dino_is_told_with_the_way_to_get_it(inside):
     message = nodes(inside, "dino").LoadDino.validate_inputs("nowhere.safetensors")
     assert message.startswith("Load DINOv2 expected a file from models/clip_vision")

@@ -117,6 +117,9 @@ def test_a_folder_becomes_parts_words_and_scores(place):
 
 @pytest.mark.parametrize("graph, node_type, words", [
     (draw_graph(pick__text="<haed:owl>"), "CLIPTextEncode", "Did you mean head?"),
+    (draw_graph(pick__file="gone.safetensors"), "PiT_PartWords", "is not there. Choose birds.safe"),
+    (draw_graph(pick__file__whose="eagle"), "PiT_PartWords", "'eagle' not in ['robin', 'jay', 'owl']"),
+    (draw_graph(words__file="gone.bin"), "PiT_LoadPartCraft", "python -m pit download partcraft-cub"),
     (draw_graph(negative__text="<wing:4>"), "CLIPTextEncode", "from 1 to 3 for the part wing, got 4"),
     (draw_graph(positive__text="no words"), "PiT_PartAttention", "expected a prompt with part words"),
     (find_graph(find__codes=13), "PiT_FindParts", "1 to 12 codes for 12 pictures"),

@@ -132,3 +132,20 @@ def test_what_has_no_maps_is_refused(inside, applied, encode, model, clip):
     sample(inside, patched, positive, encode(applied[1], ""), 64, 64)
     with pytest.raises(ValueError, match="the 2 pictures that were sampled last, got 3"):
         attention.PartAttentionMaps.execute(maps, torch.rand(3, 64, 64, 3))
+
+
+@pytest.mark.parametrize("first", ["tokens", "maps"])
+def test_maps_and_tokens_of_an_ip_adapter_go_together(inside, tiny_model, tiny_adapter, prompts, first):
+    """In either order: neither hides the other, and the picture is that with the tokens alone."""
+    context = prompts[0][0][0]
+    tokens = inside.tokens(1)
+    alone = inside.apply(tiny_model, tiny_adapter, tokens)
+    if first == "tokens":
+        both, maps = record(inside, alone, context, {"<head:1>": [2]}, 2)
+    else:
+        watched, maps = record(inside, tiny_model, context, {"<head:1>": [2]}, 2)
+        both = inside.apply(watched, tiny_adapter, tokens)
+    found, wanted = (sample(inside, each, *prompts, 64, 64) for each in (both, alone))
+    assert torch.equal(found, wanted)
+    assert not torch.equal(found, sample(inside, tiny_model, *prompts, 64, 64))
+    assert maps.found().shape == (2, 1, 4, 4) and maps.found().isfinite().all()
