@@ -1,7 +1,9 @@
 """The parts of a collection of pictures, found by themselves."""
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import comfy.model_management
@@ -37,6 +39,7 @@ FROM_FOLDER, BATCH = "folder", "batch"
 AUTOMATIC, FIRST, SECOND = "automatic", "first cluster", "second cluster"
 FRONTS = {AUTOMATIC: None, FIRST: 0, SECOND: 1}
 ADVICE = "Put a folder of pictures there; 100 or more of one kind of thing are best."
+TOLD_EVERY = 20
 SHOWN, COLUMNS, SIDE = 11, 4, 256  # pictures on the sheet, beside the legend
 
 
@@ -92,21 +95,33 @@ def why_not(collection: Collection, number: int) -> str | None:
 
 
 def found_parts(
-    clip_vision, collection: Collection, parts: int, codes: int, seed: int, front: str, start: str
+    clip_vision, collection: Collection, parts: int, codes: int, seed: int, front: str, start: str,
+    tell: Callable[[str], None],
 ) -> Discovery:
-    """The parts of a collection; errors as in `discover`."""
+    """The parts of a collection; errors as in `discover`.
+
+    Args:
+        tell: called now and then with what is being done where the bar stands still.
+    """
     count, done, steps = len(collection.names), progress_bar(), 0
     total = min(SAMPLE, count) + count + 1
+    iterations = itertools.count(1)
 
     def seen(number: int) -> None:
         nonlocal steps
         steps += number
         done(steps, total)
 
+    def searched() -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        number = next(iterations)  # nobody knows how many it takes
+        if number % TOLD_EVERY == 0:
+            tell(f"looking for clusters: step {number}")
+
     found = discover(
         reader(clip_vision, collection.open, seen), count, parts, codes or usual_codes(count), seed=seed,
         foreground=FRONTS[front], device=comfy.model_management.get_torch_device(), start=start,
-        on_iteration=comfy.model_management.throw_exception_if_processing_interrupted,
+        on_iteration=searched,
     )
     done(total, total)
     return found
@@ -209,7 +224,9 @@ class FindParts(io.ComfyNode):
         check_dino("Find Parts", clip_vision)
         chosen = pictures["pictures"] == FROM_FOLDER
         collection = of_folder(pictures["folder"]) if chosen else of_batch(pictures["images"])
-        found = found_parts(clip_vision, collection, parts, codes, seed, foreground, start)
+        found = found_parts(
+            clip_vision, collection, parts, codes, seed, foreground, start, partial(say, cls)
+        )
         sheet = to_tensor([sheet_of(clip_vision, found.clusters, collection)])
         report = reported(found, collection)
         say(cls, report)

@@ -26,6 +26,7 @@ AS_FILE, BIRDS, DOGS, NUMBERS = (
 COLLECTIONS = {BIRDS: "cub", DOGS: "dogs"}
 PARTS, CODES = 8, 256  # of the published words
 NOTHING = "nothing"
+MOST_LISTED = 2000  # codes in a list of the page; others can be written by hand
 LORAS = {lora for _, lora in PAIRS}
 
 
@@ -64,10 +65,14 @@ def described(words: PartWords) -> dict[str, object]:
 
 def vocabularies() -> Iterator[tuple[str, Vocabulary]]:
     """The names of part words by file, then those that were published."""
-    for name in word_files():
-        here = FILES.offered(name)
-        known = names_in(FILES.path(here)) if here is not None else None
-        if known is not None:
+    for name in [*FILES.listed(), *FILES.shipped]:
+        if PurePosixPath(name.replace("\\", "/")).name in LORAS:
+            continue
+        try:
+            known = names_in(FILES.path(name))
+        except FileNotFoundError:  # a link that leads nowhere, which ComfyUI lists as well
+            continue
+        if known is not None and known.names():
             yield name, known
     for choice, collection in COLLECTIONS.items():
         yield choice, published_names(collection)
@@ -76,8 +81,11 @@ def vocabularies() -> Iterator[tuple[str, Vocabulary]]:
 
 def choices(vocabulary: Vocabulary) -> list[io.Input]:
     """The lists of parts and codes of a file."""
-    count = max((part.count for part in vocabulary.parts), default=0)
-    codes = [*vocabulary.classes, *(str(number + 1) for number in range(len(vocabulary.classes), count))]
+    # Parts that have no classes, such as the background, take numbers.
+    most = max((
+        part.count for part in vocabulary.parts if not part.named or part.count > len(vocabulary.classes)
+    ), default=0)
+    codes = [*vocabulary.classes, *map(str, range(1, most + 1))][:MOST_LISTED]
     return [
         io.Combo.Input("part", options=vocabulary.names(), tooltip="The part of the picture."),
         io.Combo.Input("whose", options=codes, tooltip="The class, or the number, whose part it is."),

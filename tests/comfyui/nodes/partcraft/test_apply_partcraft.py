@@ -91,6 +91,24 @@ def test_the_names_of_words_can_be_chosen(inside):
     assert parts("cub_again.safetensors", loading.NUMBERS)[2] == "part2"
 
 
+def test_the_lists_hold_classes_and_numbers_and_stay_short(inside):
+    loading, prompt = nodes(inside, "loading"), engine(inside, "prompt")
+    birds = dict(loading.vocabularies())[loading.BIRDS]
+    whose = loading.choices(birds)[1].options
+    assert whose[16] == "cardinal" and whose[200:203] == ["1", "2", "3"] and whose[-1] == "256"
+    many = prompt.Vocabulary((prompt.Part("part0", 90_000, named=False),))
+    assert len(loading.choices(many)[1].options) == loading.MOST_LISTED
+
+
+def test_a_link_that_leads_nowhere_hides_no_node(inside):
+    folder = folder_of(inside)
+    (folder / "gone.safetensors").symlink_to(folder / "nowhere.safetensors")
+    folder_of(inside)
+    assert "gone.safetensors" not in dict(nodes(inside, "loading").vocabularies())
+    assert nodes(inside, "loading").PartWord.define_schema().node_id == "PiT_PartWords"
+    (folder / "gone.safetensors").unlink()
+
+
 def test_names_of_other_words_are_refused(inside):
     loading = nodes(inside, "loading")
     save_file(random_words(), folder_of(inside) / "three.safetensors")

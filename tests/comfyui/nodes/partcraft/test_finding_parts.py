@@ -15,6 +15,7 @@ from pit.partcraft.discovery import caption, codes_of, discover, find_parts, wor
 from pit.partcraft.scores import measure_words
 from tests.comfyui.nodes.partcraft.shared import folder_of, nodes
 from tests.golden import assert_equal
+from tests.partcraft.test_cluster_files import published_content, random_clusters, save_published
 
 COLORS = ((220, 40, 40), (40, 200, 60), (50, 60, 230))
 
@@ -147,6 +148,14 @@ def test_another_encoder_is_refused_by_every_node(inside, dino, clusters):
                 call()
 
 
+def test_a_search_tells_that_it_goes_on(inside, dino, monkeypatch):
+    said, module = [], nodes(inside, "find")
+    monkeypatch.setattr(module, "say", lambda node, text: said.append(text))
+    monkeypatch.setattr(module, "TOLD_EVERY", 2)
+    find(inside, dino, batch())
+    assert said[0] == "looking for clusters: step 2" and said[-1].startswith("12 pictures")
+
+
 def test_a_search_can_be_canceled(inside, dino, cancel_at):
     seen = cancel_at(1)
     with pytest.raises(inside.comfy("model_management").InterruptProcessingException):
@@ -205,6 +214,20 @@ def test_clusters_are_named_and_kept(inside, clusters):
     assert loaded.vocabulary.parts[clusters.background_part].name == "background"
     with pytest.raises(ValueError, match="a file that does not tell its foreground"):
         module.LoadClusters.execute("balls.safetensors", list(module.CHOICES)[1 + (1 - clusters.foreground)])
+
+
+def test_published_clusters_are_loaded_without_their_library(inside, monkeypatch):
+    """The foreground, of which they say nothing, can be chosen."""
+    module, clusters = nodes(inside, "clusters"), random_clusters()
+    folder = folder_of(inside, "part_clusters")
+    save_published(folder / "pretrained_kmeans.pth", published_content(clusters), monkeypatch)
+    loaded = module.LoadClusters.execute("pretrained_kmeans.pth").args[0]
+    assert torch.equal(loaded.fine, clusters.fine) and loaded.foreground == 0
+    second = list(module.CHOICES)[2]
+    assert module.LoadClusters.execute("pretrained_kmeans.pth", second).args[0].foreground == 1
+    save_published(folder / "other.pth", [1, random_clusters().fine], monkeypatch)
+    with pytest.raises(ValueError, match="other.pth"):
+        module.LoadClusters.execute("other.pth")
 
 
 @pytest.mark.parametrize("names, codes, message", [
