@@ -17,9 +17,9 @@ def engine(inside, name: str):
     return inside.pack(f"pit.parts2whole.{name}")
 
 
-def encoded_case(inside, case: Case, parts, wired: str = "as trained", **changes):
+def encoded_case(inside, case: Case, parts, wiring=None, **changes):
     """What Encode References makes of a golden case, without the pictures that it does not have."""
-    wiring = engine(inside, "parts").wiring(wired)
+    wiring = wiring or engine(inside, "parts").wiring()
     images = case.images[case.positive:]
     given = {"strengths": [1.0] * case.facts["refs"], "label": torch.zeros_like(case.text[:1])} | changes
     tokens = {}
@@ -64,12 +64,12 @@ class Sampler:
             found = guider.sample(noise, torch.zeros_like(noise), euler, sigmas, disable_pbar=True, seed=0)
             return model.model.process_latent_in(found)
 
-    def predicted_noise(self, model, case: Case) -> Tensor:
-        """The noise in the sample of a golden case, all of whose rows are positive."""
-        sample = case.given["sample"]
+    def predicted_noise(self, model, case: Case, rows: slice = slice(None), cfg: float = 1.0) -> Tensor:
+        """The noise in some rows of the sample of a golden case."""
+        sample = case.given["sample"][rows]
         sigmas = self.sigmas(model, [case.facts["t"]])
         sigma = sigmas[0]
-        found = self.denoised(model, *prompts(case), sample, sigmas)
+        found = self.denoised(model, *prompts(case), sample, sigmas, cfg)
         # From empty latents, sampling starts at the noise times the root of sigma^2 + 1.
         return (sample * (sigma**2 + 1).sqrt() - found) / sigma
 
