@@ -2,8 +2,9 @@
 from __future__ import annotations
 
 from .apply import ApplyParts2Whole
+from .clothes import ClothesParser
 from .loading import LoadParts2Whole
 from .pose import PoseMap
 from .references import EncodeReferences, ReferencePart
 
-NODES = (LoadParts2Whole, ReferencePart, EncodeReferences, PoseMap, ApplyParts2Whole)
+NODES = (LoadParts2Whole, ReferencePart, EncodeReferences, PoseMap, ApplyParts2Whole, ClothesParser)

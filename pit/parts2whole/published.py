@@ -67,7 +67,18 @@ VAE = FileKind(
         ),
     ),
 )
+SEGMENTER = FileKind(
+    "clothes_segmenter", "a SegFormer for clothes", "clothes_segmenter", "Clothes Parser",
+    is_one=has_key(r"^segformer\.encoder\."),
+    published=tuple(
+        PublishedFile(
+            "clothes-segmenter", "mattmdjaga/segformer_b2_clothes", file,
+            f"clothes_segmenter/segformer_b2_clothes/{file}", "MIT, as its model card says",
+        )
+        for file in ("model.safetensors", "config.json")
+    ),
+)
 
 PARTS2WHOLE = System(
-    kinds=(DECOUPLED, REFERENCE_UNET, POSE_GUIDER, UNET, IMAGE_ENCODER, TEXT_ENCODER, VAE),
+    kinds=(DECOUPLED, REFERENCE_UNET, POSE_GUIDER, UNET, IMAGE_ENCODER, TEXT_ENCODER, VAE, SEGMENTER),
 )
