@@ -78,7 +78,14 @@ SEGMENTER = FileKind(
         for file in ("model.safetensors", "config.json")
     ),
 )
+# Not on the hub: torchvision and the package lpips bring them along.
+LPIPS = FileKind(
+    "lpips", "weights of LPIPS", "lpips", "Measure Pictures", "The package lpips",
+    is_one=has_key(r"^lin0\.model\.1\.weight$"),
+)
 
 PARTS2WHOLE = System(
-    kinds=(DECOUPLED, REFERENCE_UNET, POSE_GUIDER, UNET, IMAGE_ENCODER, TEXT_ENCODER, VAE, SEGMENTER),
+    kinds=(
+        DECOUPLED, REFERENCE_UNET, POSE_GUIDER, UNET, IMAGE_ENCODER, TEXT_ENCODER, VAE, SEGMENTER, LPIPS,
+    ),
 )
