@@ -6,7 +6,10 @@ from pathlib import Path
 SIGNATURES = Path(__file__).with_name("signatures.json")
 KEPT = ("default", "min", "max", "step", "options", "control_after_generate", "advanced", "prefix")
 # Their options are what lies in ComfyUI's folders.
-LISTINGS = ("file", "base", "folder", "start_from", "first_folder", "second_folder")
+LISTINGS = (
+    "file", "base", "folder", "start_from", "first_folder", "second_folder", "unet", "reference_unet",
+    "pose_guider", "decoupled", "alexnet", "lpips",
+)
 
 
 def described(name: str, group: str, kind: str, facts: dict) -> str:
