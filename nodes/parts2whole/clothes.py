@@ -2,12 +2,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import comfy.model_management
 import torch
 from comfy_api.latest import io, ui
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...pit.images import labelled_sheet, on_white, to_pil, to_tensor
 from ...pit.messages import ShortError
@@ -17,15 +16,12 @@ from ..bridge.folders import ModelFiles, file_stamp
 from .loading import managed_whole
 from .types import CATEGORY
 
-if TYPE_CHECKING:
-    from transformers import SegformerForSemanticSegmentation
-
 FILES = ModelFiles("clothes_segmenter")
 BY_NAME = "masks by name"
 COLUMNS = 3  # of the preview
 
 
-def segmented(model: SegformerForSemanticSegmentation, pictures: Tensor) -> dict[str, Tensor]:
+def segmented(model: nn.Module, pictures: Tensor) -> dict[str, Tensor]:
     """Masks `[B, H, W]` by the names of the segmenter, on the CPU."""
     from ...pit.parts2whole.clothes import segment
 

@@ -26,8 +26,6 @@ from ..bridge.memory import managed
 from .types import CATEGORY, ManagedParts2Whole, Parts2WholeType
 
 if TYPE_CHECKING:
-    from diffusers import UNet2DConditionModel
-
     from ...pit.parts2whole.files import Parts2Whole
 
 FILES = ModelFiles(DECOUPLED.name)
@@ -41,7 +39,7 @@ SAMPLING = {"beta_schedule": COMFYUI_NAME, "linear_start": BETA_START, "linear_e
 
 
 class Held(nn.Module):
-    """Around a network of diffusers, whose own `device` ComfyUI could not set."""
+    """Around a network of diffusers or transformers, whose own `device` ComfyUI could not set."""
 
     def __init__(self, network: nn.Module):
         super().__init__()
@@ -136,7 +134,7 @@ def comfyui_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def model_of(
-    unet: UNet2DConditionModel, path: Path, disable_dynamic: bool = False
+    unet: nn.Module, path: Path, disable_dynamic: bool = False
 ) -> comfy.model_patcher.ModelPatcher:
     """The MODEL with the weights of a denoising UNet, which were read from this path.
 
@@ -179,14 +177,14 @@ def unet_dtype(state: Mapping[str, Tensor]) -> torch.dtype:
     )
 
 
-def managed_whole(unet: UNet2DConditionModel) -> comfy.model_patcher.ModelPatcher:
-    """A UNet of diffusers' class, as `network` of a module that ComfyUI loads, offloads and frees."""
+def managed_whole(network: nn.Module) -> comfy.model_patcher.ModelPatcher:
+    """A network of another library, as `network` of a module that ComfyUI loads, offloads and frees."""
     device = comfy.model_management.get_torch_device()
-    # Its layers do not cast weights as they run, as ComfyUI's own do: so they have the type to compute in.
-    dtype = unet_dtype(unet.state_dict())
+    # Its layers do not cast weights as they run, as ComfyUI's own do, and so have the type to compute in.
+    dtype = unet_dtype(network.state_dict())
     cast = comfy.model_management.unet_manual_cast(dtype, device)
     return comfy.model_patcher.ModelPatcher(
-        Held(unet.to(cast or dtype).eval()), load_device=device,
+        Held(network.to(cast or dtype).eval()), load_device=device,
         offload_device=comfy.model_management.unet_offload_device(),
     )
 

@@ -1,15 +1,14 @@
 """Reference pictures, and what the model reads of them."""
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import comfy.latent_formats
 import comfy.model_management
 import torch
 from comfy_api.latest import io, ui
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...pit.files.published import file_kind
 from ...pit.images import clip_pixel_values, on_white, to_pil
@@ -40,9 +39,6 @@ from .types import (
     ReferencesType,
     ReferenceType,
 )
-
-if TYPE_CHECKING:
-    from diffusers import UNet2DConditionModel
 
 AS_WIRED = "as wired"  # how pictures are fitted: as in training, or as published
 LATENT_CHANNELS, WORDS = 4, 77
@@ -146,8 +142,8 @@ def checked(what: str, values: Tensor) -> Tensor:
 
 
 @contextmanager
-def watched(unet: UNet2DConditionModel, done: Callable[[], None]):
-    """Calls `done` after each block of a UNet: Cancel works within one pass."""
+def watched(unet: nn.Module, done: Callable[[], None]) -> Iterator[int]:
+    """Calls `done` after each block of a UNet, so that Cancel works within a pass; the number of blocks."""
     blocks = [*unet.down_blocks, unet.mid_block, *unet.up_blocks]
     hooks = [block.register_forward_hook(lambda *_: done()) for block in blocks]
     try:
