@@ -25,7 +25,7 @@ def segmented(model: nn.Module, pictures: Tensor) -> dict[str, Tensor]:
     """Masks `[B, H, W]` by the names of the segmenter, on the CPU."""
     from ...pit.parts2whole.clothes import segment
 
-    patcher, done = managed_whole(model), progress_bar()
+    patcher, done = managed_whole(model, torch.float32), progress_bar()
     comfy.model_management.load_models_gpu([patcher])
     found = []
     # One by one: a segmenter takes pictures in their own size, and Cancel comes in between.

@@ -177,14 +177,21 @@ def unet_dtype(state: Mapping[str, Tensor]) -> torch.dtype:
     )
 
 
-def managed_whole(network: nn.Module) -> comfy.model_patcher.ModelPatcher:
-    """A network of another library, as `network` of a module that ComfyUI loads, offloads and frees."""
+def managed_whole(
+    network: nn.Module, dtype: torch.dtype | None = None
+) -> comfy.model_patcher.ModelPatcher:
+    """A network of another library, as `network` of a module that ComfyUI loads, offloads and frees.
+
+    Args:
+        dtype: what it computes in, by default what a UNet would.
+    """
     device = comfy.model_management.get_torch_device()
     # Its layers do not cast weights as they run, as ComfyUI's own do, and so have the type to compute in.
-    dtype = unet_dtype(network.state_dict())
-    cast = comfy.model_management.unet_manual_cast(dtype, device)
+    if dtype is None:
+        stored = unet_dtype(network.state_dict())
+        dtype = comfy.model_management.unet_manual_cast(stored, device) or stored
     return comfy.model_patcher.ModelPatcher(
-        Held(network.to(cast or dtype).eval()), load_device=device,
+        Held(network.to(dtype).eval()), load_device=device,
         offload_device=comfy.model_management.unet_offload_device(),
     )
 

@@ -86,7 +86,7 @@ def lpips_scores(alexnet: str, linear: str, pictures: Tensor, target: Tensor | N
             f"least {SMALLEST_SIDE} pixels, got {target.shape[2]}x{target.shape[1]}. LPIPS compares pixel by "
             "pixel: make both the same size."
         )
-    lpips = managed_whole(load_lpips(FILES.path(alexnet), FILES.path(linear)))
+    lpips = managed_whole(load_lpips(FILES.path(alexnet), FILES.path(linear)), torch.float32)
     comfy.model_management.load_models_gpu([lpips])
     network = lpips.model.network
     weight = next(network.parameters())
