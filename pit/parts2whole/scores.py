@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..files.checked import State, StrPath, computable, filled, shapes, sound, without_wrappers
+from ..files.checked import State, StrPath, computable, filled, shapes, sound
 from ..files.weights import WeightFileError, read_state
 from ..images import on_white
 from ..messages import ShortError
@@ -115,8 +115,7 @@ def load_lpips(alexnet: StrPath, linear: StrPath) -> Lpips:
 
 def _taken(path: Path, expected: dict, prefix: str, named: str, what: str) -> State:
     """The weights of a prefix from a file that names their layers in another way."""
-    state = without_wrappers(read_state(path)[0])
-    names = {}
+    state, names = read_state(path)[0], {}
     for key in expected:
         if key.startswith(prefix):
             place, kind = key.removeprefix(prefix).split(".")
