@@ -6,8 +6,9 @@ from .embeddings import EncodeEmbedding, LoadEmbedding, SaveEmbedding
 from .loading import LoadOperator
 from .operators import Combine, Compose, Instruct
 from .tokens import EmbeddingToTokens, LoadBaseIPAdapter
+from .train import TrainOperator
 
 NODES = (
     LoadOperator, EncodeEmbedding, Combine, Instruct, Compose, SaveEmbedding, LoadEmbedding,
-    LoadBaseIPAdapter, EmbeddingToTokens, LoadKandinskyDecoder, KandinskyConditioning,
+    LoadBaseIPAdapter, EmbeddingToTokens, LoadKandinskyDecoder, KandinskyConditioning, TrainOperator,
 )
