@@ -208,7 +208,7 @@ def test_what_cannot_be_used_is_refused_before_anything_is_computed(inside, trai
     other = SimpleNamespace(model_type="siglip2_vision_model")
     with pytest.raises(ValueError, match="expected a clip_vision_model .* got a siglip2_vision_model"):
         train("none", clip_vision=other)
-    with pytest.raises(FileNotFoundError, match="expected a folder inside ComfyUI's input folder, got .*elsewhere"):
+    with pytest.raises(FileNotFoundError, match="expected a folder inside ComfyUI's input .*elsewhere"):
         train("none", folder="../elsewhere")
     with pytest.raises(ValueError, match="leads to another folder|leads elsewhere"):
         train("../none")
