@@ -278,7 +278,13 @@ def loaders() -> dict[str, Loader]:
     optimizer = EmbeddingOptimizer(8, 8).state_dict()
     optimizers = in_all_formats("optimizer", optimizer, {"state_dict": optimizer}, {"num_heads": "2"})
     biases = in_all_formats("bias", {"conv_in.bias": torch.ones(4)}, {"conv_in.bias": torch.ones(4)}, {})
-    directions = {"x.safetensors": direction, "x.pt": pickled(torch.ones(16, 8))}
+    of_embeddings = save(
+        {"direction": torch.ones(1, 8), "negative": torch.ones(1, 8)},
+        {"piece_it_together": "direction", "space": "embedding", "deviation": "0.5"},
+    )
+    directions = {
+        "x.safetensors": direction, "x.pt": pickled(torch.ones(16, 8)), "e.safetensors": of_embeddings,
+    }
     guider, heads = PoseGuider(4, (2, 4)), {"config.json": b'{"attention_head_dim": 2, "norm_num_groups": 2}'}
     samples = {
         "samples/models-1/models.json": b'{"vae": "a", "clip": {"name": "b", "numbers": [1, 2]}}',
