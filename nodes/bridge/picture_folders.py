@@ -9,6 +9,7 @@ from ...pit.files.pictures import list_pictures
 from .folders import one_of_folders
 
 NO_FOLDER = "no folder in input"
+MADE_DATASETS = "ip_prior_datasets"  # in output, where Make Parts writes
 # Levels of folders in input that are offered: the node's definition is built from them each time that the
 # page asks for it, so a deep tree must not be walked to its end.
 DEEPEST = 3

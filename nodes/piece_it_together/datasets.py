@@ -21,16 +21,15 @@ from ...pit.piece_it_together.training.prompts import DOMAINS, dataset_prompts, 
 from ..bridge.feedback import progress_bar
 from ..bridge.folders import file_stamp, folders_in, one_of_folders, own_folder, why_no_folder
 from ..bridge.outputs import Outputs
-from ..bridge.picture_folders import NO_FOLDER
+from ..bridge.picture_folders import MADE_DATASETS, NO_FOLDER
 from .types import CATEGORY, DatasetType
 
 TRAINING = f"{CATEGORY}/training"
-FOLDER = "ip_prior_datasets"
 PAIRING = (
     "To cut several parts out of each picture, send a list of single pictures, such as Load Image (from "
     "Folder) gives, through the segmenter, so that each picture comes with its own masks."
 )
-NAME_TOOLTIP = f"Name of the dataset in output/{FOLDER}. New pictures are added to an existing dataset."
+NAME_TOOLTIP = f"Name of the dataset in output/{MADE_DATASETS}. New pictures are added to an existing one."
 
 
 WRITTEN = Outputs()
@@ -39,7 +38,7 @@ WRITTEN = Outputs()
 def dataset_folder(name: str) -> Path:
     """The folder of the dataset with this name."""
     # In output, where users look for what their graphs have written.
-    return own_folder(os.path.join(folder_paths.get_output_directory(), FOLDER), name)
+    return own_folder(os.path.join(folder_paths.get_output_directory(), MADE_DATASETS), name)
 
 
 def dataset_fingerprint(name: object) -> int:
@@ -50,7 +49,7 @@ def dataset_fingerprint(name: object) -> int:
 
 def dataset_folders() -> dict[str, Path]:
     """What Load Dataset offers: the datasets that nodes have written, and the folders in input."""
-    output = os.path.join(folder_paths.get_output_directory(), FOLDER)
+    output = os.path.join(folder_paths.get_output_directory(), MADE_DATASETS)
     return folders_in({"output": output, "input": folder_paths.get_input_directory()})
 
 
@@ -60,7 +59,7 @@ def chosen_folder(
                   "Make Parts.",
 ) -> Path:
     """The folder of one of the choices. Raises FileNotFoundError, with advice, for anything else."""
-    expected = f"{node} expected a folder in input or in output/{FOLDER}"
+    expected = f"{node} expected a folder in input or in output/{MADE_DATASETS}"
     return one_of_folders(choice, dataset_folders(), expected, advice)
 
 

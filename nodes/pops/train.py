@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,9 +27,17 @@ from ...pit.pops.training.layouts import describe_operator_dataset, read_operato
 from ...pit.pops.training.recipes import PRESETS, RESULT, OperatorRecipe, Sizes, Trained
 from ...pit.training.recipes import RunSettings
 from ..bridge.feedback import progress_bar
-from ..bridge.folders import SHOWN, ModelFiles, own_folder, same_but_for_separators, why_no_folder
+from ..bridge.folders import (
+    SHOWN,
+    ModelFiles,
+    folders_in,
+    one_of_folders,
+    own_folder,
+    same_but_for_separators,
+    why_no_folder,
+)
 from ..bridge.outputs import Outputs
-from ..bridge.picture_folders import NO_FOLDER, input_folder, input_folders
+from ..bridge.picture_folders import MADE_DATASETS, NO_FOLDER
 from ..bridge.training import last_chart, run
 from .loading import BASES, NO_BASE, OPERATORS, load_operator
 from .types import CATEGORY, OperatorType
@@ -36,6 +45,7 @@ from .words import encoded_words
 
 NODE = "Train pOps Operator"
 CACHES, NOTHING = "pops_embeddings", "nothing"
+DATASETS = "pops_datasets"  # in output, for what graphs save as pictures to learn from
 WRITTEN = Outputs()
 PRIORS = "kandinsky_prior/"  # before the names of priors among what to start from
 ADVICE = "Put the pictures into a folder in ComfyUI's input folder, as the help page describes."
@@ -62,9 +72,20 @@ def start_file(choice: str) -> Path | None:
     return None if found is None else found[0].path(found[1])
 
 
+def picture_folders() -> dict[str, Path]:
+    """The folders that are offered: those in input, those that graphs have saved, and those of Make Parts."""
+    # One level alone: below it may be a folder for each object.
+    output = folder_paths.get_output_directory()
+    return folders_in({
+        "input": folder_paths.get_input_directory(), "output": os.path.join(output, DATASETS),
+        "parts": os.path.join(output, MADE_DATASETS),
+    })
+
+
 def pictures_folder(choice: str) -> Path:
     """The folder of one of the choices; FileNotFoundError for anything else."""
-    return input_folder(choice, NODE, ADVICE)
+    expected = f"{NODE} expected a folder in input, in output/{DATASETS} or of Make Parts"
+    return one_of_folders(choice, picture_folders(), expected, ADVICE)
 
 
 def operator_encoders(clip_vision, clip) -> OperatorEncoders:
@@ -147,7 +168,7 @@ class TrainOperator(io.ComfyNode):
                     "clip_vision", tooltip="The encoder that the operator will work with: ViT-bigG.",
                 ),
                 io.Combo.Input(
-                    "folder", options=list(input_folders()) or [NO_FOLDER],
+                    "folder", options=list(picture_folders()) or [NO_FOLDER],
                     tooltip="The pictures, in the layout of the kind of operator: see the help page.",
                 ),
                 io.Combo.Input(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from tests.comfyui.nodes.graphs import node
 from tests.comfyui.nodes.pops import WIDTH, Pops
 from tests.golden import assert_equal
 from tests.pops.tiny import write_base, write_operator
-from tests.pops.training.datasets import write_dataset
+from tests.pops.training.datasets import picture, write_dataset
 
 SETTINGS = {
     "preset": "published", "steps": 6, "batch": 2, "learning_rate": 1e-3, "start_from": "nothing",
@@ -39,7 +41,7 @@ def folder(inside):
         place = inside.base / "input" / (name or f"pops_{mode}")
         shutil.rmtree(place, ignore_errors=True)
         write_dataset(place, mode, count, randoms=1)
-        return place.name
+        return f"input/{place.name}"
 
     yield write
 
@@ -93,6 +95,21 @@ def test_every_kind_becomes_an_operator_that_is_usable_at_once(inside, pops, cli
         for each in (engine, operator.patcher.model)
     ]
     assert_equal(*sampled)
+
+
+def test_what_graphs_and_make_parts_have_written_is_offered(inside, pops, train):
+    output = Path(importlib.import_module("folder_paths").get_output_directory())
+    write_dataset(output / "pops_datasets" / "saved", "union", 3)
+    for number in range(3):
+        for place in (f"target/{number}", f"parts/{number}/0", f"parts/{number}/1"):
+            file = output / "ip_prior_datasets" / "cut" / f"{place}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            picture(number).save(file)
+    offered = pops.nodes("train").picture_folders()
+    assert {"output/saved", "parts/cut"} <= offered.keys() and "parts/cut/target" not in offered
+    for folder, kind in (("output/saved", "union"), ("parts/cut", "clothes")):
+        operator, _ = train(folder, kind, f"from_{kind}", steps=1)
+        assert operator.mode_name == kind
 
 
 def test_no_picture_is_encoded_again_under_another_name(inside, folder, train, pops, monkeypatch):
@@ -168,7 +185,7 @@ def test_sentences_are_read_as_by_the_published_text_encoder(pops):
     ("union", {"start_from": "other.pth"}, "expected start_from to be 'nothing' or a file"),
     ("union", {"preset": "LoRA, few pictures"}, "Expected a trained operator for low-rank changes"),
     ("union", {"heads": 5}, "splits into 5 heads"),
-    ("union", {"folder": "nowhere"}, "Train pOps Operator expected a folder inside ComfyUI's input folder"),
+    ("union", {"folder": "input/nowhere"}, "Train pOps Operator expected a folder in input"),
     ("union", {"name": "../out"}, "Expected a plain name"),
 ])
 def test_bad_input_is_a_clear_error(folder, train, kind, changes, message):
@@ -188,7 +205,7 @@ def graph(name: str, **changes):
         "tiny": node("Tiny_Models", vision_width=64),
         "train": node(
             "PiT_TrainOperator", clip_vision=["tiny", 3], name=name,
-            **SETTINGS | {"folder": "pops_graph", "kind": "scene"} | changes,
+            **SETTINGS | {"folder": "input/pops_graph", "kind": "scene"} | changes,
         ),
         "picture": node("Tiny_Image", count=1, height=40, width=30, channels=3),
         "embedding": node(
