@@ -4,5 +4,8 @@ from __future__ import annotations
 from .datasets import CreatureDataset
 from .measure import MeasureCreatures
 from .models import CreatureKinds, CreatureParts, LoadCreatureModels
+from .scenes import CreatureScene
 
-NODES = (LoadCreatureModels, CreatureParts, CreatureKinds, CreatureDataset, MeasureCreatures)
+NODES = (
+    LoadCreatureModels, CreatureParts, CreatureScene, CreatureKinds, CreatureDataset, MeasureCreatures,
+)

@@ -1,15 +1,12 @@
 """The model that inserts objects: which one it may be, its published bias, and its steps."""
 from __future__ import annotations
 
-import copy
-
 import comfy.model_base
 import comfy.samplers
 import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
-from torch import Tensor
 
 from ...pit.object_insertion.condition import AS_PUBLISHED
 from ...pit.object_insertion.files import read_bias
@@ -43,26 +40,6 @@ def check_model(node: str, model: ModelPatcher) -> None:
         f"{got}. Load that of paint-by-inpaint/add-base or the published one, which `python -m pit download "
         f"{NAME}` fetches; the help page of Patch InstructPix2Pix Bias tells how ComfyUI loads them."
     )
-
-
-def with_published_start(model: ModelPatcher) -> ModelPatcher:
-    """A clone of the model that scales the first noise as the published pipeline does."""
-    # ComfyUI scales noise by sqrt(sigma^2 + 1) only at the very highest level, at which the published steps
-    # do not begin. Latents that are not empty are hidden by the noise of their level, as ComfyUI does it.
-    sampling = copy.copy(model.get_model_object("model_sampling"))
-    scaled = sampling.noise_scaling
-
-    # `max_denoise` is given at the start of a sampling alone, and not where masked latents get their noise.
-    def noise_scaling(
-        sigma: Tensor, noise: Tensor, latent: Tensor, max_denoise: bool | None = None
-    ) -> Tensor:
-        starts_empty = max_denoise is not None and not latent.any()
-        return scaled(sigma, noise, latent, bool(max_denoise or starts_empty))
-
-    sampling.noise_scaling = noise_scaling
-    patched = model.clone()
-    patched.add_object_patch("model_sampling", sampling)
-    return patched
 
 
 class InsertionSchedule(io.ComfyNode):

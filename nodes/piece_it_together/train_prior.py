@@ -27,6 +27,7 @@ from ...pit.training.recipes import RunSettings
 from ..bridge.feedback import progress_bar, told
 from ..bridge.folders import SHOWN, own_folder
 from ..bridge.outputs import Outputs
+from ..bridge.sockets import IPAdapterType
 from ..bridge.training import last_chart, run
 from .datasets import TRAINING
 from .encoding import token_encoder
@@ -35,7 +36,6 @@ from .parts import CLIP_VISION_TOOLTIP, IP_ADAPTER_TOOLTIP
 from .training_preview import TrainingPreview
 from .types import (
     DatasetType,
-    IPAdapterType,
     ManagedIPAdapter,
     ManagedPrior,
     PreviewType,

@@ -6,18 +6,16 @@ of them becomes a note of their names and of the attributes that they would get,
 from __future__ import annotations
 
 import math
-import pickletools
 import zipfile
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from .archives import UnsoundPickle, pickle_in, root_of
-from .pickles import MOST_DIMENSIONS, MOST_OPCODES
+from .pickle_machine import Dialect, StackMachine
+from .pickles import MOST_DIMENSIONS
 
 TYPES = {
     "torch FloatStorage": torch.float32, "torch HalfStorage": torch.float16,
@@ -60,13 +58,6 @@ class TensorAt:
     stride: tuple[int, ...]
 
 
-class _Mark:
-    """Where the items of a tuple, list or dict begin on the stack."""
-
-
-MARK = _Mark()
-
-
 def outline_of(path: Path) -> object:
     """What a file by torch (1.6 or later) holds: plain containers, with `Foreign` and `TensorAt` in them.
 
@@ -76,7 +67,7 @@ def outline_of(path: Path) -> object:
     """
     with zipfile.ZipFile(path) as archive:
         content, _ = pickle_in(archive, path.stat().st_size)
-    return _Outline().run(content)
+    return _Outline(DIALECT).run(content)
 
 
 def tensor_at(path: Path, place: TensorAt) -> Tensor:
@@ -100,36 +91,8 @@ def tensor_at(path: Path, place: TensorAt) -> Tensor:
     return values.as_strided(place.size, place.stride, place.offset).clone()
 
 
-class _Outline:
+class _Outline(StackMachine):
     """Follows a pickle, with notes in the place of all that would be called."""
-
-    def __init__(self) -> None:
-        self.stack: list[object] = []
-        self.memo: dict[int, object] = {}
-
-    def run(self, stream: BytesIO) -> object:
-        for _ in range(MOST_OPCODES):
-            opcode = OPCODES[stream.read(1)]
-            argument = opcode.arg.reader(stream) if opcode.arg else None
-            if opcode.name == "STOP":
-                return self.stack.pop()
-            if opcode.name in VALUES:
-                self.stack.append(VALUES[opcode.name](argument))
-            else:
-                STEPS[opcode.name](self, argument)
-        raise UnsoundPickle(f"at most {MOST_OPCODES} opcodes in a pickle, got more. Save only the tensors.")
-
-    def after_mark(self) -> list[object]:
-        items: list[object] = []
-        while (item := self.stack.pop()) is not MARK:
-            items.append(item)
-        return items[::-1]
-
-    def put(self, index: int | None) -> None:
-        self.memo[len(self.memo) if index is None else index] = self.stack[-1]
-
-    def tuple_of(self, count: int) -> None:
-        self.stack.append(tuple([self.stack.pop() for _ in range(count)][::-1]))
 
     def add(self, items: list[object]) -> None:
         if isinstance(self.stack[-1], list):
@@ -152,11 +115,11 @@ class _Outline:
 
     def call(self, count: int = 2) -> None:
         # Arguments with names come last, where a new object has any.
-        function, arguments, *_ = [self.stack.pop() for _ in range(count)][::-1]
+        function, arguments, *_ = self.last(count)
         self.stack.append(_result(function, arguments))
 
     def named_by_stack(self) -> None:
-        name, module = self.stack.pop(), self.stack.pop()
+        module, name = self.last(2)
         self.stack.append(Name(f"{module} {name}"))
 
 
@@ -174,36 +137,27 @@ def _result(function: object, arguments: object) -> object:
     return Foreign(name)
 
 
-# What pushes a value, and what changes the stack in any other way, by the names of pickletools; all others
-# are refused.
-VALUES: Mapping[str, Callable[..., object]] = {
-    "MARK": lambda argument: MARK, "NONE": lambda argument: None,
-    "NEWTRUE": lambda argument: True, "NEWFALSE": lambda argument: False,
-    "EMPTY_LIST": lambda argument: [], "EMPTY_DICT": lambda argument: {}, "EMPTY_TUPLE": lambda argument: (),
-    "EMPTY_SET": lambda argument: Foreign("set"), "GLOBAL": Name,
-    **dict.fromkeys(
-        ("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE",
-         "BINUNICODE8", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES"),
-        lambda argument: argument,
-    ),
-}
-STEPS: Mapping[str, Callable[[_Outline, object], None]] = {
-    **dict.fromkeys(("PROTO", "FRAME"), lambda pickle, _: None),
-    **dict.fromkeys(("BINPUT", "LONG_BINPUT", "MEMOIZE"), _Outline.put),
-    **dict.fromkeys(("BINGET", "LONG_BINGET"), lambda pickle, index: pickle.stack.append(pickle.memo[index])),
-    "TUPLE": lambda pickle, _: pickle.stack.append(tuple(pickle.after_mark())),
-    **{f"TUPLE{count}": lambda pickle, _, count=count: pickle.tuple_of(count) for count in (1, 2, 3)},
-    "APPEND": lambda pickle, _: pickle.add([pickle.stack.pop()]),
-    **dict.fromkeys(("APPENDS", "ADDITEMS"), lambda pickle, _: pickle.add(pickle.after_mark())),
-    "SETITEM": lambda pickle, _: pickle.set_items([pickle.stack.pop(), pickle.stack.pop()][::-1]),
-    "SETITEMS": lambda pickle, _: pickle.set_items(pickle.after_mark()),
-    "POP": lambda pickle, _: pickle.stack.pop(), "POP_MARK": lambda pickle, _: pickle.after_mark(),
-    **dict.fromkeys(("REDUCE", "NEWOBJ"), lambda pickle, _: pickle.call()),
-    "NEWOBJ_EX": lambda pickle, _: pickle.call(3), "BUILD": lambda pickle, _: pickle.build(),
-    "STACK_GLOBAL": lambda pickle, _: pickle.named_by_stack(),
-    "BINPERSID": lambda pickle, _: pickle.storage(),
-}
-OPCODES = {
-    opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes
-    if opcode.name in VALUES or opcode.name in STEPS or opcode.name == "STOP"
-}
+DIALECT = Dialect(
+    values={
+        "EMPTY_LIST": lambda argument: [], "EMPTY_DICT": lambda argument: {},
+        "EMPTY_SET": lambda argument: Foreign("set"), "GLOBAL": Name,
+        **dict.fromkeys(
+            ("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE",
+             "BINUNICODE8", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES"),
+            lambda argument: argument,
+        ),
+    },
+    steps={
+        **dict.fromkeys(("PROTO", "FRAME"), lambda pickle, _: None),
+        "MEMOIZE": StackMachine.put,
+        "APPEND": lambda pickle, _: pickle.add(pickle.last(1)),
+        **dict.fromkeys(("APPENDS", "ADDITEMS"), lambda pickle, _: pickle.add(pickle.after_mark())),
+        "SETITEM": lambda pickle, _: pickle.set_items(pickle.last(2)),
+        "SETITEMS": lambda pickle, _: pickle.set_items(pickle.after_mark()),
+        "POP": lambda pickle, _: pickle.stack.pop(), "POP_MARK": lambda pickle, _: pickle.after_mark(),
+        **dict.fromkeys(("REDUCE", "NEWOBJ"), lambda pickle, _: pickle.call()),
+        "NEWOBJ_EX": lambda pickle, _: pickle.call(3), "BUILD": lambda pickle, _: pickle.build(),
+        "STACK_GLOBAL": lambda pickle, _: pickle.named_by_stack(),
+        "BINPERSID": lambda pickle, _: pickle.storage(),
+    },
+)

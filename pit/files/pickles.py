@@ -7,18 +7,16 @@ nothing is built and everything is counted.
 """
 from __future__ import annotations
 
-import pickletools
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
 from .archives import LONGEST_PICKLE, UnsoundPickle, bounded, is_compressed, pickle_in
+from .pickle_machine import Dialect, StackMachine, require
 
-MOST_OPCODES = 300_000  # a tensor takes about 25
 MOST_IN_HEAD = 1_000  # opcodes of what stands before the weights in a legacy file
 MOST_CALLS = 50_000  # of functions and for storages: a tensor takes 3 to 5, and each costs torch much time
 MOST_ARGUMENTS = 8  # of a call
@@ -69,13 +67,6 @@ class Storage:
     item_size: int
 
 
-class _Mark:
-    """Where the items of a tuple, list or dict begin on the stack."""
-
-
-MARK = _Mark()
-
-
 def check_pickle(path: Path) -> bool:
     """Look through a pickle by torch, a zip archive or a legacy one; whether its storages can be mapped.
 
@@ -111,7 +102,7 @@ def _check_legacy(file: BinaryIO, size: int) -> None:
     Inspection({}).run(stream)
 
 
-class Inspection:
+class Inspection(StackMachine):
     """Follows a pickle without building anything.
 
     Args:
@@ -120,56 +111,18 @@ class Inspection:
     """
 
     def __init__(self, storages: Mapping[str, int] | None, room: int = 0):
+        super().__init__(DIALECT)
         self.storages, self.room = storages, room
         self.claimed: dict[str, int] = {}
         self.claimed_in_all = 0
         self.calls = 0
-        self.stack: list[object] = []
-        self.memo: dict[int, object] = {}
-
-    def run(self, stream: BytesIO, most: int = MOST_OPCODES) -> object:
-        """The placeholder for what the pickle holds; the stream then stands behind the pickle."""
-        for _ in range(most):
-            code = stream.read(1)
-            _require(code != b"")
-            opcode = OPCODES.get(code)
-            if opcode is None:
-                raise UnsoundPickle(
-                    f"a pickle that torch.save has written, got one with the opcode {code!r}. Take the "
-                    ".safetensors file."
-                )
-            argument = opcode.arg.reader(stream) if opcode.arg else None
-            if opcode.name == "STOP":
-                return self.stack.pop()
-            if opcode.name in VALUES:
-                self.stack.append(VALUES[opcode.name](argument))
-            else:
-                STEPS[opcode.name](self, argument)
-        raise UnsoundPickle(f"at most {most} opcodes in a pickle, got more. Save only the tensors.")
-
-    def after_mark(self) -> list[object]:
-        """Take what lies above the last mark off the stack, and the mark."""
-        items: list[object] = []
-        while (item := self.stack.pop()) is not MARK:
-            items.append(item)
-        return items[::-1]
-
-    def put(self, index: int) -> None:
-        self.memo[index] = self.stack[-1]
-
-    def get(self, index: int) -> None:
-        self.stack.append(self.memo[index])
-
-    def tuple_of(self, count: int | None) -> None:
-        items = self.after_mark() if count is None else [self.stack.pop() for _ in range(count)][::-1]
-        self.stack.append(tuple(items))
 
     def append(self, items: list[object]) -> None:
-        _require(self.stack[-1] is Thing.LIST)
+        require(self.stack[-1] is Thing.LIST)
 
     def set_items(self, items: list[object]) -> None:
         table = self.stack[-1]
-        _require(isinstance(table, Table) and len(items) % 2 == 0)
+        require(isinstance(table, Table) and len(items) % 2 == 0)
         table.items += len(items) // 2
         for key in items[::2]:
             # Of no other kind: torch hashes the keys, which for nested tuples can take forever.
@@ -182,12 +135,12 @@ class Inspection:
     def build(self) -> None:
         # The metadata that torch attaches to the state of a module, copied item by item each time.
         attributes, table = self.stack.pop(), self.stack[-1]
-        _require(attributes is not None and _are_attributes(attributes))
-        _require(isinstance(table, Table) and table.ordered)
+        require(attributes is not None and _are_attributes(attributes))
+        require(isinstance(table, Table) and table.ordered)
 
     def call(self) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
-        _require(isinstance(function, Global) and _are_arguments(arguments))
+        require(isinstance(function, Global) and _are_arguments(arguments))
         self.count_call()
         self.stack.append(self.result_of(function.name, arguments))
 
@@ -206,11 +159,11 @@ class Inspection:
 
     def storage(self) -> None:
         described = self.stack.pop()
-        _require(_are_arguments(described))
+        require(_are_arguments(described))
         self.count_call()
         kind, storage_type, key, location, items, *view = described
-        _require(kind == "storage" and isinstance(key, str) and isinstance(location, str))
-        _require(isinstance(storage_type, Global) and _is_number(items) and view in ([], [None]))
+        require(kind == "storage" and isinstance(key, str) and isinstance(location, str))
+        require(isinstance(storage_type, Global) and _is_number(items) and view in ([], [None]))
         storage = Storage(items, ITEM_SIZES[storage_type.name])
         held = self.room if self.storages is None else self.storages.get(key, 0)
         before = self.claimed.get(key, 0)
@@ -233,18 +186,13 @@ def foreign(name: str) -> UnsoundPickle:
     )
 
 
-def _require(condition: bool) -> None:
-    if not condition:
-        raise UnsoundPickle("weights, got a damaged file, or a pickle of something else. Fetch it again.")
-
-
 def _is_number(value: object) -> bool:
     return type(value) is int and 0 <= value < LARGEST_NUMBER
 
 
 def _number(value: int) -> int:
     # The magic number of legacy files has 80 bits; text of very long numbers is refused by Python itself.
-    _require(abs(value) < LARGEST_NUMBER or value == MAGIC_NUMBER)
+    require(abs(value) < LARGEST_NUMBER or value == MAGIC_NUMBER)
     return value
 
 
@@ -269,7 +217,7 @@ def _tensor(
     storage: object, offset: object, size: object, stride: object, grad: object = None, hooks: object = None,
     metadata: object = None,
 ) -> Thing:
-    _require(_are_attributes(metadata))
+    require(_are_attributes(metadata))
     return _view(storage, offset, size, stride, storage.item_size if isinstance(storage, Storage) else 0)
 
 
@@ -277,16 +225,16 @@ def _tensor_of_type(
     storage: object, offset: object, size: object, stride: object, grad: object, hooks: object, dtype: object,
     metadata: object = None,
 ) -> Thing:
-    _require(isinstance(dtype, Global) and _are_attributes(metadata))
+    require(isinstance(dtype, Global) and _are_attributes(metadata))
     return _view(storage, offset, size, stride, ITEM_SIZES[dtype.name])
 
 
 def _view(storage: object, offset: object, size: object, stride: object, item_size: int) -> Thing:
     """A tensor that looks at a storage, once it is certain that it does not look beyond its end."""
-    _require(isinstance(storage, Storage) and _is_number(offset) and _are_numbers(size, stride))
+    require(isinstance(storage, Storage) and _is_number(offset) and _are_numbers(size, stride))
     # Otherwise torch would make the storage larger, as large as the file says.
     last = offset + sum((count - 1) * step for count, step in zip(size, stride, strict=True))
-    _require(0 in size or (last + 1) * item_size <= storage.items * storage.item_size)
+    require(0 in size or (last + 1) * item_size <= storage.items * storage.item_size)
     return Thing.TENSOR
 
 
@@ -297,24 +245,24 @@ def _are_numbers(*rows: object) -> bool:
 
 
 def _parameter(tensor: object, grad: object, hooks: object, attributes: object = None) -> Thing:
-    _require(tensor is Thing.TENSOR and _are_attributes(attributes))
+    require(tensor is Thing.TENSOR and _are_attributes(attributes))
     return Thing.TENSOR
 
 
 def _ordered_dict(*items: object) -> Table:
-    _require(not items)
+    require(not items)
     return Table(ordered=True)
 
 
 def _size(numbers: object) -> tuple[int, ...]:
-    _require(_are_numbers(numbers))
+    require(_are_numbers(numbers))
     return numbers
 
 
 def _with_attributes(function: object, kind: object, arguments: object, attributes: object) -> Thing:
     """A tensor with attributes of its own."""
-    _require(isinstance(function, Global) and function.name in REBUILDS and _are_arguments(arguments))
-    _require(isinstance(kind, Global) and kind.name in TENSOR_CLASSES and _are_attributes(attributes))
+    require(isinstance(function, Global) and function.name in REBUILDS and _are_arguments(arguments))
+    require(isinstance(kind, Global) and kind.name in TENSOR_CLASSES and _are_attributes(attributes))
     return REBUILDS[function.name](*arguments)
 
 
@@ -333,31 +281,20 @@ CALLS: Mapping[str, Callable[..., object]] = {
 }
 ALLOWED = {*CALLS, *ITEM_SIZES, *TENSOR_CLASSES}
 
-# What pushes a placeholder, and what changes the stack in any other way, by the names of pickletools.
-VALUES: Mapping[str, Callable[..., object]] = {
-    "MARK": lambda argument: MARK, "NONE": lambda argument: None,
-    "NEWTRUE": lambda argument: True, "NEWFALSE": lambda argument: False,
-    "EMPTY_LIST": lambda argument: Thing.LIST, "EMPTY_DICT": lambda argument: Table(),
-    "EMPTY_TUPLE": lambda argument: (), "GLOBAL": _global,
-    **dict.fromkeys(("BININT", "BININT1", "BININT2", "LONG1"), _number),
-    **dict.fromkeys(("BINFLOAT", "BINUNICODE", "SHORT_BINSTRING"), lambda argument: argument),
-}
-STEPS: Mapping[str, Callable[[Inspection, object], None]] = {
-    "PROTO": lambda pickle, version: _require(version == 2),
-    **dict.fromkeys(("BINPUT", "LONG_BINPUT"), Inspection.put),
-    **dict.fromkeys(("BINGET", "LONG_BINGET"), Inspection.get),
-    "TUPLE": lambda pickle, _: pickle.tuple_of(None), "TUPLE1": lambda pickle, _: pickle.tuple_of(1),
-    "TUPLE2": lambda pickle, _: pickle.tuple_of(2), "TUPLE3": lambda pickle, _: pickle.tuple_of(3),
-    "APPEND": lambda pickle, _: pickle.append([pickle.stack.pop()]),
-    "APPENDS": lambda pickle, _: pickle.append(pickle.after_mark()),
-    "SETITEM": lambda pickle, _: pickle.set_items([pickle.stack.pop(), pickle.stack.pop()][::-1]),
-    "SETITEMS": lambda pickle, _: pickle.set_items(pickle.after_mark()),
-    "REDUCE": lambda pickle, _: pickle.call(),
-    "BUILD": lambda pickle, _: pickle.build(),
-    "BINPERSID": lambda pickle, _: pickle.storage(),
-}
-# Rather than `pickletools.genops`, which decodes the arguments of forbidden opcodes as well.
-OPCODES = {
-    opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes
-    if opcode.name in VALUES or opcode.name in STEPS or opcode.name == "STOP"
-}
+DIALECT = Dialect(
+    values={
+        "EMPTY_LIST": lambda argument: Thing.LIST, "EMPTY_DICT": lambda argument: Table(), "GLOBAL": _global,
+        **dict.fromkeys(("BININT", "BININT1", "BININT2", "LONG1"), _number),
+        **dict.fromkeys(("BINFLOAT", "BINUNICODE", "SHORT_BINSTRING"), lambda argument: argument),
+    },
+    steps={
+        "PROTO": lambda pickle, version: require(version == 2),
+        "APPEND": lambda pickle, _: pickle.append(pickle.last(1)),
+        "APPENDS": lambda pickle, _: pickle.append(pickle.after_mark()),
+        "SETITEM": lambda pickle, _: pickle.set_items(pickle.last(2)),
+        "SETITEMS": lambda pickle, _: pickle.set_items(pickle.after_mark()),
+        "REDUCE": lambda pickle, _: pickle.call(),
+        "BUILD": lambda pickle, _: pickle.build(),
+        "BINPERSID": lambda pickle, _: pickle.storage(),
+    },
+)

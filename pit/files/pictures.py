@@ -38,10 +38,11 @@ class Skipped:
 
 
 def describe_skipped(skipped: Iterable[Skipped], folder: Path) -> list[str]:
-    """One line per reason: how many files it applies to, and the first three by their path below `folder`."""
+    """One line per reason: how many files it applies to, and the first three by their path in `folder`."""
     by_reason: dict[str, list[str]] = defaultdict(list)
     for each in skipped:
-        by_reason[each.why].append(each.path.relative_to(folder).as_posix())
+        inside = each.path.is_relative_to(folder)
+        by_reason[each.why].append((each.path.relative_to(folder) if inside else each.path).as_posix())
     lines = []
     for why, names in sorted(by_reason.items()):
         more = ", ..." if len(names) > 3 else ""

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from pit.files import weights
-from pit.files.pickles import LONGEST_KEY, MOST_OPCODES
+from pit.files.pickle_machine import MOST_OPCODES
+from pit.files.pickles import LONGEST_KEY
 from pit.files.weights import WeightFileError, load_states, read_state, save_states
 from tests.files.test_weights import PRIOR, same, save_legacy
 from tests.frugal import frugally

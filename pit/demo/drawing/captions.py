@@ -78,7 +78,9 @@ def article(words: str) -> str:
 def scene_phrase(composition: Composition) -> str:
     """Where it is, with a blank before it; nothing on white."""
     if composition.ground is None:
-        return SCENE_PHRASES[composition.scene]
+        above, _, below = composition.scene.partition("_")
+        # Mixed as the taught ones are named: the sky of one before the ground of the other.
+        return SCENE_PHRASES[below].replace(below, f"{above} {below}") if below else SCENE_PHRASES[above]
     name = color_name(composition.ground) or "plain"
     return f" on {article(name)} {name} background"
 

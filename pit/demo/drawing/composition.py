@@ -122,6 +122,17 @@ def draw_composition(composition: Composition, pixels: int = 256, supersample: i
 
 def draw_map(composition: Composition, pixels: int = 256, supersample: int = 2) -> np.ndarray:
     """What is at each pixel: one of `PART_LABELS`, `THING_LABEL` or the next, or 0, the ground; `[N, N]`."""
+    return labeled_canvas(composition, pixels, supersample).finish_map()
+
+
+def draw_thing_masks(composition: Composition, pixels: int = 256, supersample: int = 2) -> np.ndarray:
+    """How much of each pixel each thing covers, float32 `[T, pixels, pixels]`; there must be a thing."""
+    labels = [THING_LABEL + number for number in range(len(composition.things))]
+    return labeled_canvas(composition, pixels, supersample).finish_masks(labels)
+
+
+def labeled_canvas(composition: Composition, pixels: int, supersample: int) -> Canvas:
+    """All but the scene and the shadows on a canvas that keeps its labels."""
     canvas = Canvas(pixels, supersample, labeled=True)
     paint_composition(composition, canvas, shadows=False)
-    return canvas.finish_map()
+    return canvas

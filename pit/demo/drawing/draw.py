@@ -35,6 +35,8 @@ PART_LABELS = {part: label for label, part in enumerate(PARTS, start=1)}
 LABEL_COLORS = (
     (68, 1, 84), (72, 40, 120), (62, 74, 137), (49, 104, 142), (38, 130, 142), (31, 158, 137), (53, 183, 121),
     (109, 205, 89), (180, 222, 44), (253, 231, 37),
+    # What stands beside a creature, which no published label names.
+    (214, 69, 65), (243, 156, 109),
 )
 
 

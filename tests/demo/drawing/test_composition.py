@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from pit.demo.drawing.captions import GROUND_COLORS, caption, color_name, plain_caption
-from pit.demo.drawing.composition import THING_LABEL, compose, draw_composition, draw_map
-from pit.demo.drawing.creature import PARTS, creature_from_seed, sample_creature
+from pit.demo.drawing.captions import GROUND_COLORS, caption, color_name, plain_caption, scene_phrase
+from pit.demo.drawing.composition import THING_LABEL, Composition, compose, draw_composition, draw_map
+from pit.demo.drawing.creature import PARTS, TAUGHT_SCENE_WORDS, creature_from_seed, sample_creature
 from pit.demo.drawing.draw import PART_LABELS
 from pit.demo.drawing.pose import BACK, Pose, sample_pose
 from pit.demo.drawing.scenes import SCENE_NAMES, draw_scene
@@ -100,3 +100,9 @@ def test_a_ground_has_the_name_of_a_color_that_is_close():
         assert color_name(color) == name
     assert color_name((0, 255, 0)) is None
     assert plain_caption(compose(None, ground=GROUND_COLORS["orange"])) == "nothing on an orange background"
+
+
+def test_a_mixed_scene_is_named_like_those_that_were_taught():
+    said = {name: scene_phrase(Composition(name)) for name in TAUGHT_SCENE_WORDS}
+    assert said == TAUGHT_SCENE_WORDS
+    assert scene_phrase(Composition("candy_sea")) == " under the candy sea"
