@@ -42,12 +42,15 @@ def make_triplets(
     """Write triplets and their list; returns how many the folder holds, and why others were left out.
 
     Raises:
-        ValueError: the files of PIPE or its masks are not there or of another kind, or no triplet comes out.
+        ValueError: the limit is out of range, the files of PIPE or its masks are missing or of another kind,
+            or no triplet comes out.
         ModuleNotFoundError: pyarrow is needed and not installed.
         OSError: the folder cannot be written.
     """
     from tqdm import tqdm
 
+    if limit < 1:
+        raise ValueError(f"Expected a limit of at least 1 row, got {limit}.")
     for folder in (pipe, masks):
         if not folder.is_dir():
             raise FileNotFoundError(f"Expected a folder, got none at {folder}.")

@@ -29,7 +29,9 @@ class AttentionPooling(nn.Module):
         self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim, **factory))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim, **factory))
         self.out_proj = operations.Linear(dim, dim, **factory)
-        nn.init.xavier_uniform_(self.in_proj_weight)  # as torch's own; files overwrite it
+        # As torch's own. Other layers wait for a file, and take nothing from the generator of others.
+        if operations is nn:
+            nn.init.xavier_uniform_(self.in_proj_weight)
 
     def forward(self, query: Tensor, tokens: Tensor) -> Tensor:
         """What `query [B, M, C]` reads of `tokens [B, N, C]`: `[B, M, C]`."""

@@ -139,7 +139,10 @@ def write_triplet(output: Path, row: Row, mask: Open | None, cut_out: bool = Fal
     """
     if mask is None:
         return "no mask"
-    name = file_name(row.name)
+    try:
+        name = file_name(row.name)
+    except ValueError:
+        return "a name that no file can have"
     paths = {column: output / TRAIN / column / f"{name}.jpg" for column in COLUMNS}
     if all(path.is_file() for path in paths.values()):
         return None

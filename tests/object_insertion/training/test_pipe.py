@@ -100,10 +100,17 @@ def test_what_makes_no_triplet_is_told(tmp_path, capsys):
     assert [each.name for each in read_triplets(tmp_path / "out").triplets] == ["4"]
 
 
-def test_a_name_that_leads_elsewhere_is_refused(tmp_path):
+@pytest.mark.parametrize("name", ["../a", "", "C:a"])
+def test_a_name_that_leads_elsewhere_makes_no_triplet(tmp_path, name):
     scene, target, mask = pictures(0)
-    with pytest.raises(ValueError, match="plain name"):
-        write_triplet(tmp_path, Row("../a", lambda: scene, lambda: target), lambda: mask)
+    why = write_triplet(tmp_path / "out", Row(name, lambda: scene, lambda: target), lambda: mask)
+    assert why == "a name that no file can have" and list(tmp_path.iterdir()) == []
+
+
+def test_a_limit_below_one_is_refused(tmp_path, capsys):
+    pipe, masks = write_pipe(tmp_path, 1)
+    assert main(command(pipe, masks, tmp_path / "out", "--limit", -1)) == 1
+    assert "a limit of at least 1 row, got -1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("missing, message", [

@@ -12,7 +12,7 @@ from diffusers import UNet2DConditionModel
 from PIL import Image
 
 from pit.files.weights import read_state
-from pit.object_insertion.embedding_optimizer import EmbeddingOptimizer
+from pit.object_insertion.embedding_optimizer import EmbeddingOptimizer, LegacyEmbeddingOptimizer
 from pit.object_insertion.files import load_embedding_optimizer
 from pit.object_insertion.training.inserter import Inserter, unet_of_sizes
 from pit.object_insertion.training.recipes import PRESETS, PUBLISHED, RECOMMENDED, InsertionRecipe
@@ -172,6 +172,20 @@ def test_what_was_learned_of_the_unet_is_read_as_it_was_trained(whole):
 
 def test_another_number_of_heads_comes_back_from_the_file(whole):
     assert load_embedding_optimizer(whole("published")[1]).attention_pooling.num_heads == 4
+
+
+@pytest.mark.parametrize("older", [
+    EmbeddingOptimizer(32, 24, 2), LegacyEmbeddingOptimizer(32, 24, TOKENS),
+], ids=["two layers", "legacy"])
+def test_older_variants_are_trained_on_and_stay_what_they_are(tmp_path, cache, older):
+    recipe = replace(RECIPES["blank"], steps=2)
+    given = copy.deepcopy(older)
+    task = InsertionTask(Inserter(given, tiny_unet()), cache, recipe, RunSettings(tmp_path))
+    path = Trainer(task, recipe, RunSettings(tmp_path), Accelerator(cpu=True)).run(lambda progress: None)
+    loaded = load_embedding_optimizer(path)
+    assert type(loaded) is type(older)
+    before, after = older.state_dict(), loaded.state_dict()
+    assert before.keys() == after.keys() and any(not torch.equal(before[key], after[key]) for key in after)
 
 
 def test_a_step_sees_targets_with_noise_and_scenes_without(cache):
