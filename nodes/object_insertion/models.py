@@ -1,15 +1,14 @@
 """The model that inserts objects: which one it may be, its published bias, and its steps."""
 from __future__ import annotations
 
-import copy
-
 import comfy.model_base
+import comfy.samplers
 import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
-from torch import Tensor
 
+from ...pit.object_insertion.condition import AS_PUBLISHED
 from ...pit.object_insertion.files import read_bias
 from ...pit.object_insertion.published import NAME
 from ...pit.object_insertion.sampling import STEPS, TRAINED_STEPS, leading_sigmas
@@ -20,6 +19,8 @@ FILES = ModelFiles("instruct_unet")
 CHANNELS = 8  # noisy latents and those of the scene
 OTHER_CHANNELS = {4: "a text-to-image model", 9: "an inpainting model"}
 FIRST = "diffusion_model.input_blocks.0.0"
+KARRAS = "karras"
+SPACINGS = (AS_PUBLISHED, KARRAS)
 
 
 def check_model(node: str, model: ModelPatcher) -> None:
@@ -41,26 +42,6 @@ def check_model(node: str, model: ModelPatcher) -> None:
     )
 
 
-def with_published_start(model: ModelPatcher) -> ModelPatcher:
-    """A clone of the model that scales the first noise as the published pipeline does."""
-    # ComfyUI scales noise by sqrt(sigma^2 + 1) only at the very highest level, at which the published steps
-    # do not begin. Latents that are not empty are hidden by the noise of their level, as ComfyUI does it.
-    sampling = copy.copy(model.get_model_object("model_sampling"))
-    scaled = sampling.noise_scaling
-
-    # `max_denoise` is given at the start of a sampling alone, and not where masked latents get their noise.
-    def noise_scaling(
-        sigma: Tensor, noise: Tensor, latent: Tensor, max_denoise: bool | None = None
-    ) -> Tensor:
-        starts_empty = max_denoise is not None and not latent.any()
-        return scaled(sigma, noise, latent, bool(max_denoise or starts_empty))
-
-    sampling.noise_scaling = noise_scaling
-    patched = model.clone()
-    patched.add_object_patch("model_sampling", sampling)
-    return patched
-
-
 class InsertionSchedule(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -74,17 +55,25 @@ class InsertionSchedule(io.ComfyNode):
                 io.Model.Input("model", tooltip="The InstructPix2Pix model."),
                 io.Int.Input(
                     "steps", default=STEPS, min=1, max=TRAINED_STEPS,
-                    tooltip="100 as published, with the sampler euler_ancestral; about 30 do with dpmpp_2m. "
-                            "Between 501 and 998, sampling does not begin at full noise.",
+                    tooltip="100 as published, with the sampler euler_ancestral; 30 do with dpmpp_2m and the "
+                            "spacing karras.",
+                ),
+                io.Combo.Input(
+                    "spacing", options=list(SPACINGS), default=AS_PUBLISHED, optional=True,
+                    tooltip="As published: even in time; with few steps, or with 501 to 998, that begins "
+                            "below full noise. karras: for samplers that need few steps, such as dpmpp_2m.",
                 ),
             ],
             outputs=[io.Sigmas.Output(display_name="sigmas")],
         )
 
     @classmethod
-    def execute(cls, model: ModelPatcher, steps: int) -> io.NodeOutput:
+    def execute(cls, model: ModelPatcher, steps: int, spacing: str = AS_PUBLISHED) -> io.NodeOutput:
         check_model("Insertion Schedule", model)
-        sigmas = leading_sigmas(steps, model.get_model_object("model_sampling").sigmas.cpu())
+        sampling = model.get_model_object("model_sampling")
+        if spacing == KARRAS:
+            return io.NodeOutput(comfy.samplers.calculate_sigmas(sampling, KARRAS, steps))
+        sigmas = leading_sigmas(steps, sampling.sigmas.cpu())
         # The published scheduler repeats the highest of 1000 levels, by which other samplers would divide.
         return io.NodeOutput(torch.unique_consecutive(sigmas))
 

@@ -10,12 +10,11 @@ from comfy_api.latest import io, ui
 from PIL import Image
 from torch import Tensor
 
-from ...pit.files.pictures import PictureError, list_pictures, open_picture
-from ...pit.images import clip_pixel_values, on_white, to_pil, to_tensor
-from ...pit.messages import quoted
-from ...pit.piece_it_together.direction_chart import separation_chart
-from ...pit.piece_it_together.directions import (
+from ...pit.concepts.concepts import Concepts
+from ...pit.concepts.direction_chart import separation_chart
+from ...pit.concepts.directions import (
     CLIP_SPACE,
+    EMBEDDING_SPACE,
     FOLDS,
     METHODS,
     TOKEN_SPACE,
@@ -23,16 +22,21 @@ from ...pit.piece_it_together.directions import (
     Separation,
     measured_direction,
 )
+from ...pit.concepts.editing import between
+from ...pit.files.pictures import PictureError, list_pictures, open_picture
+from ...pit.images import clip_pixel_values, on_white, to_pil, to_tensor
+from ...pit.messages import quoted
 from ..bridge.feedback import progress_bar, say
 from ..bridge.folders import file_stamp
 from ..bridge.picture_folders import NO_FOLDER, input_folder, input_folders
+from ..bridge.sockets import DirectionType, IPAdapterType, concepts_template
 from .encoding import PICTURES_AT_ONCE, encode_chunks, made_by, token_encoder
 from .parts import CLIP_VISION_TOOLTIP, IP_ADAPTER_TOOLTIP
-from .types import CATEGORY, DirectionType, IPAdapterType, ManagedIPAdapter
+from .types import CATEGORY, ManagedIPAdapter
 
 DIRECTIONS = f"{CATEGORY}/directions"
 BATCHES, FROM_FOLDERS = "batches", "folders"
-SPACES = {TOKEN_SPACE: "token space", CLIP_SPACE: "CLIP space"}
+SPACES = {TOKEN_SPACE: "token space", CLIP_SPACE: "CLIP space", EMBEDDING_SPACE: "embedding space"}
 ADVICE = "Put a folder of pictures of each kind there."
 
 
@@ -184,3 +188,46 @@ class FindDirection(io.ComfyNode):
         directions, report = [direction for direction, _ in found], "\n".join(lines)
         say(cls, report)
         return io.NodeOutput(*directions, chart, report, ui=ui.PreviewImage(chart, cls=cls))
+
+
+class DirectionBetween(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        concepts = concepts_template()
+        return io.Schema(
+            node_id="PiT_DirectionBetween",
+            display_name="Direction between Concepts",
+            category=DIRECTIONS,
+            description="Finds how concepts of one kind differ from those of another, for editing others.",
+            search_aliases=["slider", "embedding direction", "direction from tokens", "attribute direction"],
+            inputs=[
+                io.MatchType.Input(
+                    "first", template=concepts,
+                    tooltip="Several of what the direction leaves behind: IP+ tokens or image embeddings.",
+                ),
+                io.MatchType.Input(
+                    "second", template=concepts, tooltip="Several of what the direction leads to.",
+                ),
+                io.Combo.Input(
+                    "method", options=list(METHODS), default=next(iter(METHODS)),
+                    tooltip="shrinkage needs fewer concepts; difference of means is the published method.",
+                ),
+            ],
+            outputs=[
+                DirectionType.Output(display_name="direction"), io.Image.Output(display_name="chart"),
+                io.String.Output(display_name="report"),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, first: Concepts, second: Concepts, method: str) -> io.NodeOutput:
+        done, steps = progress_bar(), itertools.count()
+        found = between(
+            first, second, method, "Direction between Concepts", lambda: done(next(steps), FOLDS))
+        done(FOLDS, FOLDS)
+        direction, separation = found
+        chart = to_tensor([separation_chart({SPACES[direction.space]: separation})])
+        report = describe(*found)
+        say(cls, report)
+        return io.NodeOutput(direction, chart, report, ui=ui.PreviewImage(chart, cls=cls))

@@ -138,7 +138,7 @@ def rendering(inside, model, features):
     adapter = inside.ip_adapter()
     with torch.inference_mode():
         values = adapter.resampler.model(features)
-    tokens = inside.engine("tokens").Tokens(values, values[:1], source="a test")
+    tokens = inside.concepts("tokens").Tokens(values, values[:1], source="a test")
     return inside.apply(model, adapter, tokens, WEIGHT)
 
 

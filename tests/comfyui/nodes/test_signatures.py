@@ -4,9 +4,12 @@ import json
 from pathlib import Path
 
 SIGNATURES = Path(__file__).with_name("signatures.json")
-KEPT = ("default", "min", "max", "step", "options", "control_after_generate", "advanced", "prefix")
+KEPT = (
+    "default", "min", "max", "step", "options", "control_after_generate", "advanced", "prefix",
+    "allowed_types",
+)
 # Their options are what lies in ComfyUI's folders.
-LISTINGS = ("file", "base", "folder", "start_from", "first_folder", "second_folder")
+LISTINGS = ("file", "base", "movq", "folder", "start_from", "first_folder", "second_folder")
 
 
 def described(name: str, group: str, kind: str, facts: dict) -> str:

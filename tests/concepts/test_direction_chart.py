@@ -4,8 +4,8 @@ from __future__ import annotations
 import torch
 
 from pit import charts
-from pit.piece_it_together.direction_chart import separation_chart
-from pit.piece_it_together.directions import Separation
+from pit.concepts.direction_chart import separation_chart
+from pit.concepts.directions import Separation
 
 
 def separated(first: list[float], second: list[float]) -> Separation:

@@ -5,35 +5,36 @@ github.com/eladrich/PiT writes them. Ours are described in `save_direction` and 
 """
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..files.checked import another_file, without_wrappers
-from ..files.records import KIND, check_finite, made_by, number
-from ..files.weights import WeightFileError, read_state, write_state
+from torch import Tensor
+
+from ..files.checked import StrPath, another_file, without_wrappers
+from ..files.records import KIND, check_finite, made_by, number, write_made
+from ..files.weights import WeightFileError, read_state
 from ..ip_adapter.resampler import TOKENS_PER_PICTURE
 from ..messages import quoted
-from .directions import CLIP_SPACE, TOKEN_SPACE, Direction
+from .directions import CLIP_SPACE, EMBEDDING_SPACE, TOKEN_SPACE, Direction
 from .tokens import Tokens
 
-StrPath = str | os.PathLike[str]
-
-DIRECTION, TOKENS = "direction", "tokens"
+MEASURED = ("deviation", "recommended")
+DIRECTION, TOKENS, NEGATIVE = "direction", "tokens", "negative"
+# How many vectors a direction has in a space; any number of them in the others.
+VECTORS = {TOKEN_SPACE: TOKENS_PER_PICTURE, EMBEDDING_SPACE: 1}
 
 
 def save_direction(path: StrPath, direction: Direction) -> None:
-    """Write a direction: one tensor `direction`, and in the metadata what is known of it.
+    """Write a direction: a tensor `direction`, `negative` if known, and in the metadata what else is known.
 
     Raises:
         WeightFileError: the file cannot be written.
     """
-    facts = direction.metadata(DIRECTION) | {"space": direction.space}
-    for name in ("deviation", "recommended"):
-        value = getattr(direction, name)
-        if value is not None:
-            facts[name] = repr(value)  # the shortest text that reads back as the very same number
-    write_state(path, {DIRECTION: direction.values.float().contiguous()}, facts)
+    # The shortest texts that read back as the very same numbers.
+    found = {name: getattr(direction, name) for name in MEASURED}
+    known = {name: repr(value) for name, value in found.items() if value is not None}
+    tensors = {DIRECTION: direction.values, NEGATIVE: direction.negative}
+    write_made(path, direction, DIRECTION, tensors, {"space": direction.space, **known})
 
 
 def read_direction(path: StrPath, name: str) -> Direction:
@@ -48,29 +49,46 @@ def read_direction(path: StrPath, name: str) -> Direction:
     """
     path = Path(path)
     state, facts = read_state(path)
+    ours = facts.get(KIND) == DIRECTION
+    negative = state.pop(NEGATIVE, None) if ours and len(state) == 2 else None
     if len(state) != 1:
         raise another_file(path, state, "an edit direction")
     key, values = next(iter(state.items()))
     values = values[0] if values.ndim == 3 and len(values) == 1 else values
-    if values.ndim != 2 or not values.is_floating_point() or min(values.shape) < 2:
+    least = 1 if ours and facts.get("space") == EMBEDDING_SPACE else 2
+    if values.ndim != 2 or not values.is_floating_point() or 0 in values.shape or min(values.shape) < least:
         raise WeightFileError(
             f"{path}: expected an edit direction, floating-point numbers of the shape "
             f"[{TOKENS_PER_PICTURE}, D] in token space or [N, E] in CLIP space, got {values.dtype} of the "
             f"shape {list(values.shape)} for {key}. Choose another file."
         )
     check_finite(path, key, values)
-    if facts.get(KIND) == DIRECTION:
-        space = _space(path, facts)
-        if space == TOKEN_SPACE and len(values) != TOKENS_PER_PICTURE:
-            raise WeightFileError(
-                f"{path}: expected a direction in token space to have {TOKENS_PER_PICTURE} rows, got "
-                f"{len(values)}. Save the direction again."
-            )
-        amounts = (number(path, amount, facts) for amount in ("deviation", "recommended"))
-        return Direction(values.float(), space, *amounts, **made_by(path, facts, name))
-    # A published direction is a bare tensor that does not say whose it is, so no IP-Adapter is known here.
-    space = TOKEN_SPACE if len(values) == TOKENS_PER_PICTURE else CLIP_SPACE
-    return Direction(values.float(), space, source=name)
+    if not ours:
+        # A published direction is a bare tensor that does not say whose it is: no IP-Adapter is known here.
+        space = TOKEN_SPACE if len(values) == TOKENS_PER_PICTURE else CLIP_SPACE
+        return Direction(values.float(), space, source=name)
+    space, vectors = _space(path, facts), VECTORS.get(facts["space"], len(values))
+    if len(values) != vectors:
+        raise WeightFileError(
+            f"{path}: expected a direction in {space} space to have {vectors} rows, got {len(values)}. Save "
+            "the direction again."
+        )
+    amounts = (number(path, amount, facts) for amount in MEASURED)
+    return Direction(
+        values.float(), space, *amounts, _negative(path, values, negative), **made_by(path, facts, name))
+
+
+def _negative(path: Path, values: Tensor, negative: Tensor | None) -> Tensor | None:
+    """What tells the encoder of a direction among embeddings; WeightFileError if it cannot belong to it."""
+    if negative is None:
+        return None
+    if negative.shape != values.shape:
+        raise WeightFileError(
+            f"{path}: expected {NEGATIVE} of the shape {list(values.shape)}, as the direction has it, got "
+            f"{list(negative.shape)}. Save the direction again."
+        )
+    check_finite(path, NEGATIVE, negative)
+    return negative.float()
 
 
 def save_tokens(path: StrPath, tokens: Tokens) -> None:
@@ -85,11 +103,8 @@ def save_tokens(path: StrPath, tokens: Tokens) -> None:
             f"Expected {TOKENS_PER_PICTURE} tokens of each picture to save, got {tokens.values.shape[1]} "
             f"from {tokens.source}. Save what they were made of instead."
         )
-    state = {"values": tokens.values, "uncond": tokens.uncond}
-    if tokens.features is not None:
-        state["features"] = tokens.features
-    state = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-    write_state(path, state, tokens.metadata(TOKENS))
+    tensors = {"values": tokens.values, "uncond": tokens.uncond, "features": tokens.features}
+    write_made(path, tokens, TOKENS, tensors, {})
 
 
 def read_tokens(path: StrPath, name: str) -> Tokens:
@@ -124,9 +139,9 @@ def read_tokens(path: StrPath, name: str) -> Tokens:
 
 
 def _space(path: Path, facts: Mapping[str, str]) -> str:
-    if facts.get("space") not in (TOKEN_SPACE, CLIP_SPACE):
+    if facts.get("space") not in (TOKEN_SPACE, CLIP_SPACE, EMBEDDING_SPACE):
         raise WeightFileError(
-            f"{path}: expected {TOKEN_SPACE!r} or {CLIP_SPACE!r} as its space, got "
+            f"{path}: expected {TOKEN_SPACE!r}, {CLIP_SPACE!r} or {EMBEDDING_SPACE!r} as its space, got "
             f"{quoted(facts.get('space'))}. Save the direction again."
         )
     return facts["space"]

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pit.piece_it_together.directions import (
+from pit.concepts.directions import (
     CLIP_SPACE,
     METHODS,
     TOKEN_SPACE,

@@ -1,8 +1,8 @@
-"""Directions in IP+ space: found from two sets of pictures, measured, combined, and applied.
+"""Directions in the spaces of concepts: found from two sets of pictures, measured, combined, and applied.
 
 Source of the difference of means and of its use: Piece it Together (arXiv 2503.10365), the scripts for
-directions in github.com/eladrich/PiT. A direction lies either in token space, `[16, D]`, or in CLIP space,
-that of the penultimate features `[N, E]` that the resampler reads.
+directions in github.com/eladrich/PiT. A direction lies in token space, `[16, D]`, in CLIP space, that of the
+penultimate features `[N, E]` that the resampler reads, or among image embeddings, `[1, E]`.
 """
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..files.records import STAMP_DIGITS, Made
-from .tokens import check_room
+from ..files.records import STAMP_DIGITS, Made, answers_differ
+from .concepts import check_room
 
-TOKEN_SPACE, CLIP_SPACE = "tokens", "clip"
+TOKEN_SPACE, CLIP_SPACE, EMBEDDING_SPACE = "tokens", "clip", "embedding"
 FOLDS = 5
 FARTHEST = 3.0  # of the distance between the classes, however noisy the direction is
 
@@ -27,16 +27,18 @@ class Direction(Made):
     """A direction, and what is known of it.
 
     Attributes:
-        values: `[16, D]` in token space, `[N, E]` in CLIP space.
-        space: `TOKEN_SPACE` or `CLIP_SPACE`.
+        values: `[16, D]` in token space, `[N, E]` in CLIP space, `[1, E]` among embeddings.
+        space: `TOKEN_SPACE`, `CLIP_SPACE` or `EMBEDDING_SPACE`.
         deviation: the amount that is one standard deviation of the pictures of a class; None = not known.
         recommended: the amount from the middle of one class to that of the other; None = not known.
+        negative: what tells the encoder of embeddings, as they have it `[1, E]`; None = not known.
     """
 
     values: Tensor
     space: str
     deviation: float | None = None
     recommended: float | None = None
+    negative: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -265,6 +267,7 @@ def _made_of(first: Direction, second: Direction, values: Tensor, how: str) -> D
     return Direction(
         values, first.space, source=f"Combine IP+ Directions ({how})",
         adapter=first.adapter or second.adapter, notes=notes,
+        negative=second.negative if first.negative is None else first.negative,
     )
 
 
@@ -281,6 +284,11 @@ def _check_pair(first: Direction, second: Direction) -> None:
             f"Expected two directions found with one IP-Adapter, got {first.source} and {second.source}, "
             f"found with {first.adapter[:STAMP_DIGITS]} and {second.adapter[:STAMP_DIGITS]}. Use two that "
             "were found with the same one."
+        )
+    if answers_differ(first.negative, second.negative):
+        raise ValueError(
+            f"Expected two directions of one image encoder, got {first.source} and {second.source}, found "
+            "with different ones. Use two that were found with the same one."
         )
 
 

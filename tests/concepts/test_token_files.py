@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from pit.concepts.directions import CLIP_SPACE, TOKEN_SPACE, Direction
+from pit.concepts.token_files import read_direction, read_tokens, save_direction, save_tokens
+from pit.concepts.tokens import Tokens
 from pit.files.weights import WeightFileError
-from pit.piece_it_together.directions import CLIP_SPACE, TOKEN_SPACE, Direction
-from pit.piece_it_together.token_files import read_direction, read_tokens, save_direction, save_tokens
-from pit.piece_it_together.tokens import Tokens
 from tests.refusal import assert_refused
 
 
@@ -183,7 +183,7 @@ DAMAGED_NOTES = [
 
 
 @pytest.mark.parametrize("facts, message", [
-    ({"space": "latent"}, "expected 'tokens' or 'clip' as its space, got 'latent'"),
+    ({"space": "latent"}, "expected 'tokens', 'clip' or 'embedding' as its space, got 'latent'"),
     ({"space": ""}, "as its space, got ''"),
     ({"deviation": "wide"}, "expected a number as its deviation, got 'wide'"),
     ({"deviation": "nan"}, "expected a number as its deviation, got 'nan'"),

@@ -5,14 +5,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from pit.piece_it_together.tokens import (
-    Tokens,
+from pit.concepts.concepts import (
     average,
-    check_same_adapter,
+    check_same_space,
     derived,
     difference_added,
     joined,
 )
+from pit.concepts.tokens import Tokens
 from tests.golden import assert_equal
 
 
@@ -93,12 +93,12 @@ def test_what_is_derived_says_of_what_and_knows_no_features():
 
 @pytest.mark.parametrize("stamps", [("", ""), ("a" * 16, ""), ("", "a" * 16), ("a" * 16, "a" * 16)])
 def test_tokens_of_one_or_of_unknown_adapters_go_together(stamps):
-    check_same_adapter(*(batch(1, 1, adapter=stamp) for stamp in stamps))
+    check_same_space(*(batch(1, 1, adapter=stamp) for stamp in stamps))
 
 
 def test_tokens_of_another_width_or_adapter_do_not_go_together():
     wide = Tokens(sets(1, 1, 6), sets(1, 1, 6), source="a wide one")
     with pytest.raises(ValueError, match=r"a wall .width 8. and those from a wide one .width 6., which"):
-        check_same_adapter(batch(1, 1), batch(1, 2), wide)
+        check_same_space(batch(1, 1), batch(1, 2), wide)
     with pytest.raises(ValueError, match="from a wall .* and those from a door .* belong to different"):
-        check_same_adapter(batch(1, 1, adapter="a" * 16), batch(1, 2, "a door", adapter="b" * 16))
+        check_same_space(batch(1, 1, adapter="a" * 16), batch(1, 2, "a door", adapter="b" * 16))
