@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import creatures, object_insertion, partcraft, piece_it_together, pops
+from . import creatures, object_insertion, partcraft, parts2whole, piece_it_together, pops
 from .bridge.errors import for_people
 from .bridge.folders import register_model_folders
 
@@ -13,6 +13,7 @@ SYSTEMS = (
     creatures,
     pops,
     partcraft,
+    parts2whole,
 )
 
 

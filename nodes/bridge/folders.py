@@ -167,11 +167,6 @@ def folders_in(places: Mapping[str, str]) -> dict[str, Path]:
     }
 
 
-def input_folders() -> dict[str, Path]:
-    """The folders in ComfyUI's input folder."""
-    return folders_in({"input": folder_paths.get_input_directory()})
-
-
 def one_of_folders(choice: str, folders: Mapping[str, Path], expected: str, advice: str) -> Path:
     """The folder of one of the choices that `folders_in` gives.
 

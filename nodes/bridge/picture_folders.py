@@ -5,10 +5,8 @@ from pathlib import Path
 
 import folder_paths
 
-from ...pit.files.known import first_of
 from ...pit.files.pictures import list_pictures
-from ...pit.messages import quoted, shortened
-from .folders import SHOWN, same_but_for_separators
+from .folders import one_of_folders
 
 NO_FOLDER = "no folder in input"
 # Levels of folders in input that are offered: the node's definition is built from them each time that the
@@ -30,15 +28,8 @@ def input_folders() -> dict[str, Path]:
 
 def input_folder(choice: str, node: str, advice: str) -> Path:
     """The folder of one of the choices. Raises FileNotFoundError, with advice, for anything else."""
-    # Looked up, not joined to a path, so that no choice leads out of the input folder.
-    folders = input_folders()
-    here = same_but_for_separators(choice, folders)
-    if here is None:
-        raise FileNotFoundError(shortened(
-            f"{node} expected a folder inside ComfyUI's input folder, got {quoted(choice)}. "
-            f"Found there: {first_of(list(folders), SHOWN) or 'no folder'}. {advice}"
-        ))
-    return folders[here]
+    expected = f"{node} expected a folder inside ComfyUI's input folder"
+    return one_of_folders(choice, input_folders(), expected, advice)
 
 
 def pictures_below(folder: Path) -> tuple[list[Path], list[str]]:

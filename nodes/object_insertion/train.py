@@ -46,8 +46,9 @@ from ...pit.object_insertion.training.triplets import EXPECTED, describe_triplet
 from ...pit.packages import LORA_TRAINING, check_packages
 from ...pit.training.recipes import RunSettings
 from ..bridge.feedback import progress_bar
-from ..bridge.folders import ModelFiles, input_folders, one_of_folders, own_folder, why_no_folder
+from ..bridge.folders import ModelFiles, own_folder, why_no_folder
 from ..bridge.outputs import Outputs
+from ..bridge.picture_folders import NO_FOLDER, input_folder, input_folders
 from ..bridge.stamps import patched_weights_of, weights_of
 from ..bridge.training import last_chart, run
 from .encoding import FILES, clip_tokens, load_optimizer
@@ -67,7 +68,7 @@ WRITTEN = Outputs()
 def triplet_folder(choice: str) -> Path:
     """The folder of one of the choices; FileNotFoundError for anything else."""
     advice = f"Put a folder with {EXPECTED} into ComfyUI's input folder."
-    return one_of_folders(choice, input_folders(), f"{NODE} expected a folder in input", advice)
+    return input_folder(choice, NODE, advice)
 
 
 def check_kind_of_encoder(clip_vision) -> None:
@@ -209,7 +210,7 @@ class TrainEmbeddingOptimizer(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="Its VAE."),
                 io.ClipVision.Input("clip_vision", tooltip="The image encoder CLIP ViT-L/14."),
                 io.Combo.Input(
-                    "folder", options=list(input_folders()) or ["no folder in input"],
+                    "folder", options=list(input_folders()) or [NO_FOLDER],
                     tooltip="Folder with metadata.csv as published, or with original_image, object_image and "
                             "target_image.",
                 ),

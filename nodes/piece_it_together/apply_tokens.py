@@ -1,12 +1,11 @@
 """IP+ tokens in the cross-attention of a model, as a patch that gets along with those of other packs."""
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
-from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
+from comfy.ldm.modules.attention import attention_pytorch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from comfy_api.latest import io
@@ -18,8 +17,9 @@ from ...pit.ip_adapter.attention import attend_to_tokens
 from ...pit.unet import AttentionLayer, attention_layers
 from ..bridge.errors import InputProblem
 from ..bridge.rows import ROWS, add_rows
+from ..bridge.slots import SharedSlot, attention_patches, held_in, separate_patches
 from ..bridge.sockets import IPAdapterType, ManagedAdapter, TokensType
-from .token_layout import PATCH_KEY, AppliedTokens, TokenLayout, is_active, running, tokens_for_queries
+from .token_layout import PATCH_KEY, AppliedTokens, TokenLayout, running, tokens_for_queries
 from .types import CATEGORY
 
 GREY_PICTURE = "grey picture"
@@ -54,49 +54,30 @@ def adapter_loras(model: ModelPatcher) -> AdapterLoras:
     return model.get_attachment(PATCH_KEY) or AdapterLoras()
 
 
-class TokenAttention:
-    """Decoupled cross-attention of one layer, in the slot where ComfyUI lets a patch replace the attention.
-
-    The slot takes one patch, so this one calls the patch that it found there for the text half. Packs that
-    stack on a patch through its `add` (as IPAdapter_plus does) can do so here.
-    """
-
-    # Why this slot: image tokens have keys and values of their own but share the queries, so the patch has to
-    # act after `to_q` and before `to_out`. ComfyUI's other hooks come before the one or after the other.
+class TokenAttention(SharedSlot):
+    """Decoupled cross-attention of one layer."""
 
     def __init__(
         self, weights: ModelPatcher, loras: AdapterLoras, layer: int, applied: AppliedTokens, place: int,
         previous: Callable | None,
     ):
         """`place` is the number of Apply IP+ Tokens before this one, `previous` the patch in the slot."""
+        super().__init__(loras.applied(weights), previous)
         self.weights = weights
-        self.patcher = loras.applied(weights)
         # A clone shares its module with the original. Whether a LoRA is in the weights depends on which
         # patcher ComfyUI has loaded, so `models` names the clone, and the layer is the same for both.
         self.layer = weights.model[layer]
         self.applied = applied
         self.place = place
-        self.previous = previous
-        self.added: list[tuple[Callable, dict]] = []
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, extra_options: dict) -> Tensor:
         heads, (tokens, scale) = extra_options["n_heads"], self._laid_out(extra_options)
-        if self.previous:
-            out = self.previous(q, k, v, extra_options)
-        else:
-            # The attention that ComfyUI has chosen for this machine, called as its own layers call it.
-            out = optimized_attention(q, k, v, heads, attn_precision=extra_options["attn_precision"],
-                                      transformer_options=extra_options)
+        out = self.attended(q, k, v, extra_options)
         tokens = tokens_for_queries(tokens, q, extra_options.get(ROWS))
         # Not the chosen one: there is no time to save on 16 keys, and an attention simulated in int8 and
         # float8 moved pictures of creatures by 0.7 of 255 on average, single ones by 4.
         out = out + attend_to_tokens(self.layer, q, tokens, scale, heads, attention_pytorch)
-        for callback, options in self.added:
-            active = is_active(extra_options["sigmas"], options["sigma_start"], options["sigma_end"])
-            # Chosen by value, not by `if`, for the reasons given in `is_active`.
-            out = torch.where(active, out + callback(out, q, k, v, extra_options, **options), out)
-        # What others add may be in float32, which `to_out` of a half-precision model does not take.
-        return out.to(q.dtype)
+        return self.with_added(out, q, k, v, extra_options)
 
     def _laid_out(self, options: dict) -> tuple[Tensor, Tensor]:
         """Tokens of the running model call, and their scale."""
@@ -108,16 +89,6 @@ class TokenAttention:
             )
         return laid_out[self.place]
 
-    def add(self, callback: Callable, **options) -> None:
-        """Let another pack add `callback(out, q, k, v, extra_options, **options)` between its own sigmas."""
-        self.added.append((callback, options))
-
-    def copy(self) -> TokenAttention:
-        """The same patch with a list of its own of what others added."""
-        twin = copy.copy(self)
-        twin.added = list(self.added)
-        return twin
-
     def with_loras(self, loras: AdapterLoras) -> TokenAttention:
         """The same patch with other LoRAs on its adapter and on the adapters of our patches below it."""
         twin = self.copy()
@@ -126,23 +97,10 @@ class TokenAttention:
             twin.previous = twin.previous.with_loras(loras)
         return twin
 
-    def models(self) -> list[ModelPatcher]:
-        """The managed weights that ComfyUI has to load together with the model."""
-        # ComfyUI only sees the patch in the slot, so calls are passed on to the one below, here and in `to`
-        # and `cleanup`, if it has these methods: a plain function has none.
-        return [self.patcher, *(self.previous.models() if hasattr(self.previous, "models") else ())]
-
     def to(self, device_or_dtype: torch.device | torch.dtype) -> TokenAttention:
         """See `AppliedTokens.to`."""
         self.applied.to(device_or_dtype)
-        if hasattr(self.previous, "to"):
-            self.previous = self.previous.to(device_or_dtype)
-        return self
-
-    def cleanup(self) -> None:
-        """ComfyUI calls this after sampling; ours keeps nothing until then, but the one below it may."""
-        if hasattr(self.previous, "cleanup"):
-            self.previous.cleanup()
+        return super().to(device_or_dtype)
 
 
 def check_slots(keys: Sequence[tuple], options: dict) -> None:
@@ -150,37 +108,13 @@ def check_slots(keys: Sequence[tuple], options: dict) -> None:
     # Either would draw a picture without the tokens of these layers, or without the other pack's patch.
     table = options.get("patches_replace", {}).get("attn2", {})
     for key in keys:
-        ours = ours_in(table.get(key))
+        ours = held_in(table.get(key), TokenAttention)
         if ours is None or (ours.previous is None and key[:2] in table):
             raise InputProblem(
                 f"Apply IP+ Tokens expected its patch of the cross-attention {key}, got one that another "
                 "node has put in its place. Put that node before Apply IP+ Tokens, which calls the patches "
                 "that it finds."
             )
-
-
-def ours_in(patch: object) -> TokenAttention | None:
-    """Our patch, or the one that another pack's patch holds and so can call."""
-    if isinstance(patch, TokenAttention):
-        return patch
-    held = [cell.cell_contents for cell in getattr(patch, "__closure__", None) or ()]
-    held += [*getattr(patch, "args", ()), *getattr(patch, "__dict__", {}).values()]
-    return next((each for each in held if isinstance(each, TokenAttention)), None)
-
-
-def attention_patches(model: ModelPatcher) -> dict[tuple, Callable]:
-    """The patches in the cross-attention of a model, ours and those of others."""
-    return model.model_options["transformer_options"].get("patches_replace", {}).get("attn2", {})
-
-
-def separate_patches(original: ModelPatcher, clone: ModelPatcher) -> None:
-    """Give a clone patches of its own."""
-    # ComfyUI copies the tables of a clone, but not the patches in them: without this, what a pack adds to
-    # those of the clone would reach the original, and every other clone.
-    patches = attention_patches(clone)
-    for key, patch in patches.items():
-        if isinstance(patch, TokenAttention):
-            patches[key] = patch.copy()
 
 
 def with_adapter_lora(model: ModelPatcher, change: Callable[[ModelPatcher], ModelPatcher]) -> ModelPatcher:

@@ -21,11 +21,11 @@ from ...pit.piece_it_together.training.prompts import DOMAINS, dataset_prompts, 
 from ..bridge.feedback import progress_bar
 from ..bridge.folders import file_stamp, folders_in, one_of_folders, own_folder, why_no_folder
 from ..bridge.outputs import Outputs
+from ..bridge.picture_folders import NO_FOLDER
 from .types import CATEGORY, DatasetType
 
 TRAINING = f"{CATEGORY}/training"
 FOLDER = "ip_prior_datasets"
-NO_FOLDER = "no folder in input"
 PAIRING = (
     "To cut several parts out of each picture, send a list of single pictures, such as Load Image (from "
     "Folder) gives, through the segmenter, so that each picture comes with its own masks."

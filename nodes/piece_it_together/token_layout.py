@@ -15,17 +15,11 @@ from ...pit.ip_adapter.attention import tokens_for_rows
 from ..bridge.errors import InputProblem
 from ..bridge.following import FollowedModel, followed, is_wrapped, places, with_last
 from ..bridge.rows import ROWS, RowConditions, spread
+from ..bridge.slots import is_active
 
 # One name for all that we leave in a model: our wrappers, callbacks and attachment, and our entry in the
 # options of each call. Another pack's things under its own name stay untouched.
 PATCH_KEY = "piece_it_together"
-
-
-def is_active(sigmas: Tensor, start: float, end: float) -> Tensor:
-    """Whether a step lies between two sigmas, as a tensor."""
-    # Not as a bool: reading a value back makes the CPU wait for all work that the GPU still has to do, in
-    # every layer and step, and it breaks the graph of torch.compile.
-    return (sigmas[0] <= start) & (sigmas[0] >= end)
 
 
 class AppliedTokens:

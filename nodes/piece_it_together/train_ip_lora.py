@@ -32,6 +32,7 @@ from ...pit.piece_it_together.ip_lora.recipes import PRESETS, RESULT, LoraRecipe
 from ...pit.training.recipes import RunSettings
 from ..bridge.feedback import progress_bar
 from ..bridge.folders import own_folder, why_no_folder
+from ..bridge.picture_folders import NO_FOLDER
 from ..bridge.sockets import IPAdapterType
 from ..bridge.stamps import patched_weights_of, weights_of
 from ..bridge.training import last_chart, run
@@ -142,7 +143,7 @@ class TrainIPLora(io.ComfyNode):
                 io.ClipVision.Input("clip_vision", tooltip=CLIP_VISION_TOOLTIP),
                 IPAdapterType.Input("ip_adapter", tooltip=IP_ADAPTER_TOOLTIP),
                 io.Combo.Input(
-                    "folder", options=list(dataset_folders()) or ["no folder in input"],
+                    "folder", options=list(dataset_folders()) or [NO_FOLDER],
                     tooltip="Folder with targets/NAME.png, targets/NAME.txt and refs/NAME_ref.png.",
                 ),
                 io.Combo.Input(

@@ -26,16 +26,9 @@ from ...pit.pops.training.layouts import describe_operator_dataset, read_operato
 from ...pit.pops.training.recipes import PRESETS, RESULT, OperatorRecipe, Sizes, Trained
 from ...pit.training.recipes import RunSettings
 from ..bridge.feedback import progress_bar
-from ..bridge.folders import (
-    SHOWN,
-    ModelFiles,
-    input_folders,
-    one_of_folders,
-    own_folder,
-    same_but_for_separators,
-    why_no_folder,
-)
+from ..bridge.folders import SHOWN, ModelFiles, own_folder, same_but_for_separators, why_no_folder
 from ..bridge.outputs import Outputs
+from ..bridge.picture_folders import NO_FOLDER, input_folder, input_folders
 from ..bridge.training import last_chart, run
 from .loading import BASES, NO_BASE, OPERATORS, load_operator
 from .types import CATEGORY, OperatorType
@@ -71,7 +64,7 @@ def start_file(choice: str) -> Path | None:
 
 def pictures_folder(choice: str) -> Path:
     """The folder of one of the choices; FileNotFoundError for anything else."""
-    return one_of_folders(choice, input_folders(), f"{NODE} expected a folder in input", ADVICE)
+    return input_folder(choice, NODE, ADVICE)
 
 
 def operator_encoders(clip_vision, clip) -> OperatorEncoders:
@@ -154,7 +147,7 @@ class TrainOperator(io.ComfyNode):
                     "clip_vision", tooltip="The encoder that the operator will work with: ViT-bigG.",
                 ),
                 io.Combo.Input(
-                    "folder", options=list(input_folders()) or ["no folder in input"],
+                    "folder", options=list(input_folders()) or [NO_FOLDER],
                     tooltip="The pictures, in the layout of the kind of operator: see the help page.",
                 ),
                 io.Combo.Input(

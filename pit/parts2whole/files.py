@@ -33,6 +33,7 @@ from .unets import blocks_of, empty_reference_unet, empty_unet, widths_of
 WEIGHT_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors",
                 "diffusion_pytorch_model.bin")
 DECOUPLED = "decoupled_attn.pth"  # a safetensors file, in spite of its name
+PARTS = ("unet", "reference_unet", "pose_guider", DECOUPLED)  # of a published folder
 MOST_BLOCKS, MOST_LAYERS = 8, 8  # of a UNet: each is built before the first weight is looked at
 HEADS, NORM_GROUPS = 8, 32  # of Stable Diffusion 1.5; weights do not tell them
 IMAGE_WEIGHT = re.compile(r"(.+)\.attn2\.processor\.to_[kv]_dc\.weight")
@@ -60,7 +61,12 @@ def load_parts2whole(folder: StrPath) -> Parts2Whole:
         WeightFileError: names what is missing, or which file is wrong and why.
     """
     folder = Path(folder)
-    wanted = ("unet", "reference_unet", "pose_guider", DECOUPLED)
+    check_folder(folder)
+    return load_parts(*(folder / name for name in PARTS))
+
+
+def check_folder(folder: Path, wanted: Sequence[str] = PARTS) -> None:
+    """Raise WeightFileError, with the names of what is missing, unless a folder holds these parts."""
     # All before any is read: the two large ones take their time.
     missing = [name for name in wanted if not os.path.exists(folder / name)]
     if missing:
@@ -68,20 +74,28 @@ def load_parts2whole(folder: StrPath) -> Parts2Whole:
             f"{folder}: expected a Parts2Whole folder with {', '.join(wanted)}, got none of the name "
             f"{' and '.join(missing)}. Run `python -m pit download parts2whole`, or copy what is missing."
         )
-    return load_parts(*(folder / name for name in wanted))
 
 
 def load_parts(
-    unet: StrPath, reference_unet: StrPath, pose_guider: StrPath, decoupled: StrPath
+    unet: StrPath, reference_unet: StrPath, pose_guider: StrPath, decoupled: StrPath,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Parts2Whole:
-    """The four models from a file or a folder each, wherever they are; otherwise as `load_parts2whole`."""
+    """The four models from a file or a folder each, wherever they are; otherwise as `load_parts2whole`.
+
+    Args:
+        progress: called with the number of models that are loaded, and of all.
+    """
     # Folders without weights are found before the large files are read.
     paths = [weight_file(Path(path)) for path in (unet, reference_unet, pose_guider, decoupled)]
     denoising = load_unet(paths[0])
+    progress(1, len(paths))
+    reference_unet = load_reference_unet(paths[1])
+    progress(2, len(paths))
+    guider = load_pose_guider(paths[2])
     model = Parts2Whole(
-        denoising, load_reference_unet(paths[1]), load_pose_guider(paths[2]),
-        load_decoupled(paths[3], blocks_of(denoising)),
+        denoising, reference_unet, guider, load_decoupled(paths[3], blocks_of(denoising))
     )
+    progress(len(paths), len(paths))
     widths = widths_of(denoising)
     words = denoising.config.cross_attention_dim, widths
     image_tokens = model.decoupled.token_dim, model.decoupled.inner_dims

@@ -67,7 +67,25 @@ VAE = FileKind(
         ),
     ),
 )
+SEGMENTER = FileKind(
+    "clothes_segmenter", "a SegFormer for clothes", "clothes_segmenter", "Clothes Parser",
+    is_one=has_key(r"^segformer\.encoder\."),
+    published=tuple(
+        PublishedFile(
+            "clothes-segmenter", "mattmdjaga/segformer_b2_clothes", file,
+            f"clothes_segmenter/segformer_b2_clothes/{file}", "MIT, as its model card says",
+        )
+        for file in ("model.safetensors", "config.json")
+    ),
+)
+# Not on the hub: torchvision and the package lpips bring them along.
+LPIPS = FileKind(
+    "lpips", "weights of LPIPS", "lpips", "Measure Pictures", "The package lpips",
+    is_one=has_key(r"^lin0\.model\.1\.weight$"),
+)
 
 PARTS2WHOLE = System(
-    kinds=(DECOUPLED, REFERENCE_UNET, POSE_GUIDER, UNET, IMAGE_ENCODER, TEXT_ENCODER, VAE),
+    kinds=(
+        DECOUPLED, REFERENCE_UNET, POSE_GUIDER, UNET, IMAGE_ENCODER, TEXT_ENCODER, VAE, SEGMENTER, LPIPS,
+    ),
 )

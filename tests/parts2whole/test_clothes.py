@@ -22,15 +22,21 @@ TINY = {
 }
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
+def write_segmenter(folder: Path) -> SegformerForSemanticSegmentation:
+    """A tiny one with random weights, as transformers keeps it."""
     torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("segmenter")
     model = SegformerForSemanticSegmentation(SegformerConfig(**TINY))
     for weight in model.parameters():
         if weight.ndim > 1:
             torch.nn.init.normal_(weight, std=weight[0].numel() ** -0.5)
-    model.save_pretrained(path)
+    model.save_pretrained(folder)
+    return model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("segmenter")
+    write_segmenter(path)
     return path
 
 

@@ -39,7 +39,7 @@ def folder(inside):
         place = inside.base / "input" / (name or f"pops_{mode}")
         shutil.rmtree(place, ignore_errors=True)
         write_dataset(place, mode, count, randoms=1)
-        return f"input/{place.name}"
+        return place.name
 
     yield write
 
@@ -168,7 +168,7 @@ def test_sentences_are_read_as_by_the_published_text_encoder(pops):
     ("union", {"start_from": "other.pth"}, "expected start_from to be 'nothing' or a file"),
     ("union", {"preset": "LoRA, few pictures"}, "Expected a trained operator for low-rank changes"),
     ("union", {"heads": 5}, "splits into 5 heads"),
-    ("union", {"folder": "input/nowhere"}, "Train pOps Operator expected a folder in input"),
+    ("union", {"folder": "nowhere"}, "Train pOps Operator expected a folder inside ComfyUI's input folder"),
     ("union", {"name": "../out"}, "Expected a plain name"),
 ])
 def test_bad_input_is_a_clear_error(folder, train, kind, changes, message):
@@ -188,7 +188,7 @@ def graph(name: str, **changes):
         "tiny": node("Tiny_Models", vision_width=64),
         "train": node(
             "PiT_TrainOperator", clip_vision=["tiny", 3], name=name,
-            **SETTINGS | {"folder": "input/pops_graph", "kind": "scene"} | changes,
+            **SETTINGS | {"folder": "pops_graph", "kind": "scene"} | changes,
         ),
         "picture": node("Tiny_Image", count=1, height=40, width=30, channels=3),
         "embedding": node(

@@ -9,7 +9,10 @@ KEPT = (
     "allowed_types",
 )
 # Their options are what lies in ComfyUI's folders.
-LISTINGS = ("file", "base", "movq", "folder", "start_from", "first_folder", "second_folder")
+LISTINGS = (
+    "file", "base", "movq", "folder", "start_from", "first_folder", "second_folder", "unet", "reference_unet",
+    "pose_guider", "decoupled", "alexnet", "lpips",
+)
 
 
 def described(name: str, group: str, kind: str, facts: dict) -> str:

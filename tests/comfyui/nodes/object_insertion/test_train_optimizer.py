@@ -18,7 +18,7 @@ from tests.comfyui.nodes.test_training import run as run_graph
 from tests.object_insertion.training.triplets import write_triplets
 
 SETTINGS = {
-    "folder": "input/triplets", "preset": "published", "trains": "optimizer", "steps": 4,
+    "folder": "triplets", "preset": "published", "trains": "optimizer", "steps": 4,
     "learning_rate": 1e-3, "start_from": "nothing", "size": 64, "save_every": 2, "seed": 0, "batch": 2,
     "variants": 2,
 }
@@ -208,19 +208,19 @@ def test_what_cannot_be_used_is_refused_before_anything_is_computed(inside, trai
     other = SimpleNamespace(model_type="siglip2_vision_model")
     with pytest.raises(ValueError, match="expected a clip_vision_model .* got a siglip2_vision_model"):
         train("none", clip_vision=other)
-    with pytest.raises(FileNotFoundError, match="expected a folder in input, got .*elsewhere"):
+    with pytest.raises(FileNotFoundError, match="expected a folder inside ComfyUI's input .*elsewhere"):
         train("none", folder="../elsewhere")
     with pytest.raises(ValueError, match="leads to another folder|leads elsewhere"):
         train("../none")
     (inside.base / "input" / "empty").mkdir(exist_ok=True)
     with pytest.raises(ValueError, match="metadata.csv with the columns"):
-        train("none", folder="input/empty")
+        train("none", folder="empty")
 
 
 def test_choices_that_are_not_there_are_refused_when_queued(lab):
     (lab.base / "input" / "triplets").mkdir(exist_ok=True)
     for change, message in (
-        ({"folder": "input/absent"}, "Train Embedding Optimizer expected a folder in input"),
+        ({"folder": "absent"}, "Train Embedding Optimizer expected a folder inside ComfyUI's input folder"),
         ({"start_from": "absent.pt"}, "expected a file from models/object_insertion"),
     ):
         result = lab.queue(insertion_graph("refused", **change))

@@ -1,0 +1,47 @@
+"""The published tiny model, loaded by Load Parts2Whole."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.comfyui.nodes.parts2whole.shared import Sampler, nodes
+from tests.parts2whole.cases import write_published
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(inside, golden) -> Path:
+    return write_published(golden, inside.base / "models" / "parts2whole" / "tiny")
+
+
+@pytest.fixture(scope="session")
+def loaded(inside, tiny_folder):
+    """MODEL and PIT_PARTS2WHOLE."""
+    with torch.inference_mode():
+        return nodes(inside, "loading").LoadParts2Whole.execute(tiny_folder.name).args
+
+
+@pytest.fixture(scope="session")
+def model(loaded):
+    return loaded[0]
+
+
+@pytest.fixture(scope="session")
+def parts(loaded):
+    return loaded[1]
+
+
+@pytest.fixture(scope="session")
+def sampler(inside) -> Sampler:
+    return Sampler(inside)
+
+
+@pytest.fixture(scope="session")
+def applied(inside, model, parts):
+    """Makes the model that Apply Parts2Whole makes."""
+    def make(references, pose=None, weight=1.0, start=0.0, end=1.0, base=None):
+        execute = nodes(inside, "apply").ApplyParts2Whole.execute
+        return execute(base or model, parts, references, weight, start, end, pose).args[0]
+
+    return make
