@@ -14,6 +14,7 @@ from torch import Tensor
 from ...pit.files.known import first_of
 from ...pit.files.weights import WeightFileError
 from ...pit.partcraft.dino import MEAN, STD, dino_pixels, picture_sizes, read_dino, whole_pixels
+from ...pit.partcraft.discovery import SAMPLE
 from ..bridge.folders import ModelFiles
 from .types import CATEGORY
 
@@ -87,16 +88,24 @@ def reader(
 ) -> Callable[[Sequence[int]], Tensor]:
     """The features of numbered pictures, for `pit.partcraft.discovery.discover`.
 
+    It asks for a sample first and then for all; those of the sample are kept until then.
+
     Args:
         seen: called with how many pictures have been seen since it was called last.
     """
+    kept: dict[int, Tensor] = {}
+
     def features(numbers: Sequence[int]) -> Tensor:
-        found = []
-        for start in range(0, len(numbers), PICTURES_AT_ONCE):
-            chunk = [open_picture(number) for number in numbers[start:start + PICTURES_AT_ONCE]]
-            found.append(middle_features(clip_vision, chunk))
+        new = [number for number in numbers if number not in kept]
+        found = {number: kept[number] for number in numbers if number in kept}
+        for start in range(0, len(new), PICTURES_AT_ONCE):
+            chunk = new[start:start + PICTURES_AT_ONCE]
+            rows = middle_features(clip_vision, [open_picture(number) for number in chunk])
+            found |= dict(zip(chunk, rows, strict=True))
             seen(len(chunk))
-        return torch.cat(found)
+        for number in new[:max(0, SAMPLE - len(kept))]:
+            kept[number] = found[number].clone()  # not a view, which would keep its whole chunk
+        return torch.stack([found[number] for number in numbers])
 
     return features
 

@@ -104,7 +104,7 @@ def found_parts(
         tell: called now and then with what is being done where the bar stands still.
     """
     count, done, steps = len(collection.names), progress_bar(), 0
-    total = min(SAMPLE, count) + count + 1
+    total = count + 1
     iterations = itertools.count(1)
 
     def seen(number: int) -> None:

@@ -66,6 +66,19 @@ def test_parts_are_found_as_by_the_engine(inside, dino):
     assert sheet.ndim == 4 and len(output.ui.as_dict()["images"]) == 1
 
 
+def test_no_picture_is_encoded_twice(inside, dino, monkeypatch):
+    seen, module = [], nodes(inside, "dino")
+    middle = module.middle_features
+    monkeypatch.setattr(
+        module, "middle_features", lambda vision, each: seen.append(len(each)) or middle(vision, each))
+    expected = find(inside, dino, batch()).args[0]
+    assert sum(seen) == 12 and max(seen) <= module.PICTURES_AT_ONCE
+    monkeypatch.setattr(module, "SAMPLE", 3)  # a collection larger than what is kept
+    seen.clear()
+    found = find(inside, dino, batch()).args[0]
+    assert sum(seen) == 12 + 9 and torch.equal(found.fine, expected.fine)
+
+
 def test_the_codes_follow_the_number_of_pictures(inside, dino):
     clusters = find(inside, dino, batch(), codes=0).args[0]
     assert clusters.fine.shape[1] == 3
