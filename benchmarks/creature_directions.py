@@ -21,16 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.labelled import sheet
-from pit.demo.drawing.creature import ATTRIBUTES, Creature
-from pit.demo.drawing.edits import EDITS, Edit, both_classes
-from pit.demo.measure.markdown import markdown
-from pit.demo.measure.scores import HIDDEN, NAMES, is_whole, kept, targets_of, visible
-from pit.demo.measure.trials import whole_view
-from pit.demo.models.chain import CreatureChain
-from pit.demo.models.reader import load_reader
-from pit.demo.models.sizes import ENCODER_SIZE
-from pit.images import clip_pixel_values, to_pil
-from pit.piece_it_together.directions import (
+from pit.concepts.directions import (
     CLIP_SPACE,
     METHODS,
     TOKEN_SPACE,
@@ -41,6 +32,15 @@ from pit.piece_it_together.directions import (
     measured_direction,
     separation,
 )
+from pit.demo.drawing.creature import ATTRIBUTES, Creature
+from pit.demo.drawing.edits import EDITS, Edit, both_classes
+from pit.demo.measure.markdown import markdown
+from pit.demo.measure.scores import HIDDEN, NAMES, is_whole, kept, targets_of, visible
+from pit.demo.measure.trials import whole_view
+from pit.demo.models.chain import CreatureChain
+from pit.demo.models.reader import load_reader
+from pit.demo.models.sizes import ENCODER_SIZE
+from pit.images import clip_pixel_values, to_pil
 
 PICTURES, FEWER = 32, (8, 16, 32)  # of each of the two classes
 COUNTS, DRAWS = (8, 12, 16, 20, 24, 28, 32, 40, 48, 64), 4

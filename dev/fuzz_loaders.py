@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import save
@@ -16,8 +17,10 @@ from torch import Tensor, nn
 
 from dev import ROOT
 from dev.fuzz import LONGEST_MESSAGE, Fault, Loader
+from pit.concepts.token_files import read_direction, read_tokens
 from pit.files.lora import by_module, read_lora
 from pit.files.lora_shapes import fits, wrong_scale
+from pit.files.masks import read_mask
 from pit.files.pictures import PictureError, open_picture
 from pit.files.weights import WeightFileError, read_state
 from pit.ip_adapter.base_files import read_base_adapter
@@ -35,11 +38,12 @@ from pit.parts2whole.pose import PoseGuider
 from pit.parts2whole.unets import empty_reference_unet
 from pit.piece_it_together.prior import IPPrior
 from pit.piece_it_together.prior_files import read_prior
-from pit.piece_it_together.token_files import read_direction, read_tokens
 from pit.piece_it_together.training.cache import CacheError, open_cache
 from pit.pops.embedding_files import read_embedding
 from pit.pops.files import STATISTICS, read_operator
 from pit.pops.prior import PriorTransformer
+from pit.pops.training.prepare import read_box
+from pit.pops.training.words import read_word_bank
 from pit.training.checkpoint import newest_checkpoint
 from pit.training.metrics import read_points
 from pit.training.sample_cache import models_folder, read_sample
@@ -239,6 +243,29 @@ def pops_loaders() -> dict[str, Loader]:
     }
 
 
+def array(values: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    np.save(content, values)
+    return content.getvalue()
+
+
+def pops_dataset_loaders() -> dict[str, Loader]:
+    """What lies beside the pictures that operators learn from."""
+    square = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    masks = {"mask.npy": array(square), "bool.npy": array(square > 9), "half.npy": array(square / 64)}
+    return {
+        "masks": Loader(masks | pictures(), read_mask, (PictureError,)),
+        "box.json": Loader(
+            {"box.json": b'{"x1": 3, "y1": 4.5, "x2": 30, "y2": 40}'}, lambda path: read_box(path, (48, 48)),
+            (PictureError,),
+        ),
+        "words": Loader(
+            {"adjectives.txt": b"shiny\nvery old\r\nmade of gold\n"},
+            lambda path: read_word_bank(path.parent), (ValueError,),
+        ),
+    }
+
+
 def loaders() -> dict[str, Loader]:
     """All loaders, by name."""
     whole, refused = save(prior()), (WeightFileError,)
@@ -286,4 +313,5 @@ def loaders() -> dict[str, Loader]:
         "part_words": Loader(part_words(), load_part_words, refused),
         "part_clusters": Loader(part_clusters(), read_part_clusters, refused),
         **pops_loaders(),
+        **pops_dataset_loaders(),
     }

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from benchmarks import labelled, presets
 from dev import ROOT
+from pit.concepts.concepts import blend
 from pit.demo.measure.report import as_images
 from pit.demo.measure.suite import RECOMMENDED
 from pit.demo.measure.trials import FREE, Trial, draw_trials
 from pit.demo.models.chain import CreatureChain
 from pit.demo.models.sizes import PICTURE_SIZE, TOKEN_DIM
 from pit.piece_it_together.sample import concept_noise, sample_prior
-from pit.piece_it_together.tokens import blend
 
 TRIALS = draw_trials(0, 16, 3, FREE, purpose="pictures")
 SHOWN = (3, 15, 0, 13)  # a meadow, the night, the sky, lava

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import creatures, object_insertion, parts2whole, piece_it_together, pops
+from . import creatures, object_insertion, partcraft, parts2whole, piece_it_together, pops
 from .bridge.errors import for_people
 from .bridge.folders import register_model_folders
 
@@ -12,6 +12,7 @@ SYSTEMS = (
     object_insertion,
     creatures,
     pops,
+    partcraft,
     parts2whole,
 )
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from . import systems  # noqa: F401  registers the kinds of files, which every loader below needs to know
 
 if TYPE_CHECKING:  # for editors and type checkers
+    from .concepts.directions import apply_direction, find_direction
     from .files.lora import convert_lora
     from .files.weights import CheckpointError, WeightFileError
     from .flow.path import velocity_loss
@@ -20,7 +21,6 @@ if TYPE_CHECKING:  # for editors and type checkers
     from .object_insertion.embedding_optimizer import EmbeddingOptimizer
     from .object_insertion.files import load_embedding_optimizer
     from .partcraft.files import load_part_words
-    from .piece_it_together.directions import apply_direction, find_direction
     from .piece_it_together.prior import IPPrior
     from .piece_it_together.prior_files import load_prior
     from .piece_it_together.sample import sample_prior
@@ -33,8 +33,8 @@ _HOMES = {
     "IPPrior": "piece_it_together.prior",
     "load_prior": "piece_it_together.prior_files",
     "sample_prior": "piece_it_together.sample",
-    "find_direction": "piece_it_together.directions",
-    "apply_direction": "piece_it_together.directions",
+    "find_direction": "concepts.directions",
+    "apply_direction": "concepts.directions",
     "Resampler": "ip_adapter.resampler",
     "load_part_words": "partcraft.files",
     "IPAdapterPlus": "ip_adapter.attention",

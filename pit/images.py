@@ -15,6 +15,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 # The published processor resizes the whole long side before it crops: at 2000:1, a picture of 24 megapixels,
 # which a few kilobytes can hold, takes 700 MB.
 _MAX_ASPECT = 500
+_PLAIN = 8  # of 255, by which a channel of a plain picture may vary
 _BAND = 256  # rows that are composited at once
 
 
@@ -99,6 +100,12 @@ def on_white(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", band.size, "white")
         result.paste(Image.alpha_composite(white, band).convert("RGB"), (0, top))
     return result
+
+
+def is_plain(image: Image.Image) -> bool:
+    """Whether a picture shows one color and nothing else, but for what JPEG makes of it."""
+    extremes = on_white(image).getextrema()
+    return all(high - low <= _PLAIN for low, high in extremes)
 
 
 def white_image(size: int) -> Image.Image:

@@ -12,12 +12,12 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from pit.concepts.token_files import read_direction, read_tokens
 from pit.piece_it_together.ip_lora.cache import encode_lora_dataset
 from pit.piece_it_together.ip_lora.dataset import read_lora_dataset
 from pit.piece_it_together.ip_lora.recipes import PUBLISHED
 from pit.piece_it_together.ip_lora.task import LoraTask
 from pit.piece_it_together.prior_files import load_prior
-from pit.piece_it_together.token_files import read_direction, read_tokens
 from pit.piece_it_together.training.cache import open_cache
 from pit.piece_it_together.training.recipes import RECOMMENDED, Sizes
 from pit.piece_it_together.training.start import begin

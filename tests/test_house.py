@@ -15,7 +15,7 @@ from dev import ROOT
 # From the top floor down: a room may know of those below it. Systems share a floor, strangers to each other.
 SYSTEMS = {"piece_it_together", "pops", "object_insertion", "partcraft", "parts2whole"}
 FLOORS = (
-    {""}, {"commands"}, {"demo"}, SYSTEMS, {"ip_adapter"}, {"training"}, {"flow"}, {"files"},
+    {""}, {"commands"}, {"demo"}, SYSTEMS, {"concepts"}, {"ip_adapter"}, {"training"}, {"flow"}, {"files"},
 )
 ROOF = {"pit", "pit.__main__", "pit.systems"}
 LEAVES = {
@@ -33,7 +33,7 @@ LIGHT = {
     "torch", "yaml",
 }
 # Of these rooms of nodes/, the first may know of the second.
-ROOMS_THAT_KNOW = {("creatures", "piece_it_together"), ("pops", "piece_it_together")}
+ROOMS_THAT_KNOW = {("creatures", "piece_it_together")}
 
 Graph = Mapping[str, set[str]]
 
@@ -234,7 +234,7 @@ def test_comfyui_loads_only_light_packages_with_the_pack():
 
 @pytest.mark.parametrize("word", ["creature", "miniature", "ip-lora"])
 def test_what_is_shared_says_no_word_of_what_stands_above(word):
-    shared = python_files("pit/files", "pit/flow", "pit/ip_adapter", "pit/training")
+    shared = python_files("pit/files", "pit/flow", "pit/ip_adapter", "pit/concepts", "pit/training")
     offenders = [path for path in shared if word in path.read_text(encoding="utf-8").lower()]
     assert [str(path.relative_to(ROOT)) for path in offenders] == []
 

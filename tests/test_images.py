@@ -9,6 +9,7 @@ from PIL import Image
 
 from pit.images import (
     clip_pixel_values,
+    is_plain,
     labelled_sheet,
     on_white,
     resize_for_encoder,
@@ -191,3 +192,15 @@ def test_a_picture_of_another_size_is_fitted_and_transparency_is_white():
 def test_there_must_be_a_label_for_each_picture():
     with pytest.raises(ValueError):
         labelled_sheet([white_image(8), white_image(8)], ["one"], columns=2)
+
+
+@pytest.mark.parametrize("picture, plain", [
+    (Image.new("RGB", (30, 20), (200, 10, 90)), True), (Image.new("L", (30, 20), 128), True),
+    (Image.new("RGBA", (30, 20), (0, 0, 0, 0)), True),
+    (Image.fromarray(np.tile(np.arange(100, 107, dtype=np.uint8), (20, 4))), True),
+    (Image.fromarray(np.tile(np.arange(100, 120, dtype=np.uint8), (20, 1))), False),
+    (Image.fromarray(np.dstack([np.full((4, 4), each, np.uint8) for each in (9, 9, 9)])
+                     + np.eye(4, dtype=np.uint8)[..., None] * 40), False),
+])
+def test_a_picture_of_one_color_is_told(picture, plain):
+    assert is_plain(picture) == plain

@@ -9,7 +9,7 @@ from dev import ROOT
 from pit.packages import LORA_TRAINING, check_packages, needed_for
 
 WITH_CHARTS_AND_PARTS = (
-    "pit.charts", "pit.training.chart", "pit.piece_it_together.direction_chart",
+    "pit.charts", "pit.training.chart", "pit.concepts.direction_chart",
     "pit.demo.measure.picture_table", "pit.piece_it_together.training.make_parts",
 )
 

@@ -19,6 +19,7 @@ from ...pit.files.pictures import PictureError
 from ...pit.files.published import file_kinds
 from ...pit.files.weights import WeightFileError
 from ...pit.messages import LONGEST, shortened
+from .kinds import check_kinds, wanted_kinds
 
 OURS = tuple(Path(__file__).parents[2] / part for part in ("nodes", "pit"))
 
@@ -63,9 +64,12 @@ SHOWN_AS: tuple[tuple[tuple[type[Exception], ...], type[Exception]], ...] = (
 
 def for_people(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
     """The node, with its own errors in the form that the page shows well."""
+    wanted = wanted_kinds(node.execute.__func__)
+
     @functools.wraps(node.execute.__func__)
     def execute(cls: type[io.ComfyNode], *args: object, **kwargs: object) -> io.NodeOutput:
         try:
+            check_kinds(node, wanted, kwargs)
             # With the class that ComfyUI has prepared, which holds the hidden values of this run.
             return node.execute.__func__(cls, *args, **kwargs)
         except Exception as error:

@@ -45,6 +45,18 @@ def managed(
     return patcher
 
 
+def castable(module: nn.Module) -> nn.Module:
+    """A module of another library, whose layers ComfyUI can cast, keep offloaded and patch from now on."""
+    for layer in module.modules():
+        kind = type(layer)
+        # These classes add a `forward` and no weights. Layers of kinds of their own stay what they are.
+        if kind.__module__.startswith("torch.nn.") and hasattr(comfy.ops.manual_cast, kind.__name__):
+            layer.__class__ = getattr(comfy.ops.manual_cast, kind.__name__)
+            layer.bias = getattr(layer, "bias", None)  # which embeddings of torch lack
+    comfy.model_management.archive_model_dtypes(module)
+    return module
+
+
 def prior_dtype(hidden_dim: int) -> torch.dtype:
     """What a prior computes in: bfloat16 if it is wide enough to gain from it and the device has it."""
     if hidden_dim < WIDE:

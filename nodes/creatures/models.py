@@ -47,8 +47,9 @@ from ...pit.demo.models.weights import VISION as VISION_FILE
 from ...pit.images import to_tensor
 from ..bridge.feedback import progress_bar
 from ..bridge.memory import managed
+from ..bridge.sockets import IPAdapterType
 from ..piece_it_together.loading import load_ip_adapter, load_prior
-from ..piece_it_together.types import CATEGORY, IPAdapterType, PriorType
+from ..piece_it_together.types import CATEGORY, PriorType
 from .size import tell_other_sizes
 
 CreatureType = io.Custom("PIT_CREATURE")

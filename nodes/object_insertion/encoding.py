@@ -95,16 +95,16 @@ def pictures_of(image: Tensor, mask: Tensor | None) -> tuple[list[Image.Image], 
 
 
 def clip_tokens(
-    clip_vision, optimizer: ManagedOptimizer, pixels: Tensor, done: Callable[[], None]
+    clip_vision, reads: int, pixels: Tensor, done: Callable[[], None] = lambda: None
 ) -> Tensor:
-    """The CLIP tokens that an optimizer reads of pixel values, `[B, N, E]` float32, on its device."""
-    layer = 1 if optimizer.module.reads == PENULTIMATE else 0
+    """The hidden states of CLIP that an optimizer reads, of pixel values: `[B, N, E]` float32."""
+    layer = 1 if reads == PENULTIMATE else 0
     # ComfyUI's own preprocessing rounds where the published one truncates, so its network is called directly.
     # It gives the last hidden states, before the final norm, and with -2 those before them.
     tokens = []
     for chunk in pixels.split(PICTURES_AT_ONCE):
         states = clip_vision.model(pixel_values=chunk.to(clip_vision.load_device), intermediate_output=-2)
-        tokens.append(states[layer].to(optimizer.patcher.load_device, torch.float32))
+        tokens.append(states[layer].float())
         done()
     return torch.cat(tokens)
 
@@ -123,7 +123,8 @@ def encode_objects(
     bar, total = progress_bar(), -(-len(pixels) // PICTURES_AT_ONCE) + count * len(seeds)
     steps = iter(range(1, total + 1))
     comfy.model_management.load_models_gpu([clip_vision.patcher, optimizer.patcher])
-    tokens = clip_tokens(clip_vision, optimizer, pixels, lambda: bar(next(steps), total))
+    tokens = clip_tokens(clip_vision, optimizer.module.reads, pixels, lambda: bar(next(steps), total))
+    tokens = tokens.to(optimizer.patcher.load_device)
     blank = tokens[count:] if null == BLANK else None
     contexts = []
     # One by one, since many queries take many times the memory of an object.

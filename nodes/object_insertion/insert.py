@@ -13,7 +13,7 @@ from torch import Tensor
 from ...pit.images import to_pil, to_tensor
 from ...pit.object_insertion.sampling import GUIDANCE, IMAGE_GUIDANCE, is_guided
 from ...pit.object_insertion.scene import Place, find_place, put_back, working_pictures, working_region
-from ..bridge.start import with_published_start
+from ..bridge.noise import with_published_start
 from .models import check_model
 from .types import CATEGORY, PlaceType
 

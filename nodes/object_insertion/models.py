@@ -2,11 +2,13 @@
 from __future__ import annotations
 
 import comfy.model_base
+import comfy.samplers
 import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
+from ...pit.object_insertion.condition import AS_PUBLISHED
 from ...pit.object_insertion.files import read_bias
 from ...pit.object_insertion.published import NAME
 from ...pit.object_insertion.sampling import STEPS, TRAINED_STEPS, leading_sigmas
@@ -17,6 +19,8 @@ FILES = ModelFiles("instruct_unet")
 CHANNELS = 8  # noisy latents and those of the scene
 OTHER_CHANNELS = {4: "a text-to-image model", 9: "an inpainting model"}
 FIRST = "diffusion_model.input_blocks.0.0"
+KARRAS = "karras"
+SPACINGS = (AS_PUBLISHED, KARRAS)
 
 
 def check_model(node: str, model: ModelPatcher) -> None:
@@ -51,17 +55,25 @@ class InsertionSchedule(io.ComfyNode):
                 io.Model.Input("model", tooltip="The InstructPix2Pix model."),
                 io.Int.Input(
                     "steps", default=STEPS, min=1, max=TRAINED_STEPS,
-                    tooltip="100 as published, with the sampler euler_ancestral; about 30 do with dpmpp_2m. "
-                            "Between 501 and 998, sampling does not begin at full noise.",
+                    tooltip="100 as published, with the sampler euler_ancestral; 30 do with dpmpp_2m and the "
+                            "spacing karras.",
+                ),
+                io.Combo.Input(
+                    "spacing", options=list(SPACINGS), default=AS_PUBLISHED, optional=True,
+                    tooltip="As published: even in time; with few steps, or with 501 to 998, that begins "
+                            "below full noise. karras: for samplers that need few steps, such as dpmpp_2m.",
                 ),
             ],
             outputs=[io.Sigmas.Output(display_name="sigmas")],
         )
 
     @classmethod
-    def execute(cls, model: ModelPatcher, steps: int) -> io.NodeOutput:
+    def execute(cls, model: ModelPatcher, steps: int, spacing: str = AS_PUBLISHED) -> io.NodeOutput:
         check_model("Insertion Schedule", model)
-        sigmas = leading_sigmas(steps, model.get_model_object("model_sampling").sigmas.cpu())
+        sampling = model.get_model_object("model_sampling")
+        if spacing == KARRAS:
+            return io.NodeOutput(comfy.samplers.calculate_sigmas(sampling, KARRAS, steps))
+        sigmas = leading_sigmas(steps, sampling.sigmas.cpu())
         # The published scheduler repeats the highest of 1000 levels, by which other samplers would divide.
         return io.NodeOutput(torch.unique_consecutive(sigmas))
 

@@ -19,9 +19,9 @@ from ...pit.parts2whole.attention import attend_with_references
 from ...pit.parts2whole.schedule import COMFYUI_NAME, sigmas
 from ...pit.unet import AttentionLayer, attention_layers
 from ..bridge.errors import InputProblem
+from ..bridge.noise import with_published_start
 from ..bridge.rows import ENCODE, ROWS, RowConditions, add_rows
 from ..bridge.slots import SharedSlot, attention_patches, chosen_attention, held_in, separate_patches
-from ..bridge.start import with_published_start
 from .reading import KEY, Call, Reading, layout
 from .types import (
     CATEGORY,

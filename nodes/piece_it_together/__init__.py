@@ -5,7 +5,7 @@ from .apply_tokens import ApplyTokens
 from .concepts import BlendConcepts, LabelledStrip, PartWeight, PickConcepts
 from .datasets import DatasetPrompts, LoadDataset, MakeParts
 from .directions import CombineDirections, DirectionEdit, LoadDirection, SaveDirection
-from .find_direction import FindDirection
+from .find_direction import DirectionBetween, FindDirection
 from .ip_lora import ApplyIPLora, IPLoraPrompt
 from .latent import EmptyLatent
 from .loading import LoadIPAdapter, LoadIPPrior
@@ -19,7 +19,8 @@ from .training_preview import MakeTrainingPreview
 NODES = (
     LoadIPAdapter, LoadIPPrior, CutOutPart, EncodeParts, EncodeImage, SamplePrior, ApplyTokens, EmptyLatent,
     PartWeight, BlendConcepts, PickConcepts,
-    FindDirection, DirectionEdit, CombineDirections, LoadDirection, SaveDirection, LabelledStrip,
+    FindDirection, DirectionBetween, DirectionEdit, CombineDirections, LoadDirection, SaveDirection,
+    LabelledStrip,
     SaveTokens, LoadTokens, TokenArithmetic, BatchConcepts,
     ApplyIPLora, IPLoraPrompt,
     MakeParts, LoadDataset, DatasetPrompts, EncodeDataset, TrainPrior, MakeTrainingPreview, TrainIPLora,

@@ -11,15 +11,16 @@ from comfy.patcher_extension import CallbacksMP, WrappersMP
 from comfy_api.latest import io
 from torch import Tensor
 
+from ...pit.concepts.tokens import Tokens
 from ...pit.files.records import same_adapter
 from ...pit.ip_adapter.attention import attend_to_tokens
-from ...pit.piece_it_together.tokens import Tokens
 from ...pit.unet import AttentionLayer, attention_layers
 from ..bridge.errors import InputProblem
 from ..bridge.rows import ROWS, add_rows
 from ..bridge.slots import SharedSlot, attention_patches, held_in, separate_patches
+from ..bridge.sockets import IPAdapterType, ManagedAdapter, TokensType
 from .token_layout import PATCH_KEY, AppliedTokens, TokenLayout, running, tokens_for_queries
-from .types import CATEGORY, IPAdapterType, ManagedIPAdapter, TokensType
+from .types import CATEGORY
 
 GREY_PICTURE = "grey picture"
 SAME_TOKENS = "same tokens"
@@ -129,7 +130,7 @@ def with_adapter_lora(model: ModelPatcher, change: Callable[[ModelPatcher], Mode
     return changed
 
 
-def matching_layers(model: ModelPatcher, ip_adapter: ManagedIPAdapter) -> list[AttentionLayer]:
+def matching_layers(model: ModelPatcher, ip_adapter: ManagedAdapter) -> list[AttentionLayer]:
     """The model's cross-attention layers in the adapter's order. Raises ValueError if the two do not fit."""
     unet = model.get_model_object("diffusion_model")
     # Only UNets of this family have these blocks; a transformer such as Flux has none, and no layers for us.
@@ -147,7 +148,7 @@ def _describe(widths: list[int]) -> str:
     return f"{len(widths)} cross-attention layers of widths {sorted(set(widths))}"
 
 
-def patch_model(model: ModelPatcher, ip_adapter: ManagedIPAdapter, applied: AppliedTokens) -> ModelPatcher:
+def patch_model(model: ModelPatcher, ip_adapter: ManagedAdapter, applied: AppliedTokens) -> ModelPatcher:
     """A clone of the model whose cross-attention also attends to the tokens."""
     layers = matching_layers(model, ip_adapter)
     patched = model.clone()
@@ -176,7 +177,7 @@ def lay_out(patched: ModelPatcher, applied: Sequence[AppliedTokens], keys: Seque
     patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, PATCH_KEY, TokenLayout(conditions, applied, check))
 
 
-def check_adapter(tokens: Tokens, ip_adapter: ManagedIPAdapter) -> None:
+def check_adapter(tokens: Tokens, ip_adapter: ManagedAdapter) -> None:
     """Raise ValueError if tokens are known to have been made with another IP-Adapter."""
     # Another adapter of the same width would pass all other checks and render something unrelated. Tokens
     # from older files do not record theirs, and are given the benefit of the doubt.
@@ -189,7 +190,7 @@ def check_adapter(tokens: Tokens, ip_adapter: ManagedIPAdapter) -> None:
 
 
 def apply_tokens(
-    model: ModelPatcher, ip_adapter: ManagedIPAdapter, tokens: Tokens, weight: float = 1.0,
+    model: ModelPatcher, ip_adapter: ManagedAdapter, tokens: Tokens, weight: float = 1.0,
     start: float = 0.0, end: float = 1.0, negative: str = GREY_PICTURE,
 ) -> ModelPatcher:
     """A clone of the model that renders the tokens. Raises ValueError if the three do not fit together."""
@@ -249,7 +250,7 @@ class ApplyTokens(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: ModelPatcher, ip_adapter: ManagedIPAdapter, tokens: Tokens, weight: float, start: float,
+        cls, model: ModelPatcher, ip_adapter: ManagedAdapter, tokens: Tokens, weight: float, start: float,
         end: float, negative: str,
     ) -> io.NodeOutput:
         return io.NodeOutput(apply_tokens(model, ip_adapter, tokens, weight, start, end, negative))

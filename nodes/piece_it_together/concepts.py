@@ -4,10 +4,19 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 from torch import Tensor
 
+from ...pit.concepts.concepts import (
+    Concepts,
+    blend,
+    check_same_kind,
+    check_same_space,
+    derived,
+    picked,
+)
 from ...pit.images import labelled_sheet, to_pil, to_tensor
 from ...pit.number_lists import amounts_in, numbers_in
-from ...pit.piece_it_together.tokens import Parts, Tokens, blend, check_same_adapter, derived, picked
-from .types import CATEGORY, PartsType, TokensType
+from ...pit.piece_it_together.slots import Parts
+from ..bridge.sockets import concepts_template
+from .types import CATEGORY, PartsType
 
 LONGEST_LABEL = 200  # letters, of which a picture has room for a few dozen
 
@@ -46,15 +55,21 @@ class PartWeight(io.ComfyNode):
 class BlendConcepts(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
+        concepts = concepts_template()
         return io.Schema(
             node_id="PiT_BlendConcepts",
             display_name="Blend Concepts",
             category=CATEGORY,
             description="Makes concepts between two others, as close to either as you like.",
-            search_aliases=["interpolate", "mix tokens", "morph", "slerp"],
+            search_aliases=["interpolate", "mix tokens", "blend embeddings", "morph", "slerp"],
             inputs=[
-                TokensType.Input("first", tooltip="One concept, or as many as second has."),
-                TokensType.Input("second", tooltip="One concept, or as many as first has."),
+                io.MatchType.Input(
+                    "first", template=concepts,
+                    tooltip="One concept, or as many as second has: IP+ tokens or image embeddings.",
+                ),
+                io.MatchType.Input(
+                    "second", template=concepts, tooltip="One concept, or as many as first has.",
+                ),
                 io.String.Input(
                     "amounts", default="0.5",
                     tooltip="How far to go from first (0) to second (1), such as 0, 0.25, 0.5, 0.75, 1; each "
@@ -65,38 +80,43 @@ class BlendConcepts(io.ComfyNode):
                     tooltip="spherical keeps blends as strong as both ends; linear weakens them halfway.",
                 ),
             ],
-            outputs=[TokensType.Output(display_name="tokens")],
+            outputs=[io.MatchType.Output(template=concepts, display_name="tokens")],
         )
 
     @classmethod
-    def execute(cls, first: Tokens, second: Tokens, amounts: str, mode: str) -> io.NodeOutput:
-        # In this order, so that tokens of two widths are reported with the names of both inputs.
+    def execute(cls, first: Concepts, second: Concepts, amounts: str, mode: str) -> io.NodeOutput:
+        check_same_kind(first, second)
+        # In this order, so that concepts of two widths are reported with the names of both inputs.
         values = blend(first.values, second.values, amounts_in(amounts), mode == "spherical")
-        check_same_adapter(first, second)
+        check_same_space(first, second)
         return io.NodeOutput(derived([first, second], values, "Blend Concepts"))
 
 
 class PickConcepts(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
+        concepts = concepts_template()
         return io.Schema(
             node_id="PiT_PickConcepts",
             display_name="Pick Concepts",
             category=CATEGORY,
             description="Picks concepts from many by number, without sampling them again.",
-            search_aliases=["select tokens", "choose", "tokens from batch"],
+            search_aliases=["select tokens", "select embeddings", "choose", "tokens from batch"],
             inputs=[
-                TokensType.Input("tokens", tooltip="The concepts to pick from."),
+                io.MatchType.Input(
+                    "tokens", template=concepts,
+                    tooltip="The concepts to pick from: IP+ tokens or image embeddings.",
+                ),
                 io.String.Input(
                     "numbers", default="1",
                     tooltip="Such as 1, 4, 7-9, counted from 1 and row by row, like pictures on a wall.",
                 ),
             ],
-            outputs=[TokensType.Output(display_name="tokens")],
+            outputs=[io.MatchType.Output(template=concepts, display_name="tokens")],
         )
 
     @classmethod
-    def execute(cls, tokens: Tokens, numbers: str) -> io.NodeOutput:
+    def execute(cls, tokens: Concepts, numbers: str) -> io.NodeOutput:
         return io.NodeOutput(picked(tokens, numbers_in(numbers)))
 
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import folder_paths
@@ -11,24 +10,22 @@ from comfy_api.latest import io, ui
 from PIL import Image
 from torch import Tensor
 
-from ...pit.files.known import first_of
 from ...pit.files.lock import only_process
 from ...pit.files.pictures import picture_name
 from ...pit.files.whole import clean_leftovers
 from ...pit.images import to_pil, to_tensor
-from ...pit.messages import quoted, shortened
 from ...pit.piece_it_together.training.dataset import Dataset, dataset_sheet, describe, read_dataset
 from ...pit.piece_it_together.training.make_parts import make_parts, save_concept
 from ...pit.piece_it_together.training.part_rules import DEFAULT_RULES, PartRules, UnevenGroundError
 from ...pit.piece_it_together.training.prompts import DOMAINS, dataset_prompts, picture_seeds
 from ..bridge.feedback import progress_bar
-from ..bridge.folders import SHOWN, file_stamp, own_folder, same_but_for_separators
+from ..bridge.folders import file_stamp, folders_in, one_of_folders, own_folder, why_no_folder
 from ..bridge.outputs import Outputs
+from ..bridge.picture_folders import NO_FOLDER
 from .types import CATEGORY, DatasetType
 
 TRAINING = f"{CATEGORY}/training"
 FOLDER = "ip_prior_datasets"
-NO_FOLDER = "no folder in input"
 PAIRING = (
     "To cut several parts out of each picture, send a list of single pictures, such as Load Image (from "
     "Folder) gives, through the segmenter, so that each picture comes with its own masks."
@@ -53,15 +50,8 @@ def dataset_fingerprint(name: object) -> int:
 
 def dataset_folders() -> dict[str, Path]:
     """What Load Dataset offers: the datasets that nodes have written, and the folders in input."""
-    places = {
-        "output": Path(folder_paths.get_output_directory(), FOLDER),
-        "input": Path(folder_paths.get_input_directory()),
-    }
-    return {
-        f"{place}/{entry.name}": entry
-        for place, root in places.items() if root.is_dir()
-        for entry in sorted(root.iterdir()) if entry.is_dir() and not entry.name.startswith(".")
-    }
+    output = os.path.join(folder_paths.get_output_directory(), FOLDER)
+    return folders_in({"output": output, "input": folder_paths.get_input_directory()})
 
 
 def chosen_folder(
@@ -70,26 +60,8 @@ def chosen_folder(
                   "Make Parts.",
 ) -> Path:
     """The folder of one of the choices. Raises FileNotFoundError, with advice, for anything else."""
-    # Looked up, not joined to a path: whatever a graph names, it cannot lead to another folder.
-    folders = dataset_folders()
-    here = same_but_for_separators(choice, folders)
-    if here is None:
-        found = first_of(list(folders), SHOWN) or "no folder"
-        raise FileNotFoundError(shortened(
-            f"{node} expected a folder in input or in output/{FOLDER}, got {quoted(choice)}. Found there: "
-            f"{found}. {advice}"
-        ))
-    return folders[here]
-
-
-def why_no_folder(choice: str | None, find: Callable[[str], Path]) -> str | None:
-    """Why `find` refuses a choice, if it does; None, which ComfyUI gives for a linked one, is not refused."""
-    try:
-        if choice is not None:
-            find(choice)
-    except FileNotFoundError as error:
-        return str(error)
-    return None
+    expected = f"{node} expected a folder in input or in output/{FOLDER}"
+    return one_of_folders(choice, dataset_folders(), expected, advice)
 
 
 def shown(dataset: Dataset, cls: type[io.ComfyNode], *more: str) -> io.NodeOutput:

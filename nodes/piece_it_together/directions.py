@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from comfy_api.latest import io
 
-from ...pit.number_lists import edit_amounts_in, numbers_in
-from ...pit.piece_it_together.directions import (
-    TOKEN_SPACE,
+from ...pit.concepts.concepts import C, Concepts, derived
+from ...pit.concepts.directions import (
+    CLIP_SPACE,
     Direction,
     apply_amounts,
     combined,
@@ -16,14 +16,17 @@ from ...pit.piece_it_together.directions import (
     orthogonal,
     raw_amounts,
 )
-from ...pit.piece_it_together.token_files import read_direction, save_direction
-from ...pit.piece_it_together.tokens import Tokens, derived
+from ...pit.concepts.editing import check_moves, moved
+from ...pit.concepts.token_files import read_direction, save_direction
+from ...pit.number_lists import edit_amounts_in, numbers_in
 from ..bridge.feedback import as_lines, told
-from ..bridge.folders import ModelFiles, own_file
+from ..bridge.folders import ModelFiles
+from ..bridge.keeping import kept
+from ..bridge.sockets import DirectionType, IPAdapterType, concepts_template
 from .apply_tokens import check_adapter
 from .encoding import resample
 from .find_direction import DIRECTIONS
-from .types import DirectionType, IPAdapterType, ManagedIPAdapter, TokensType
+from .types import ManagedIPAdapter
 
 FILES = ModelFiles("ip_direction")
 RAW, DEVIATIONS, RECOMMENDED = "raw", "standard deviations", "recommended"
@@ -45,19 +48,12 @@ def in_unit(direction: Direction, amounts: Sequence[float], unit: str) -> Sequen
 
 
 def edited(
-    tokens: Tokens, direction: Direction, amounts: Sequence[float], ip_adapter: ManagedIPAdapter | None
-) -> Tokens:
-    """The tokens at every amount. Raises ValueError if the direction does not fit them or needs more."""
-    # Width alone does not tell: tokens of another adapter may have the same one and mean something else.
-    if tokens.of_another_adapter(direction):
-        raise ValueError(
-            f"IP+ Direction Edit expected a direction for the IP-Adapter of the tokens from {tokens.source} "
-            f"({tokens.adapter}), got {direction.source} for another one ({direction.adapter}). Use a "
-            "direction and tokens of the same IP-Adapter."
-        )
-    if direction.space == TOKEN_SPACE:
-        values = apply_amounts(tokens.values, direction.values, amounts)
-        return derived([tokens], values, "IP+ Direction Edit")
+    tokens: C, direction: Direction, amounts: Sequence[float], ip_adapter: ManagedIPAdapter | None
+) -> C:
+    """The concepts at every amount. Raises ValueError if the direction does not fit them or needs more."""
+    check_moves(direction, tokens)
+    if direction.space != CLIP_SPACE:
+        return moved(tokens, direction, amounts, "IP+ Direction Edit")
     if tokens.features is None:
         raise ValueError(
             f"IP+ Direction Edit expected tokens with image features, because {direction.source} is in CLIP "
@@ -80,14 +76,18 @@ def edited(
 class DirectionEdit(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
+        concepts = concepts_template()
         return io.Schema(
             node_id="PiT_DirectionEdit",
             display_name="IP+ Direction Edit",
             category=DIRECTIONS,
             description="Moves concepts along a direction by one or more amounts, for a strip of pictures.",
-            search_aliases=["slider", "edit tokens", "attribute edit"],
+            search_aliases=["slider", "edit tokens", "edit embeddings", "attribute edit"],
             inputs=[
-                TokensType.Input("tokens", tooltip="The concepts to edit, one or several."),
+                io.MatchType.Input(
+                    "tokens", template=concepts,
+                    tooltip="The concepts to edit, one or several: IP+ tokens or image embeddings.",
+                ),
                 DirectionType.Input("direction", tooltip="Where to move: found, loaded or combined."),
                 io.String.Input(
                     "amounts", default="-1, -0.5, 0, 0.5, 1",
@@ -108,12 +108,15 @@ class DirectionEdit(io.ComfyNode):
                     tooltip="Only for directions in CLIP space: turns edited image features into tokens.",
                 ),
             ],
-            outputs=[TokensType.Output(display_name="tokens"), io.String.Output(display_name="labels")],
+            outputs=[
+                io.MatchType.Output(template=concepts, display_name="tokens"),
+                io.String.Output(display_name="labels"),
+            ],
         )
 
     @classmethod
     def execute(
-        cls, tokens: Tokens, direction: Direction, amounts: str, unit: str, only_tokens: str = "",
+        cls, tokens: Concepts, direction: Direction, amounts: str, unit: str, only_tokens: str = "",
         ip_adapter: ManagedIPAdapter | None = None,
     ) -> io.NodeOutput:
         if only_tokens.strip():
@@ -229,6 +232,4 @@ class SaveDirection(io.ComfyNode):
 
     @classmethod
     def execute(cls, direction: Direction, name: str) -> io.NodeOutput:
-        path = own_file(FILES.folder_to_write(), name)
-        save_direction(path, direction)
-        return io.NodeOutput(ui=told(cls, f"written: {path.name}"))
+        return kept(cls, FILES, name, lambda path: save_direction(path, direction))

@@ -6,18 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import folder_paths
 from comfy_api.latest import io, ui
 from PIL import Image
 from torch import Tensor
 
-from ...pit.files.known import first_of
-from ...pit.files.pictures import PictureError, list_pictures, open_picture
-from ...pit.images import clip_pixel_values, on_white, to_pil, to_tensor
-from ...pit.messages import quoted, shortened
-from ...pit.piece_it_together.direction_chart import separation_chart
-from ...pit.piece_it_together.directions import (
+from ...pit.concepts.concepts import Concepts
+from ...pit.concepts.direction_chart import separation_chart
+from ...pit.concepts.directions import (
     CLIP_SPACE,
+    EMBEDDING_SPACE,
     FOLDS,
     METHODS,
     TOKEN_SPACE,
@@ -25,45 +22,26 @@ from ...pit.piece_it_together.directions import (
     Separation,
     measured_direction,
 )
+from ...pit.concepts.editing import between
+from ...pit.files.pictures import PictureError, list_pictures, open_picture
+from ...pit.images import clip_pixel_values, on_white, to_pil, to_tensor
+from ...pit.messages import quoted
 from ..bridge.feedback import progress_bar, say
-from ..bridge.folders import SHOWN, file_stamp, same_but_for_separators
+from ..bridge.folders import file_stamp
+from ..bridge.picture_folders import NO_FOLDER, input_folder, input_folders
+from ..bridge.sockets import DirectionType, IPAdapterType, concepts_template
 from .encoding import PICTURES_AT_ONCE, encode_chunks, made_by, token_encoder
 from .parts import CLIP_VISION_TOOLTIP, IP_ADAPTER_TOOLTIP
-from .types import CATEGORY, DirectionType, IPAdapterType, ManagedIPAdapter
+from .types import CATEGORY, ManagedIPAdapter
 
 DIRECTIONS = f"{CATEGORY}/directions"
 BATCHES, FROM_FOLDERS = "batches", "folders"
-SPACES = {TOKEN_SPACE: "token space", CLIP_SPACE: "CLIP space"}
-NO_FOLDER = "no folder in input"
-# Levels of folders in input that are offered: the node's definition is built from them each time that the
-# page asks for it, so a deep tree must not be walked to its end.
-DEEPEST = 3
+SPACES = {TOKEN_SPACE: "token space", CLIP_SPACE: "CLIP space", EMBEDDING_SPACE: "embedding space"}
+ADVICE = "Put a folder of pictures of each kind there."
 
 
-def input_folders() -> dict[str, Path]:
-    """The folders inside ComfyUI's input folder, by their path in it."""
-    root = Path(folder_paths.get_input_directory())
-    found = {}
-    for depth in range(1, DEEPEST + 1):
-        for folder in sorted(root.glob("/".join("*" * depth))):
-            name = folder.relative_to(root).as_posix()
-            if folder.is_dir() and not any(part.startswith(".") for part in Path(name).parts):
-                found[name] = folder
-    return found
-
-
-def input_folder(choice: str) -> Path:
-    """The folder of one of the choices; FileNotFoundError for anything else."""
-    # Looked up, not joined to a path, so that no choice leads out of the input folder.
-    folders = input_folders()
-    here = same_but_for_separators(choice, folders)
-    if here is None:
-        raise FileNotFoundError(shortened(
-            f"Find IP+ Direction expected a folder inside ComfyUI's input folder, got {quoted(choice)}. "
-            f"Found there: {first_of(list(folders), SHOWN) or 'no folder'}. Put a folder of pictures of each "
-            "kind there."
-        ))
-    return folders[here]
+def chosen(folder: str) -> Path:
+    return input_folder(folder, "Find IP+ Direction", ADVICE)
 
 
 def folder_pictures(folder: Path) -> tuple[list[Image.Image], list[str]]:
@@ -87,7 +65,7 @@ def class_pictures(source: dict[str, object]) -> tuple[list[list[Image.Image]], 
             f"Find IP+ Direction expected two different folders, got {quoted(source['first_folder'])} twice. "
             "Choose one folder for each kind."
         )
-    found = [folder_pictures(input_folder(source[name])) for name in ("first_folder", "second_folder")]
+    found = [folder_pictures(chosen(source[name])) for name in ("first_folder", "second_folder")]
     return [pictures for pictures, _ in found], [problem for _, problems in found for problem in problems]
 
 
@@ -196,7 +174,7 @@ class FindDirection(io.ComfyNode):
         folders = [pictures.get(name) for name in ("first_folder", "second_folder")]
         if None in folders:
             return None  # what comes over a link is not known yet
-        paths = [path for folder in folders for path in list_pictures(input_folder(folder))[0]]
+        paths = [path for folder in folders for path in list_pictures(chosen(folder))[0]]
         return [(str(path), file_stamp(path)) for path in paths]
 
     @classmethod
@@ -210,3 +188,46 @@ class FindDirection(io.ComfyNode):
         directions, report = [direction for direction, _ in found], "\n".join(lines)
         say(cls, report)
         return io.NodeOutput(*directions, chart, report, ui=ui.PreviewImage(chart, cls=cls))
+
+
+class DirectionBetween(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        concepts = concepts_template()
+        return io.Schema(
+            node_id="PiT_DirectionBetween",
+            display_name="Direction between Concepts",
+            category=DIRECTIONS,
+            description="Finds how concepts of one kind differ from those of another, for editing others.",
+            search_aliases=["slider", "embedding direction", "direction from tokens", "attribute direction"],
+            inputs=[
+                io.MatchType.Input(
+                    "first", template=concepts,
+                    tooltip="Several of what the direction leaves behind: IP+ tokens or image embeddings.",
+                ),
+                io.MatchType.Input(
+                    "second", template=concepts, tooltip="Several of what the direction leads to.",
+                ),
+                io.Combo.Input(
+                    "method", options=list(METHODS), default=next(iter(METHODS)),
+                    tooltip="shrinkage needs fewer concepts; difference of means is the published method.",
+                ),
+            ],
+            outputs=[
+                DirectionType.Output(display_name="direction"), io.Image.Output(display_name="chart"),
+                io.String.Output(display_name="report"),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, first: Concepts, second: Concepts, method: str) -> io.NodeOutput:
+        done, steps = progress_bar(), itertools.count()
+        found = between(
+            first, second, method, "Direction between Concepts", lambda: done(next(steps), FOLDS))
+        done(FOLDS, FOLDS)
+        direction, separation = found
+        chart = to_tensor([separation_chart({SPACES[direction.space]: separation})])
+        report = describe(*found)
+        say(cls, report)
+        return io.NodeOutput(direction, chart, report, ui=ui.PreviewImage(chart, cls=cls))

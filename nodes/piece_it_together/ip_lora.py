@@ -12,8 +12,7 @@ from ...pit.files.lora_blocks import BlockStrengths, parse_block_strengths
 from ...pit.piece_it_together.ip_lora.prompts import CHARACTER_SHEET, scene_prompt
 from ..bridge.feedback import told
 from ..bridge.folders import ModelFiles
-from .apply_tokens import with_adapter_lora
-from .lora_patches import (
+from ..bridge.lora_patches import (
     PROBLEMS_SHOWN,
     Matched,
     adapter_weight_names,
@@ -23,6 +22,7 @@ from .lora_patches import (
     patches_for,
     weight_names,
 )
+from .apply_tokens import with_adapter_lora
 from .types import CATEGORY
 
 FILES = ModelFiles("ip_lora")

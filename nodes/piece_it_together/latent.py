@@ -9,8 +9,9 @@ from comfy import supported_models
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ...pit.piece_it_together.tokens import Tokens
-from .types import CATEGORY, TokensType
+from ...pit.concepts.concepts import Concepts
+from ..bridge.sockets import CONCEPTS
+from .types import CATEGORY
 
 # By the classes that ComfyUI recognizes, the more special ones first; the width of the pictures they learned.
 NATIVE_SIZES = {
@@ -57,7 +58,10 @@ class EmptyLatent(io.ComfyNode):
             search_aliases=["empty latent image", "batch size", "latent from tokens"],
             inputs=[
                 io.Model.Input("model", tooltip="The model that renders the concepts, which sets the size."),
-                TokensType.Input("tokens", tooltip="The concepts, which set the number of latents."),
+                io.MultiType.Input(
+                    "tokens", CONCEPTS,
+                    tooltip="The concepts, IP+ tokens or image embeddings, which set the number of latents.",
+                ),
                 io.Int.Input(
                     "images_per_concept", default=1, min=1, max=64,
                     tooltip="How many pictures of each concept, each with noise of its own.",
@@ -72,7 +76,7 @@ class EmptyLatent(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: ModelPatcher, tokens: Tokens, images_per_concept: int, percent: int
+        cls, model: ModelPatcher, tokens: Concepts, images_per_concept: int, percent: int
     ) -> io.NodeOutput:
         format = model.model.latent_format
         factor = format.spacial_downscale_ratio

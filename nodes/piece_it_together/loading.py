@@ -15,7 +15,8 @@ from ...pit.piece_it_together.prior import IPPrior
 from ...pit.piece_it_together.prior_files import read_prior
 from ..bridge.folders import ModelFiles, file_stamp
 from ..bridge.memory import managed, prior_dtype
-from .types import CATEGORY, IPAdapterType, ManagedIPAdapter, ManagedPrior, PriorType
+from ..bridge.sockets import IPAdapterType
+from .types import CATEGORY, ManagedIPAdapter, ManagedPrior, PriorType
 
 ADAPTERS, PRIORS = ModelFiles("ip_adapter"), ModelFiles("ip_prior")
 

@@ -5,13 +5,15 @@ from comfy_api.latest import io, ui
 from PIL import ImageOps
 from torch import Tensor
 
+from ...pit.concepts.tokens import Tokens
 from ...pit.cutouts import cut_out_part, mask_of_part
 from ...pit.images import clip_pixel_values, on_white, to_pil, to_tensor, white_image
 from ...pit.piece_it_together.parts import encoder_pictures
-from ...pit.piece_it_together.tokens import Parts, Tokens
+from ...pit.piece_it_together.slots import Parts
 from ..bridge.feedback import told
+from ..bridge.sockets import IPAdapterType, TokensType
 from .encoding import encode_pixels, made_by
-from .types import CATEGORY, IPAdapterType, ManagedIPAdapter, PartsType, TokensType
+from .types import CATEGORY, ManagedIPAdapter, PartsType
 
 CLIP_VISION_TOOLTIP = "The image encoder that the IP-Adapter was made for: CLIP ViT-H."
 IP_ADAPTER_TOOLTIP = "The IP-Adapter whose resampler makes the tokens."

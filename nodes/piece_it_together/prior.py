@@ -11,14 +11,16 @@ from comfy_api.latest import io, ui
 from PIL import Image
 from torch import Tensor
 
+from ...pit.concepts.tokens import Tokens
 from ...pit.flow.solvers import SCHEDULES, SOLVERS
 from ...pit.images import contact_sheet, to_pil, to_tensor
 from ...pit.ip_adapter.resampler import TOKENS_PER_PICTURE
 from ...pit.piece_it_together.sample import concept_noise, sample_prior
-from ...pit.piece_it_together.tokens import Parts, Tokens
+from ...pit.piece_it_together.slots import Parts
 from ..bridge.feedback import progress_bar
 from ..bridge.memory import in_batches
-from .types import CATEGORY, ManagedPrior, PartsType, PriorType, TokensType
+from ..bridge.sockets import TokensType
+from .types import CATEGORY, ManagedPrior, PartsType, PriorType
 
 GIVEN, SHUFFLED = "as given", "shuffled"
 # A small prior takes many steps a second, and previewing every one would slow it down.

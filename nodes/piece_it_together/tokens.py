@@ -3,18 +3,22 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ...pit.piece_it_together.token_files import read_tokens, save_tokens
-from ...pit.piece_it_together.tokens import (
-    Tokens,
+from ...pit.concepts.concepts import (
+    Concepts,
     average,
-    check_same_adapter,
+    check_same_space,
     derived,
     difference_added,
     joined,
 )
+from ...pit.concepts.token_files import read_tokens, save_tokens
+from ...pit.concepts.tokens import Tokens
 from ..bridge.feedback import as_lines, told
-from ..bridge.folders import ModelFiles, own_file
-from .types import CATEGORY, TokensType
+from ..bridge.folders import ModelFiles
+from ..bridge.keeping import kept
+from ..bridge.kinds import check_kinds
+from ..bridge.sockets import CONCEPTS, TokensType, concepts_template
+from .types import CATEGORY
 
 LIBRARY = f"{CATEGORY}/tokens"
 FILES = ModelFiles("ip_tokens")
@@ -45,10 +49,8 @@ class SaveTokens(io.ComfyNode):
 
     @classmethod
     def execute(cls, tokens: Tokens, name: str) -> io.NodeOutput:
-        # Into the first folder that the loader lists, so that the new file is found there.
-        path = own_file(FILES.folder_to_write(), name)
-        save_tokens(path, tokens)
-        return io.NodeOutput(ui=told(cls, f"written: {path.name}, {len(tokens.values)} concepts"))
+        return kept(
+            cls, FILES, name, lambda path: save_tokens(path, tokens), f"{len(tokens.values)} concepts")
 
 
 class LoadTokens(io.ComfyNode):
@@ -88,21 +90,30 @@ class LoadTokens(io.ComfyNode):
 class TokenArithmetic(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
+        concepts = concepts_template()
         return io.Schema(
             node_id="PiT_TokenArithmetic",
             display_name="IP+ Token Arithmetic",
             category=LIBRARY,
             description="Adds the difference between two concepts to others, or averages concepts.",
-            search_aliases=["token math", "add tokens", "subtract tokens", "analogy", "average embeds"],
+            search_aliases=["token math", "add tokens", "subtract tokens", "analogy", "average embeds",
+                            "embedding math"],
             inputs=[
-                TokensType.Input("tokens", tooltip="The concepts to change, or to average."),
+                io.MatchType.Input(
+                    "tokens", template=concepts,
+                    tooltip="The concepts to change, or to average: IP+ tokens or image embeddings.",
+                ),
                 io.DynamicCombo.Input(
                     # Each option brings its own inputs, so that the node only shows those that it reads.
                     "mode", tooltip="tokens + amount x (plus - minus), or the mean of all in the batch.",
                     options=[
                         io.DynamicCombo.Option(DIFFERENCE, [
-                            TokensType.Input("plus", tooltip="A concept with the quality to add."),
-                            TokensType.Input("minus", tooltip="A similar concept without it."),
+                            io.MultiType.Input(
+                                "plus", CONCEPTS, tooltip="A concept with the quality to add.",
+                            ),
+                            io.MultiType.Input(
+                                "minus", CONCEPTS, tooltip="A similar concept without it.",
+                            ),
                             io.Float.Input(
                                 "amount", default=1.0, min=-10.0, max=10.0, step=0.05,
                                 tooltip="How much of the difference to add; below 0 subtracts it.",
@@ -118,17 +129,18 @@ class TokenArithmetic(io.ComfyNode):
                     ],
                 ),
             ],
-            outputs=[TokensType.Output(display_name="tokens")],
+            outputs=[io.MatchType.Output(template=concepts, display_name="tokens")],
         )
 
     @classmethod
-    def execute(cls, tokens: Tokens, mode: dict) -> io.NodeOutput:
+    def execute(cls, tokens: Concepts, mode: dict) -> io.NodeOutput:
         if mode["mode"] == AVERAGE:
             return io.NodeOutput(
                 derived([tokens], average(tokens.values, mode["keep_length"]), "IP+ Token Arithmetic")
             )
         plus, minus = mode["plus"], mode["minus"]
-        check_same_adapter(tokens, plus, minus)
+        check_kinds(cls, dict.fromkeys(("plus", "minus"), (Concepts,)), mode)
+        check_same_space(tokens, plus, minus)
         values = difference_added(tokens.values, plus.values, minus.values, mode["amount"])
         return io.NodeOutput(derived([tokens, plus, minus], values, "IP+ Token Arithmetic"))
 
@@ -136,22 +148,25 @@ class TokenArithmetic(io.ComfyNode):
 class BatchConcepts(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        each = TokensType.Input("tokens", tooltip="One or more concepts.")
+        concepts = concepts_template()
+        each = io.MatchType.Input(
+            "tokens", template=concepts, tooltip="One or more concepts: IP+ tokens or image embeddings.",
+        )
         return io.Schema(
             node_id="PiT_BatchConcepts",
             display_name="Batch Concepts",
             category=LIBRARY,
             description="Puts concepts together into one batch, to render them all at once.",
-            search_aliases=["join tokens", "concat tokens", "combine concepts"],
+            search_aliases=["join tokens", "concat tokens", "batch embeddings", "combine concepts"],
             inputs=[
                 io.Autogrow.Input(
                     "concepts", template=io.Autogrow.TemplatePrefix(each, prefix="tokens", min=1, max=32),
                     tooltip="The concepts, in the order that they will have in the batch.",
                 ),
             ],
-            outputs=[TokensType.Output(display_name="tokens")],
+            outputs=[io.MatchType.Output(template=concepts, display_name="tokens")],
         )
 
     @classmethod
-    def execute(cls, concepts: dict[str, Tokens]) -> io.NodeOutput:
+    def execute(cls, concepts: dict[str, Concepts]) -> io.NodeOutput:
         return io.NodeOutput(joined(list(concepts.values()), "Batch Concepts"))

@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from ...pit.files.lora import read_lora
 from ...pit.files.lora_blocks import parse_block_strengths
 from ...pit.files.pictures import describe_skipped
-from ...pit.files.records import state_stamp
 from ...pit.images import contact_sheet, to_pil, to_tensor
 from ...pit.ip_adapter.attention import ImageCrossAttention
 from ...pit.packages import LORA_TRAINING, check_packages
@@ -32,13 +31,17 @@ from ...pit.piece_it_together.ip_lora.dataset import EXPECTED, MODES, describe_l
 from ...pit.piece_it_together.ip_lora.recipes import PRESETS, RESULT, LoraRecipe
 from ...pit.training.recipes import RunSettings
 from ..bridge.feedback import progress_bar
-from ..bridge.folders import own_folder
-from .datasets import TRAINING, chosen_folder, dataset_folders, why_no_folder
+from ..bridge.folders import own_folder, why_no_folder
+from ..bridge.picture_folders import NO_FOLDER
+from ..bridge.sockets import IPAdapterType
+from ..bridge.stamps import patched_weights_of, weights_of
+from ..bridge.training import last_chart, run
+from .datasets import TRAINING, chosen_folder, dataset_folders
 from .encoding import token_encoder
 from .ip_lora import FILES, apply_ip_lora
 from .parts import CLIP_VISION_TOOLTIP, IP_ADAPTER_TOOLTIP
-from .train_prior import WRITTEN, last_chart, run
-from .types import IPAdapterType, ManagedIPAdapter
+from .train_prior import WRITTEN
+from .types import ManagedIPAdapter
 
 if TYPE_CHECKING:
     from ...pit.piece_it_together.ip_lora.image_prompt import ImagePromptUNet
@@ -75,35 +78,6 @@ def render_encoders(
 
     stamps = {"VAE": patched_weights_of(vae.patcher), "text encoders": patched_weights_of(clip.patcher)}
     return RenderEncoders(stamps, latents, text, token_encoder(clip_vision, ip_adapter))
-
-
-def weights_of(patcher: ModelPatcher) -> str:
-    """The stamp of a model in the graph; of a loaded one, with its patches."""
-    return state_stamp(patcher.model_state_dict())
-
-
-def patched_weights_of(patcher: ModelPatcher) -> str:
-    """The stamp of a model with the patches that other nodes put on it, whether it is loaded or not."""
-    parts = {}
-    for key, (unpatched, *patches) in patcher.get_key_patches().items():
-        parts[key] = unpatched[0]
-        parts |= numbers_in(patches, key)
-    return state_stamp(parts)
-
-
-def numbers_in(patches: object, name: str) -> dict[str, Tensor]:
-    """The tensors and strengths in ComfyUI's patches of a weight, each under a name of its own."""
-    if isinstance(patches, Tensor):
-        return {name: patches}
-    if isinstance(patches, int | float):
-        return {name: torch.tensor(float(patches))}
-    inner = getattr(patches, "weights", patches)  # of a LoRA
-    if not isinstance(inner, list | tuple):
-        return {}
-    return {
-        key: each for place, value in enumerate(inner)
-        for key, each in numbers_in(value, f"{name} {place}").items()
-    }
 
 
 def image_prompt_unet(
@@ -169,7 +143,7 @@ class TrainIPLora(io.ComfyNode):
                 io.ClipVision.Input("clip_vision", tooltip=CLIP_VISION_TOOLTIP),
                 IPAdapterType.Input("ip_adapter", tooltip=IP_ADAPTER_TOOLTIP),
                 io.Combo.Input(
-                    "folder", options=list(dataset_folders()) or ["no folder in input"],
+                    "folder", options=list(dataset_folders()) or [NO_FOLDER],
                     tooltip="Folder with targets/NAME.png, targets/NAME.txt and refs/NAME_ref.png.",
                 ),
                 io.Combo.Input(

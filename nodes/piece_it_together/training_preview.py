@@ -11,13 +11,15 @@ from comfy_api.latest import io
 from PIL import Image
 from torch import Tensor
 
+from ...pit.concepts.tokens import Tokens
 from ...pit.images import contact_sheet, to_pil
 from ...pit.piece_it_together.prior import IPPrior
 from ...pit.piece_it_together.sample import concept_noise, sample_prior
-from ...pit.piece_it_together.tokens import Parts, Tokens
+from ...pit.piece_it_together.slots import Parts
+from ..bridge.sockets import IPAdapterType
 from .apply_tokens import apply_tokens
 from .datasets import TRAINING
-from .types import IPAdapterType, ManagedIPAdapter, PartsType, PreviewType
+from .types import ManagedIPAdapter, PartsType, PreviewType
 
 # Fewer than for sampling: the pictures show how the training is going, and the training waits for them.
 PRIOR_STEPS = 10

@@ -8,19 +8,14 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ...pit.piece_it_together.prior_files import PriorConfig
+from ..bridge.sockets import ManagedAdapter
 
 CATEGORY = "Piece it Together"
 
-IPAdapterType = io.Custom("PIT_IP_ADAPTER")
-"""Carries a `ManagedIPAdapter`."""
 PriorType = io.Custom("PIT_PRIOR")
 """Carries a `ManagedPrior`."""
-TokensType = io.Custom("PIT_TOKENS")
-"""Carries a `pit.piece_it_together.tokens.Tokens`."""
 PartsType = io.Custom("PIT_PARTS")
-"""Carries a `pit.piece_it_together.tokens.Parts`."""
-DirectionType = io.Custom("PIT_DIRECTION")
-"""Carries a `pit.piece_it_together.directions.Direction`."""
+"""Carries a `pit.piece_it_together.slots.Parts`."""
 
 DatasetType = io.Custom("PIT_DATASET")
 """Carries a `pit.piece_it_together.training.dataset.Dataset`: pictures of targets and parts in a folder."""
@@ -30,27 +25,15 @@ PreviewType = io.Custom("PIT_TRAINING_PREVIEW")
 """Carries a `TrainingPreview`."""
 
 
-@dataclass(frozen=True)
-class ManagedIPAdapter:
+@dataclass(frozen=True, kw_only=True)
+class ManagedIPAdapter(ManagedAdapter):
     """An IP-Adapter in two patchers, so that the sampler loads the attention weights without the resampler.
 
     Attributes:
-        name: what error messages call it.
         resampler: patcher of a `Resampler`.
-        cross_attention: patcher of an `ImageCrossAttention`.
-        stamp: tells it from other IP-Adapters, see `pit.files.records.adapter_stamp`.
     """
 
-    # Frozen, as all that travels through sockets: ComfyUI hands one cached output to every node that asks for
-    # it, so a node that changed it would change the inputs of others.
-    name: str
     resampler: ModelPatcher
-    cross_attention: ModelPatcher
-    stamp: str = ""
-
-    @property
-    def token_dim(self) -> int:
-        return self.cross_attention.model.token_dim
 
     @property
     def feature_dim(self) -> int:

@@ -11,8 +11,10 @@ from ...pit.images import CLIP_MEAN, CLIP_STD, to_pil
 from ...pit.pops.embedding_files import read_embedding, save_embedding
 from ...pit.pops.embeddings import FITS, NORMALIZED, RAW, SQUASHED, Embedding, pixel_values
 from ..bridge.feedback import as_lines, progress_bar, told
-from ..bridge.folders import ModelFiles, own_file
-from .types import CATEGORY, EmbeddingType
+from ..bridge.folders import ModelFiles
+from ..bridge.keeping import kept
+from ..bridge.sockets import EmbeddingType
+from .types import CATEGORY
 
 FILES = ModelFiles("image_embedding")
 PICTURES_AT_ONCE = 16  # bounds the memory of an encoding, and lets Cancel in between
@@ -114,9 +116,8 @@ class SaveEmbedding(io.ComfyNode):
 
     @classmethod
     def execute(cls, embedding: Embedding, name: str) -> io.NodeOutput:
-        path = own_file(FILES.folder_to_write(), name)
-        save_embedding(path, embedding)
-        return io.NodeOutput(ui=told(cls, f"written: {path.name}, {len(embedding.values)} embeddings"))
+        what = f"{len(embedding.values)} embeddings"
+        return kept(cls, FILES, name, lambda path: save_embedding(path, embedding), what)
 
 
 class LoadEmbedding(io.ComfyNode):

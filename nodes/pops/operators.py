@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...pit.pops.embeddings import (
     Embedding,
+    best_known,
     check_fits,
     check_same_encoder,
     normalized,
@@ -21,7 +22,8 @@ from ...pit.pops.modes import MOST_PARTS, PICTURES, WORDS
 from ...pit.pops.sample import operator_noise, sample_operator
 from ..bridge.feedback import progress_bar
 from ..bridge.memory import in_batches
-from .types import CATEGORY, EmbeddingType, ManagedOperator, OperatorType
+from ..bridge.sockets import EmbeddingType
+from .types import CATEGORY, ManagedOperator, OperatorType
 from .words import lines_in, word_states
 
 BRANCHES, STATES_HELD, STEP_TOKENS = 2, 16, 2
@@ -126,7 +128,7 @@ def apply(
         )
 
     values = in_batches(draw, total, at_once).to(comfy.model_management.intermediate_device())
-    known = next((each for each in made_from if each.negative is not None), made_from[0])
+    known = best_known(made_from)
     facts = {
         "operator": operator.name, "kind": operator.mode_name, **notes, "seed": str(settings.seed),
         "steps": str(settings.steps), "guidance": f"{guidance:g}",

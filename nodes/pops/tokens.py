@@ -1,56 +1,18 @@
 """From image embeddings to tokens that SDXL renders, by the projection of a base IP-Adapter."""
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-
 import comfy.model_management
 import torch
 from comfy_api.latest import io
 
-from ...pit.files.records import adapter_stamp
-from ...pit.ip_adapter.attention import ImageCrossAttention
-from ...pit.ip_adapter.base_files import read_base_adapter
-from ...pit.ip_adapter.projection import ImageProjection
-from ...pit.piece_it_together.tokens import Tokens
-from ...pit.pops.embeddings import RAW, Embedding, check_fits
+from ...pit.concepts.tokens import Tokens
+from ...pit.pops.embeddings import Embedding, check_decodable, check_fits
+from ..bridge.base_adapter import ManagedBaseAdapter, load_base_adapter
 from ..bridge.folders import ModelFiles
-from ..bridge.memory import managed
-from ..piece_it_together.types import IPAdapterType, ManagedIPAdapter, TokensType
-from .types import CATEGORY, EmbeddingType
+from ..bridge.sockets import EmbeddingType, IPAdapterType, ManagedAdapter, TokensType
+from .types import CATEGORY
 
 ADAPTERS = ModelFiles("base_ip_adapter")
-
-
-@dataclass(frozen=True)
-class ManagedBaseAdapter(ManagedIPAdapter):
-    """A base IP-Adapter: its `resampler` is an `ImageProjection`, which makes tokens of embeddings."""
-
-    @property
-    def embedding_dim(self) -> int:
-        return self.resampler.model.proj.in_features
-
-    @property
-    def feature_dim(self) -> int:
-        # What encodes pictures for an IP-Adapter-plus asks for this first.
-        raise ValueError(
-            f"Expected an IP-Adapter-plus, which makes tokens of image features, got {self.name}, which "
-            "makes them of embeddings. Connect Load IP-Adapter+ here, or use Embedding to IP+ Tokens instead."
-        )
-
-
-def load_base_adapter(path: Path, name: str) -> ManagedBaseAdapter:
-    """A base IP-Adapter under ComfyUI's memory management; WeightFileError for any other file."""
-    file = read_base_adapter(path)
-    attention = partial(ImageCrossAttention, file.projection["token_dim"], file.inner_dims)
-    state = file.projection_state
-    return ManagedBaseAdapter(
-        name=name,
-        resampler=managed(partial(ImageProjection, **file.projection), state),
-        cross_attention=managed(attention, file.cross_attention_state),
-        stamp=adapter_stamp({"latents": state["proj.weight"], "norm_out.weight": state["norm.weight"]}),
-    )
 
 
 class LoadBaseIPAdapter(io.ComfyNode):
@@ -101,23 +63,19 @@ class EmbeddingToTokens(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, embedding: Embedding, ip_adapter: ManagedIPAdapter) -> io.NodeOutput:
+    def execute(cls, embedding: Embedding, ip_adapter: ManagedAdapter) -> io.NodeOutput:
         if not isinstance(ip_adapter, ManagedBaseAdapter):
             raise ValueError(
                 f"Embedding to IP+ Tokens expected a base IP-Adapter, such as ip-adapter_sdxl, got "
                 f"{ip_adapter.name}, which reads image features. Connect Load Base IP-Adapter."
             )
-        if embedding.space != RAW:
-            raise ValueError(
-                f"Embedding to IP+ Tokens expected a raw embedding, got a {embedding.space} one from "
-                f"{embedding.source}. Pass it through an operator, or load it as raw if it is."
-            )
+        check_decodable(embedding, "Embedding to IP+ Tokens")
         check_fits(embedding, ip_adapter.embedding_dim, ip_adapter.name)
-        comfy.model_management.load_models_gpu([ip_adapter.resampler])
-        device = ip_adapter.resampler.load_device
+        comfy.model_management.load_models_gpu([ip_adapter.projection])
+        device = ip_adapter.projection.load_device
         # The published negative branch sees an embedding of zeros, not that of a gray picture.
         rows = torch.cat([embedding.values, torch.zeros_like(embedding.values[:1])])
-        tokens = ip_adapter.resampler.model(rows.to(device, torch.float32))
+        tokens = ip_adapter.projection.model(rows.to(device, torch.float32))
         tokens = tokens.to(comfy.model_management.intermediate_device())
         return io.NodeOutput(Tokens(
             tokens[:-1], tokens[-1:], source=f"Embedding to IP+ Tokens with {ip_adapter.name}",

@@ -14,8 +14,6 @@ CATEGORY = "Piece it Together/pOps"
 
 OperatorType = io.Custom("PIT_OPERATOR")
 """Carries a `ManagedOperator`."""
-EmbeddingType = io.Custom("PIT_EMBEDDING")
-"""Carries a `pit.pops.embeddings.Embedding`."""
 
 
 @dataclass(frozen=True)

@@ -38,10 +38,11 @@ class Skipped:
 
 
 def describe_skipped(skipped: Iterable[Skipped], folder: Path) -> list[str]:
-    """One line per reason: how many files it applies to, and the first three by their path below `folder`."""
+    """One line per reason: how many files it applies to, and the first three by their path in `folder`."""
     by_reason: dict[str, list[str]] = defaultdict(list)
     for each in skipped:
-        by_reason[each.why].append(each.path.relative_to(folder).as_posix())
+        inside = each.path.is_relative_to(folder)
+        by_reason[each.why].append((each.path.relative_to(folder) if inside else each.path).as_posix())
     lines = []
     for why, names in sorted(by_reason.items()):
         more = ", ..." if len(names) > 3 else ""
@@ -61,29 +62,46 @@ def decode_picture(path: Path) -> Image.Image:
     """The picture in its own mode, fully decoded and turned upright; errors as in `open_picture`."""
     try:
         check_ordinary(path)
-        with Image.open(path, formats=_FORMATS) as image:
+        length = path.stat().st_size
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return _decoded(path, path, length)
+
+
+def decode_bytes(content: bytes, name: str) -> Image.Image:
+    """The same for the content of a file that messages call `name`."""
+    return _decoded(io.BytesIO(content), name, len(content))
+
+
+def _decoded(file: Path | io.BytesIO, name: Path | str, length: int) -> Image.Image:
+    try:
+        with Image.open(file, formats=_FORMATS) as image:
             # Opening reads only the header: the size is known before anything is decoded, so that a small
             # file cannot expand into gigabytes.
-            size, length = f"{image.width}x{image.height}", path.stat().st_size
-            pixels = image.width * image.height
+            size, pixels = f"{image.width}x{image.height}", image.width * image.height
             if pixels <= min(_MOST_PIXELS, max(_FEW_PIXELS, length * _PIXELS_PER_BYTE)):
-                _check_scans(path, image)
+                _check_scans(file, image)
                 return ImageOps.exif_transpose(_eight_bits(image))
     except Exception as error:  # decoders meet corrupt files with errors of every kind
-        raise PictureError(
-            f"Expected a picture, but {path} cannot be read ({error}). Replace or remove it."
-        ) from error
+        raise _unreadable(name, error) from error
     if pixels > _MOST_PIXELS:
-        raise PictureError(f"Expected at most 80 megapixels, got {size} in {path}. Make it smaller.")
+        raise PictureError(f"Expected at most 80 megapixels, got {size} in {name}. Make it smaller.")
     raise PictureError(
-        f"Expected a picture, got {size} pixels of next to nothing in the {length} bytes of {path}. Make it "
+        f"Expected a picture, got {size} pixels of next to nothing in the {length} bytes of {name}. Make it "
         "smaller."
     )
 
 
-def _check_scans(path: Path, image: Image.Image) -> None:
+def _unreadable(name: Path | str, error: Exception) -> PictureError:
+    return PictureError(f"Expected a picture, but {name} cannot be read ({error}). Replace or remove it.")
+
+
+def _check_scans(file: Path | io.BytesIO, image: Image.Image) -> None:
     # A progressive JPEG of a megabyte can have ten thousand scans, each of which goes over all pixels.
-    if image.format in ("JPEG", "MPO") and path.read_bytes().count(_SCAN) > _MOST_SCANS:
+    if image.format not in ("JPEG", "MPO"):
+        return
+    content = file.getvalue() if isinstance(file, io.BytesIO) else file.read_bytes()
+    if content.count(_SCAN) > _MOST_SCANS:
         raise ValueError(f"expected at most {_MOST_SCANS} scans, got more")
 
 

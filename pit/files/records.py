@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from ..messages import quoted, shortened
+from .checked import StrPath
 from .plain_json import parse_json
-from .weights import WeightFileError
+from .weights import WeightFileError, write_state
 
 KIND, VERSION = "piece_it_together", "version"
 WRITTEN_VERSION = "1"
@@ -57,6 +58,20 @@ class Made:
             KIND: kind, VERSION: WRITTEN_VERSION, "source": self.source, "adapter": self.adapter,
             "notes": json.dumps(dict(self.notes)),
         }
+
+
+def write_made(
+    path: StrPath, made: Made, kind: str, tensors: Mapping[str, Tensor | None], facts: Mapping[str, str],
+) -> None:
+    """Write the tensors that are there as float32, and in the metadata what made them and what else is known.
+
+    Raises:
+        WeightFileError: the file cannot be written.
+    """
+    state = {
+        key: value.detach().cpu().float().contiguous() for key, value in tensors.items() if value is not None
+    }
+    write_state(path, state, {**made.metadata(kind), **facts})
 
 
 def made_by(path: Path, facts: Mapping[str, str], name: str) -> dict[str, Any]:
@@ -131,6 +146,17 @@ class Fingerprint:
         # Rounding to fp16 or bf16 moves every answer a little, other weights move it by its own size: a
         # distance relative to the answer separates the two whatever the scale of the model's output.
         return math.dist(self.numbers, other.numbers) <= SAME_MODEL * math.hypot(*self.numbers)
+
+
+def answers_differ(first: Tensor | None, second: Tensor | None) -> bool:
+    """Whether two answers to the same input are both known, and not those of one model."""
+    # As in `Fingerprint.matches`, in whatever precision and on whatever device the models ran.
+    if first is None or second is None:
+        return False
+    if first.shape != second.shape:
+        return True
+    a, b = first.double().cpu(), second.double().cpu()
+    return bool((a - b).norm() > SAME_MODEL * a.norm())
 
 
 Models = Mapping[str, "Fingerprint | str"]

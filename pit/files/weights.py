@@ -72,6 +72,11 @@ def read_state(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[st
 
 def read_keys(path: str | os.PathLike[str]) -> set[str]:
     """The names of the tensors in a safetensors file. Raises WeightFileError for any other file."""
+    return read_names(path)[0]
+
+
+def read_names(path: str | os.PathLike[str]) -> tuple[set[str], dict[str, str]]:
+    """The names of the tensors in a safetensors file and its metadata; errors as in `read_keys`."""
     path = Path(path)
     head = _first_bytes(path)
     if not _looks_like_safetensors(head):
@@ -79,7 +84,7 @@ def read_keys(path: str | os.PathLike[str]) -> set[str]:
     _check_header(path, head)
     try:
         with safe_open(path, framework="pt") as file:
-            return set(file.keys())
+            return set(file.keys()), dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise _broken_safetensors(path, error) from error
 

@@ -46,12 +46,17 @@ class TokenEncoder:
 def fingerprints(encoder: TokenEncoder) -> tuple[Fingerprint, Fingerprint]:
     """Fingerprints of the encoder, by its features, and the adapter, by its tokens, for one test picture."""
     # By what the models answer, not by their bytes: the same weights come in several formats and precisions.
-    features = encoder.features(clip_pixel_values([_probe_picture(encoder.size)], encoder.size))
+    features = encoder.features(clip_pixel_values([probe_picture(encoder.size)], encoder.size))
     tokens = encoder.resample(features)
-    return Fingerprint(encoder.name, _projected(features)), Fingerprint(encoder.adapter, _projected(tokens))
+    return fingerprint(encoder.name, features), fingerprint(encoder.adapter, tokens)
 
 
-def _probe_picture(size: int) -> Image.Image:
+def fingerprint(name: str, answer: Tensor) -> Fingerprint:
+    """The fingerprint of a model by what it answers to something fixed, such as the `probe_picture`."""
+    return Fingerprint(name, _projected(answer))
+
+
+def probe_picture(size: int) -> Image.Image:
     """Waves in three directions: something to see in every place and color."""
     y, x = np.mgrid[0:size, 0:size] / size
     waves = [np.sin(9 * x + 4 * y * y), np.cos(17 * x * y + 2 * x), np.sin(23 * y - 5 * x)]

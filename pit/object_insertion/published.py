@@ -21,8 +21,13 @@ def published(path: str, target: str) -> tuple[PublishedFile, ...]:
 
 EMBEDDING_OPTIMIZER = FileKind(
     "embedding_optimizer", "an Embedding Optimizer", FOLDER, "Load Embedding Optimizer",
+    writer="Train Embedding Optimizer",
     is_one=has_key(r"(^|\.)(attention_pooling\.in_proj_weight|mlp_fc1\.weight|seq_projection\.weight)$"),
     published=published("emb_opt.pt", f"{FOLDER}/emb_opt.pt"),
+)
+ATTENTION = FileKind(
+    "insertion_attention", "what was learned of an InstructPix2Pix's attention", "loras", "Load LoRA",
+    writer="Train Embedding Optimizer",
 )
 INSTRUCT_UNET = FileKind(
     "instruct_unet", "an InstructPix2Pix UNet", FOLDER, "Patch InstructPix2Pix Bias",
@@ -38,10 +43,14 @@ VAE = FileKind(
 )
 
 OBJECT_INSERTION = System(
-    kinds=(EMBEDDING_OPTIMIZER, INSTRUCT_UNET, CLIP_VISION, VAE),
+    kinds=(EMBEDDING_OPTIMIZER, ATTENTION, INSTRUCT_UNET, CLIP_VISION, VAE),
     commands={
         "download-insertion-bias": Command(
             "download_insertion_bias", "fetch the bias of the published UNet: 1 kB instead of its 3.4 GB"
+        ),
+        "make-triplets": Command("make_triplets", "make triplets to train with from local files of PIPE"),
+        "train-object-insertion": Command(
+            "train_object_insertion", "train an Embedding Optimizer on triplets"
         ),
     },
 )

@@ -39,9 +39,17 @@ TOKEN, PATCHES = "embeddings.cls_token", "embeddings.patch_embeddings.projection
 PLACES, MASK = "embeddings.position_embeddings", "embeddings.mask_token"
 GATED = re.compile(r"encoder\.layer\.0\.mlp\.(weights_in|gate_proj)\.")  # of the giant one alone
 
+# Newer releases of transformers call these otherwise than the published files, and write them so.
+PUBLISHED_NAMES = {
+    ".attention.q_proj.": ".attention.attention.query.", ".attention.k_proj.": ".attention.attention.key.",
+    ".attention.v_proj.": ".attention.attention.value.", ".attention.o_proj.": ".attention.output.dense.",
+}
+
 
 def read_dino(path: StrPath) -> tuple[dict[str, Any], State]:
     """The configuration of a DINOv2 file, as transformers and ComfyUI name its fields, and its weights.
+
+    The names of the weights are those of the published files, which ComfyUI's class has as well.
 
     All sizes are read off the tensors but the number of heads, which is `num_heads` in the metadata, else
     such that a head has 64 numbers.
@@ -60,14 +68,30 @@ def read_dino(path: StrPath) -> tuple[dict[str, Any], State]:
             "ComfyUI's Load CLIP Vision reads it."
         )
     config = _config(path, state, metadata)
-    checked = sound(path, state, shapes(_empty(config)))
+    wanted = {published_name(key): shape for key, shape in shapes(_empty(config)).items()}
+    checked = sound(path, _with_published_names(state), wanted)
     return config, {key: computable(value) for key, value in checked.items()}
 
 
 def load_dino(path: StrPath) -> Dinov2Model:
     """The DINOv2 in a file, on the CPU, for inference; errors as in `read_dino`."""
     config, state = read_dino(path)
-    return filled(_empty(config), state).requires_grad_(False)
+    empty = _empty(config)
+    own = {key: state[published_name(key)] for key in empty.state_dict()}
+    return filled(empty, own).requires_grad_(False)
+
+
+def published_name(key: str) -> str:
+    """What the published files call a weight."""
+    for newer, published in PUBLISHED_NAMES.items():
+        key = key.replace(newer, published)
+    return key
+
+
+def _with_published_names(state: State) -> State:
+    renamed = {published_name(key): value for key, value in state.items()}
+    # Two of one name are left as they are, so that they are found to be too many.
+    return renamed if len(renamed) == len(state) else state
 
 
 def _empty(config: Mapping[str, Any]) -> Dinov2Model:
@@ -107,6 +131,22 @@ def dino_pixels(images: Sequence[Image.Image], shorter: int = SHORTER, size: int
     if not images:
         raise ShortError("Expected at least one picture, got none. Give some.")
     return torch.cat([_normalized(_middle(image, shorter, size)) for image in images])
+
+
+def picture_sizes(image_size: int) -> tuple[int, int]:
+    """The shorter side and the middle of what an encoder for pictures of this size is shown.
+
+    The published encoder is for larger pictures than it is shown; one for smaller ones is not shown more.
+    """
+    size = min(SIZE, image_size)
+    return round(size * SHORTER / SIZE), size
+
+
+def middle_box(width: int, height: int) -> tuple[int, int, int, int]:
+    """What of a picture `dino_pixels` shows: left, top, right and bottom in its own pixels."""
+    side = min(width, height) * SIZE / SHORTER
+    left, top = (width - side) / 2, (height - side) / 2
+    return round(left), round(top), round(left + side), round(top + side)
 
 
 def whole_pixels(image: Image.Image, patch: int, shorter: int = SHORTER) -> Tensor:

@@ -262,6 +262,11 @@ def _scarce(clusters: PartClusters, numbers: Tensor) -> Iterator[str]:
             yield f"The part {part.name} is in {count} of {len(numbers)} pictures, and has as many codes."
 
 
+def usual_codes(count: int) -> int:
+    """How many codes a collection of so many pictures is good for: four pictures for each, 256 at most."""
+    return min(CODES, max(1, count // 4))
+
+
 def background_of(coarse: Tensor) -> int:
     """The part that the background is: the one near what stands in its places."""
     return int(nearest(coarse.new_full((1, coarse.shape[1]), BACKGROUND), coarse)[0])

@@ -25,7 +25,7 @@ from ..files.checked import (
 from ..files.lora import FACTOR, TEXT_ENCODER, read_lora
 from ..files.plain_json import parse_json
 from ..files.records import KIND, VERSION, WRITTEN_VERSION
-from ..files.weights import WeightFileError, read_state, write_state
+from ..files.weights import WeightFileError, read_names, read_state, write_state
 from .mapper import TokenMapper
 from .prompt import Part, PartWord, Vocabulary, numbered
 from .published_names import collection_of, published_names
@@ -184,6 +184,18 @@ def _names(path: Path, metadata: Mapping[str, str], mapper: TokenMapper) -> Voca
         if _fits(names, mapper.num_parts, mapper.num_codes):
             return names
     return numbered(mapper.num_parts, mapper.num_codes)
+
+
+def names_in(path: StrPath) -> Vocabulary | None:
+    """The names that a file of part words tells without being loaded; None if it tells none."""
+    path = Path(path)
+    try:
+        _, metadata = read_names(path)
+        found = vocabulary_from_json(path, metadata["vocabulary"]) if "vocabulary" in metadata else None
+    except WeightFileError:  # a pickle, or a damaged file, of which its loader tells what is wrong
+        found = None
+    collection = collection_of(path)
+    return published_names(collection) if found is None and collection else found
 
 
 def _fits(names: Vocabulary, parts: int, codes: int) -> bool:

@@ -5,8 +5,9 @@ import colorsys
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from ..images import on_white
 
@@ -31,9 +32,42 @@ def colored_parts(image: Image.Image, labels: Tensor, background_part: int | Non
     return Image.blend(on_white(image), over, STRENGTH)
 
 
+def masks_over(masks: Tensor, size: tuple[int, int], box: tuple[int, int, int, int]) -> Tensor:
+    """Masks `[M,h,w]` of what lies within a box of a picture, as masks of the whole picture, `[M,H,W]`.
+
+    Args:
+        size: width and height of the picture.
+        box: left, top, right and bottom.
+    """
+    left, top, right, bottom = box
+    whole = masks.new_zeros(len(masks), size[1], size[0])
+    # Not smoothed, so that the masks do not overlap.
+    whole[:, top:bottom, left:right] = interpolate(masks[None], (bottom - top, right - left))[0]
+    return whole
+
+
 def legend(names: Sequence[str]) -> list[tuple[str, str]]:
     """The parts and their colors, as `#rrggbb`."""
     return [
         (name, "#{:02x}{:02x}{:02x}".format(*color))
         for name, color in zip(names, part_colors(len(names)), strict=True)
     ]
+
+
+def legend_picture(names: Sequence[str], width: int, height: int) -> Image.Image:
+    """The legend as a picture: a square in the color of each part, and its name."""
+    picture = Image.new("RGB", (width, height), "white")
+    draw, line = ImageDraw.Draw(picture), max(8, height // max(len(names), 1))
+    side = min(line, 24)
+    font = ImageFont.load_default(max(8, round(side * 0.6)))
+    for number, (name, color) in enumerate(legend(names)):
+        top = number * line
+        draw.rectangle((2, top + 2, side - 2, top + side - 2), fill=color)
+        draw.text((side + 4, top + side / 2), name, "#333333", font, anchor="lm")
+    return picture
+
+
+def highlighted(image: Image.Image, mask: Tensor) -> Image.Image:
+    """A picture that keeps its brightness where a soft mask `[H,W]` is 1, and is dark where it is 0."""
+    light = Image.fromarray(((0.2 + 0.8 * mask.clamp(0, 1)) * 255).round().byte().cpu().numpy())
+    return Image.composite(on_white(image), Image.new("RGB", image.size), light.resize(image.size))

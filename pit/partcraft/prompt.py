@@ -69,6 +69,10 @@ class Vocabulary:
         names = self.codes_of(word.part)
         return f"<{self.parts[word.part].name}:{'|'.join(names[code] for code in word.codes)}>"
 
+    def part_number(self, name: str) -> int:
+        """The number of a part by its name or number. Raises ShortError, with near ones, if there is none."""
+        return self._part(name.strip(), DIGITS.fullmatch(name.strip()) is not None)
+
     def word(self, part: str, codes: str) -> PartWord:
         """The word in `<part:codes>`.
 
@@ -79,7 +83,7 @@ class Vocabulary:
             ShortError: there is no such part or code; names those that are near.
         """
         by_number = DIGITS.fullmatch(part.strip()) is not None
-        number = self._part(part.strip(), by_number)
+        number = self.part_number(part)
         items = codes.split("|")
         if len(items) > MOST_MIXED:
             raise ShortError(

@@ -33,7 +33,7 @@ PART_CLUSTERS = FileKind(
     is_one=has_key(r"^foreground_background$"),
 )
 DINO = FileKind(
-    "dino", "a DINOv2 encoder", "clip_vision", "Find Parts",
+    "dino", "a DINOv2 encoder", "clip_vision", "Load DINOv2",
     is_one=lambda state: {
         "embeddings.cls_token", "embeddings.patch_embeddings.projection.weight"
     } <= state.keys(),

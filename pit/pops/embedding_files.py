@@ -1,18 +1,15 @@
 """Files of image embeddings: ours, plain dicts of the published names, and bare tensors."""
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from torch import Tensor
 
-from ..files.checked import another_file, without_wrappers
-from ..files.records import KIND, check_finite, made_by
-from ..files.weights import BARE_TENSOR, WeightFileError, read_state, write_state
+from ..files.checked import StrPath, another_file, without_wrappers
+from ..files.records import KIND, check_finite, made_by, write_made
+from ..files.weights import BARE_TENSOR, WeightFileError, read_state
 from ..messages import quoted, shortened
 from .embeddings import NORMALIZED, RAW, Embedding
-
-StrPath = str | os.PathLike[str]
 
 EMBEDDING = "image embedding"
 VALUES, NEGATIVE = "image_embeds", "negative_image_embeds"
@@ -27,11 +24,8 @@ def save_embedding(path: StrPath, embedding: Embedding) -> None:
     Raises:
         WeightFileError: the file cannot be written.
     """
-    state = {VALUES: embedding.values}
-    if embedding.negative is not None:
-        state[NEGATIVE] = embedding.negative
-    facts = embedding.metadata(EMBEDDING) | {"space": embedding.space, "encoder": embedding.encoder}
-    write_state(path, {key: value.detach().float().cpu() for key, value in state.items()}, facts)
+    tensors = {VALUES: embedding.values, NEGATIVE: embedding.negative}
+    write_made(path, embedding, EMBEDDING, tensors, {"space": embedding.space, "encoder": embedding.encoder})
 
 
 def read_embedding(path: StrPath, name: str, space: str = RAW) -> Embedding:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from ..files.records import SAME_MODEL, Made
+from ..concepts.concepts import Concepts
+from ..concepts.directions import EMBEDDING_SPACE
+from ..files.records import answers_differ
 from ..images import clip_pixel_values, on_white
 from .modes import MOST_PARTS
 from .prior import PriorTransformer
@@ -24,7 +27,7 @@ SQUASHED_PIXELS = 512  # the published inference goes by this size
 
 
 @dataclass(frozen=True)
-class Embedding(Made):
+class Embedding(Concepts):
     """A batch of image embeddings, one per picture, and the space that they lie in.
 
     Attributes:
@@ -35,25 +38,48 @@ class Embedding(Made):
         space: `RAW`, as the encoder gives them, or `NORMALIZED` by the statistics of an operator.
     """
 
-    values: Tensor
     negative: Tensor | None = None
     encoder: str = ""
     space: str = RAW
-
-    @property
-    def width(self) -> int:
-        return self.values.shape[-1]
+    what: ClassVar[str] = "image embeddings"
 
     def of_another_encoder(self, other: Embedding) -> bool:
         """Whether the encoders of both are known and differ."""
-        if self.width != other.width:
-            return True
-        if self.negative is None or other.negative is None:
-            return False
-        # What an encoder makes of the same pixels tells it from all others, whatever file it comes from and
-        # in whatever precision it ran.
-        first, second = self.negative.double().cpu(), other.negative.double().cpu()
-        return bool((first - second).norm() > SAME_MODEL * first.norm())
+        # What an encoder makes of the same pixels tells it from all others, whatever file it comes from.
+        return self.width != other.width or answers_differ(self.negative, other.negative)
+
+    def check_alike(self, other: Embedding) -> None:
+        """Raise ValueError unless both are of one encoder, as far as is known, and both raw or normalized."""
+        check_same_encoder(self, other)
+        if self.space != other.space:
+            raise ValueError(
+                f"Expected embeddings in one space, got {self.space} ones from {_described(self)} and "
+                f"{other.space} ones from {_described(other)}. Take raw ones, as operators give them."
+            )
+
+    def direction_spaces(self) -> tuple[str, ...]:
+        """See `Concepts`. Raises ValueError for normalized ones, on which distances are others."""
+        if self.space != RAW:
+            raise ValueError(
+                f"Expected raw embeddings for a direction, got {self.space} ones from {_described(self)}. "
+                "Take raw ones, as operators give them."
+            )
+        return (EMBEDDING_SPACE,)
+
+    @property
+    def encoder_answer(self) -> Tensor | None:
+        """See `Concepts`."""
+        return self.negative
+
+    def inherited(self, sources: Sequence[Embedding]) -> dict[str, Any]:
+        """See `Concepts`: what any of the sources knows of their encoder."""
+        known = best_known(sources)
+        return {"negative": known.negative, "encoder": known.encoder}
+
+
+def best_known(embeddings: Sequence[Embedding]) -> Embedding:
+    """One of those of one encoder: the first that knows its negative, by which the encoder is told."""
+    return next((each for each in embeddings if each.negative is not None), embeddings[0])
 
 
 def check_same_encoder(*embeddings: Embedding) -> None:
@@ -78,7 +104,23 @@ def check_fits(embedding: Embedding, width: int, name: str) -> None:
             f"{name} expected image embeddings of width {width}, got those from {_described(embedding)}. Use "
             "the image encoder that it was trained with (ViT-bigG for the published ones)."
         )
-    if not embedding.values.isfinite().all():
+    check_finite(embedding, name)
+
+
+def check_decodable(embedding: Embedding, name: str) -> None:
+    """Raise ValueError unless an embedding is finite and raw, as all that draws embeddings reads them."""
+    if embedding.space != RAW:
+        raise ValueError(
+            f"{name} expected a raw embedding, got a {embedding.space} one from {embedding.source}. Pass it "
+            "through an operator, or load it as raw if it is."
+        )
+    check_finite(embedding, name)
+
+
+def check_finite(embedding: Embedding, name: str) -> None:
+    """Raise ValueError if an embedding, or the negative that belongs to it, is not finite."""
+    held = [embedding.values] if embedding.negative is None else [embedding.values, embedding.negative]
+    if not all(each.isfinite().all() for each in held):
         raise ValueError(
             f"{name} expected finite numbers, got NaN or infinite values in the embedding from "
             f"{embedding.source}. Make it again."

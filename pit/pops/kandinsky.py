@@ -26,6 +26,8 @@ PIXELS, LATENT_PIXELS = 64, 8  # pictures are multiples of the first, which the 
 TRAINING_STEPS, FIRST_BETA, LAST_BETA = 1000, 0.00085, 0.012  # a linear schedule
 GUIDANCE, STEPS = 4.0, 50  # as published
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+# What the UNet reads beside the latents, by the name that its configuration has for it.
+PROMPTS = {"encoder_hid_dim_type": "image_proj", "addition_embed_type": "image"}
 MOST_BLOCKS, MOST_LAYERS = 16, 64  # in a configuration, which may come from anybody
 UNET_SIGN, MOVQ_SIGN = "add_embedding.image_proj.weight", "quantize.embedding.weight"
 
@@ -96,7 +98,10 @@ def load_unet(path: StrPath) -> UNet2DConditionModel:
     """
     from diffusers import UNet2DConditionModel  # takes seconds
 
-    return _loaded(UNet2DConditionModel, _weights_in(Path(path), "unet"), UNET, UNET_SIGN)
+    path = _weights_in(Path(path), "unet")
+    unet = _loaded(UNet2DConditionModel, path, UNET, UNET_SIGN)
+    _check_prompts(path, unet.config)
+    return unet
 
 
 def load_movq(path: StrPath) -> VQModel:
@@ -126,6 +131,19 @@ def _loaded(network: Any, path: Path, published: Mapping[str, Any], sign: str) -
         raise another_file(path, state, "a decoder of Kandinsky 2.2")
     module = _empty(network, path.with_name("config.json"), published)
     return filled(module, sound(path, state, shapes(module))).requires_grad_(False)
+
+
+def _check_prompts(path: Path, config: Mapping[str, Any]) -> None:
+    """Raise WeightFileError for a sibling: those for inpainting and for depth maps, and that of 2.1."""
+    wanted = {"in_channels": UNET["in_channels"], **PROMPTS}
+    found = {name: config.get(name) for name in wanted}
+    if found != wanted or config["out_channels"] < wanted["in_channels"]:
+        described = ", ".join(f"{name} {shortened(str(value), 60)}" for name, value in found.items())
+        raise WeightFileError(
+            f"{path}: expected the decoder of Kandinsky 2.2 that draws from an image embedding alone, got "
+            f"one with {described}: it is for inpainting, for depth maps, or of another version. "
+            f"{file_kind('kandinsky_decoder').where_to_get}"
+        )
 
 
 def _empty(network: Any, path: Path, published: Mapping[str, Any]) -> nn.Module:

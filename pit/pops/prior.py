@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 # What follows the slots of the condition: a projected embedding that pOps leaves at zero, the time, the noisy
 # embedding, and a learned token from which the prediction is read.
@@ -140,7 +141,13 @@ class PriorTransformer(nn.Module):
     """Predicts the clean image embedding, in normalized space, from a noisy one, the time and a condition.
 
     State-dict keys are those of the published files, with the statistics `clip_mean` and `clip_std`.
+
+    Attributes:
+        gradient_checkpointing: in training, compute each layer a second time instead of keeping its
+            activations.
     """
+
+    gradient_checkpointing = False
 
     def __init__(
         self, embedding_dim: int = 1280, hidden_dim: int = 2048, num_layers: int = 20, num_heads: int = 32,
@@ -209,7 +216,10 @@ class PriorTransformer(nn.Module):
         for number, block in enumerate(self.transformer_blocks):
             # Only the last token of the last layer is read, so nothing else is computed there.
             outputs = 1 if number == last else None
-            tokens, _ = block(tokens, rows(seen, outputs), outputs=outputs)
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                tokens, _ = checkpoint(block, tokens, rows(seen, outputs), (), outputs, use_reentrant=False)
+            else:
+                tokens, _ = block(tokens, rows(seen, outputs), outputs=outputs)
         return self.prediction(tokens[:, -1])
 
     def positions(self, slots: int, extra: int) -> Tensor:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ..files.published import FileKind, PublishedFile, System, has_key
+from ..files.published import Command, FileKind, PublishedFile, System, has_key
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,7 +43,8 @@ def kandinsky_files(name: str, repo: str, folder: str, *paths: str) -> tuple[Pub
 
 
 OPERATOR = FileKind(
-    "pops_operator", "a pOps operator", "pops", "Load pOps Operator", is_one=is_operator,
+    "pops_operator", "a pOps operator", "pops", "Load pOps Operator", "Train pOps Operator",
+    is_one=is_operator,
     published=tuple(map(operator_file, ("texturing", "union", "scene", "instruct"))),
 )
 KANDINSKY_PRIOR = FileKind(
@@ -84,4 +85,7 @@ BIGG_VISION = FileKind(
     ),
 )
 
-POPS = System(kinds=(EMBEDDING, OPERATOR, KANDINSKY_PRIOR, KANDINSKY_DECODER, BASE_ADAPTER, BIGG_VISION))
+POPS = System(
+    kinds=(EMBEDDING, OPERATOR, KANDINSKY_PRIOR, KANDINSKY_DECODER, BASE_ADAPTER, BIGG_VISION),
+    commands={"train-pops": Command("train_pops", "train a pOps operator on pictures")},
+)

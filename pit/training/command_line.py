@@ -9,16 +9,19 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TypeVar
 
+from PIL import Image
 from tqdm import tqdm
 
 from ..files.pictures import save_picture
 from .chart import training_chart
+from .extras import Extras
 from .launch import leave
 from .metrics import read_points
 from .recipes import Recipe, RunSettings
 from .trainer import Progress, Trainer, TrainingError
 
-CHART = "training.png"
+CHART, SAMPLES = "training.png", "samples"
+Draw = Callable[[Trainer], Image.Image]
 R = TypeVar("R", bound=Recipe)
 
 
@@ -63,16 +66,20 @@ def run_settings(args: argparse.Namespace) -> RunSettings:
     return RunSettings(args.output, args.seed, args.save_every, args.validate_every, args.keep)
 
 
-def run_training(args: argparse.Namespace, begin: Callable[[argparse.Namespace], Trainer], name: str) -> int:
+def run_training(
+    args: argparse.Namespace, begin: Callable[[argparse.Namespace], Trainer], name: str,
+    draw: Draw | None = None,
+) -> int:
     """Train and return the exit code. Ctrl+C stops after the current step with a checkpoint.
 
     Args:
         begin: makes the trainer, or raises if something cannot be used.
         name: of the command.
+        draw: makes a picture with each validation, which is kept in the folder of the run.
     """
     interrupt = signal.getsignal(signal.SIGINT)
     try:
-        path = train(begin(args), name)
+        path = train(begin(args), name, draw)
     except (TrainingError, ValueError, OSError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -87,14 +94,14 @@ def run_training(args: argparse.Namespace, begin: Callable[[argparse.Namespace],
     return 0
 
 
-def train(trainer: Trainer, name: str) -> Path | None:
+def train(trainer: Trainer, name: str, draw: Draw | None = None) -> Path | None:
     """Run a trainer to its end; return the path of the result on the main process, else None."""
     main = trainer.accelerator.is_main_process
     if main:
         tell(trainer)
     with tqdm(total=trainer.recipe.steps, initial=trainer.state.step, desc=name, mininterval=1,
               disable=not main) as bar:
-        path = trainer.run(listener(bar))
+        path = trainer.run(listener(bar, drawing(trainer, draw) if main and draw is not None else None))
     if path is not None:
         save_chart(trainer.settings.folder)
     return path
@@ -116,7 +123,25 @@ def tell(trainer: Trainer) -> None:
           f"{trainer.state.rate:g}, on {trainer.device}")
 
 
-def listener(bar: tqdm) -> Callable[[Progress], None]:
+def drawing(trainer: Trainer, draw: Draw) -> Callable[[Progress], None]:
+    """A listener that saves a picture with each validation; what fails is told and ends no training."""
+    extras = Extras()
+
+    def on_step(progress: Progress) -> None:
+        if progress.validation is not None:
+            path = trainer.settings.folder / SAMPLES / f"step_{progress.step:08}.png"
+            extras.attempt("samples", lambda: draw_to(path))
+
+    def draw_to(path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_picture(path, draw(trainer))
+
+    return on_step
+
+
+def listener(
+    bar: tqdm, on_validation: Callable[[Progress], None] | None = None
+) -> Callable[[Progress], None]:
     """A listener that moves the bar and turns Ctrl+C into a stop between two steps."""
     # A KeyboardInterrupt in the middle of a step could leave half of the weights updated, or one process
     # without the others. The handler only takes a note, and the exception is raised where the trainer can
@@ -132,6 +157,8 @@ def listener(bar: tqdm) -> Callable[[Progress], None]:
             figures["validation"] = f"{progress.validation.loss:.4f}"
         bar.set_postfix(figures, refresh=False)
         bar.update(progress.step - bar.n)
+        if on_validation is not None:
+            on_validation(progress)
         if stop:
             raise KeyboardInterrupt
 

@@ -67,6 +67,14 @@ LAST_STEP = """node =>
 """
 
 
+CONNECT = """([from, output, to, input]) => {
+    const [source, target] = [from, to].map((id) => window.app.graph.getNodeById(id))
+    const slot = target.findInputSlot(input)
+    source.connect(source.findOutputSlot(output), target, slot)
+    return target.inputs[slot].link !== null
+}"""
+
+
 def test_a_graph_built_by_hand_runs_to_a_picture(comfyui, page):
     ids = build(page, NODES, LINKS, QUICK)
     press_run(page)
@@ -170,3 +178,26 @@ def test_the_page_offers_no_new_seed_for_what_is_to_go_on(page):
         build(page, {"node": kind})
         names = page.evaluate("window.app.graph.nodes[0].widgets.map((widget) => widget.name)")
         assert "seed" in names and "control_after_generate" not in names, kind
+
+
+def test_sockets_for_concepts_give_what_they_are_given(page):
+    """What goes through Pick Concepts fits where it fitted before, and nowhere else."""
+    ids = build(page, {
+        "embedding": "PiT_EncodeEmbedding", "tokens": "PiT_EncodeImage", "picture": "EmptyImage",
+        "pick_embedding": "PiT_PickConcepts", "pick_tokens": "PiT_PickConcepts", "batch": "PiT_BatchConcepts",
+        "arithmetic": "PiT_TokenArithmetic", "operator": "PiT_Combine", "renderer": "PiT_ApplyTokens",
+    })
+
+    def connects(source: str, output: str, target: str, name: str) -> bool:
+        return page.evaluate(CONNECT, [ids[source], output, ids[target], name])
+
+    assert not connects("picture", "IMAGE", "pick_embedding", "tokens")
+    assert connects("embedding", "embedding", "pick_embedding", "tokens")
+    assert connects("tokens", "tokens", "pick_tokens", "tokens")
+    assert not connects("pick_embedding", "tokens", "renderer", "tokens")
+    assert not connects("pick_tokens", "tokens", "operator", "first")
+    assert connects("pick_embedding", "tokens", "operator", "first")
+    assert connects("pick_tokens", "tokens", "renderer", "tokens")
+    assert connects("pick_embedding", "tokens", "batch", "concepts.tokens0")
+    assert connects("batch", "tokens", "arithmetic", "tokens")
+    assert connects("arithmetic", "tokens", "operator", "second")

@@ -16,6 +16,7 @@ CHECKPOINT_URL = (
 
 FILE_INPUTS = {"ckpt_name": "checkpoints", "clip_name": "clip_vision", "image": "input"}
 OUR_FILES = {"PiT_LoadIPAdapter": "ipadapter", "PiT_LoadIPPrior": "ip_prior", "PiT_ApplyIPLora": "loras"}
+MATCHED = "COMFY_MATCHTYPE_V3"  # takes several types, and gives the one that it gets
 NUMBERS = {"INT": int, "FLOAT": (int, float)}
 OTHERS = {"STRING": str, "BOOLEAN": bool}
 
@@ -52,6 +53,12 @@ def chosen_sockets(name: str, options: list[dict], choice: str, required: bool):
                 yield f"{name}.{inner}", kind, rest[0] if rest else {}, group == "required"
 
 
+def allowed_types(definition: dict) -> set[str]:
+    """What the inputs of a node whose output is of the type of its input may take."""
+    found = [options for _, kind, options, _ in sockets(definition, {}) if kind == MATCHED]
+    return {each for options in found for each in options["template"]["allowed_types"].split(",")}
+
+
 def fault_in_link(graph: dict, definitions: dict, kind: str, link: list) -> str | None:
     source, slot = link
     if source not in graph:
@@ -62,6 +69,9 @@ def fault_in_link(graph: dict, definitions: dict, kind: str, link: list) -> str 
     if slot >= len(outputs):
         return f"comes from output {slot} of {len(outputs)}"
     found, wanted = set(outputs[slot].split(",")), set(str(kind).split(","))
+    if MATCHED in found:
+        # It gives what comes in: any of what its inputs take, as far as a graph without a page can tell.
+        found = allowed_types(definitions[graph[source]["class_type"]])
     return None if found & wanted or "*" in found | wanted else f"wants {kind}, gets {outputs[slot]}"
 
 
@@ -92,6 +102,7 @@ def faults(graph: dict, definitions: dict) -> list[str]:
                 continue
             value = given.pop(name)
             if isinstance(value, list):
+                kind = options["template"]["allowed_types"] if kind == MATCHED else kind
                 fault = fault_in_link(graph, definitions, kind, value)
             else:
                 fault = fault_in_value(name, kind, options, value)

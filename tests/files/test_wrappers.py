@@ -9,13 +9,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pit.commands.convert import convert_to_safetensors
+from pit.concepts.token_files import read_direction, read_tokens
 from pit.files.checked import without_wrappers
 from pit.files.weights import WeightFileError, read_state
 from pit.ip_adapter.files import load_ip_adapter, read_ip_adapter
 from pit.object_insertion.embedding_optimizer import EmbeddingOptimizer
 from pit.object_insertion.files import read_embedding_optimizer
 from pit.piece_it_together.prior_files import read_prior
-from pit.piece_it_together.token_files import read_direction, read_tokens
 from tests.files.test_weights import same
 from tests.ip_adapter.test_files import assert_is_the_adapter, flat_adapter, pairs
 from tests.piece_it_together.random_prior import random_prior

@@ -18,6 +18,8 @@ from pit.partcraft.dino import (
     dino_pixels,
     features_of,
     load_dino,
+    middle_box,
+    picture_sizes,
     read_dino,
     whole_pixels,
 )
@@ -52,6 +54,27 @@ def test_sizes_are_read_off_the_file(tmp_path, changes, facts):
     pixels = torch.randn(2, 3, 112, 56)
     assert_equal(loaded(pixels).last_hidden_state, model(pixels).last_hidden_state)
     assert not loaded.training and not any(value.requires_grad for value in loaded.parameters())
+
+
+@torch.no_grad()
+def test_the_names_of_the_published_files_and_of_newer_releases_are_the_same(tmp_path):
+    names = {
+        "q_proj": "attention.query", "k_proj": "attention.key", "v_proj": "attention.value",
+        "o_proj": "output.dense",
+    }
+    published, newer = dict(STATE), dict(STATE)
+    for new, old in ((f"attention.{new}.", f"attention.{old}.") for new, old in names.items()):
+        published = {key.replace(new, old): value for key, value in published.items()}
+        newer = {key.replace(old, new): value for key, value in newer.items()}
+    assert published.keys() != newer.keys()
+    pixels, model = torch.randn(2, 3, 112, 56), tiny()
+    for state in (published, newer):
+        path = written(tmp_path, state)
+        assert read_dino(path)[1].keys() == published.keys()
+        assert_equal(load_dino(path)(pixels).last_hidden_state, model(pixels).last_hidden_state)
+    both = published | {key: value for key, value in newer.items() if "q_proj" in key}
+    with pytest.raises(ValueError, match="q_proj"):
+        read_dino(written(tmp_path, both))
 
 
 @torch.no_grad()
@@ -132,3 +155,20 @@ def test_what_is_no_dino_is_refused(tmp_path, change, message):
 
 def test_a_number_of_heads_that_does_not_fit_is_refused(tmp_path):
     assert_refused(read_dino, written(tmp_path, STATE, {"num_heads": "5"}), "a width of 64 for 5 heads")
+
+
+def test_a_smaller_encoder_is_shown_smaller_pictures():
+    assert picture_sizes(518) == picture_sizes(224) == (256, 224)
+    assert picture_sizes(112) == (128, 112) and picture_sizes(56) == (64, 56)
+
+
+@pytest.mark.parametrize("size", [(256, 256), (512, 1024), (1024, 256)])
+def test_the_box_is_what_is_shown_of_a_picture(size):
+    picture = Image.fromarray(np.random.default_rng(1).integers(0, 255, (*size[::-1], 3), dtype=np.uint8))
+    box = middle_box(*size)
+    cropped = picture.crop(box)
+    assert cropped.width == cropped.height == min(size) * 224 // 256
+    if min(size) == 256:  # no resizing in between
+        assert_equal(dino_pixels([picture]), (
+            torch.from_numpy(np.array(cropped)).float() / 255 - torch.tensor(MEAN)
+        ).div(torch.tensor(STD)).permute(2, 0, 1)[None])

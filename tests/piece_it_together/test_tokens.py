@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from pit.piece_it_together.directions import apply_amounts
+from pit.concepts.concepts import MOST_BYTES, blend, joined, picked, slerp
+from pit.concepts.directions import apply_amounts
+from pit.concepts.tokens import Tokens
 from pit.piece_it_together.prior import IPPrior
 from pit.piece_it_together.sample import concept_noise, sample_prior
-from pit.piece_it_together.tokens import MOST_BYTES, Parts, Tokens, blend, joined, picked, slerp
+from pit.piece_it_together.slots import Parts
 from tests.golden import assert_equal
 from tests.piece_it_together.random_prior import SIZES, random_prior
 

@@ -153,3 +153,14 @@ def test_other_files_and_folders_are_named(folder, tmp_path):
     (tmp_path / "empty").mkdir()
     assert_refused(
         load_unet, tmp_path / "empty", "got one without unet/", "python -m pit download kandinsky-decoder")
+
+
+@pytest.mark.parametrize("change, what", [
+    ({"in_channels": 9}, "in_channels 9"),
+    ({"in_channels": 8, "addition_embed_type": "image_hint"}, "addition_embed_type image_hint"),
+    ({"encoder_hid_dim_type": "text_image_proj"}, "encoder_hid_dim_type text_image_proj"),
+])
+def test_a_sibling_of_the_decoder_is_refused(golden, tmp_path, change, what):
+    """Those for inpainting, and those that read something else than an image embedding."""
+    UNet2DConditionModel.from_config(golden.facts(CONFIG)["unet"] | change).save_pretrained(tmp_path)
+    assert_refused(load_unet, tmp_path, "draws from an image embedding alone", what, "kandinsky-decoder")

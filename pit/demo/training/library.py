@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ...concepts.directions import TOKEN_SPACE, measured_direction
+from ...concepts.token_files import save_direction, save_tokens
+from ...concepts.tokens import Tokens
 from ...files.records import weights_stamp
 from ...ip_adapter.files import read_ip_adapter
-from ...piece_it_together.directions import TOKEN_SPACE, measured_direction
-from ...piece_it_together.token_files import save_direction, save_tokens
-from ...piece_it_together.tokens import Tokens
 from ..drawing.creature import Creature, creature_from_seed
 from ..drawing.edits import EDITS, both_classes
 from ..measure.trials import whole_view

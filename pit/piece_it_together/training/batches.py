@@ -1,7 +1,6 @@
 """What a training step of an IP-Prior sees: a pure function of token cache, recipe, seed and step."""
 from __future__ import annotations
 
-import hashlib
 import random
 from dataclasses import dataclass, replace
 
@@ -15,9 +14,6 @@ from .cache import TokenCache
 from .recipes import PriorRecipe
 
 EMPTY = -1
-HELD_OUT_SHARE = 0.02
-HELD_OUT_MOST = 256  # validation is to take a small share of the training, however large the set
-HELD_OUT_FROM = 50  # the smallest set of which the share is one concept
 
 
 @dataclass(frozen=True)
@@ -51,22 +47,6 @@ class Sample:
     target: int
     slots: tuple[int, ...]
     noise_seed: int
-
-
-@dataclass(frozen=True)
-class Split:
-    """Numbers of the concepts to train on, and of those held out to validate."""
-
-    training: Tensor
-    held_out: Tensor
-
-
-def split_concepts(cache: TokenCache) -> Split:
-    """Hold out one concept in fifty, at most 256, chosen by their names; none from a set smaller than 50."""
-    # By hashes of the names, so that adding concepts moves few of the others from one set to the other.
-    order = sorted(range(len(cache)), key=lambda i: hashlib.sha256(cache.names[i].encode()).digest())
-    count = min(HELD_OUT_MOST, int(len(cache) * HELD_OUT_SHARE)) if len(cache) >= HELD_OUT_FROM else 0
-    return Split(torch.tensor(sorted(order[count:])), torch.tensor(sorted(order[:count]), dtype=torch.int64))
 
 
 def draw_batch(

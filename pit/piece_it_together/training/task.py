@@ -11,15 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from ...flow.path import min_snr_weight
+from ...training.held_out import split_by_name
+from ...training.low_rank import add_low_rank, merged
 from ...training.recipes import RunSettings
 from ...training.validation import Validation
 from ..prior import IPPrior
 from ..prior_files import PriorConfig, save_prior
-from .batches import PriorBatch, draw_batch, split_concepts
+from .batches import PriorBatch, draw_batch
 from .cache import TokenCache
-from .low_rank import add_low_rank, merged
 from .recipes import RESULT, PriorRecipe
 from .validation import batch_loss, validate, validation_set
+
+# All layers that the tokens go through. The modulations depend on the time alone and stay as they are.
+LOW_RANK_LAYERS = ("wq", "wk", "wv", "wo", "w1", "w2", "w3")
 
 
 class PriorTask:
@@ -43,13 +47,10 @@ class PriorTask:
         prior.gradient_checkpointing = recipe.gradient_checkpointing
         self.model: nn.Module = prior
         if recipe.lora_rank:
-            self.model = add_low_rank(prior, recipe.lora_rank, self.seed)
+            self.model = add_low_rank(prior, LOW_RANK_LAYERS, recipe.lora_rank, self.seed)
         self.rate = recipe.peak_rate(config.hidden_dim, settings.fine_tuning)
-        self.split = split_concepts(cache)
-        # A set too small to hold any out is validated on itself: the loss then shows how well it is learned,
-        # not how well the prior generalizes. `about` says so.
-        held_out = self.split.held_out if len(self.split.held_out) else self.split.training
-        self.validation = validation_set(cache, held_out, recipe.max_parts)
+        self.split = split_by_name(cache.names)
+        self.validation = validation_set(cache, self.split.validated, recipe.max_parts)
 
     def draw(self, step: int, rows: range, total: int) -> PriorBatch:
         """The samples numbered `rows` out of the `total` of a step."""
@@ -81,6 +82,4 @@ class PriorTask:
 
     def about(self) -> str:
         """What the training uses, in words."""
-        held_out = len(self.split.held_out)
-        against = f"{held_out} held out" if held_out else "too few to hold any out, validated on themselves"
-        return f"{len(self.split.training)} concepts to train on, {against}"
+        return self.split.about("concepts")

@@ -37,6 +37,10 @@ class Inside:
         """A module of the engine of Piece it Together."""
         return self.pack(f"pit.piece_it_together.{name}")
 
+    def concepts(self, name: str) -> ModuleType:
+        """A module of what concepts of all kinds have in common."""
+        return self.pack(f"pit.concepts.{name}")
+
     def comfy(self, name: str) -> ModuleType:
         return importlib.import_module(f"comfy.{name}")
 
@@ -52,7 +56,7 @@ class Inside:
         """Random tokens, layer-normalised as the resampler's are."""
         values = torch.randn(count + 1, 16, width, generator=torch.Generator().manual_seed(seed))
         values = torch.nn.functional.layer_norm(values, (width,))
-        return self.engine("tokens").Tokens(values[1:], values[:1], source="the tokens of a test")
+        return self.concepts("tokens").Tokens(values[1:], values[:1], source="the tokens of a test")
 
     def apply(self, model, ip_adapter, tokens, weight=1.0, start=0.0, end=1.0, negative="grey picture"):
         """The model that Apply IP+ Tokens makes."""

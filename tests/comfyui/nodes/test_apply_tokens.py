@@ -83,7 +83,7 @@ def test_the_negative_branch_sees_the_grey_picture_or_the_same_tokens(inside, mo
     tokens = inside.tokens(1)
     grey = inside.predict(inside.apply(model, ip_adapter, tokens), branches=(1, 0))
     same = inside.predict(inside.apply(model, ip_adapter, tokens, negative="same tokens"), branches=(1, 0))
-    of_grey = inside.engine("tokens").Tokens(tokens.uncond, tokens.uncond, source="a grey picture")
+    of_grey = inside.concepts("tokens").Tokens(tokens.uncond, tokens.uncond, source="a grey picture")
     only_grey = inside.predict(inside.apply(model, ip_adapter, of_grey), branches=(1, 0))
     assert torch.equal(grey[1], same[1])
     assert torch.equal(grey[0], only_grey[0])
@@ -96,14 +96,14 @@ def test_each_concept_goes_to_its_own_image(inside, model, ip_adapter, branches)
     together = inside.predict(inside.apply(model, ip_adapter, tokens), images=3, branches=branches)
     rows = together.unflatten(0, (len(branches), 3))
     for number in range(3):
-        one = inside.engine("tokens").Tokens(tokens.values[number:number + 1], tokens.uncond, source="one")
+        one = inside.concepts("tokens").Tokens(tokens.values[number:number + 1], tokens.uncond, source="one")
         alone = inside.predict(inside.apply(model, ip_adapter, one), images=3, branches=branches)
         torch.testing.assert_close(rows[:, number], alone.unflatten(0, (len(branches), 3))[:, number])
 
 
 def test_a_latent_batch_of_a_multiple_repeats_the_concepts(inside, model, ip_adapter):
     tokens = inside.tokens(2)
-    twice = inside.engine("tokens").Tokens(tokens.values.repeat(2, 1, 1), tokens.uncond, source="twice")
+    twice = inside.concepts("tokens").Tokens(tokens.values.repeat(2, 1, 1), tokens.uncond, source="twice")
     assert torch.equal(
         inside.predict(inside.apply(model, ip_adapter, tokens), images=4),
         inside.predict(inside.apply(model, ip_adapter, twice), images=4),

@@ -163,7 +163,7 @@ def test_a_direction_of_clip_space_is_applied_before_the_resampler(inside, shipp
 def test_directions_are_combined_and_freed_of_each_other(inside, found):
     combine = inside.nodes("directions").CombineDirections.execute
     first = found[0]
-    second = inside.engine("directions").Direction(torch.randn(16, 64), "tokens", source="chance")
+    second = inside.concepts("directions").Direction(torch.randn(16, 64), "tokens", source="chance")
     weights = {"mode": "sum", "weight_first": 2.0, "weight_second": -1.0}
     both = combine(first, second, weights).args[0]
     torch.testing.assert_close(both.values, 2 * first.values - second.values)
@@ -229,7 +229,7 @@ def test_amounts_that_are_no_numbers_are_refused(inside, found, encoded, amounts
 
 
 def test_what_a_direction_does_not_know_is_named(inside, encoded):
-    bare = inside.engine("directions").Direction(torch.ones(16, 64), "tokens", source="scrawny.pt")
+    bare = inside.concepts("directions").Direction(torch.ones(16, 64), "tokens", source="scrawny.pt")
     with pytest.raises(ValueError, match="scrawny.pt, which does not say how far"):
         edit(inside, encoded, bare, "1", "standard deviations")
     with pytest.raises(ValueError, match="expected a direction with a recommended amount, got scrawny.pt"):
@@ -237,12 +237,12 @@ def test_what_a_direction_does_not_know_is_named(inside, encoded):
 
 
 def test_a_direction_that_does_not_fit_is_refused(inside, shipped, found, encoded):
-    directions, tokens = inside.engine("directions"), inside.engine("tokens")
+    directions, tokens = inside.concepts("directions"), inside.concepts("tokens")
     wide = directions.Direction(torch.ones(16, 2048), "tokens", source="wide")
     with pytest.raises(ValueError, match=r"shape \[16, 2048\]"):
         edit(inside, encoded, wide, "1", "raw")
     other = directions.Direction(torch.ones(16, 64), "tokens", source="other", adapter="another")
-    with pytest.raises(ValueError, match="expected a direction for .*, got other for another one"):
+    with pytest.raises(ValueError, match="Expected a direction for .*, got other for another one"):
         edit(inside, encoded, other, "1", "raw")
     with pytest.raises(ValueError, match="connect the ip_adapter"):
         edit(inside, encoded, found[1], "1", "raw")

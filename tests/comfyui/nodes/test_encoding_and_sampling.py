@@ -58,7 +58,7 @@ def test_encoding_equals_the_published_one(inside, golden):
         inside, inside.pack("pit.ip_adapter.resampler").Resampler,
         golden.below("pit_tiny_state", "image_proj."), **sizes["res"],
     )
-    adapter = inside.nodes("types").ManagedIPAdapter("golden", resampler, resampler)
+    adapter = inside.nodes("types").ManagedIPAdapter("golden", resampler, resampler=resampler)
     with torch.inference_mode():
         encode_pixels = inside.nodes("encoding").encode_pixels
         tokens, uncond, _ = encode_pixels(vision, adapter, io["pixel_values"].float())
@@ -77,7 +77,7 @@ def test_sampling_equals_the_published_one(inside, golden, key):
     patcher = managed(inside, inside.engine("prior").IPPrior, state, **names)
     empty = given["empty_tokens"]
     slots = given["cond"][0].unflatten(0, (-1, empty.shape[1]))
-    parts = inside.engine("tokens").Parts(slots, empty, empty, source="golden")
+    parts = inside.engine("slots").Parts(slots, empty, empty, source="golden")
     prior = inside.nodes("types").ManagedPrior("golden", patcher, config)
     settings = int(number_in(key, "seed")), 1, int(number_in(key, "steps", 25)), number_in(key, "g")
     with torch.inference_mode():

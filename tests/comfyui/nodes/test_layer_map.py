@@ -96,7 +96,7 @@ def test_the_patched_model_predicts_what_diffusers_predicts(inside):
             "text_embeds": pooled, "time_ids": sizes, "image_embeds": [features[:, None]],
         }).sample
         values = adapter.resampler.model(features)
-    tokens = inside.engine("tokens").Tokens(values, values[:1], source="a test")
+    tokens = inside.concepts("tokens").Tokens(values, values[:1], source="a test")
     found = inside.predict(inside.apply(model, adapter, tokens, weight), images=2, branches=(0,))
     without = inside.predict(model, images=2, branches=(0,))
     scale = expected.abs().max()

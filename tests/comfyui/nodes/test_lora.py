@@ -138,7 +138,7 @@ def rendering(inside, model, features):
     adapter = inside.ip_adapter()
     with torch.inference_mode():
         values = adapter.resampler.model(features)
-    tokens = inside.engine("tokens").Tokens(values, values[:1], source="a test")
+    tokens = inside.concepts("tokens").Tokens(values, values[:1], source="a test")
     return inside.apply(model, adapter, tokens, WEIGHT)
 
 
@@ -256,7 +256,7 @@ def test_a_lora_for_the_adapter_reaches_it_under_every_name(
     path = saved(tmp_path / "lora.safetensors", state)
     _, report = applied(inside, model, path)
     assert "of the IP-Adapter 34 of 34 modules matched" in report
-    nodes, lora = inside.nodes("lora_patches"), inside.pack("pit.files.lora").read_lora(path)
+    nodes, lora = inside.pack("nodes.bridge.lora_patches"), inside.pack("pit.files.lora").read_lora(path)
     adapter = inside.ip_adapter().cross_attention.model
     patches, _ = nodes.patches_for(adapter, lora.adapter, nodes.adapter_weight_names(model), "a test")
     assert patches.keys() == expected.keys()

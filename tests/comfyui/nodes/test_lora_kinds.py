@@ -257,7 +257,8 @@ def dora():
 @pytest.mark.parametrize("name", ["a", "b"])
 def test_the_dora_of_peft_gives_the_weights_that_peft_merges(inside, dora, name):
     before, parts, after = dora
-    convert, patch = inside.pack("pit.files.lora").convert_lora, inside.nodes("lora_patches").patches_for
+    convert = inside.pack("pit.files.lora").convert_lora
+    patch = inside.pack("nodes.bridge.lora_patches").patches_for
     module = torch.nn.ModuleDict({"w": torch.nn.Module()})
     module["w"].weight = torch.nn.Parameter(before[name].clone())
     state = convert({

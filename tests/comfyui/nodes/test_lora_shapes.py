@@ -184,7 +184,7 @@ FREE = {("BOFT", "oft_blocks [1"), ("BOFT with a rescale", "oft_blocks [1")}
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_not_refused_is_applied_and_no_part_may_have_another_length(inside, caplog, kind, shape):
     files, calculate = inside.pack("pit.files.lora"), inside.comfy("lora").calculate_weight
-    nodes, names = inside.nodes("lora_patches"), {"lora_unet_x": "w.weight"}
+    nodes, names = inside.pack("nodes.bridge.lora_patches"), {"lora_unet_x": "w.weight"}
     module = torch.nn.ModuleDict({"w": torch.nn.Module()})
     module["w"].weight = torch.nn.Parameter(draws(*SHAPES[shape]))
     module["w"].bias = torch.nn.Parameter(torch.ones(16))

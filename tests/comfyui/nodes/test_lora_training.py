@@ -120,7 +120,7 @@ def test_the_trained_model_draws_as_the_trainer_does(inside, shipped, train):
     latents, context = (torch.randn(2, *shape, generator=generator) for shape in ((4, 16, 16), (77, 64)))
     pooled, tokens = (torch.randn(2, *shape, generator=generator) for shape in ((32,), (16, 64)))
     time_ids = torch.tensor([[128.0, 128, 0, 0, 128, 128]]).expand(2, -1)
-    given = inside.engine("tokens").Tokens(tokens, tokens[:1], source="a test")
+    given = inside.concepts("tokens").Tokens(tokens, tokens[:1], source="a test")
     patched = inside.apply(model, adapter, given)
     management = inside.comfy("model_management")
     management.load_models_gpu([patched, *patched.model_patches_models()])

@@ -19,7 +19,7 @@ def prior(inside):
 def parts(inside):
     slots = torch.cat([inside.tokens(3).values, inside.tokens(1, seed=1).values])
     empty = inside.tokens(1, seed=1).values
-    return inside.engine("tokens").Parts(slots, empty, empty, source="the parts of a test")
+    return inside.engine("slots").Parts(slots, empty, empty, source="the parts of a test")
 
 
 @pytest.fixture

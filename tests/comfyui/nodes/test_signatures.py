@@ -4,10 +4,13 @@ import json
 from pathlib import Path
 
 SIGNATURES = Path(__file__).with_name("signatures.json")
-KEPT = ("default", "min", "max", "step", "options", "control_after_generate", "advanced", "prefix")
+KEPT = (
+    "default", "min", "max", "step", "options", "control_after_generate", "advanced", "prefix",
+    "allowed_types",
+)
 # Their options are what lies in ComfyUI's folders.
 LISTINGS = (
-    "file", "base", "folder", "start_from", "first_folder", "second_folder", "unet", "reference_unet",
+    "file", "base", "movq", "folder", "start_from", "first_folder", "second_folder", "unet", "reference_unet",
     "pose_guider", "decoupled", "alexnet", "lpips",
 )
 

@@ -51,7 +51,7 @@ def test_another_ip_adapter_is_named_where_tokens_are_used(inside, shipped, node
     kept = loaded(inside, nodes, "creature")
     assert kept.adapter == shipped[4].stamp and torch.equal(kept.features, tokens.features)
     inside.apply(shipped[0], shipped[4], kept)
-    other = inside.engine("tokens").Tokens(
+    other = inside.concepts("tokens").Tokens(
         kept.values, kept.uncond, source="a file", adapter="0123", notes={"adapter": "old"}
     )
     with pytest.raises(ValueError, match=r"made the tokens from a file, old \(0123\), got "):

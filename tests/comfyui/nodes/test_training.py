@@ -165,7 +165,7 @@ def test_every_chart_but_the_last_tells_the_time_that_is_left(inside, train, mon
         told.append(seconds_left)
         return Image.new("RGB", (8, 8))
 
-    monkeypatch.setattr(inside.nodes("train_prior"), "training_chart", chart)
+    monkeypatch.setattr(inside.pack("nodes.bridge.training"), "training_chart", chart)
     train("timed")
     *during, last = told
     assert during and min(during) > 0 and last is None

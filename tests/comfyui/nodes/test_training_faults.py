@@ -17,7 +17,7 @@ from tests.training.tiny import write_cache
 def said(inside, monkeypatch) -> list[str]:
     """What Train IP-Prior shows as text, with a moment between any two looks at the clock."""
     texts, now = [], [0.0]
-    module = inside.nodes("train_prior")
+    module = inside.pack("nodes.bridge.training")
     for name in ("say", "say_and_log"):
         monkeypatch.setattr(module, name, lambda node, text: texts.append(text))
 
@@ -188,7 +188,7 @@ def test_charts_that_fail_are_told_once_and_end_no_training(
     def fails(*_args):
         raise error
 
-    monkeypatch.setattr(inside.nodes("train_prior"), "training_chart", fails)
+    monkeypatch.setattr(inside.pack("nodes.bridge.training"), "training_chart", fails)
     prior, chart = train(f"no_charts_{type(error).__name__}")
     assert prior.patcher is not None
     assert chart.shape[0] == 1 and chart.min() < 0.5 and chart.max() == 1  # words on white

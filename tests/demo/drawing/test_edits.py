@@ -4,14 +4,14 @@ from __future__ import annotations
 import pytest
 import torch
 
+from pit.concepts.directions import TOKEN_SPACE, apply_direction
+from pit.concepts.token_files import read_direction, read_tokens
 from pit.demo.drawing.creature import ATTRIBUTES
 from pit.demo.drawing.edits import EDITS, both_classes
 from pit.demo.models.library import CONCEPTS, DIRECTION_FILES, FOLDER, TOKEN_FILES, library_file
 from pit.demo.models.weights import IP_ADAPTER, weight_file
 from pit.files.records import weights_stamp
 from pit.ip_adapter.files import read_ip_adapter
-from pit.piece_it_together.directions import TOKEN_SPACE, apply_direction
-from pit.piece_it_together.token_files import read_direction, read_tokens
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ from pit.piece_it_together.training.batches import (
     draw_sample,
     read_samples,
     slot_count,
-    split_concepts,
 )
 from pit.piece_it_together.training.recipes import PUBLISHED, RECOMMENDED
+from pit.training.held_out import split_by_name
 from pit.training.order import read_ahead
 from tests.training.tiny import write_cache
 
@@ -141,10 +141,10 @@ def test_tokens_are_widened_on_their_device(cache):
 
 
 def test_held_out_concepts_are_few_and_never_trained_on(cache, tmp_path):
-    split = split_concepts(cache)
+    split = split_by_name(cache.names)
     assert len(split.held_out) == 1 and len(split.training) == 59
     assert not set(split.held_out.tolist()) & set(split.training.tolist())
-    small = split_concepts(write_cache(tmp_path / "small", concepts=5))
+    small = split_by_name(write_cache(tmp_path / "small", concepts=5).names)
     assert len(small.training) == 5 and len(small.held_out) == 0
 
 

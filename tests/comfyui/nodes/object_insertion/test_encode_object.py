@@ -25,7 +25,7 @@ def test_the_context_is_what_the_optimizer_makes_of_the_last_hidden_states(insid
     assert report == "emb_opt.pt: 4 layers, with a random query"
     with torch.inference_mode():
         pixels = io["img.object_pixel_values"]
-        tokens = nodes(inside, "encoding").clip_tokens(vision, optimizer, pixels, lambda: None)
+        tokens = nodes(inside, "encoding").clip_tokens(vision, optimizer.module.reads, pixels)
         assert_equal(tokens, io["img.clip_last_hidden_state"])
         image = io["img.object_uint8"][None].float() / 255
         found = nodes(inside, "encoding").EncodeObject.execute(optimizer, vision, image, 7, 2, 1).args[0]

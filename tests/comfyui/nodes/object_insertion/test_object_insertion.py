@@ -141,7 +141,7 @@ def test_the_latents_outside_of_a_region_are_those_of_the_scene(insert, sample):
 
 def test_masked_latents_get_the_noise_of_their_level_and_only_the_start_more(inside, model):
     """Another node may set a mask on the empty latents: what it holds must not keep any noise at the end."""
-    started = inside.pack("nodes.bridge.start").with_published_start(model)
+    started = inside.pack("nodes.bridge.noise").with_published_start(model)
     plain, ours = (each.get_model_object("model_sampling").noise_scaling for each in (model, started))
     noise, empty, sigma = torch.ones(1, 4, 2, 2), torch.zeros(1, 4, 2, 2), torch.tensor([0.5])
     assert torch.equal(ours(sigma, noise, empty), plain(sigma, noise, empty))

@@ -42,6 +42,10 @@ class TinySDXL(comfy.supported_models.SDXL):
     unet_config = UNET
 
 
+class TinySD15(comfy.supported_models.SD15):
+    unet_config = INSTRUCT_UNET | {"in_channels": 4}
+
+
 class TinyInstruct(comfy.supported_models.SD15_instructpix2pix):
     unet_config = INSTRUCT_UNET
 
@@ -60,6 +64,23 @@ def fill(module, seed):
 def tiny_sdxl(seed=0, dtype=torch.float32):
     """A patcher of an SDXL with random weights and 17 cross-attention layers."""
     return patcher_of(TinySDXL(UNET), seed, dtype)
+
+
+def tiny_sd15(seed=0):
+    """A patcher of a Stable Diffusion 1.5."""
+    return patcher_of(TinySD15(TinySD15.unet_config), seed, torch.float32)
+
+
+def tiny_clip(seed=6):
+    """Its CLIP."""
+    sizes = {
+        "hidden_size": INSTRUCT_CONTEXT_DIM, "intermediate_size": 64, "num_attention_heads": 4,
+        "num_hidden_layers": 3,
+    }
+    options = {"clip_l_model_config": sizes, "dtype": torch.float32}
+    clip = comfy.sd.CLIP(TinySD15(TinySD15.unet_config).clip_target({}), parameters=0, model_options=options)
+    fill(clip.cond_stage_model.clip_l.transformer, seed)
+    return clip
 
 
 def tiny_instruct(seed=0, kind=TinyInstruct, **sizes):
@@ -124,6 +145,18 @@ class TinyInsertion(io.ComfyNode):
         return io.NodeOutput(tiny_instruct(), tiny_vae())
 
 
+class TinySD15Models(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="Tiny_SD15", inputs=[], outputs=[io.Model.Output(), io.Clip.Output(), io.Vae.Output()],
+        )
+
+    @classmethod
+    def execute(cls):
+        return io.NodeOutput(tiny_sd15(), tiny_clip(), tiny_vae())
+
+
 class TinyImage(io.ComfyNode):
     """Pictures of one random colour each, and masks over all and over nothing of them."""
 
@@ -178,7 +211,7 @@ class Loaded(io.ComfyNode):
 
 class Tiny(ComfyExtension):
     async def get_node_list(self):
-        return [TinyModels, TinyInsertion, TinyImage, MixedRows, Loaded]
+        return [TinyModels, TinyInsertion, TinySD15Models, TinyImage, MixedRows, Loaded]
 
 
 async def comfy_entrypoint():

@@ -1,0 +1,137 @@
+"""What DINOv2 sees at each place of pictures, through ComfyUI's own class; and a loader of ours for it."""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import comfy.model_management
+import torch
+from comfy.clip_vision import ClipVisionModel
+from comfy_api.latest import io
+from PIL import Image
+from torch import Tensor
+
+from ...pit.files.known import first_of
+from ...pit.files.weights import WeightFileError
+from ...pit.partcraft.dino import MEAN, STD, dino_pixels, picture_sizes, read_dino, whole_pixels
+from ..bridge.folders import ModelFiles
+from .types import CATEGORY
+
+FILES = ModelFiles("dino")
+KIND = "dinov2"
+PICTURES_AT_ONCE = 8  # bounds the memory, and lets Cancel in between
+
+
+def load_dino(path: Path) -> ClipVisionModel:
+    """A DINOv2 of any size but the giant one, in ComfyUI's class; errors as in `read_dino`."""
+    config, state = read_dino(path)
+    vision = ClipVisionModel({
+        **config, "model_type": KIND, "num_channels": 3, "image_mean": MEAN, "image_std": STD,
+    })
+    missing, unknown = vision.load_sd({key: value.to(vision.dtype) for key, value in state.items()})
+    if missing or unknown:
+        raise WeightFileError(
+            f"{path}: expected the weights that this ComfyUI knows, got {len(missing)} missing and "
+            f"{len(unknown)} surplus ones, such as {first_of([*missing, *unknown])}. Update ComfyUI and this "
+            "pack."
+        )
+    return vision
+
+
+def check_dino(node: str, clip_vision: ClipVisionModel) -> None:
+    """Raise ValueError for another kind of encoder."""
+    if clip_vision.model_type != KIND:
+        raise ValueError(
+            f"{node} expected a DINOv2 as its CLIP_VISION, got a {clip_vision.model_type}. Load one with "
+            "Load DINOv2, or the large one with Load CLIP Vision."
+        )
+
+
+def check_width(node: str, clip_vision: ClipVisionModel, width: int) -> None:
+    """Raise ValueError for an encoder that sees with another width than clusters were found with."""
+    check_dino(node, clip_vision)
+    found = clip_vision.config["hidden_size"]
+    if found != width:
+        raise ValueError(
+            f"{node} expected the DINOv2 of width {width} that the parts were found with, got one of width "
+            f"{found}. The published clusters stand on dinov2-base, of width 768."
+        )
+
+
+@torch.inference_mode()
+def features_of(clip_vision: ClipVisionModel, pixels: Tensor) -> Tensor:
+    """What the last layer sees, `[B,d,h,w]` float32 on the CPU: as published without the last norm."""
+    comfy.model_management.load_models_gpu([clip_vision.patcher])
+    model, rows = clip_vision.model, pixels.shape[-2] // clip_vision.config["patch_size"]
+    seen = [
+        model.encoder(model.embeddings(chunk.to(clip_vision.load_device)))[0][:, 1:].float().cpu()
+        for chunk in pixels.split(PICTURES_AT_ONCE)
+    ]
+    return torch.cat(seen).unflatten(1, (rows, -1)).movedim(-1, 1).clone()
+
+
+def middle_features(clip_vision: ClipVisionModel, pictures: Sequence[Image.Image]) -> Tensor:
+    """What is seen of the middle of pictures, as the published clusters were found, `[B,d,h,w]`."""
+    shorter, size = picture_sizes(clip_vision.image_size)
+    return features_of(clip_vision, dino_pixels(pictures, shorter, size))
+
+
+def whole_features(clip_vision: ClipVisionModel, picture: Image.Image) -> Tensor:
+    """What is seen of all of a picture, `[1,d,h,w]`, whatever its aspect."""
+    shorter, _ = picture_sizes(clip_vision.image_size)
+    return features_of(clip_vision, whole_pixels(picture, clip_vision.config["patch_size"], shorter))
+
+
+def reader(
+    clip_vision: ClipVisionModel, open_picture: Callable[[int], Image.Image], seen: Callable[[int], None]
+) -> Callable[[Sequence[int]], Tensor]:
+    """The features of numbered pictures, for `pit.partcraft.discovery.discover`.
+
+    Args:
+        seen: called with how many pictures have been seen since it was called last.
+    """
+    def features(numbers: Sequence[int]) -> Tensor:
+        found = []
+        for start in range(0, len(numbers), PICTURES_AT_ONCE):
+            chunk = [open_picture(number) for number in numbers[start:start + PICTURES_AT_ONCE]]
+            found.append(middle_features(clip_vision, chunk))
+            seen(len(chunk))
+        return torch.cat(found)
+
+    return features
+
+
+class LoadDino(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PiT_LoadDino",
+            display_name="Load DINOv2",
+            category=CATEGORY,
+            description=(
+                "Loads a DINOv2 of any size, also the base one that the published clusters stand on, which "
+                "ComfyUI's Load CLIP Vision does not recognize."
+            ),
+            search_aliases=["dino", "dinov2", "dinov2-base", "clip vision"],
+            inputs=[
+                io.Combo.Input(
+                    "file", options=FILES.options(),
+                    tooltip="The file from models/clip_vision, such as dinov2-base.safetensors.",
+                ),
+            ],
+            outputs=[io.ClipVision.Output(
+                display_name="clip_vision", tooltip="For Find Parts, Label Parts and Measure Part Words.",
+            )],
+        )
+
+    @classmethod
+    def validate_inputs(cls, file: str | None) -> bool | str:
+        return FILES.why_missing(file) or True
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str | None) -> object:
+        return FILES.stamp(file)
+
+    @classmethod
+    def execute(cls, file: str) -> io.NodeOutput:
+        return io.NodeOutput(load_dino(FILES.path(file)))

@@ -1,0 +1,164 @@
+"""Embedding Optimizer and UNet as one model, and what of the UNet is learned.
+
+The UNet is diffusers' own, for training; ComfyUI's own model inserts, with the same weights.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from diffusers import UNet2DConditionModel
+from peft import LoraConfig, inject_adapter_in_model
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ...files.lora import convert_lora
+from ..condition import drop_conditions
+from ..embedding_optimizer import AnyOptimizer
+from .recipes import LORA, PROJECTIONS, InsertionRecipe
+
+LEARNED = ("to_k", "to_v")  # of the cross-attention: what reads the context
+
+
+class Inserter(nn.Module):
+    """An InstructPix2Pix that reads an object by its CLIP tokens."""
+
+    def __init__(self, optimizer: AnyOptimizer, unet: UNet2DConditionModel):
+        super().__init__()
+        self.optimizer, self.unet = optimizer, unet
+
+    def forward(
+        self, noisy: Tensor, timesteps: Tensor, scene: Tensor, tokens: Tensor, query: Tensor,
+        blank: Tensor | None = None, blank_query: Tensor | None = None, chances: Tensor | None = None,
+        dropping: float = 0.0,
+    ) -> Tensor:
+        """The noise that the UNet predicts of noisy latents `[B, 4, h, w]`, in their shape.
+
+        Args:
+            timesteps: `[B]`.
+            scene: its latents, unscaled, `[B, 4, h, w]`.
+            tokens: of the object `[B, N, E]`; query: `[B, 77, C]`.
+            blank: tokens of no object `[B, N, E]` with their query `[B, 77, C]`; None = zeros as its context.
+            chances: for each sample one in 0..1, `[B]`, that decides what of it is dropped; None = nothing.
+            dropping: see `drop_conditions`.
+        """
+        context = self.optimizer(tokens, query)
+        if chances is not None:
+            null = torch.zeros_like(context) if blank is None else self.optimizer(blank, blank_query)
+            context, scene = drop_conditions(context, null, scene, chances, dropping)
+        return self.predicted(noisy, timesteps, scene, context)
+
+    def predicted(self, noisy: Tensor, timesteps: Tensor, scene: Tensor, context: Tensor) -> Tensor:
+        """The same, for a context `[B, 77, C]`."""
+        return self.unet(torch.cat([noisy, scene], dim=1), timesteps, context).sample
+
+
+class Changed(nn.Module):
+    """A frozen linear layer with a change of its weight that is learned, zero at first."""
+
+    def __init__(self, linear: nn.Linear, share: float):
+        super().__init__()
+        self.linear, self.share = linear, share
+        self.change = nn.Parameter(torch.zeros(linear.weight.shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Apart from the weight, which may be of half precision: it would round most steps away.
+        return self.linear(x) + self.share * functional.linear(x.to(self.change.dtype), self.change)
+
+
+def prepare(model: Inserter, recipe: InsertionRecipe, seed: int) -> nn.Module:
+    """Freeze the UNet, but for what the recipe learns of it; the frozen weights take the recipe's type."""
+    unet = model.unet.requires_grad_(False)
+    if recipe.precision == "bf16":
+        nn.Module.to(unet, torch.bfloat16)  # diffusers' own warns of what no such UNet has
+    if recipe.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+    model.optimizer.float().requires_grad_(True)
+    if recipe.trains == PROJECTIONS:
+        for name in learned_layers(unet):
+            parent, _, last = name.rpartition(".")
+            layer = unet.get_submodule(name)
+            setattr(unet.get_submodule(parent), last, Changed(layer, recipe.projection_share))
+    if recipe.trains == LORA:
+        add_lora(unet, recipe, seed)
+    return model
+
+
+def learned_layers(unet: UNet2DConditionModel) -> list[str]:
+    """The names of the key and value projections of the cross-attention."""
+    return [
+        name for name, module in unet.named_modules()
+        if isinstance(module, nn.Linear) and name.rpartition(".")[2] in LEARNED and ".attn2." in name
+    ]
+
+
+def add_lora(unet: UNet2DConditionModel, recipe: InsertionRecipe, seed: int) -> None:
+    """Add a LoRA to these projections, of which the second factor is zero, in fp32."""
+    settings = LoraConfig(
+        r=recipe.rank, lora_alpha=recipe.rank, target_modules=learned_layers(unet),
+        init_lora_weights="gaussian",
+    )
+    # peft draws from the global generator. It is seeded here and put back, since ComfyUI and other nodes use
+    # it, too; no devices, as this happens on the CPU and asking for them would start CUDA.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        inject_adapter_in_model(settings, unet)
+    for parameter in unet.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+def learned_of_unet(model: Inserter) -> dict[str, Tensor]:
+    """What was learned of the UNet, as ComfyUI's own LoRA loader reads it; nothing if that is nothing."""
+    state = {}
+    for name, module in model.unet.named_modules():
+        if isinstance(module, Changed):
+            state[f"lora_unet_{name.replace('.', '_')}.diff"] = module.share * module.change.detach().cpu()
+    factors = {
+        f"unet.{name}": value.detach().cpu()
+        for name, value in model.unet.named_parameters() if ".lora_" in name
+    }
+    if not factors:
+        return state
+    converted = convert_lora(factors)
+    # Written even where the scale is 1, so that no loader has to assume it.
+    ranks = {
+        key.replace(".lora_down.weight", ".alpha"): torch.tensor(float(len(value)))
+        for key, value in converted.items() if key.endswith(".lora_down.weight")
+    }
+    return converted | ranks
+
+
+def unet_of_sizes(config: Mapping[str, object]) -> UNet2DConditionModel:
+    """diffusers' UNet with the sizes of one in the original layout, on the meta device, without weights.
+
+    Args:
+        config: keyword arguments of the original `UNetModel`, as ComfyUI keeps them.
+
+    Raises:
+        ValueError: the UNet is not of the kind of Stable Diffusion 1.5.
+    """
+    first: int = config["model_channels"]
+    repeats: Sequence[int] = config["num_res_blocks"]
+    # The original layout lists a depth for each residual block, diffusers one for each level.
+    depths = [config["transformer_depth"][sum(repeats[:level])] for level in range(len(repeats))]
+    # Without this, it is that of the last block.
+    middle = config.get("transformer_depth_middle", config["transformer_depth"][-1])
+    if len(set(repeats)) != 1 or config.get("adm_in_channels") or middle != 1 or max(depths) > 1:
+        raise ValueError(
+            "Expected a UNet of the kind of Stable Diffusion 1.5, got one of another structure. Use an "
+            "InstructPix2Pix of Stable Diffusion 1.5."
+        )
+    widths = tuple(first * factor for factor in config["channel_mult"])
+    channels = config.get("num_head_channels", -1)
+    heads = tuple(width // channels for width in widths) if channels > 0 else config["num_heads"]
+    with torch.device("meta"):
+        return UNet2DConditionModel(
+            in_channels=config["in_channels"], out_channels=config["out_channels"], block_out_channels=widths,
+            layers_per_block=repeats[0],
+            down_block_types=tuple("CrossAttnDownBlock2D" if depth else "DownBlock2D" for depth in depths),
+            up_block_types=tuple("CrossAttnUpBlock2D" if depth else "UpBlock2D" for depth in depths[::-1]),
+            # diffusers' name is wrong and kept for old files: it is the number of heads.
+            attention_head_dim=heads, cross_attention_dim=config["context_dim"],
+            use_linear_projection=config.get("use_linear_in_transformer", False),
+        )

@@ -1,0 +1,1 @@
+"""Training operators of pOps: datasets, pictures, caches of embeddings, and the task."""
