@@ -284,7 +284,9 @@ class ApplyParts2Whole(io.ComfyNode):
                     tooltip="Fraction of the sampling after which the references stop acting.",
                 ),
             ],
-            outputs=[io.Model.Output(display_name="model")],
+            outputs=[
+                io.Model.Output(display_name="model", tooltip="For KSampler or any other sampler."),
+            ],
         )
 
     @classmethod

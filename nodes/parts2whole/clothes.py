@@ -109,7 +109,13 @@ class ClothesParser(io.ComfyNode):
                             "or what the published segmenter calls parts, such as hair or left-shoe.",
                 ),
             ],
-            outputs=[io.Mask.Output(id=label, display_name=label) for label in LABELS],
+            outputs=[
+                io.Mask.Output(
+                    id=label, display_name=label,
+                    tooltip=f"White on the {label}, for Reference Part; black if there is nothing of it.",
+                )
+                for label in LABELS
+            ],
         )
 
     @classmethod

@@ -233,8 +233,12 @@ class LoadParts2Whole(io.ComfyNode):
                 *(file_input(name) for name in INPUTS),
             ],
             outputs=[
-                io.Model.Output(display_name="model"),
-                Parts2WholeType.Output(display_name="parts2whole"),
+                io.Model.Output(
+                    display_name="model", tooltip="The model that draws, for LoRAs and Apply Parts2Whole.",
+                ),
+                Parts2WholeType.Output(
+                    display_name="parts2whole", tooltip="What reads references and poses for it.",
+                ),
             ],
         )
 

@@ -150,7 +150,11 @@ class MeasurePictures(io.ComfyNode):
                     tooltip="For LPIPS: its linear layers in models/lpips (alex.pth of the package lpips).",
                 ),
             ],
-            outputs=[io.String.Output(display_name="report")],
+            outputs=[
+                io.String.Output(
+                    display_name="report", tooltip="The mean of every measure, and those of each picture.",
+                ),
+            ],
             hidden=[io.Hidden.unique_id],
         )
 

@@ -34,7 +34,7 @@ class PoseMap(io.ComfyNode):
                     tooltip="How much the pose counts; 1 as trained.",
                 ),
             ],
-            outputs=[PoseType.Output(display_name="pose")],
+            outputs=[PoseType.Output(display_name="pose", tooltip="For Apply Parts2Whole.")],
         )
 
     @classmethod

@@ -235,7 +235,7 @@ class ReferencePart(io.ComfyNode):
                             "not there.",
                 ),
             ],
-            outputs=[ReferenceType.Output(display_name="reference")],
+            outputs=[ReferenceType.Output(display_name="reference", tooltip="For Encode References.")],
         )
 
     @classmethod
@@ -304,9 +304,11 @@ class EncodeReferences(io.ComfyNode):
                 ),
             ],
             outputs=[
-                ReferencesType.Output(display_name="references"),
-                io.Image.Output(display_name="pictures"),
-                io.Mask.Output(display_name="masks"),
+                ReferencesType.Output(display_name="references", tooltip="For Apply Parts2Whole."),
+                io.Image.Output(display_name="pictures", tooltip="The references as they were read."),
+                io.Mask.Output(
+                    display_name="masks", tooltip="What of them is read, as the network sees it.",
+                ),
             ],
         )
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.comfyui.nodes.parts2whole.shared import nodes
+from tests.parts2whole.cases import assert_close
 
 HEIGHT, WIDTH = 64, 96
 
@@ -76,7 +77,7 @@ def test_a_model_with_another_schedule_gets_that_of_parts2whole(inside, model, m
     monkeypatch.setattr(model.model.model_config, "sampling_settings", {})
     expected = model.get_model_object("model_sampling").sigmas
     scheduled = nodes(inside, "apply").with_schedule(model)
-    assert torch.allclose(scheduled.get_model_object("model_sampling").sigmas, expected)
+    assert_close(scheduled.get_model_object("model_sampling").sigmas, expected)
     # A node before that has changed the sampling knows what it does.
     changed = model.clone()
     own = type(model.model.model_sampling)(model.model.model_config)
@@ -91,7 +92,9 @@ def test_models_of_another_kind_are_named(inside, patched, model, parts):
         apply.check_model(inside.tiny.tiny_sdxl(), parts)
 
     class TinySD2(inside.comfy("supported_models").SD20):
-        unet_config = inside.tiny.INSTRUCT_UNET | {"in_channels": 4, "use_linear_in_transformer": True}
+        unet_config = inside.tiny.INSTRUCT_UNET | {
+            "in_channels": 4, "model_channels": 64, "use_linear_in_transformer": True,
+        }
 
     other = inside.tiny.patcher_of(TinySD2(TinySD2.unet_config), 0, torch.float32)
     with pytest.raises(ValueError, match="got Stable Diffusion 2: .*width 48 instead of 16 of width 24"):
