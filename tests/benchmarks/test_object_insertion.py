@@ -137,6 +137,7 @@ def test_the_whole_script_prints_both_tables(capsys, monkeypatch):
     few = bench.errors
     monkeypatch.setattr(bench, "errors", lambda unet, scene: few(unet, scene, 6, 4, (3,)))
     monkeypatch.setattr(bench, "CONFIG", TINY)
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)  # for the tests that follow
     words = "bench --repeats 1 --side 32 --objects 1 --threads 1 --narrow 2"
     monkeypatch.setattr("sys.argv", words.split())
     bench.main()
