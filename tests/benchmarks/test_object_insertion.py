@@ -132,6 +132,20 @@ def test_the_table_has_a_line_for_each_setting_and_tells_what_was_not_measured(c
     assert len(lines) == 1 + 2 * len(GUIDANCES) + 1 and "not measured" in lines[-1]
 
 
+@torch.inference_mode()
+def test_the_whole_script_prints_both_tables(capsys, monkeypatch):
+    few = bench.errors
+    monkeypatch.setattr(bench, "errors", lambda unet, scene: few(unet, scene, 6, 4, (3,)))
+    monkeypatch.setattr(bench, "CONFIG", TINY)
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)  # for the tests that follow
+    words = "bench --repeats 1 --side 32 --objects 1 --threads 1 --narrow 2"
+    monkeypatch.setattr("sys.argv", words.split())
+    bench.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Object insertion at 32 pixels in fp32, median of 1 steps in turns"
+    assert "distance to 1000 steps, network 2 times narrower" in lines and "karras" in lines[-1]
+
+
 def test_the_network_has_the_published_size(golden):
     with torch.device("meta"):
         unet = UNet2DConditionModel(**bench.CONFIG)
