@@ -138,7 +138,8 @@ def sheet_of(clip_vision, clusters: PartClusters, collection: Collection) -> Ima
         tiles.append(colored_parts(picture, found.labels[0], clusters.background_part))
     names = [part.name or f"part{number}" for number, part in enumerate(clusters.vocabulary.parts)]
     labels = [collection.names[number][-24:] for number in range(len(tiles))]
-    return labelled_sheet([*tiles, legend_picture(names, SIDE, SIDE)], [*labels, "parts"], COLUMNS)
+    key = legend_picture(names, SIDE, SIDE, clusters.background_part)
+    return labelled_sheet([*tiles, key], [*labels, "parts"], COLUMNS)
 
 
 def reported(found: Discovery, collection: Collection) -> str:

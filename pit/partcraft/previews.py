@@ -12,6 +12,7 @@ from torch.nn.functional import interpolate
 from ..images import on_white
 
 STRENGTH = 0.55  # of the colors
+DARK = "#444444"
 GOLDEN = 0.61803  # a turn by this share of the circle keeps any number of hues apart
 
 
@@ -54,15 +55,18 @@ def legend(names: Sequence[str]) -> list[tuple[str, str]]:
     ]
 
 
-def legend_picture(names: Sequence[str], width: int, height: int) -> Image.Image:
-    """The legend as a picture: a square in the color of each part, and its name."""
+def legend_picture(
+    names: Sequence[str], width: int, height: int, background_part: int | None = None
+) -> Image.Image:
+    """The legend as a picture: a square in the color of each part, and its name; dark for the background."""
     picture = Image.new("RGB", (width, height), "white")
     draw, line = ImageDraw.Draw(picture), max(8, height // max(len(names), 1))
     side = min(line, 24)
     font = ImageFont.load_default(max(8, round(side * 0.6)))
     for number, (name, color) in enumerate(legend(names)):
         top = number * line
-        draw.rectangle((2, top + 2, side - 2, top + side - 2), fill=color)
+        fill = DARK if number == background_part else color
+        draw.rectangle((2, top + 2, side - 2, top + side - 2), fill=fill)
         draw.text((side + 4, top + side / 2), name, "#333333", font, anchor="lm")
     return picture
 

@@ -46,8 +46,9 @@ def test_masks_lie_where_their_box_is():
 
 def test_the_legend_shows_each_name_beside_its_color():
     names = ["head", "wing", "background"]
-    picture = legend_picture(names, 120, 90)
-    for number, color in enumerate(part_colors(3)):
+    picture = legend_picture(names, 120, 90, background_part=2)
+    for number, color in enumerate(part_colors(3)[:2]):
         assert picture.getpixel((8, number * 30 + 8)) == color
+    assert picture.getpixel((8, 68)) == (68, 68, 68)
     blank = legend_picture([""] * 3, 120, 90)
     assert picture.crop((28, 0, 120, 90)).getcolors() != blank.crop((28, 0, 120, 90)).getcolors()
