@@ -30,6 +30,7 @@ from ...pit.object_insertion.embedding_optimizer import PENULTIMATE, PICTURE_TOK
 from ...pit.object_insertion.files import read_embedding_optimizer
 from ..bridge.feedback import progress_bar, say, told
 from ..bridge.folders import ModelFiles
+from ..bridge.loaders import FileNode
 from ..bridge.memory import managed
 from .types import CATEGORY, ManagedOptimizer, OptimizerType
 
@@ -156,7 +157,9 @@ def behind(others: list | None, context: Tensor) -> Tensor:
     return torch.cat([others[0][0], context])
 
 
-class LoadEmbeddingOptimizer(io.ComfyNode):
+class LoadEmbeddingOptimizer(FileNode):
+    files = FILES
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -179,14 +182,6 @@ class LoadEmbeddingOptimizer(io.ComfyNode):
             outputs=[OptimizerType.Output(display_name="optimizer")],
             hidden=[io.Hidden.unique_id],
         )
-
-    @classmethod
-    def validate_inputs(cls, file: str | None) -> bool | str:
-        return FILES.why_missing(file) or True
-
-    @classmethod
-    def fingerprint_inputs(cls, file: str | None, **_: object) -> object:
-        return FILES.stamp(file)
 
     @classmethod
     def execute(cls, file: str, nan_as_zero: bool) -> io.NodeOutput:

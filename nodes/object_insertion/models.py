@@ -13,6 +13,7 @@ from ...pit.object_insertion.files import read_bias
 from ...pit.object_insertion.published import NAME
 from ...pit.object_insertion.sampling import STEPS, TRAINED_STEPS, leading_sigmas
 from ..bridge.folders import ModelFiles
+from ..bridge.loaders import FileNode
 from .types import CATEGORY
 
 FILES = ModelFiles("instruct_unet")
@@ -78,7 +79,9 @@ class InsertionSchedule(io.ComfyNode):
         return io.NodeOutput(torch.unique_consecutive(sigmas))
 
 
-class PatchBias(io.ComfyNode):
+class PatchBias(FileNode):
+    files = FILES
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -100,14 +103,6 @@ class PatchBias(io.ComfyNode):
             ],
             outputs=[io.Model.Output(display_name="model")],
         )
-
-    @classmethod
-    def validate_inputs(cls, file: str | None) -> bool | str:
-        return FILES.why_missing(file) or True
-
-    @classmethod
-    def fingerprint_inputs(cls, file: str | None) -> object:
-        return FILES.stamp(file)
 
     @classmethod
     def execute(cls, model: ModelPatcher, file: str) -> io.NodeOutput:

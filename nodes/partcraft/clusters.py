@@ -11,6 +11,7 @@ from ...pit.partcraft.discovery import PartClusters
 from ...pit.partcraft.naming import named
 from ..bridge.feedback import as_lines, told
 from ..bridge.folders import ModelFiles, own_file
+from ..bridge.loaders import FileNode
 from .find import FRONTS
 from .types import CATEGORY, PartClustersType
 
@@ -77,7 +78,9 @@ class SaveClusters(io.ComfyNode):
         return io.NodeOutput(clusters, ui=told(cls, as_lines({"written": path.name, **facts(clusters)})))
 
 
-class LoadClusters(io.ComfyNode):
+class LoadClusters(FileNode):
+    files = FILES
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -103,14 +106,6 @@ class LoadClusters(io.ComfyNode):
             )],
             hidden=[io.Hidden.unique_id],
         )
-
-    @classmethod
-    def validate_inputs(cls, file: str | None) -> bool | str:
-        return FILES.why_missing(file) or True
-
-    @classmethod
-    def fingerprint_inputs(cls, file: str | None, **_: object) -> object:
-        return FILES.stamp(file)
 
     @classmethod
     def execute(cls, file: str, foreground: str = AS_FILE) -> io.NodeOutput:

@@ -16,6 +16,7 @@ from ...pit.files.weights import WeightFileError
 from ...pit.partcraft.dino import MEAN, STD, dino_pixels, picture_sizes, read_dino, whole_pixels
 from ...pit.partcraft.discovery import SAMPLE
 from ..bridge.folders import ModelFiles
+from ..bridge.loaders import FileNode
 from .types import CATEGORY
 
 FILES = ModelFiles("dino")
@@ -110,7 +111,9 @@ def reader(
     return features
 
 
-class LoadDino(io.ComfyNode):
+class LoadDino(FileNode):
+    files = FILES
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -132,14 +135,6 @@ class LoadDino(io.ComfyNode):
                 display_name="clip_vision", tooltip="For Find Parts, Label Parts and Measure Part Words.",
             )],
         )
-
-    @classmethod
-    def validate_inputs(cls, file: str | None) -> bool | str:
-        return FILES.why_missing(file) or True
-
-    @classmethod
-    def fingerprint_inputs(cls, file: str | None) -> object:
-        return FILES.stamp(file)
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:

@@ -16,6 +16,7 @@ from ...pit.partcraft.prompt import Vocabulary, numbered
 from ...pit.partcraft.published_names import published_names
 from ..bridge.feedback import as_lines, told
 from ..bridge.folders import ModelFiles, file_stamp
+from ..bridge.loaders import FileNode
 from .types import CATEGORY, PartWordsType
 
 FILES = ModelFiles("part_words")
@@ -104,7 +105,9 @@ def written_word(vocabulary: Vocabulary, part: str, codes: list[str], weight: fl
     return word if weight == 1 else f"({word}:{weight:g})"
 
 
-class LoadPartCraft(io.ComfyNode):
+class LoadPartCraft(FileNode):
+    files = FILES
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -131,10 +134,6 @@ class LoadPartCraft(io.ComfyNode):
             )],
             hidden=[io.Hidden.unique_id],
         )
-
-    @classmethod
-    def validate_inputs(cls, file: str | None) -> bool | str:
-        return FILES.why_missing(file) or True
 
     @classmethod
     def fingerprint_inputs(cls, file: str | None, **_: object) -> object:

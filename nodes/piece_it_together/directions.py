@@ -22,6 +22,7 @@ from ...pit.number_lists import edit_amounts_in, numbers_in
 from ..bridge.feedback import as_lines, told
 from ..bridge.folders import ModelFiles
 from ..bridge.keeping import kept
+from ..bridge.loaders import FileNode
 from ..bridge.sockets import DirectionType, IPAdapterType, concepts_template
 from .apply_tokens import check_adapter
 from .encoding import resample
@@ -169,7 +170,9 @@ class CombineDirections(io.ComfyNode):
         return io.NodeOutput(combined(first, second, mode["weight_first"], mode["weight_second"]))
 
 
-class LoadDirection(io.ComfyNode):
+class LoadDirection(FileNode):
+    files = FILES
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -188,14 +191,6 @@ class LoadDirection(io.ComfyNode):
             outputs=[DirectionType.Output(display_name="direction")],
             hidden=[io.Hidden.unique_id],
         )
-
-    @classmethod
-    def validate_inputs(cls, file: str | None) -> bool | str:
-        return FILES.why_missing(file) or True
-
-    @classmethod
-    def fingerprint_inputs(cls, file: str | None) -> object:
-        return FILES.stamp(file)
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:

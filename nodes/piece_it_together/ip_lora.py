@@ -12,6 +12,7 @@ from ...pit.files.lora_blocks import BlockStrengths, parse_block_strengths
 from ...pit.piece_it_together.ip_lora.prompts import CHARACTER_SHEET, scene_prompt
 from ..bridge.feedback import told
 from ..bridge.folders import ModelFiles
+from ..bridge.loaders import FileNode
 from ..bridge.lora_patches import (
     PROBLEMS_SHOWN,
     Matched,
@@ -65,7 +66,9 @@ def apply_ip_lora(
     return patched, report
 
 
-class ApplyIPLora(io.ComfyNode):
+class ApplyIPLora(FileNode):
+    files = FILES
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -96,15 +99,6 @@ class ApplyIPLora(io.ComfyNode):
             outputs=[io.Model.Output(display_name="model")],
             hidden=[io.Hidden.unique_id],
         )
-
-    @classmethod
-    def validate_inputs(cls, file: str | None) -> bool | str:
-        # Not of `blocks` as well: ComfyUI would tell an error in either once for each of the two.
-        return FILES.why_missing(file) or True
-
-    @classmethod
-    def fingerprint_inputs(cls, file: str, **_: object) -> object:
-        return FILES.stamp(file)
 
     @classmethod
     def execute(cls, model: ModelPatcher, file: str, strength: float, blocks: str = "") -> io.NodeOutput:

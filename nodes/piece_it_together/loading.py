@@ -14,6 +14,7 @@ from ...pit.ip_adapter.resampler import TOKENS_PER_PICTURE, Resampler
 from ...pit.piece_it_together.prior import IPPrior
 from ...pit.piece_it_together.prior_files import read_prior
 from ..bridge.folders import ModelFiles, file_stamp
+from ..bridge.loaders import FileNode
 from ..bridge.memory import managed, prior_dtype
 from ..bridge.sockets import IPAdapterType
 from .types import CATEGORY, ManagedIPAdapter, ManagedPrior, PriorType
@@ -52,7 +53,9 @@ def load_prior(path: Path, name: str, num_heads: int | None = None) -> ManagedPr
     return ManagedPrior(name, managed(build, state, dtype, dynamic=False), config, dtype)
 
 
-class LoadIPAdapter(io.ComfyNode):
+class LoadIPAdapter(FileNode):
+    files = ADAPTERS
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -71,21 +74,13 @@ class LoadIPAdapter(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, file: str | None) -> bool | str:
-        # ComfyUI leaves the check of an input that is named here to us. Its own answer, "Value not in list",
-        # says neither where the file was expected nor where to get it.
-        return ADAPTERS.why_missing(file) or True
-
-    @classmethod
-    def fingerprint_inputs(cls, file: str | None) -> object:
-        return ADAPTERS.stamp(file)
-
-    @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
         return io.NodeOutput(load_ip_adapter(ADAPTERS.path(file), file))
 
 
-class LoadIPPrior(io.ComfyNode):
+class LoadIPPrior(FileNode):
+    files = PRIORS
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -106,10 +101,6 @@ class LoadIPPrior(io.ComfyNode):
             ],
             outputs=[PriorType.Output(display_name="prior")],
         )
-
-    @classmethod
-    def validate_inputs(cls, file: str | None) -> bool | str:
-        return PRIORS.why_missing(file) or True
 
     @classmethod
     def fingerprint_inputs(cls, file: str | None, num_heads: int | None) -> object:

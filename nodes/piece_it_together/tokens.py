@@ -17,6 +17,7 @@ from ..bridge.feedback import as_lines, told
 from ..bridge.folders import ModelFiles
 from ..bridge.keeping import kept
 from ..bridge.kinds import check_kinds
+from ..bridge.loaders import FileNode
 from ..bridge.sockets import CONCEPTS, TokensType, concepts_template
 from .types import CATEGORY
 
@@ -53,7 +54,9 @@ class SaveTokens(io.ComfyNode):
             cls, FILES, name, lambda path: save_tokens(path, tokens), f"{len(tokens.values)} concepts")
 
 
-class LoadTokens(io.ComfyNode):
+class LoadTokens(FileNode):
+    files = FILES
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -71,14 +74,6 @@ class LoadTokens(io.ComfyNode):
             outputs=[TokensType.Output(display_name="tokens")],
             hidden=[io.Hidden.unique_id],
         )
-
-    @classmethod
-    def validate_inputs(cls, file: str | None) -> bool | str:
-        return FILES.why_missing(file) or True
-
-    @classmethod
-    def fingerprint_inputs(cls, file: str | None) -> object:
-        return FILES.stamp(file)
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:

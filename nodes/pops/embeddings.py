@@ -13,6 +13,7 @@ from ...pit.pops.embeddings import FITS, LAYERS, NORMALIZED, RAW, SQUASHED, Embe
 from ..bridge.feedback import as_lines, progress_bar, told
 from ..bridge.folders import ModelFiles
 from ..bridge.keeping import kept
+from ..bridge.loaders import FileNode
 from ..bridge.sockets import EmbeddingType
 from .types import CATEGORY
 
@@ -120,7 +121,9 @@ class SaveEmbedding(io.ComfyNode):
         return kept(cls, FILES, name, lambda path: save_embedding(path, embedding), what)
 
 
-class LoadEmbedding(io.ComfyNode):
+class LoadEmbedding(FileNode):
+    files = FILES
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -143,14 +146,6 @@ class LoadEmbedding(io.ComfyNode):
             outputs=[EmbeddingType.Output(display_name="embedding")],
             hidden=[io.Hidden.unique_id],
         )
-
-    @classmethod
-    def validate_inputs(cls, file: str | None) -> bool | str:
-        return FILES.why_missing(file) or True
-
-    @classmethod
-    def fingerprint_inputs(cls, file: str | None) -> object:
-        return FILES.stamp(file)
 
     @classmethod
     def execute(cls, file: str, bare_tensors: str) -> io.NodeOutput:

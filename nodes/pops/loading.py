@@ -83,7 +83,7 @@ class LoadOperator(io.ComfyNode):
         return OPERATORS.why_missing(file) or missing_base or True
 
     @classmethod
-    def fingerprint_inputs(cls, file: str | None, base: str | None) -> object:
+    def fingerprint_inputs(cls, file: str | None, base: str | None, **_: object) -> object:
         # The number of heads may come from a config.json, so a change of one loads the operator again.
         chosen = [(OPERATORS, file), (BASES, None if base == NO_BASE else base)]
         paths = [files.path(name) for files, name in chosen if name is not None]

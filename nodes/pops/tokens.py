@@ -9,13 +9,16 @@ from ...pit.concepts.tokens import Tokens
 from ...pit.pops.embeddings import Embedding, check_decodable, check_fits
 from ..bridge.base_adapter import ManagedBaseAdapter, load_base_adapter
 from ..bridge.folders import ModelFiles
+from ..bridge.loaders import FileNode
 from ..bridge.sockets import EmbeddingType, IPAdapterType, ManagedAdapter, TokensType
 from .types import CATEGORY
 
 ADAPTERS = ModelFiles("base_ip_adapter")
 
 
-class LoadBaseIPAdapter(io.ComfyNode):
+class LoadBaseIPAdapter(FileNode):
+    files = ADAPTERS
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -32,14 +35,6 @@ class LoadBaseIPAdapter(io.ComfyNode):
             ],
             outputs=[IPAdapterType.Output(display_name="ip_adapter")],
         )
-
-    @classmethod
-    def validate_inputs(cls, file: str | None) -> bool | str:
-        return ADAPTERS.why_missing(file) or True
-
-    @classmethod
-    def fingerprint_inputs(cls, file: str | None) -> object:
-        return ADAPTERS.stamp(file)
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
