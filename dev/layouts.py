@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 TITLE, PADDING, BETWEEN, GROUP_TITLE = 30, 20, 40, 40
 
@@ -64,10 +65,19 @@ class Group:
 
 @dataclass(frozen=True)
 class Layout:
-    """The frames of a graph, and the nodes whose seed changes after every run; other seeds stay the same."""
+    """How a graph for people differs from its API twin.
+
+    Attributes:
+        groups: the frames, with all nodes.
+        random_seeds: the nodes whose seed changes after every run; other seeds stay the same.
+        bypassed: nodes that are switched off, in the format of the API, which leaves them out.
+        detours: by a node and its input, the output of a bypassed node that it gets in the graph.
+    """
 
     groups: tuple[Group, ...]
     random_seeds: tuple[str, ...]
+    bypassed: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    detours: Mapping[tuple[str, str], tuple[str, int]] = field(default_factory=dict)
 
 
 DEMO_START = Note("Start here", height=270, text="""\

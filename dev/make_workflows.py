@@ -1,8 +1,8 @@
 """Make the graphs for people from their API twins, in the real page of a real ComfyUI.
 
 The page itself arranges and saves them, following the modules of `dev` whose names end in `layouts`. Graphs
-for SDXL, which cannot run without its models, also get a picture of the graph as their thumbnail. Run in the
-folder of the pack, inside dev.py's environment:
+for published models, which cannot run without them, also get a picture of the graph as their thumbnail. Run
+in the folder of the pack, inside dev.py's environment:
 
     python -m dev.make_workflows
     python -m dev.make_workflows piece_it_together blend_concepts   # only these
@@ -25,17 +25,21 @@ from dev.browser import ARGUMENTS, find_chromium, open_page
 from dev.comfyui import ensure_comfyui, make_base
 from dev.concept_layouts import LAYOUTS as CONCEPT_LAYOUTS
 from dev.direction_layouts import LAYOUTS as DIRECTION_LAYOUTS
+from dev.insertion_layouts import LAYOUTS as INSERTION_LAYOUTS
 from dev.layouts import LAYOUTS as OTHER_LAYOUTS
 from dev.layouts import Layout, Note
 from dev.lora_layouts import LAYOUTS as LORA_LAYOUTS
+from dev.pops_layouts import LAYOUTS as POPS_LAYOUTS
 from dev.server import ComfyServer
 from pit.files.published import published_files
 
 WORKFLOWS = ROOT / "workflows"
-LAYOUTS = OTHER_LAYOUTS | CONCEPT_LAYOUTS | LORA_LAYOUTS | DIRECTION_LAYOUTS
+LAYOUTS = (
+    OTHER_LAYOUTS | CONCEPT_LAYOUTS | LORA_LAYOUTS | DIRECTION_LAYOUTS | POPS_LAYOUTS | INSERTION_LAYOUTS
+)
 PICTURED = (
     "blend_concepts_sdxl", "character_sheet_sdxl", "concept_in_a_scene_sdxl", "explore_concepts_sdxl",
-    "generate_a_dataset", "piece_it_together_sdxl",
+    "generate_a_dataset", "piece_it_together_sdxl", *POPS_LAYOUTS, *INSERTION_LAYOUTS,
 )
 THUMBNAIL_WIDTH = 1200
 # Without the last, the page leaves out all words of a graph that is so large that they become small.
@@ -45,26 +49,40 @@ SETTINGS = {
 }
 CHECKPOINT = "checkpoints/sd_xl_base_1.0.safetensors"
 HUB = "https://huggingface.co"
-# Where the page can get each file that the graphs for SDXL name, by its place below ComfyUI's `models`.
+DEPTH_MODEL = "geometry_estimation/depth_anything_3_mono_large.safetensors"
+DEPTH_CONTROL = "controlnet/controlnet-depth-sdxl-1.0.safetensors"
+# Where the page can get each file that the graphs name, by its place below ComfyUI's `models`.
 SOURCES = {
     CHECKPOINT: f"{HUB}/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/{Path(CHECKPOINT).name}",
+    DEPTH_MODEL: f"{HUB}/Comfy-Org/Depth-Anything-3/resolve/main/{DEPTH_MODEL}",
+    DEPTH_CONTROL: (
+        f"{HUB}/diffusers/controlnet-depth-sdxl-1.0/resolve/main/diffusion_pytorch_model.fp16.safetensors"
+    ),
     **{
         file.target: f"{HUB}/{file.repo}/resolve/main/{file.path}"
         for file in published_files() if not file.is_folder
     },
 }
+CONVERTED = "diffusion_models/object_insertion_unet.safetensors"  # a published file in another layout
+# The folders of the files that a node names, in the order of its first widgets.
 LOADERS = {
-    "CheckpointLoaderSimple": "checkpoints", "CLIPVisionLoader": "clip_vision",
-    "PiT_LoadIPAdapter": "ipadapter", "PiT_LoadIPPrior": "ip_prior", "PiT_ApplyIPLora": "loras",
+    "CheckpointLoaderSimple": ("checkpoints",), "CLIPVisionLoader": ("clip_vision",),
+    "ControlNetLoader": ("controlnet",), "LoadDA3Model": ("geometry_estimation",), "VAELoader": ("vae",),
+    "PiT_LoadIPAdapter": ("ipadapter",), "PiT_LoadIPPrior": ("ip_prior",), "PiT_ApplyIPLora": ("loras",),
+    "PiT_LoadBaseIPAdapter": ("ipadapter",), "PiT_LoadOperator": ("pops", "kandinsky_prior"),
+    "PiT_LoadKandinskyDecoder": ("kandinsky_decoder", "kandinsky_decoder"),
+    "PiT_LoadEmbeddingOptimizer": ("object_insertion",),
 }
 
-ARRANGE = """({ nodes, notes, groups, randomSeeds }) => {
+ARRANGE = """({ nodes, notes, groups, randomSeeds, bypassed }) => {
     const { app, LiteGraph } = window
+    const bypass = 4  // of LiteGraph's modes
     const put = (node, [left, top, width, height]) => {
         node.pos = [left, top]
         node.setSize([width, height])
     }
     for (const [id, place] of nodes) put(app.graph.getNodeById(id), place)
+    for (const id of bypassed) app.graph.getNodeById(id).mode = bypass
     for (const [title, text, place] of notes) {
         const node = LiteGraph.createNode("MarkdownNote")
         app.graph.add(node)
@@ -83,6 +101,10 @@ ARRANGE = """({ nodes, notes, groups, randomSeeds }) => {
         if (control) control.value = randomSeeds.includes(String(node.id)) ? "randomize" : "fixed"
     }
 }"""
+ALL_SHOWN = """nodes => nodes.every((id) => {
+    const { imgs } = window.app.graph.getNodeById(id)
+    return imgs?.length && imgs.every((image) => image.complete && image.naturalWidth)
+})"""
 SHOW_ALL = """([left, top, width, height]) => {
     const { canvas } = window.app
     const { clientWidth, clientHeight } = canvas.canvas
@@ -95,7 +117,7 @@ SHOW_ALL = """([left, top, width, height]) => {
 
 def make_workflow(page, name: str, layout: Layout) -> dict:
     """The arranged graph, as the page saves it."""
-    graph = json.loads((WORKFLOWS / "api" / f"{name}.json").read_text())
+    graph = whole_graph(json.loads((WORKFLOWS / "api" / f"{name}.json").read_text()), layout)
     page.evaluate("([graph, name]) => window.app.loadApiJson(graph, name)", [graph, name])
     page.wait_for_function("count => window.app.graph.nodes.length === count", arg=len(graph))
     page.evaluate(ARRANGE, plan(graph, layout))
@@ -103,17 +125,27 @@ def make_workflow(page, name: str, layout: Layout) -> dict:
     page.wait_for_timeout(2000)  # the page draws, and adapts sizes to what it has drawn
     workflow = json.loads(page.evaluate("JSON.stringify(window.app.graph.serialize())"))
     for node in workflow["nodes"]:
-        node["properties"] |= models_of(node)
+        node["properties"] |= models_of(node) if "widgets_values" in node else {}
     # The page gives every graph a random id; a fixed one keeps the file the same from run to run.
     return workflow | {"id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"piece-it-together/{name}"))}
 
 
+def whole_graph(graph: dict, layout: Layout) -> dict:
+    """A graph in API format with the nodes that are bypassed, and the links that lead through them."""
+    graph = graph | layout.bypassed
+    for (node, name), source in layout.detours.items():
+        graph[node] = graph[node] | {"inputs": graph[node]["inputs"] | {name: list(source)}}
+    return graph
+
+
 def models_of(node: dict) -> dict[str, list[dict[str, str]]]:
-    """The property by which the page offers the missing file of a loader; none for files of the pack."""
-    folder = LOADERS.get(node["type"])
-    name = node["widgets_values"][0] if folder else ""
-    url = SOURCES.get(f"{folder}/{name}")
-    return {"models": [{"name": name, "url": url, "directory": folder}]} if url else {}
+    """The property by which the page offers the missing files of a loader; none for files of the pack."""
+    named = zip(LOADERS.get(node["type"], ()), node["widgets_values"], strict=False)
+    models = [
+        {"name": name, "url": SOURCES[f"{folder}/{name}"], "directory": folder}
+        for folder, name in named if f"{folder}/{name}" in SOURCES
+    ]
+    return {"models": models} if models else {}
 
 
 def plan(graph: dict, layout: Layout) -> dict:
@@ -131,6 +163,7 @@ def plan(graph: dict, layout: Layout) -> dict:
         "notes": [(what.title, what.text, place) for what, place in places if isinstance(what, Note)],
         "groups": [(group.title, group.frame) for group in layout.groups],
         "randomSeeds": layout.random_seeds,
+        "bypassed": [int(key) for key in layout.bypassed],
     }
 
 
@@ -140,7 +173,7 @@ def show_previews(page, name: str) -> None:
     previews = [key for key, node in graph.items() if node["class_type"] == "PreviewImage"]
     if previews:
         page.evaluate("nodes => window.app.queuePrompt(0, 1, nodes)", previews)
-        page.wait_for_function("nodes => nodes.every((id) => window.app.nodeOutputs?.[id])", arg=previews)
+        page.wait_for_function(ALL_SHOWN, arg=previews)
         page.wait_for_timeout(1000)  # the page draws them
 
 
@@ -164,11 +197,11 @@ def picture_of(page, layout: Layout) -> Image.Image:
 
 
 def fill_base(base: Path) -> Path:
-    """Put all files that the SDXL graphs name into ComfyUI's folders, so that no picture shows missing files.
+    """Put all files that the graphs name into ComfyUI's folders, so that no picture shows missing files.
 
     They are empty, since the page only lists their names.
     """
-    for name in SOURCES:
+    for name in (*SOURCES, CONVERTED):
         file = base / "models" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
@@ -191,7 +224,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def make_all(playwright, base: Path, names: Sequence[str]) -> None:
-    """Write graphs, and the pictures of those for SDXL."""
+    """Write graphs, and the pictures of those for published models."""
     with ComfyServer(ensure_comfyui(), base, LOGS / "make_workflows.log") as server:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=ARGUMENTS)
         for name in names:

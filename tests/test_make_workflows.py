@@ -3,6 +3,7 @@
 import pytest
 
 from dev import make_workflows
+from dev.layouts import Layout
 
 
 @pytest.fixture(autouse=True)
@@ -27,3 +28,19 @@ def test_files_of_the_pack_are_not_offered_by_the_page():
     assert models({"type": "KSampler", "widgets_values": [0]}) == {}
     (prior,) = models({"type": "PiT_LoadIPPrior", "widgets_values": ["characters/prior.ckpt", 0]})["models"]
     assert prior["directory"] == "ip_prior" and prior["url"].endswith("/models/characters_ckpt/prior.ckpt")
+    operator = {"type": "PiT_LoadOperator", "widgets_values": [
+        "scene/learned_prior.pth", "kandinsky-2-2-prior/prior/diffusion_pytorch_model.safetensors", "scene", 0,
+    ]}
+    assert [each["directory"] for each in models(operator)["models"]] == ["pops", "kandinsky_prior"]
+    operator["widgets_values"][1] = "none"
+    assert [each["directory"] for each in models(operator)["models"]] == ["pops"]
+
+
+def test_links_lead_through_what_is_bypassed():
+    graph = {"1": {"inputs": {}}, "2": {"inputs": {"positive": ["1", 0], "steps": 4}}}
+    apply = {"inputs": {"positive": ["1", 0]}}
+    layout = Layout((), (), {"3": apply}, {("2", "positive"): ("3", 1)})
+    assert make_workflows.whole_graph(graph, layout) == {
+        "1": {"inputs": {}}, "2": {"inputs": {"positive": ["3", 1], "steps": 4}}, "3": apply,
+    }
+    assert graph["2"]["inputs"]["positive"] == ["1", 0]

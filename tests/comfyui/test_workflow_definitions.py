@@ -1,4 +1,4 @@
-"""Every workflow fits the definitions of its nodes, those for SDXL too, which cannot run here."""
+"""Every workflow fits the definitions of its nodes, those for published models too, whose files are not here."""
 
 import re
 from collections.abc import Iterable
@@ -7,15 +7,35 @@ import pytest
 
 from dev import ROOT
 from pit.files.published import published_files
-from tests.comfyui.workflows import NAMES, WORKFLOWS, read, twin
+from tests.comfyui.pages import open_workflow
+from tests.comfyui.workflows import NAMES, PUBLISHED, WORKFLOWS, read, twin
 
+HUB = "https://huggingface.co"
 CHECKPOINT = "checkpoints/sd_xl_base_1.0.safetensors"
-CHECKPOINT_URL = (
-    "https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/sd_xl_base_1.0.safetensors"
-)
+CONVERTED = "diffusion_models/object_insertion_unet.safetensors"
+"""A published file that `python -m pit convert` has written anew, which no page can offer."""
+OTHER_URLS = {
+    CHECKPOINT: f"{HUB}/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/sd_xl_base_1.0.safetensors",
+    "geometry_estimation/depth_anything_3_mono_large.safetensors": (
+        f"{HUB}/Comfy-Org/Depth-Anything-3/resolve/main/geometry_estimation/"
+        "depth_anything_3_mono_large.safetensors"
+    ),
+    "controlnet/controlnet-depth-sdxl-1.0.safetensors": (
+        f"{HUB}/diffusers/controlnet-depth-sdxl-1.0/resolve/main/diffusion_pytorch_model.fp16.safetensors"
+    ),
+}
 
-FILE_INPUTS = {"ckpt_name": "checkpoints", "clip_name": "clip_vision", "image": "input"}
-OUR_FILES = {"PiT_LoadIPAdapter": "ipadapter", "PiT_LoadIPPrior": "ip_prior", "PiT_ApplyIPLora": "loras"}
+FILE_INPUTS = {
+    "ckpt_name": "checkpoints", "clip_name": "clip_vision", "image": "input", "vae_name": "vae",
+    "unet_name": "diffusion_models", "base": "kandinsky_prior", "movq": "kandinsky_decoder",
+    "control_net_name": "controlnet", "model_name": "geometry_estimation",
+}
+OUR_FILES = {
+    "PiT_LoadIPAdapter": "ipadapter", "PiT_LoadIPPrior": "ip_prior", "PiT_ApplyIPLora": "loras",
+    "PiT_LoadBaseIPAdapter": "ipadapter", "PiT_LoadOperator": "pops",
+    "PiT_LoadKandinskyDecoder": "kandinsky_decoder", "PiT_LoadEmbeddingOptimizer": "object_insertion",
+}
+BYPASSED = 4  # the mode of nodes that the page leaves out
 MATCHED = "COMFY_MATCHTYPE_V3"  # takes several types, and gives the one that it gets
 NUMBERS = {"INT": int, "FLOAT": (int, float)}
 OTHERS = {"STRING": str, "BOOLEAN": bool}
@@ -146,34 +166,58 @@ def test_missing_inputs_and_nodes_are_found_out(definitions):
     ]
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name.endswith("_sdxl")])
-def test_sdxl_wants_the_files_that_the_download_command_writes(name):
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_graph_wants_the_files_that_the_download_command_writes(name):
     written = {file.target for file in published_files()}
-    assert files_of(twin(name).values()) - {CHECKPOINT} <= written
+    assert files_of(twin(name).values()) - {CHECKPOINT, CONVERTED} <= written
 
 
 def files_of(nodes: Iterable[dict]) -> set[str]:
     """The files that the loaders of a graph in API format name, below ComfyUI's models."""
+    names = FILE_INPUTS.keys() - {"image"} | {"file"}
     return {
         f"{FILE_INPUTS.get(name) or OUR_FILES[node['class_type']]}/{node['inputs'][name]}"
-        for node in nodes for name in node["inputs"].keys() & {"ckpt_name", "clip_name", "file"}
+        for node in nodes for name in node["inputs"].keys() & names
     }
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name.endswith("_sdxl")])
-def test_the_page_can_offer_every_file_that_a_graph_for_sdxl_names(name):
-    nodes = read(WORKFLOWS / f"{name}.json")["nodes"]
-    offered = [(node, model) for node in nodes for model in node["properties"].get("models", ())]
-    hub = "https://huggingface.co"
-    urls = {file.target: f"{hub}/{file.repo}/resolve/main/{file.path}" for file in published_files()}
+def offered_by(nodes: Iterable[dict]) -> set[str]:
+    """The files that the page can offer for nodes of a graph for people."""
+    urls = {file.target: f"{HUB}/{file.repo}/resolve/main/{file.path}" for file in published_files()}
     found = set()
-    for node, model in offered:
-        # The page compares the name with what is chosen in the node.
-        assert model["name"] == node["widgets_values"][0]
-        place = f"{model['directory']}/{model['name']}"
-        assert model["url"] == urls.get(place, CHECKPOINT_URL)
-        found.add(place)
-    assert found == files_of(twin(name).values())
+    for node in nodes:
+        for model in node["properties"].get("models", ()):
+            # The page compares the name with what is chosen in the node.
+            assert model["name"] in node["widgets_values"]
+            place = f"{model['directory']}/{model['name']}"
+            assert model["url"] == (urls | OTHER_URLS)[place]
+            found.add(place)
+    return found
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_page_can_offer_every_file_that_a_graph_for_published_models_names(name):
+    nodes = [node for node in read(WORKFLOWS / f"{name}.json")["nodes"] if node["mode"] != BYPASSED]
+    assert offered_by(nodes) == files_of(twin(name).values()) - {CONVERTED}
+
+
+def test_depth_can_be_switched_on(page, definitions):
+    """The bypassed nodes fit as well, stand between the prompts and the sampler, and offer their files."""
+    name = "texture_an_object_sdxl"
+    nodes = read(WORKFLOWS / f"{name}.json")["nodes"]
+    off = {str(node["id"]): node for node in nodes if node["mode"] == BYPASSED}
+    open_workflow(page, name)
+    page.evaluate("ids => ids.forEach((id) => { window.app.graph.getNodeById(id).mode = 0 })", list(off))
+    graph = page.evaluate("window.app.graphToPrompt().then(({ output }) => output)")
+    assert faults(graph, definitions) == []
+    assert graph.keys() - twin(name).keys() == off.keys()
+    (apply,) = (key for key in off if graph[key]["class_type"] == "ControlNetApplyAdvanced")
+    (sampler,) = (node["inputs"] for node in graph.values() if node["class_type"] == "KSampler")
+    assert (sampler["positive"], sampler["negative"]) == ([apply, 0], [apply, 1])
+    before = twin(name)["17"]["inputs"]
+    given = graph[apply]["inputs"]
+    assert (given["positive"], given["negative"]) == (before["positive"], before["negative"])
+    assert offered_by(off.values()) == files_of(graph[key] for key in off)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -183,7 +227,7 @@ def test_no_graph_starts_from_pictures_that_a_newcomer_does_not_have(name):
 
 def test_the_readme_names_the_files_that_the_templates_ask_for():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    wanted = {file for name in NAMES if name.endswith("_sdxl") for file in files_of(twin(name).values())}
+    wanted = {file for name in PUBLISHED for file in files_of(twin(name).values())}
     for file in wanted:
         folder, name = file.rsplit("/", 1)
         assert f"`{folder}`" in text and re.search(rf"[`/]{re.escape(name)}`", text), file

@@ -13,6 +13,9 @@ FRAMES = {"Parts", "Encode", "Complete", "Render"}
 EXPLORE_FRAMES = {"Parts", "Encode", "Wall", "Pick", "Vary"}
 BLEND_FRAMES = {"First", "Second", "Blend", "Strip"}
 LORA_FRAMES = {"Concept", "Model", "Words", "Render"}
+COMBINE_FRAMES = {"Pictures", "Encode", "Combine", "Render"}
+SAY_FRAMES = {"Picture", "Encode", "Say", "Render", "Strip"}
+CHAIN_FRAMES = {"Pictures", "Encode", "Chain", "Render", "Strip"}
 OTHER_FRAMES = {
     "generate_a_dataset": {"Prompts", "Render", "Parts"}, "explore_concepts": EXPLORE_FRAMES,
     "explore_concepts_sdxl": EXPLORE_FRAMES, "blend_concepts": BLEND_FRAMES,
@@ -22,6 +25,12 @@ OTHER_FRAMES = {
     "edit_by_direction": {"Concept", "Directions", "Render", "Strip"},
     "find_a_direction": {"Kinds", "Direction", "Edit", "Render", "Strip"},
     "token_library": {"Load", "Make", "Render", "Strip"},
+    "texture_an_object_sdxl": COMBINE_FRAMES | {"Depth (switched off)"},
+    "texture_an_object_kandinsky": COMBINE_FRAMES, "put_it_in_a_scene_sdxl": COMBINE_FRAMES,
+    "put_it_in_a_scene_kandinsky": COMBINE_FRAMES, "say_it_with_a_word_sdxl": SAY_FRAMES,
+    "say_it_with_a_word_kandinsky": SAY_FRAMES, "chain_operators_sdxl": CHAIN_FRAMES,
+    "chain_operators_kandinsky": CHAIN_FRAMES, "insert_an_object_sd15": {"Pictures", "Encode", "Insert"},
+    "insert_many_sd15": {"Pictures", "One in each", "Then another"},
 }
 A_SHORT_TRAINING = {
     "2": {"count": 30, "name": "short"}, "3": {"variants": 1, "name": "short"},

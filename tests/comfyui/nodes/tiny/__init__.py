@@ -61,9 +61,22 @@ def fill(module, seed):
             weight.data.copy_(noise / weight[0].numel() ** 0.5)
 
 
-def tiny_sdxl(seed=0, dtype=torch.float32):
+def tiny_sdxl(seed=0, dtype=torch.float32, **sizes):
     """A patcher of an SDXL with random weights and 17 cross-attention layers."""
-    return patcher_of(TinySDXL(UNET), seed, dtype)
+    return patcher_of(TinySDXL(UNET | sizes), seed, dtype)
+
+
+def tiny_sdxl_clip(seed=7):
+    """Its CLIP, with two text encoders of half its width each."""
+    sizes = {
+        "hidden_size": CONTEXT_DIM // 2, "intermediate_size": 64, "num_attention_heads": 4,
+        "num_hidden_layers": 3,
+    }
+    options = {"clip_l_model_config": sizes, "clip_g_model_config": sizes, "dtype": torch.float32}
+    clip = comfy.sd.CLIP(TinySDXL(UNET).clip_target(), parameters=0, model_options=options)
+    for number, encoder in enumerate((clip.cond_stage_model.clip_l, clip.cond_stage_model.clip_g)):
+        fill(encoder.transformer, seed + number)
+    return clip
 
 
 def tiny_sd15(seed=0):
@@ -105,8 +118,8 @@ def patcher_of(config, seed, dtype):
     )
 
 
-def tiny_clip_vision(width=64, seed=1):
-    vision = comfy.clip_vision.ClipVisionModel(CLIP_VISION | {"hidden_size": width})
+def tiny_clip_vision(width=64, seed=1, **sizes):
+    vision = comfy.clip_vision.ClipVisionModel(CLIP_VISION | {"hidden_size": width} | sizes)
     fill(vision.model, seed)
     return vision
 
@@ -143,6 +156,43 @@ class TinyInsertion(io.ComfyNode):
     @classmethod
     def execute(cls):
         return io.NodeOutput(tiny_instruct(), tiny_vae())
+
+
+class TinySDXLModels(io.ComfyNode):
+    """What Load Checkpoint gives of an SDXL."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="Tiny_SDXL", inputs=[], outputs=[io.Model.Output(), io.Clip.Output(), io.Vae.Output()],
+        )
+
+    @classmethod
+    def execute(cls):
+        model = tiny_sdxl(adm_in_channels=CONTEXT_DIM // 2 + 6 * 256)
+        return io.NodeOutput(model, tiny_sdxl_clip(), tiny_vae())
+
+
+class TinyVision(io.ComfyNode):
+    """What Load CLIP Vision gives; its embeddings are as wide as the text encoders of the tiny SDXL."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(node_id="Tiny_Vision", inputs=[], outputs=[io.ClipVision.Output()])
+
+    @classmethod
+    def execute(cls):
+        return io.NodeOutput(tiny_clip_vision(projection_dim=CONTEXT_DIM // 2))
+
+
+class TinyVAE(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(node_id="Tiny_VAE", inputs=[], outputs=[io.Vae.Output()])
+
+    @classmethod
+    def execute(cls):
+        return io.NodeOutput(tiny_vae())
 
 
 class TinySD15Models(io.ComfyNode):
@@ -211,7 +261,10 @@ class Loaded(io.ComfyNode):
 
 class Tiny(ComfyExtension):
     async def get_node_list(self):
-        return [TinyModels, TinyInsertion, TinySD15Models, TinyImage, MixedRows, Loaded]
+        return [
+            TinyModels, TinyInsertion, TinySDXLModels, TinySD15Models, TinyVision, TinyVAE, TinyImage,
+            MixedRows, Loaded,
+        ]
 
 
 async def comfy_entrypoint():
