@@ -18,15 +18,15 @@ With an InstructPix2Pix of *add-base*, **Patch InstructPix2Pix Bias** and a file
 ONE_START = Note("Start here", height=330, text="""\
 **The object stands in the scene.** The model finds the place by itself: no mask, no box, no words.
 
-The graph starts with a scene and an object that the pack draws. For your own, put **Load Image** in place of \
-**Scene and object**: a scene of any size, and an object, best on white or with its mask (ComfyUI's **Remove \
-Background** gives one) connected to **Encode Object**.
+The graph starts with a scene and an object that the pack draws. For your own, put **Load Image** in place \
+of **Scene and object**: a scene of any size, and an object, best on white or with its mask (ComfyUI's \
+**Remove Background** gives one) connected to **Encode Object**.
 
 **RandomNoise** changes after every run.""")
 
 ONE_TRY = Note("What to try", height=190, text="""\
-The object does not appear: raise **guidance**. The scene changes: raise **image_guidance**, or connect a mask \
-to **region**, outside of which every pixel is kept.
+The object does not appear: raise **guidance**. The scene changes: raise **image_guidance**, or connect a \
+mask to **region**, outside of which every pixel is kept.
 
 As published: sampler *euler_ancestral*, 100 steps, spacing *as published*.""")
 
@@ -74,7 +74,8 @@ MANY = Layout(
         models(0, 0),
         Group("Pictures", 400, 0, (
             Stack(300, (MANY_START,)), Stack(280, (("5", 540),)),
-            Stack(280, (("6", 300), ("7", 160), ("8", 300))), Stack(280, (("9", 260), ("10", 260), ("11", 260))),
+            Stack(280, (("6", 300), ("7", 160), ("8", 300))),
+            Stack(280, (("9", 260), ("10", 260), ("11", 260))),
         )),
         Group("One in each", 1740, 0, (
             Stack(280, (("12", 420), ("14", 90), ("15", 60))),

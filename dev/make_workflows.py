@@ -44,7 +44,7 @@ PICTURED = (
 THUMBNAIL_WIDTH = 1200
 # Without the last, the page leaves out all words of a graph that is so large that they become small.
 SETTINGS = {
-    "Comfy__Minimap__Visible": False, "Comfy__Graph__CanvasInfo": False,
+    "Comfy__Minimap__Visible": False, "Comfy__Graph__CanvasInfo": False, "Comfy__Graph__CanvasMenu": False,
     "LiteGraph__Canvas__MinFontSizeForLOD": 0,
 }
 CHECKPOINT = "checkpoints/sd_xl_base_1.0.safetensors"

@@ -11,7 +11,7 @@ from dev.layouts import Group, Layout, Note, Stack
 OPERATORS = {
     "texture_an_object": ("pops-texturing",), "put_it_in_a_scene": ("pops-scene",),
     "say_it_with_a_word": ("pops-instruct",),
-    "chain_operators": ("pops-texturing", "pops-instruct", "pops-scene"),
+    "chain_operators": ("pops-instruct", "pops-scene", "pops-texturing"),
 }
 DECODERS = {"sdxl": ("ip-adapter-bigg",), "kandinsky": ("kandinsky-decoder",)}
 PARTS, SCENE, PREVIEW = 540, 300, 280  # heights of nodes
@@ -32,8 +32,8 @@ def files_note(graph: str, decoder: str) -> Note:
         )
     if graph in READ_WORDS:
         return Note("Files", height=240, text=(
-            "Words are read by the CLIP of an SDXL checkpoint: choose yours. One command, run in the folder of "
-            f"this pack, {command}"
+            "Words are read by the CLIP of an SDXL checkpoint: choose yours. One command, run in the folder "
+            f"of this pack, {command}"
         ))
     command = command.replace("the other files", "all files")
     return Note("Files", height=200, text=f"One command, run in the folder of this pack, {command}")
@@ -42,10 +42,6 @@ def files_note(graph: str, decoder: str) -> Note:
 OWN_PICTURES = (
     "The graph starts with pictures that the pack draws. For your own, put **Load Image** in their place; "
     "objects should be **on white**."
-)
-SQUASHED = (
-    "**fit** says what becomes of pictures that are not square; *squashed* is as published, *letterboxed* keeps "
-    "all of it undistorted."
 )
 
 TEXTURE_START = Note("Start here", height=290, text=f"""\
@@ -68,16 +64,15 @@ WORD_START = Note("Start here", height=330, text=f"""\
 **The same object, but as a word says.** Each line of **Words** gives one picture; the object without any \
 word comes first.
 
-Write adjectives, such as `shiny`, or a kind of art, such as `origami`: the operator has learned 62 and 41 of \
-them.
+Write adjectives, such as `shiny`, or kinds of art: the operator has learned 62 and 41 of them.
 
 {OWN_PICTURES}
 
 The seed of **pOps Instruct** changes after every run.""")
 
 CHAIN_START = Note("Start here", height=330, text=f"""\
-**One operator after another.** The object gets a texture, then it becomes what a word says, then it goes \
-into a scene; a strip shows each step.
+**One operator after another.** The object becomes what a word says, then it goes into a scene, then it gets \
+a texture; a strip shows each step.
 
 An embedding goes from operator to operator as it is: leave one out, change their order, or add another.
 
@@ -86,8 +81,8 @@ An embedding goes from operator to operator as it is: leave one out, change thei
 Other seeds of the three operators give other results.""")
 
 COMBINE = Note("How much of each", height=190, text="""\
-**first_strength** and **second_strength** weigh the two pictures; 0 leaves one out, and the operator invents \
-it.
+**first_strength** and **second_strength** weigh the two pictures; 0 leaves one out, and the operator \
+invents it.
 
 **guidance** 0 is as published: 8 for texture, 1 for scene. If there is too much color, try 3 to 5.""")
 
@@ -97,25 +92,25 @@ INSTRUCT = Note("How much of it", height=150, text="""\
 Keep **count** at 1 here: the strip has one label for each line.""")
 
 CHAIN = Note("Less is more", height=150, text="""\
-Each operator loses a little of the object. Lower **second_strength** if a texture or a scene takes over, and \
-try several seeds of the first operator before the others.""")
+Each operator loses a little of the object. Lower **second_strength** if a texture or a scene takes over, \
+and try several seeds of the first operator before the others.""")
 
 RENDER = {
-    "sdxl": Note("As published", height=150, text="""\
-The prompt stays empty, since everything is in the embedding. A lower **weight** of **Apply IP+ Tokens** lets \
-words have a say.
+    "sdxl": Note("As published", height=190, text="""\
+The prompt stays empty, since everything is in the embedding. A lower **weight** of **Apply IP+ Tokens** \
+lets words have a say.
 
-If memory is short, lower **count**.""").text,
-    "kandinsky": Note("As published", height=150, text="""\
+If memory is short, lower **percent** of **Empty Latent for Tokens**."""),
+    "kandinsky": Note("As published", height=190, text="""\
 Sampler *ddpm* with *ddim_uniform*, 50 steps and **cfg** 4 are the published settings. *dpmpp_2m* with 20 \
 steps is faster.
 
-This decoder reads no words: everything is in the embedding.""").text,
+This decoder reads no words: everything is in the embedding."""),
 }
 
 DEPTH_NOTE = Note("To keep the shape", height=230, text="""\
-This group is switched off: the graph runs without it and its files. Select its nodes and press **Ctrl+B** to \
-switch them on; ComfyUI's page then offers both files.
+This group is switched off: the graph runs without it and its files. Select its nodes and press **Ctrl+B** \
+to switch them on; ComfyUI's page then offers both files.
 
 The depth of the object goes to SDXL by a ControlNet, so that every result has its outline. **strength** 0.5 \
 is as published; this takes the same number of steps, but more memory.""")
@@ -157,8 +152,8 @@ def loaders(graph: str, decoder: str) -> list[tuple[str, int]]:
     return list(zip(numbers(1, len(heights)), heights, strict=True))
 
 
-def rendering(decoder: str, first: int, ends: tuple[tuple[str, int], ...], fixed: bool = False) -> list[Stack]:
-    """The stacks that draw embeddings, from the node `first` on, with the nodes `ends` below.
+def rendering(decoder: str, first: int, fixed: bool = False) -> list[Stack]:
+    """The stacks that draw embeddings, from the node `first` on.
 
     Args:
         fixed: all pictures start from the same noise (SDXL).
@@ -167,8 +162,13 @@ def rendering(decoder: str, first: int, ends: tuple[tuple[str, int], ...], fixed
     heights += [60] if fixed and decoder == "sdxl" else []
     rows = tuple(zip(numbers(first, len(heights)), heights, strict=True))
     sampler, decode = numbers(first + len(heights), 2)
-    note = Note("As published", RENDER[decoder], 190)
-    return [Stack(300, rows), Stack(280, ((sampler, 280), (decode, 50), *ends, note))]
+    return [Stack(300, rows), Stack(280, ((sampler, 280), (decode, 50), RENDER[decoder]))]
+
+
+def behind(stacks: list[Stack], count: int) -> list[str]:
+    """Ids of the nodes behind those of stacks, in which they follow one another."""
+    inside = [int(row[0]) for stack in stacks for row in stack.rows if not isinstance(row, Note)]
+    return numbers(max(inside) + 1, count)
 
 
 def two_pictures(graph: str, decoder: str, start: Note) -> Layout:
@@ -176,8 +176,8 @@ def two_pictures(graph: str, decoder: str, start: Note) -> Layout:
     files = loaders(graph, decoder)
     first = len(files) + 1
     left, right, see_left, see_right, encode_left, encode_right, combine = numbers(first, 7)
-    drawn = rendering(decoder, first + 7, ())
-    result = first + 7 + sum(len([row for row in stack.rows if not isinstance(row, Note)]) for stack in drawn)
+    drawn = rendering(decoder, first + 7)
+    (result,) = behind(drawn, 1)
     second = PARTS if graph == "texture_an_object" else SCENE
     groups = (
         Group("Models", 0, 0, (Stack(320, (files_note(graph, decoder), *files)),)),
@@ -187,7 +187,7 @@ def two_pictures(graph: str, decoder: str, start: Note) -> Layout:
         )),
         Group("Encode", 1400, 0, (Stack(280, ((encode_left, 330), (encode_right, 330))),)),
         Group("Combine", 1760, 0, (Stack(280, ((combine, 300), COMBINE)),)),
-        Group("Render", 2120, 0, (*drawn, Stack(480, ((str(result), 690),)))),
+        Group("Render", 2120, 0, (*drawn, Stack(480, ((result, 690),)))),
     )
     return Layout(groups, random_seeds=(combine,))
 
@@ -207,8 +207,8 @@ def words(decoder: str) -> Layout:
     graph, fixed = "say_it_with_a_word", decoder == "sdxl"
     files = loaders(graph, decoder)
     picture, see, encode, text, instruct, batch, first = numbers(len(files) + 1, 7)
-    drawn = rendering(decoder, int(first), (), fixed)
-    before, after, strip, save = numbers(int(drawn[-1].rows[1][0]) + 1, 4)
+    drawn = rendering(decoder, int(first), fixed)
+    before, after, strip, save = behind(drawn, 4)
     groups = (
         Group("Models", 0, 0, (Stack(320, (files_note(graph, decoder), *files)),)),
         Group("Picture", 400, 0, (Stack(280, (WORD_START,)), Stack(280, ((picture, PARTS), (see, PREVIEW))))),
@@ -227,22 +227,21 @@ def chain(decoder: str) -> Layout:
     graph, fixed = "chain_operators", decoder == "sdxl"
     files = loaders(graph, decoder)
     ids = numbers(len(files) + 1, 14)
-    (thing, texture, scene), shown, encoded, done, batch = ids[:3], ids[3:6], ids[6:9], ids[9:12], ids[12]
-    drawn = rendering(decoder, int(ids[13]), (), fixed)
-    strip, save = numbers(int(drawn[-1].rows[1][0]) + 1, 2)
+    sources, shown, encoded, done, batch = ids[:3], ids[3:6], ids[6:9], ids[9:12], ids[12]
+    drawn = rendering(decoder, int(ids[13]), fixed)
+    strip, save = behind(drawn, 2)
     groups = (
         Group("Models", 0, 0, (Stack(320, (files_note(graph, decoder), *files)),)),
         Group("Pictures", 400, 0, (
             Stack(280, (CHAIN_START,)),
             *(
                 Stack(280, ((source, height), (see, PREVIEW)))
-                for source, see, height in zip((thing, texture, scene), shown, (PARTS, PARTS, SCENE), strict=True)
+                for source, see, height in zip(sources, shown, (PARTS, SCENE, PARTS), strict=True)
             ),
         )),
-        Group("Encode", 1720, 0, (*(Stack(280, ((each, 330),)) for each in encoded),)),
+        Group("Encode", 1720, 0, tuple(Stack(280, ((each, 330),)) for each in encoded)),
         Group("Chain", 400, 1040, (
-            Stack(280, ((done[0], 300),)), Stack(280, ((done[1], 300),)), Stack(280, ((done[2], 300),)),
-            Stack(280, ((batch, 110), CHAIN)),
+            *(Stack(280, ((each, 300),)) for each in done), Stack(280, ((batch, 110), CHAIN)),
         )),
         Group("Render", 1720, 1040, tuple(drawn)),
         Group("Strip", 2420, 1040, (Stack(720, ((strip, 150), (save, 330))),)),

@@ -29,7 +29,7 @@ def test_files_of_the_pack_are_not_offered_by_the_page():
     (prior,) = models({"type": "PiT_LoadIPPrior", "widgets_values": ["characters/prior.ckpt", 0]})["models"]
     assert prior["directory"] == "ip_prior" and prior["url"].endswith("/models/characters_ckpt/prior.ckpt")
     operator = {"type": "PiT_LoadOperator", "widgets_values": [
-        "scene/learned_prior.pth", "kandinsky-2-2-prior/prior/diffusion_pytorch_model.safetensors", "scene", 0,
+        "scene/learned_prior.pth", "kandinsky-2-2-prior/prior/diffusion_pytorch_model.safetensors", "scene",
     ]}
     assert [each["directory"] for each in models(operator)["models"]] == ["pops", "kandinsky_prior"]
     operator["widgets_values"][1] = "none"

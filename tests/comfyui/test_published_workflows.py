@@ -43,7 +43,8 @@ def models(comfyui, golden):
     for part in ("unet", "movq"):
         write_part(golden, folder / "kandinsky_decoder/tiny", part)
     torch.manual_seed(3)
-    state = {f"image_proj.{key}": each for key, each in ImageProjection(WIDTH, TOKEN_DIM, 4).state_dict().items()}
+    projection = ImageProjection(WIDTH, TOKEN_DIM, 4).state_dict()
+    state = {f"image_proj.{key}": each for key, each in projection.items()}
     state |= {f"ip_adapter.{key}": each for key, each in key_value_state().items()}
     save_file(state, folder / "ipadapter/tiny_base.safetensors")
     return folder

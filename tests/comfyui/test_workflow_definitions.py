@@ -1,4 +1,4 @@
-"""Every workflow fits the definitions of its nodes, those for published models too, whose files are not here."""
+"""Every workflow fits the definitions of its nodes, those for published models too, which cannot run here."""
 
 import re
 from collections.abc import Iterable
