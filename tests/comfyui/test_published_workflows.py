@@ -28,7 +28,7 @@ FILES = {
     "PiT_LoadKandinskyDecoder": {"file": f"tiny/unet/{WEIGHTS}", "movq": f"tiny/movq/{WEIGHTS}"},
 }
 SMALL = {
-    "KSampler": {"steps": 2}, "PiT_InsertionSchedule": {"steps": 2}, "PiT_EmptyLatent": {"percent": 25},
+    "KSampler": {"steps": 1}, "PiT_InsertionSchedule": {"steps": 2}, "PiT_EmptyLatent": {"percent": 25},
     "PiT_Combine": {"steps": 2}, "PiT_Instruct": {"steps": 2}, "ImageScale": {"width": 64, "height": 64},
 }
 
@@ -51,7 +51,7 @@ def models(comfyui, golden):
 
 
 def with_tiny_models(graph: dict) -> dict:
-    """The same with tiny models, few steps and small pictures."""
+    """The same with tiny models, few steps, and few small pictures."""
     for node in graph.values():
         kind, inputs = node["class_type"], node["inputs"]
         if kind in LOADERS:
@@ -59,6 +59,8 @@ def with_tiny_models(graph: dict) -> dict:
         if kind == "PiT_LoadOperator":
             inputs |= {"file": f"templates/{inputs['file']}", "base": f"templates/prior/{WEIGHTS}"}
         inputs |= FILES.get(kind, {}) | SMALL.get(kind, {})
+        if kind == "PiT_Combine":
+            inputs["count"] = min(inputs["count"], 2)
     return graph
 
 
@@ -96,8 +98,8 @@ def columns(strip: Image.Image, count: int) -> list[Image.Image]:
 @pytest.mark.parametrize("name, title", [
     ("texture_an_object", "Textured objects"), ("put_it_in_a_scene", "In the scene"),
 ])
-def test_two_pictures_become_four(run, name, title, decoder):
-    assert_all_differ(run(f"{name}_{decoder}")[title], 4)
+def test_two_pictures_become_others(run, name, title, decoder):
+    assert_all_differ(run(f"{name}_{decoder}")[title], 2)
 
 
 @pytest.mark.parametrize("decoder", ["sdxl", "kandinsky"])
