@@ -25,7 +25,7 @@ from ...pit.images import to_pil, to_tensor
 from ...pit.packages import LORA_TRAINING, check_packages
 from ...pit.parts2whole.training.cache import SIZE, PartsCache, PartsEncoders, Preparation, encode_parts
 from ...pit.parts2whole.training.layout import EXPECTED, POSE, describe_parts_dataset, read_parts_dataset
-from ...pit.parts2whole.training.recipes import PRESETS, RESULT, TRAINS, PartsRecipe
+from ...pit.parts2whole.training.recipes import PRESETS, RESULT, TRAINS, VALIDATED, PartsRecipe
 from ...pit.training.recipes import RunSettings
 from ...pit.training.unet_config import unet_config
 from ..bridge.feedback import progress_bar
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 NODE = "Train Parts2Whole"
 SAMPLES = "parts2whole_samples"
-VALIDATED = 8  # of the examples that are held out; more are not encoded
+AS_PRESET = "as the preset"
 WRITTEN = Outputs()
 
 
@@ -147,10 +147,9 @@ def parts_of(model: ModelPatcher, parts: ManagedParts2Whole | None, seed: int) -
     config = parts.reference_unet.model.network.config
     reference_unet = empty_reference_unet({key: each for key, each in config.items() if key[0] != "_"})
     guider, attention = parts.guider, parts.image_attention
-    channels = [guider.conv_in.out_channels, *(each.out_channels for each in guider.blocks[1::2])]
     copies = (
-        reference_unet, PoseGuider(guider.conv_out.out_channels, channels, guider.conv_in.in_channels),
-        ImageCrossAttention(attention.token_dim, attention.inner_dims),
+        reference_unet, PoseGuider(**guider.sizes, device="meta"),
+        ImageCrossAttention(attention.token_dim, attention.inner_dims, device="meta"),
     )
     held = parts.reference_unet.model.network, guider, attention
     for copy, network in zip(copies, held, strict=True):
@@ -177,7 +176,7 @@ def run_inputs() -> list[io.Input]:
             tooltip="Everything that the other inputs do not set.",
         ),
         io.Combo.Input(
-            "trains", options=["as the preset", *TRAINS], default="as the preset",
+            "trains", options=[AS_PRESET, *TRAINS], default=AS_PRESET,
             tooltip="All weights; or a LoRA on both UNets, or on the reference UNet alone, which is merged "
                     "into them in the end.",
         ),
@@ -299,7 +298,7 @@ class TrainParts2Whole(io.ComfyNode):
         check_models(model, vae, clip_vision, context)
         chosen = PRESETS[preset]
         recipe = replace(
-            chosen, trains=trains if trains in TRAINS else chosen.trains, steps=steps, rank=rank,
+            chosen, trains=chosen.trains if trains == AS_PRESET else trains, steps=steps, rank=rank,
             batch=batch or chosen.batch, accumulation=accumulation or chosen.accumulation,
             learning_rate=learning_rate or chosen.learning_rate,
         )

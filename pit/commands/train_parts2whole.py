@@ -14,10 +14,10 @@ from ..parts2whole.files import Parts2Whole
 from ..parts2whole.training.base import Encoders, starting_parts
 from ..parts2whole.training.cache import SIZE, PartsCache, Preparation, encode_parts
 from ..parts2whole.training.layout import POSE, describe_parts_dataset, read_parts_dataset
-from ..parts2whole.training.recipes import PARTS_CHOICES, PRESETS
+from ..parts2whole.training.recipes import PARTS_CHOICES, PRESETS, VALIDATED
 from ..parts2whole.training.samples import sample_sheet
 from ..parts2whole.training.step import WholeModel
-from ..parts2whole.training.task import VALIDATED, PartsTask
+from ..parts2whole.training.task import PartsTask
 from ..training.command_line import (
     add_recipe_arguments,
     add_run_arguments,

@@ -14,6 +14,8 @@ RESULT = DECOUPLED.published[0].path
 EVERYTHING, LORA, REFERENCE_LORA = "everything", "lora", "reference lora"
 TRAINS = (EVERYTHING, LORA, REFERENCE_LORA)
 PARTS_CHOICES = {"trains": TRAINS}
+VALIDATED = 8
+"""How many examples are validated with; more of those that are held out are not encoded."""
 
 
 @dataclass(frozen=True)

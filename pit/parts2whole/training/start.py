@@ -31,7 +31,9 @@ def new_parts(unet: UNet2DConditionModel, seed: int) -> Parts2Whole:
 @torch.no_grad()
 def decoupled_of(unet: UNet2DConditionModel) -> ImageCrossAttention:
     """Decoupled attention that reads image tokens as the UNet reads words."""
-    attention = ImageCrossAttention(unet.config.cross_attention_dim, widths_of(unet))
+    # Without numbers at first, which would be drawn from the global generator.
+    attention = ImageCrossAttention(unet.config.cross_attention_dim, widths_of(unet), device="meta")
+    attention = attention.to_empty(device="cpu")
     for layer, block in zip(attention, blocks_of(unet), strict=True):
         words: nn.Module = unet.get_submodule(f"{block}.attn2")
         layer.to_k.weight.copy_(words.to_k.weight)

@@ -20,12 +20,11 @@ from ...training.recipes import RunSettings
 from ...training.validation import TIMES, Validation
 from .cache import EncodedExample, PartsCache, Sample
 from .learned import POSE_FOLDER, UNET_FOLDERS, prepare, write_parts
-from .recipes import RESULT, PartsRecipe
+from .recipes import RESULT, VALIDATED, PartsRecipe
 from .step import Drops, Kept, PartsBatch, WholeModel, training_schedule
 
 LATENT_SCALE = 0.18215
 """Of Stable Diffusion 1.5: its VAE's latents become as wide as noise."""
-VALIDATED = 8
 
 
 class Row(NamedTuple):
