@@ -93,13 +93,17 @@ class EncodedPart:
 
 @dataclass(frozen=True)
 class EncodedExample:
-    """The files of an example: latents of each variant of the target, caption, and the pose as it is."""
+    """The files of an example: latents of each variant of the target, caption, and the pose as it is.
+
+    `checked` are files that say that the pose and the masks, as they are, fit their pictures.
+    """
 
     name: str
     target: tuple[Path, ...]
     caption: Path
     pose: Path
     parts: tuple[EncodedPart, ...]
+    checked: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
@@ -144,7 +148,7 @@ class PartsCache:
         # The names of files are hashes of what they are made of.
         told = hashlib.sha256(repr(self.preparation).encode())
         for example in self.examples:
-            files = [*example.target, example.caption]
+            files = [*example.target, example.caption, *example.checked]
             for part in example.parts:
                 files += [*part.latents, part.token, part.label]
             told.update("\n".join(path.name for path in files).encode())
@@ -255,9 +259,8 @@ class Encoding:
 
     def example(self, example: Example) -> EncodedExample:
         """The files of an example. Raises PictureError if something of it cannot be used."""
-        self.check_pose(example)
-        for part in example.parts:
-            self.check_mask(part)
+        masked = [part for part in example.parts if part.mask is not None]
+        checked = self.check_pose(example), *map(self.check_mask, masked)
         parts = tuple(
             EncodedPart(
                 self.latents(part.picture), self.token(part.picture), self.text(part.label), part.picture,
@@ -266,7 +269,7 @@ class Encoding:
             for part in example.parts
         )
         target, caption = self.latents(example.target), self.text(example.caption)
-        return EncodedExample(example.name, target, caption, example.pose, parts)
+        return EncodedExample(example.name, target, caption, example.pose, parts, checked)
 
     @torch.no_grad()
     def text(self, line: str) -> Path:
@@ -311,13 +314,15 @@ class Encoding:
                 })
         return files
 
-    def check_mask(self, part: PartFiles) -> None:
-        """Raise PictureError for a mask of another size than its picture, or an empty one."""
-        if part.mask is None:
-            return
+    def check_mask(self, part: PartFiles) -> Path:
+        """The file that says that a mask fits.
+
+        Raises:
+            PictureError: it is of another size than its picture, or empty.
+        """
         path = self.file("mask", self.stamp(part.picture), self.stamp(part.mask))
         if path.is_file():
-            return
+            return path
         mask, picture = mask_of(part), decode_picture(part.picture)
         if mask.size != picture.size:
             raise PictureError(
@@ -327,12 +332,13 @@ class Encoding:
         if not mask.getbbox():
             raise PictureError(f"Expected a mask with some white in {part.mask}, got none. Draw the part.")
         write_sample(path, {"seen": torch.ones(1)})
+        return path
 
-    def check_pose(self, example: Example) -> None:
-        """Raise PictureError for a pose of another aspect than its target."""
+    def check_pose(self, example: Example) -> Path:
+        """The file that says that a pose fits. Raises PictureError for one of another aspect."""
         path = self.file("pose", self.stamp(example.target), self.stamp(example.pose))
         if path.is_file():
-            return
+            return path
         pose, target = decode_picture(example.pose), decode_picture(example.target)
         if abs(pose.width * target.height / (pose.height * target.width) - 1) > SAME_ASPECT:
             raise PictureError(
@@ -340,6 +346,7 @@ class Encoding:
                 f"{example.pose}, got {pose.width}x{pose.height}. Make it again."
             )
         write_sample(path, {"seen": torch.ones(1)})
+        return path
 
 
 def finite(values: Tensor, name: str) -> Tensor:

@@ -55,6 +55,15 @@ def test_nothing_is_encoded_twice(tmp_path):
     assert longer.examples[4].target == longer.examples[2].target and longer.fingerprint != cache.fingerprint
 
 
+@pytest.mark.parametrize("name", ["face/0_mask.png", "densepose/0.png"])
+def test_another_mask_or_pose_is_another_dataset_and_encodes_nothing(tmp_path, name):
+    first, again = encoded(tmp_path), Counting()
+    path = tmp_path / "people" / name
+    Image.new(Image.open(path).mode, (80, 80), "white").save(path)
+    other = encoded(tmp_path, encoders=again)
+    assert other.fingerprint != first.fingerprint and (again.pictures, again.lines) == (0, 0)
+
+
 @pytest.mark.parametrize("change", [{"width": 56}, {"height": 72}, {"seed": 1}])
 def test_another_preparation_makes_other_latents(tmp_path, change):
     first, other = encoded(tmp_path), encoded(tmp_path, **change)
