@@ -13,7 +13,8 @@ from tests.parts2whole.training.people import write_people
 
 SETTINGS = {
     "folder": "people", "preset": "published", "trains": "lora", "steps": 4, "learning_rate": 1e-2,
-    "width": 64, "height": 64, "rank": 2, "save_every": 2, "seed": 0, "batch": 1, "accumulation": 1, "variants": 2,
+    "width": 64, "height": 64, "save_every": 2, "seed": 0, "rank": 2, "batch": 1, "accumulation": 1,
+    "variants": 2,
 }
 
 
