@@ -7,8 +7,9 @@ from .loading import LoadParts2Whole
 from .measure import MeasurePictures
 from .pose import PoseMap
 from .references import EncodeReferences, ReferencePart
+from .train import TrainParts2Whole
 
 NODES = (
     LoadParts2Whole, ReferencePart, EncodeReferences, PoseMap, ApplyParts2Whole, ClothesParser,
-    MeasurePictures,
+    MeasurePictures, TrainParts2Whole,
 )

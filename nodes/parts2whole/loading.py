@@ -199,13 +199,9 @@ def managed_whole(
 def managed_parts(name: str, model: Parts2Whole, blocks: Sequence[str]) -> ManagedParts2Whole:
     """All but the denoising UNet under ComfyUI's memory management."""
     guider, decoupled = model.pose_guider, model.decoupled
-    sizes = {
-        "output_dim": guider.conv_out.out_channels, "input_dim": guider.conv_in.in_channels,
-        "channels": [guider.conv_in.out_channels, *(each.out_channels for each in guider.blocks[1::2])],
-    }
     attention = partial(ImageCrossAttention, decoupled.token_dim, decoupled.inner_dims)
     # A small network whose result acts in every step: in float32, in which it is published.
-    posing = managed(partial(PoseGuider, **sizes), guider.state_dict(), torch.float32)
+    posing = managed(partial(PoseGuider, **guider.sizes), guider.state_dict(), torch.float32)
     return ManagedParts2Whole(
         name, managed_whole(model.reference_unet), posing, managed(attention, decoupled.state_dict()),
         tuple(blocks),

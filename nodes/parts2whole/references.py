@@ -67,9 +67,13 @@ def all_placed(references: Sequence[ReferencePictures], size: tuple[int, int], f
     return Placed(*(torch.cat(each) for each in zip(*sets, strict=True)))
 
 
-def embedded_words(clip, words: Sequence[str], width: int) -> Tensor:
+def embedded_words(
+    clip, words: Sequence[str], width: int, node: str = "Encode References", cut: bool = False
+) -> Tensor:
     """Texts as the UNets read them, `[n, 77, D]`.
 
+    Args:
+        cut: take the beginning of a text that is too long.
     Raises:
         ValueError: the CLIP is of another kind, or a text is too long.
     """
@@ -79,13 +83,14 @@ def embedded_words(clip, words: Sequence[str], width: int) -> Tensor:
         embedded = clip.encode_from_tokens(clip.tokenize(text, disable_weights=True))
         if embedded.shape[-1] != width:
             raise ValueError(
-                f"Encode References expected the CLIP of Stable Diffusion 1.5, of width {width}, got one of "
+                f"{node} expected the CLIP of Stable Diffusion 1.5, of width {width}, got one of "
                 f"width {embedded.shape[-1]}. Load the text encoder that `python -m pit download {NAME}` "
                 "fetches, with the type stable_diffusion."
             )
+        embedded = embedded[:, :WORDS] if cut else embedded
         if embedded.shape[1] != WORDS:
             raise ShortError(
-                f"Encode References expected a label of at most {WORDS - 2} tokens, got {quoted(text)}, "
+                f"{node} expected a label of at most {WORDS - 2} tokens, got {quoted(text)}, "
                 "which is longer. Write less."
             )
         found.append(embedded.float())

@@ -15,7 +15,7 @@ from ..files.pictures import describe_skipped
 from ..files.whole import sha256_of
 from ..object_insertion.condition import AS_PUBLISHED, CROP, FITS, PIXEL_SCALES
 from ..object_insertion.files import load_embedding_optimizer
-from ..object_insertion.training.base import Encoders, load_unet, weight_file
+from ..object_insertion.training.base import Encoders, load_unet
 from ..object_insertion.training.cache import PUBLISHED_SIZE, SIZE, Preparation, TripletCache, encode_triplets
 from ..object_insertion.training.inserter import Inserter
 from ..object_insertion.training.recipes import INSERTION_CHOICES, PRESETS
@@ -30,6 +30,7 @@ from ..training.command_line import (
     run_settings,
     run_training,
 )
+from ..training.diffusers_files import weight_file
 from ..training.launch import data_parallel, for_device
 from ..training.recipes import CHOICES
 from ..training.trainer import Trainer

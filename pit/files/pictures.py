@@ -129,6 +129,16 @@ def list_pictures(folder: Path) -> tuple[list[Path], list[Skipped]]:
     return pictures, skipped
 
 
+def file_inside(folder: Path, path: Path) -> Path | None:
+    """The path, if it is that of a file in the folder or below; else None."""
+    # Lists are written by other people: no path in them may lead out of the folder.
+    try:
+        found = path.is_file() and path.resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError):  # such as a name that is too long, or with a null byte
+        found = False
+    return path if found else None
+
+
 def same_name(name: str) -> str:
     """Equal for names that differ only in case or Unicode form: some file systems cannot tell them apart."""
     # Normalized again after case folding, which can take a composed letter apart.

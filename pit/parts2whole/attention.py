@@ -97,6 +97,8 @@ def _sets(references: KeysAndValues, first: int, count: int) -> KeysAndValues:
     def chosen(each: Tensor) -> Tensor:
         if len(each) == 1:
             return each.expand(count, *each.shape[1:])
+        if len(each) == count and not first % count:
+            return each
         return each[[(first + row) % len(each) for row in range(count)]]
 
     keys, values, bias = references

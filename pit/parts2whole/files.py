@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -298,9 +298,12 @@ def load_decoupled(path: StrPath, blocks: Sequence[str] | None = None) -> ImageC
     return filled(attention, {key: state[name] for key, name in names.items()}).requires_grad_(False)
 
 
-def save_decoupled(path: StrPath, attention: ImageCrossAttention, blocks: Sequence[str]) -> None:
+def save_decoupled(
+    path: StrPath, attention: ImageCrossAttention, blocks: Sequence[str],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
     """Write the projections of the image tokens in the published keys, as safetensors."""
     write_state(path, {
-        f"{block}.attn2.processor.to_{kind}_dc.weight": getattr(layer, f"to_{kind}").weight
+        f"{block}.attn2.processor.to_{kind}_dc.weight": getattr(layer, f"to_{kind}").weight.detach().cpu()
         for block, layer in zip(blocks, attention, strict=True) for kind in "kv"
-    }, {})
+    }, metadata or {})

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from PIL import Image
@@ -40,6 +41,14 @@ class PoseGuider(nn.Module):
         # Training begins with a guider that changes nothing.
         nn.init.zeros_(self.conv_out.weight)
         nn.init.zeros_(self.conv_out.bias)
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """The arguments that make one of the same sizes."""
+        return {
+            "output_dim": self.conv_out.out_channels, "input_dim": self.conv_in.in_channels,
+            "channels": [self.conv_in.out_channels, *(each.out_channels for each in self.blocks[1::2])],
+        }
 
     def forward(self, pictures: Tensor) -> Tensor:
         hidden = functional.silu(self.conv_in(pictures))

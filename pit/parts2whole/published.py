@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ..files.published import FileKind, PublishedFile, System, has_key
+from ..files.published import Command, FileKind, PublishedFile, System, has_key
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -88,4 +88,9 @@ PARTS2WHOLE = System(
     kinds=(
         DECOUPLED, REFERENCE_UNET, POSE_GUIDER, UNET, IMAGE_ENCODER, TEXT_ENCODER, VAE, SEGMENTER, LPIPS,
     ),
+    commands={
+        "train-parts2whole": Command(
+            "train_parts2whole", "train Parts2Whole on pictures, their poses, and references of their parts"
+        ),
+    },
 )

@@ -2,7 +2,7 @@
 
 The published code lets every layer attend to all tokens of all references, masked ones as zeros. A zero token
 has the key 0 and the value 0: n of them are the same as one whose logit is log(n) instead of 0. So the tokens
-that are not masked are gathered, and one zero token stands for all others: the same numbers, for less work.
+that are not masked are gathered, and two zero tokens stand for all others: the same numbers, for less work.
 """
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from .attention import ReferenceTokens
 
 LATENT_PIXEL = 8  # pixels along the side of a latent pixel
 FACTORS = [2**halvings for halvings in range(12)]  # pixels along the side of a token
+# Logits up to 16 are rounded by up to 1/32 in bfloat16, which has 8 bits.
+MOST_ROUNDING = 0.035
 
 
 class Written(NamedTuple):
@@ -81,7 +83,7 @@ def masked(features: Tensor, mask: Tensor, rounded: bool = False) -> Written:
 
 
 def folded(features: Tensor, mask: Tensor, weights: Tensor | None = None) -> ReferenceTokens:
-    """All tokens of a layer's references, with those that are masked folded into one zero token.
+    """All tokens of a layer's references, with those that are masked folded into two zero tokens.
 
     Args:
         features: masked features `[B, T, C]`, the tokens of all references one after another.
@@ -97,20 +99,29 @@ def folded(features: Tensor, mask: Tensor, weights: Tensor | None = None) -> Ref
     bias = weights.where(kept, 0).gather(1, order).log()
     zeros = weights.where(mask == 0, 0).sum(1, keepdim=True)
     if zeros.any():
-        tokens = functional.pad(tokens, (0, 0, 0, 1))
-        bias = torch.cat([bias, zeros.log()], 1)
+        tokens = functional.pad(tokens, (0, 0, 0, 2))
+        bias = torch.cat([bias, log_of_two(zeros)], 1)
     return ReferenceTokens(tokens, bias if bias.any() else None)
 
 
+def log_of_two(counts: Tensor) -> Tensor:
+    """The logits of two zero tokens that together count as often as `counts [B, 1]` says, `[B, 2]`."""
+    # Attention in half precision rounds logits, too: the weight of thousands of tokens in one would be up to
+    # 3% off. The first is a number of bfloat16, and so not rounded; the second is the small rest.
+    first = (counts.log() - MOST_ROUNDING).bfloat16().to(counts)
+    return torch.cat([first, (counts - first.exp()).log()], 1)
+
+
 def reading(
-    written: Mapping[str, Written], strengths: Sequence[float] | None = None, pictures: int = 1
+    written: Mapping[str, Written], strengths: Sequence[float] | Tensor | None = None, pictures: int = 1
 ) -> dict[str, ReferenceTokens]:
     """What each block of the denoising UNet reads.
 
     Args:
         written: by block, with the references of one picture after those of the other.
         strengths: one for each reference of a picture: how often it counts, 1 each if None. At 2 it counts
-            as if it were given twice, at 0 as if it were not there.
+            as if it were given twice, at 0 as if it were not there. As a tensor `[pictures, R]`, each picture
+            has its own.
         pictures: how many pictures have references of their own.
     Raises:
         ValueError: another number of strengths than of references, or one that is negative or not finite.
@@ -118,13 +129,14 @@ def reading(
     return {block: _read(each, strengths, pictures) for block, each in written.items()}
 
 
-def _read(written: Written, strengths: Sequence[float] | None, pictures: int) -> ReferenceTokens:
+def _read(written: Written, strengths: Sequence[float] | Tensor | None, pictures: int) -> ReferenceTokens:
     features, mask = (each.unflatten(0, (pictures, -1)) for each in written)
     weights = None
     if strengths is not None:
-        check_strengths(strengths, features.shape[1])
-        each = mask.new_tensor(strengths).reshape(1, -1, 1)
-        weights = each.expand(mask.shape).flatten(1)
+        if not isinstance(strengths, Tensor):
+            check_strengths(strengths, features.shape[1])
+            strengths = mask.new_tensor(strengths)[None]
+        weights = strengths[..., None].expand(mask.shape).flatten(1)
     return folded(features.flatten(1, 2), mask.flatten(1), weights)
 
 

@@ -1,4 +1,4 @@
-"""Masks on the grids of layers; masked tokens folded into one; strengths; references of several pictures."""
+"""Masks on the grids of layers; masked tokens folded into two; strengths; references of several pictures."""
 
 import math
 
@@ -7,7 +7,16 @@ import torch
 from torch import Tensor
 
 from pit.parts2whole.attention import ReferenceTokens, attend_with_references, keys_and_values
-from pit.parts2whole.references import Written, folded, masked, reading, seen_mask, token_grid, token_mask
+from pit.parts2whole.references import (
+    Written,
+    folded,
+    log_of_two,
+    masked,
+    reading,
+    seen_mask,
+    token_grid,
+    token_mask,
+)
 from pit.unet import multi_head_attention
 
 HEADS, WIDTH, OWN, TOKENS = 4, 32, 12, 10
@@ -114,7 +123,7 @@ def test_folding_changes_no_number(masks):
     tokens = folded(features, masks)
     torch.testing.assert_close(attended(q, k, v, tokens), plainly(q, k, v, features), **CLOSE)
     most = int((masks > 0).sum(1).max())
-    assert tokens.tokens.shape[1] == most + int((masks == 0).any())
+    assert tokens.tokens.shape[1] == most + 2 * int((masks == 0).any())
 
 
 def test_references_without_a_mask_need_no_bias():
@@ -136,6 +145,20 @@ def test_a_strength_counts_as_often_as_it_says(strengths, repeated):
     ours = attended(*own, reading({"block": written}, strengths)["block"])
     expected = plainly(*own, written.features[repeated].reshape(1, -1, WIDTH))
     torch.testing.assert_close(ours, expected, **CLOSE)
+
+
+def test_strengths_can_differ_between_pictures():
+    mask = torch.tensor([[1.0, 0, 1], [1.0, 1, 1], [0.0, 0, 1], [1.0, 0, 0]])
+    features = torch.randn(4, 3, WIDTH) * mask[..., None]
+    q, k, v = (torch.randn(2, OWN, WIDTH) for _ in "qkv")
+    for strengths in ([[1.0, 0], [0, 1.0]], [[0.0, 0], [1.0, 1]], [[0.0, 0], [0.0, 0]]):
+        given = torch.tensor(strengths)
+        ours = attended(q, k, v, reading({"block": Written(features, mask)}, given, pictures=2)["block"])
+        for row in range(2):
+            own = (each[row:row + 1] for each in (q, k, v))
+            kept = features[2 * row:2 * row + 2][given[row] > 0]
+            expected = plainly(*own, kept.reshape(1, -1, WIDTH))
+            torch.testing.assert_close(ours[row:row + 1], expected, **CLOSE)
 
 
 def test_strengths_between_are_between():
@@ -209,3 +232,17 @@ def test_half_precision_stays_half_precision(dtype):
     assert ours.dtype == dtype
     expected = plainly(*(each.float() for each in (q, k, v)), features.float())
     torch.testing.assert_close(ours.float(), expected, atol=0.02 * expected.abs().max().item(), rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_half_precision_keeps_the_weight_of_thousands_of_masked_tokens(dtype):
+    counts = torch.cat([torch.arange(1.0, 200), torch.logspace(2, 6, 4000), torch.tensor([0.5, 0.02])])
+    found = log_of_two(counts[:, None]).to(dtype).float().exp().sum(1)
+    error = (found / counts - 1).abs().max()
+    assert error < (1e-5 if dtype == torch.float32 else 2e-3), error
+    alone = (counts.log().bfloat16().float().exp() / counts - 1).abs().max()
+    assert alone > 0.025  # what one token would have
+
+
+def test_no_masked_tokens_count_as_none():
+    assert log_of_two(torch.zeros(1, 1)).tolist() == [[-math.inf, -math.inf]]

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from pit.files.weights import WeightFileError
-from pit.training.clip_text import load_clip_text
+from pit.training.clip_text import load_clip_text, load_text_states
 from pit.training.stable_diffusion import PADS, clip_tokenizer
 from tests.golden import assert_equal
 
@@ -74,3 +75,22 @@ def test_damaged_weights_are_refused(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"none")
     with pytest.raises(WeightFileError, match="model.safetensors"):
         load_clip_text(tmp_path)
+
+
+@torch.no_grad()
+def test_states_of_all_tokens_are_those_of_transformers_and_need_no_projection(tmp_path):
+    model, tokenizer = write_text_encoder(tmp_path), clip_tokenizer(PADS["tokenizer"])
+    # With the padding, which takes part as in Stable Diffusion.
+    padded = model(input_ids=tokenizer(LINES, padding="max_length", return_tensors="pt").input_ids)
+    assert padded.last_hidden_state.shape == (3, 77, 24)
+    with_projection = load_text_states(tmp_path, "cpu", "a place")(LINES)
+    state = {key: value for key, value in model.state_dict().items() if key != "text_projection.weight"}
+    save_file({key: value.contiguous() for key, value in state.items()}, tmp_path / "model.safetensors")
+    found = load_text_states(tmp_path, "cpu", "a place")(LINES)
+    assert_equal(found, padded.last_hidden_state)
+    assert torch.equal(found, with_projection)
+    with pytest.raises(WeightFileError, match="text_projection"):
+        load_clip_text(tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(WeightFileError, match="Take text_encoder of a place"):
+        load_text_states(tmp_path, "cpu", "a place")

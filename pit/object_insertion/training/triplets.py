@@ -12,7 +12,7 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...files.pictures import Skipped, describe_skipped, list_pictures, same_name
+from ...files.pictures import Skipped, describe_skipped, file_inside, list_pictures, same_name
 from ...files.whole import read_small
 from ...messages import quoted
 
@@ -98,18 +98,11 @@ def listed_triplets(root: Path) -> tuple[list[Triplet], list[Skipped]]:
 
 def listed_file(root: Path, text: str | None) -> Path | None:
     """The file that a list names, from its own folder or the one above; None if it is not there."""
-    if text is None or text.strip() in MISSING or "\0" in text:
+    if text is None or text.strip() in MISSING:
         return None
-    # Lists are written by other people: no path may lead out of the dataset.
     top = root.parent if root.name == TRAIN else root
-    for place in (root, top):
-        path = place / text.strip()
-        try:
-            if path.is_file() and path.resolve().is_relative_to(top.resolve()):
-                return path
-        except OSError:  # such as a name that is too long
-            return None
-    return None
+    places = (file_inside(top, place / text.strip()) for place in (root, top))
+    return next(filter(None, places), None)
 
 
 def paired_triplets(root: Path) -> tuple[list[Triplet], list[Skipped]]:

@@ -45,3 +45,22 @@ def applied(inside, model, parts):
         return execute(base or model, parts, references, weight, start, end, pose).args[0]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def encoders(inside, parts):
+    """CLIP, VAE and CLIP_VISION of the width of the golden model."""
+    width = parts.image_attention.token_dim
+    sizes = {"hidden_size": width, "intermediate_size": 48, "num_attention_heads": 2, "num_hidden_layers": 3}
+    words = inside.comfy("sd1_clip")
+    target = inside.comfy("supported_models_base").ClipTarget(words.SD1Tokenizer, words.SD1ClipModel)
+    options = {"dtype": torch.float32, "clip_l_model_config": sizes}
+    clip = inside.comfy("sd").CLIP(target, embedding_directory=None, parameters=0, model_options=options)
+    vision = inside.comfy("clip_vision").ClipVisionModel(inside.tiny.CLIP_VISION | {"projection_dim": width})
+    for number, module in enumerate((clip.cond_stage_model, vision.model)):
+        for name, weight in module.named_parameters():
+            if weight.ndim:
+                generator = torch.Generator().manual_seed(number)
+                noise = torch.randn(weight.shape, generator=generator)
+                weight.data.copy_(noise / 5 + (weight.ndim == 1 and name.endswith("weight")))
+    return clip, inside.tiny.tiny_vae(), vision

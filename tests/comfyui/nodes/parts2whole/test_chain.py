@@ -17,25 +17,6 @@ def picture(seed=0, height=HEIGHT, width=WIDTH):
 
 
 @pytest.fixture(scope="module")
-def encoders(inside, parts):
-    """CLIP, VAE and CLIP_VISION of the width of the golden model."""
-    width = parts.image_attention.token_dim
-    sizes = {"hidden_size": width, "intermediate_size": 48, "num_attention_heads": 2, "num_hidden_layers": 3}
-    words = inside.comfy("sd1_clip")
-    target = inside.comfy("supported_models_base").ClipTarget(words.SD1Tokenizer, words.SD1ClipModel)
-    options = {"dtype": torch.float32, "clip_l_model_config": sizes}
-    clip = inside.comfy("sd").CLIP(target, embedding_directory=None, parameters=0, model_options=options)
-    vision = inside.comfy("clip_vision").ClipVisionModel(inside.tiny.CLIP_VISION | {"projection_dim": width})
-    for number, module in enumerate((clip.cond_stage_model, vision.model)):
-        for name, weight in module.named_parameters():
-            if weight.ndim:
-                generator = torch.Generator().manual_seed(number)
-                noise = torch.randn(weight.shape, generator=generator)
-                weight.data.copy_(noise / 5 + (weight.ndim == 1 and name.endswith("weight")))
-    return clip, inside.tiny.tiny_vae(), vision
-
-
-@pytest.fixture(scope="module")
 def patched(inside, model, parts, encoders):
     """The model of Apply Parts2Whole for two references and a pose, at half of their size."""
     latent = {"samples": torch.zeros(1, 4, HEIGHT // 8, WIDTH // 8)}

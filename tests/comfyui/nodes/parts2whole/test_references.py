@@ -79,8 +79,8 @@ def test_every_mask_is_shown_as_the_network_sees_it(inside, encode, part):
     assert torch.equal(masks[0], expected) and masks[1].all()
     assert np.array_equal(shown(inside, output) / 255, masks.numpy())
     tokens = references.tokens["down_blocks.0.attentions.0.transformer_blocks.0"]
-    # The half that is seen, the other folded into one, and all of the other reference.
-    assert tokens.tokens.shape[1] == int(masks[0].sum() / 64) + 96 + 1
+    # The half that is seen, the other folded into two, and all of the other reference.
+    assert tokens.tokens.shape[1] == int(masks[0].sum() / 64) + 96 + 2
 
 
 def test_as_published_masks_and_labels_of_their_own_do_not_count(encode, part):

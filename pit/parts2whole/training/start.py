@@ -1,0 +1,41 @@
+"""What a training of Parts2Whole starts from: a trained one, or a new one on a Stable Diffusion 1.5."""
+from __future__ import annotations
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import nn
+
+from ...ip_adapter.attention import ImageCrossAttention
+from ..files import Parts2Whole
+from ..pose import PoseGuider
+from ..unets import blocks_of, empty_reference_unet, widths_of
+
+
+def new_parts(unet: UNet2DConditionModel, seed: int) -> Parts2Whole:
+    """Parts2Whole as its published training begins, from the denoising UNet of a Stable Diffusion 1.5.
+
+    The reference UNet is a copy of it, the image tokens are read as words are, and the pose guider, whose
+    inner weights follow from the seed, changes nothing yet.
+    """
+    config = {key: value for key, value in unet.config.items() if not key.startswith("_")}
+    reference_unet, state = empty_reference_unet(config), unet.state_dict()
+    copies = {key: state[key].clone() for key in reference_unet.state_dict()}
+    reference_unet.load_state_dict(copies, assign=True)
+    # The global generator is put back, since others use it, too; asking for devices would start CUDA.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        guider = PoseGuider(unet.conv_in.out_channels)
+    return Parts2Whole(unet, reference_unet, guider, decoupled_of(unet))
+
+
+@torch.no_grad()
+def decoupled_of(unet: UNet2DConditionModel) -> ImageCrossAttention:
+    """Decoupled attention that reads image tokens as the UNet reads words."""
+    # Without numbers at first, which would be drawn from the global generator.
+    attention = ImageCrossAttention(unet.config.cross_attention_dim, widths_of(unet), device="meta")
+    attention = attention.to_empty(device="cpu")
+    for layer, block in zip(attention, blocks_of(unet), strict=True):
+        words: nn.Module = unet.get_submodule(f"{block}.attn2")
+        layer.to_k.weight.copy_(words.to_k.weight)
+        layer.to_v.weight.copy_(words.to_v.weight)
+    return attention

@@ -1,0 +1,97 @@
+"""Networks of diffusers from files, for the command line.
+
+Files as diffusers saves them, with their config.json beside them, or without one of Stable Diffusion 1.5's
+sizes. Inside ComfyUI its own models take their place.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+
+from ..files.checked import MOST_LAYERS, another_file, computable, filled, shapes, sound, without_wrappers
+from ..files.plain_json import read_json
+from ..files.weights import WeightFileError, read_state
+from ..files.whole import sha256_of
+
+FILE = "diffusion_pytorch_model.safetensors"
+VAE_SIZES = {
+    "block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "latent_channels": 4,
+    "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,
+}
+
+
+def load_vae(path: Path) -> AutoencoderKL:
+    """The VAE of Stable Diffusion 1.5's kind, in fp32 on the CPU, from a file or the folder that it is in.
+
+    Raises:
+        WeightFileError: it is missing, damaged or of another kind.
+    """
+    path = weight_file(path)
+    return network(path, AutoencoderKL, VAE_SIZES, "quant_conv.weight", "a VAE")
+
+
+def weight_file(path: Path) -> Path:
+    """A weight file, or the one in a folder as diffusers saves it."""
+    return path / FILE if path.is_dir() else path
+
+
+def network(
+    path: Path, kind: type[nn.Module], sizes: Mapping[str, Any], sign: str, what: str,
+    dtype: torch.dtype = torch.float32,
+) -> nn.Module:
+    """A network of diffusers with the weights of a file, complete and finite, without gradients.
+
+    Args:
+        sizes: where there is no config.json beside the file.
+        sign: a weight without which the file is of another kind.
+        what: it is, for messages.
+    Raises:
+        WeightFileError: it is missing, damaged or of another kind.
+    """
+    state = without_wrappers(read_state(path)[0])
+    if sign not in state:
+        raise another_file(path, state, f"{what} with diffusers' names")
+    config = path.with_name("config.json")
+    try:
+        sizes = read_json(config) if config.is_file() else sizes
+        check_depth(sizes)
+        # On the meta device nothing is allocated or initialized at random, only to be overwritten.
+        with torch.device("meta"):
+            module = kind.from_config(sizes)
+    except Exception as error:  # diffusers refuses odd sizes with errors of every kind
+        reason = " ".join(str(error).split())
+        raise WeightFileError(
+            f"{config}: expected the sizes of {what}, got others ({reason}). Fetch it again, or remove it "
+            "for those of Stable Diffusion 1.5."
+        ) from error
+    sane = sound(path, state, shapes(module))
+    state = {key: computable(value).to(dtype) for key, value in sane.items()}
+    return filled(module, state).requires_grad_(False)
+
+
+def check_depth(sizes: Mapping[str, Any]) -> None:
+    """Raise ValueError for more layers than any network has: each is built before a weight is looked at."""
+    for name, value in sizes.items():
+        counts = value if isinstance(value, list) else [value]
+        if "layers" in name and any(isinstance(count, int) and count > MOST_LAYERS for count in counts):
+            raise ValueError(f"its {name} is above {MOST_LAYERS}")
+
+
+@torch.no_grad()
+def vae_latents(vae: AutoencoderKL, pictures: Tensor) -> Tensor:
+    """Mean and deviation of the latents of pictures in -1..1, unscaled, `[B, 8, h, w]` on the CPU."""
+    found = vae.encode(pictures.to(vae.device)).latent_dist
+    return torch.cat([found.mean, found.std], dim=1).float().cpu()
+
+
+def stamp_of(path: Path) -> str:
+    """A checksum of all weights in a file or a folder."""
+    files = [path]
+    if path.is_dir():
+        files = sorted(path.glob("*.safetensors")) + sorted(path.glob("*.bin"))
+    return " ".join(map(sha256_of, files))
