@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...pit.files.known import first_of
-from ...pit.files.pictures import PictureError, open_picture
+from ...pit.files.pictures import PictureError, open_picture, pictures_below
 from ...pit.images import is_plain, labelled_sheet, to_pil, to_tensor
 from ...pit.messages import LONGEST, ShortError
 from ...pit.partcraft.discovery import (
@@ -31,7 +31,7 @@ from ...pit.partcraft.kmeans import STARTS
 from ...pit.partcraft.previews import colored_parts, legend_picture
 from ..bridge.feedback import progress_bar, say
 from ..bridge.folders import file_stamp
-from ..bridge.picture_folders import NO_FOLDER, input_folder, input_folders, pictures_below
+from ..bridge.picture_folders import NO_FOLDER, input_folder, input_folders
 from .dino import check_dino, reader, whole_features
 from .types import CATEGORY, CLIP_VISION_TOOLTIP, PartClustersType
 

@@ -4,15 +4,15 @@ The UNet is diffusers' own, for training; ComfyUI's own model inserts, with the 
 """
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from diffusers import UNet2DConditionModel
-from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...files.lora import convert_lora
+from ...training import unets
+from ...training.low_rank import inject_low_rank, kohya_state
 from ..condition import drop_conditions
 from ..embedding_optimizer import AnyOptimizer
 from .recipes import LORA, PROJECTIONS, InsertionRecipe
@@ -94,18 +94,7 @@ def learned_layers(unet: UNet2DConditionModel) -> list[str]:
 
 def add_lora(unet: UNet2DConditionModel, recipe: InsertionRecipe, seed: int) -> None:
     """Add a LoRA to these projections, of which the second factor is zero, in fp32."""
-    settings = LoraConfig(
-        r=recipe.rank, lora_alpha=recipe.rank, target_modules=learned_layers(unet),
-        init_lora_weights="gaussian",
-    )
-    # peft draws from the global generator. It is seeded here and put back, since ComfyUI and other nodes use
-    # it, too; no devices, as this happens on the CPU and asking for them would start CUDA.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        inject_adapter_in_model(settings, unet)
-    for parameter in unet.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
+    inject_low_rank(unet, learned_layers(unet), recipe.rank, seed)
 
 
 def learned_of_unet(model: Inserter) -> dict[str, Tensor]:
@@ -120,45 +109,18 @@ def learned_of_unet(model: Inserter) -> dict[str, Tensor]:
     }
     if not factors:
         return state
-    converted = convert_lora(factors)
-    # Written even where the scale is 1, so that no loader has to assume it.
-    ranks = {
-        key.replace(".lora_down.weight", ".alpha"): torch.tensor(float(len(value)))
-        for key, value in converted.items() if key.endswith(".lora_down.weight")
-    }
-    return converted | ranks
+    return kohya_state(factors)
 
 
 def unet_of_sizes(config: Mapping[str, object]) -> UNet2DConditionModel:
-    """diffusers' UNet with the sizes of one in the original layout, on the meta device, without weights.
-
-    Args:
-        config: keyword arguments of the original `UNetModel`, as ComfyUI keeps them.
+    """diffusers' UNet for an InstructPix2Pix, see `pit.training.unets.unet_of_sizes`.
 
     Raises:
         ValueError: the UNet is not of the kind of Stable Diffusion 1.5.
     """
-    first: int = config["model_channels"]
-    repeats: Sequence[int] = config["num_res_blocks"]
-    # The original layout lists a depth for each residual block, diffusers one for each level.
-    depths = [config["transformer_depth"][sum(repeats[:level])] for level in range(len(repeats))]
-    # Without this, it is that of the last block.
-    middle = config.get("transformer_depth_middle", config["transformer_depth"][-1])
-    if len(set(repeats)) != 1 or config.get("adm_in_channels") or middle != 1 or max(depths) > 1:
+    if not unets.like_sd15(config):
         raise ValueError(
             "Expected a UNet of the kind of Stable Diffusion 1.5, got one of another structure. Use an "
             "InstructPix2Pix of Stable Diffusion 1.5."
         )
-    widths = tuple(first * factor for factor in config["channel_mult"])
-    channels = config.get("num_head_channels", -1)
-    heads = tuple(width // channels for width in widths) if channels > 0 else config["num_heads"]
-    with torch.device("meta"):
-        return UNet2DConditionModel(
-            in_channels=config["in_channels"], out_channels=config["out_channels"], block_out_channels=widths,
-            layers_per_block=repeats[0],
-            down_block_types=tuple("CrossAttnDownBlock2D" if depth else "DownBlock2D" for depth in depths),
-            up_block_types=tuple("CrossAttnUpBlock2D" if depth else "UpBlock2D" for depth in depths[::-1]),
-            # diffusers' name is wrong and kept for old files: it is the number of heads.
-            attention_head_dim=heads, cross_attention_dim=config["context_dim"],
-            use_linear_projection=config.get("use_linear_in_transformer", False),
-        )
+    return unets.unet_of_sizes(config)
