@@ -1,7 +1,7 @@
 """The user's own SDXL or SD 1.5 as the base of a training: a file as ComfyUI has it, or a diffusers folder.
 
-diffusers reads both. The small files that describe them are in `sdxl/` and `sd15/`, so that nothing is fetched and
-nothing is stored twice. The merges of CLIP's byte-pair encoding among them are OpenAI's (MIT license).
+diffusers reads both. The small files that describe them are in `sdxl/` and `sd15/`, so that nothing is
+fetched and nothing is stored twice. The merges of CLIP's byte-pair encoding among them are OpenAI's (MIT license).
 """
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def check_base(base: Path, what: str = "SDXL") -> None:
     if base.is_dir():
         if not (base / "unet" / "config.json").is_file():
             raise WeightFileError(
-                f"{base}: expected a diffusers folder of an {what}, got one without unet/config.json. Name the "
-                "folder that holds model_index.json."
+                f"{base}: expected a diffusers folder of an {what}, got one without unet/config.json. Name "
+                "the folder that holds model_index.json."
             )
     elif not base.is_file():
         raise WeightFileError(
