@@ -1,7 +1,8 @@
 """The user's own SDXL or SD 1.5 as the base of a training: a file as ComfyUI has it, or a diffusers folder.
 
 diffusers reads both. The small files that describe them are in `sdxl/` and `sd15/`, so that nothing is
-fetched and nothing is stored twice. The merges of CLIP's byte-pair encoding among them are OpenAI's (MIT license).
+fetched and nothing is stored twice. The merges of CLIP's byte-pair encoding among them are OpenAI's (MIT
+license).
 """
 from __future__ import annotations
 
