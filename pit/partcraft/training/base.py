@@ -99,7 +99,8 @@ def load_base(path: Path) -> Base:
     shared = {"torch_dtype": torch.float32, "local_files_only": True, **dict.fromkeys(kind.unused)}
     try:
         if path.is_dir():
-            pipeline = kind.pipeline.from_pretrained(path, **shared)
+            # Without its tokenizers, which may lie there in forms of all ages: ours are the same.
+            pipeline = kind.pipeline.from_pretrained(path, **shared, **dict.fromkeys(kind.pads))
         else:
             pipeline = kind.pipeline.from_single_file(
                 str(path), config=str(kind.configs), **shared,

@@ -25,7 +25,7 @@ VOCABULARY, WIDTHS = 120, (24, 40)
 
 def draw_picture(number: int, size: tuple[int, int] = (48, 40)) -> Image.Image:
     """A red part left of a blue one, before gray; every other picture has darker parts."""
-    picture = Image.new("RGB", size, (128, 128 + number % 3, 128))
+    picture = Image.new("RGB", size, (128, 128 + number % 8, 128))
     draw, shade = ImageDraw.Draw(picture), 0.5 if number % 2 else 1
     for part, left in enumerate((8, 26)):
         color = tuple(int(value * shade) for value in COLORS[part])
