@@ -14,6 +14,7 @@ from tests.comfyui.nodes.graphs import changed, node
 from tests.comfyui.nodes.partcraft.shared import folder_of, nodes
 from tests.comfyui.nodes.partcraft.test_finding_parts import drawn, find
 from tests.comfyui.nodes.test_single_file import filled_clip
+from tests.comfyui.nodes.test_training import progress_of
 from tests.golden import assert_equal, relative_error
 from tests.partcraft.test_dino import tiny
 
@@ -136,7 +137,7 @@ def test_a_folder_becomes_words_and_pictures_in_one_graph(place):
     more["apply"]["inputs"]["part_words"] = ["loaded", 0]
     again = place.queue(more)
     assert again.status == "success", again.error
-    assert "Resumed from the checkpoint of step 4" in str(again.events)
+    assert progress_of(again, "train")[-2:] == [5, 6]
 
 
 @pytest.mark.parametrize("changes, words", [
