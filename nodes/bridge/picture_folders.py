@@ -5,7 +5,6 @@ from pathlib import Path
 
 import folder_paths
 
-from ...pit.files.pictures import list_pictures
 from .folders import one_of_folders
 
 NO_FOLDER = "no folder in input"
@@ -31,18 +30,3 @@ def input_folder(choice: str, node: str, advice: str) -> Path:
     """The folder of one of the choices. Raises FileNotFoundError, with advice, for anything else."""
     expected = f"{node} expected a folder inside ComfyUI's input folder"
     return one_of_folders(choice, input_folders(), expected, advice)
-
-
-def pictures_below(folder: Path) -> tuple[list[Path], list[str]]:
-    """The pictures in a folder and in the folders directly in it, and what in them is left out."""
-    places = [folder, *(
-        each for each in sorted(folder.iterdir()) if each.is_dir() and not each.name.startswith(".")
-    )]
-    found, problems = [], []
-    for place in places:
-        paths, skipped = list_pictures(place)
-        found += paths
-        problems += [
-            f"{each.path.relative_to(folder)}: {each.why}" for each in skipped if each.path not in places
-        ]
-    return found, problems

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import comfy.model_management
 import comfy.sd
-import comfy.utils
 import folder_paths
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -51,6 +50,7 @@ from ..bridge.outputs import Outputs
 from ..bridge.picture_folders import NO_FOLDER, input_folder, input_folders
 from ..bridge.stamps import patched_weights_of, weights_of
 from ..bridge.training import last_chart, run
+from ..bridge.training_copies import fill_unet
 from .encoding import FILES, clip_tokens, load_optimizer
 from .models import check_model
 from .types import CATEGORY, OptimizerType
@@ -108,18 +108,9 @@ def inserter_of(model: ModelPatcher, optimizer: nn.Module, dtype: torch.dtype) -
     # Imported here, because diffusers takes seconds to import.
     from ...pit.object_insertion.training.inserter import Inserter, unet_of_sizes
 
-    config = model.model.model_config.unet_config
-    unet, names = unet_of_sizes(config), comfy.utils.unet_to_diffusers(config)
-    weights, cpu = model.model_state_dict("diffusion_model."), torch.device("cpu")
-    state = {}
-    for name in unet.state_dict():
-        key = f"diffusion_model.{names[name]}"
-        # With its patches: the optimizer has to learn under the bias that the published one is used with.
-        patched = key in model.patches
-        value = model.patch_weight_to_device(key, cpu, return_weight=True) if patched else weights[key]
-        # Copied in any case: the model of the graph must not share memory with one that is being trained.
-        state[name] = value.to("cpu", dtype, copy=True)
-    unet.load_state_dict(state, assign=True)
+    unet = unet_of_sizes(model.model.model_config.unet_config)
+    # With its patches: the optimizer has to learn under the bias that the published one is used with.
+    fill_unet(unet, model, dtype)
     return Inserter(optimizer, unet)
 
 

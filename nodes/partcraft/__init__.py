@@ -9,8 +9,10 @@ from .find import FindParts
 from .label import LabelParts
 from .loading import LoadPartCraft, PartWord
 from .measure import MeasurePartWords
+from .train import TrainPartCraft
 
 NODES = (
     LoadPartCraft, ApplyPartCraft, PartWord, LoadDino, FindParts, LabelParts, SaveClusters, LoadClusters,
     PartAttention, PartAttentionMaps, MeasurePartWords,
+    TrainPartCraft,
 )

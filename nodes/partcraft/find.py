@@ -1,7 +1,6 @@
 """The parts of a collection of pictures, found by themselves."""
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -12,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...pit.files.known import first_of
-from ...pit.files.pictures import PictureError, open_picture
+from ...pit.files.pictures import PictureError, open_picture, pictures_below
 from ...pit.images import is_plain, labelled_sheet, to_pil, to_tensor
 from ...pit.messages import LONGEST, ShortError
 from ...pit.partcraft.discovery import (
@@ -31,7 +30,7 @@ from ...pit.partcraft.kmeans import STARTS
 from ...pit.partcraft.previews import colored_parts, legend_picture
 from ..bridge.feedback import progress_bar, say
 from ..bridge.folders import file_stamp
-from ..bridge.picture_folders import NO_FOLDER, input_folder, input_folders, pictures_below
+from ..bridge.picture_folders import NO_FOLDER, input_folder, input_folders
 from .dino import check_dino, reader, whole_features
 from .types import CATEGORY, CLIP_VISION_TOOLTIP, PartClustersType
 
@@ -39,7 +38,7 @@ FROM_FOLDER, BATCH = "folder", "batch"
 AUTOMATIC, FIRST, SECOND = "automatic", "first cluster", "second cluster"
 FRONTS = {AUTOMATIC: None, FIRST: 0, SECOND: 1}
 ADVICE = "Put a folder of pictures there; 100 or more of one kind of thing are best."
-TOLD_EVERY = 20
+TOLD_EVERY, USUAL_STEPS = 20, 200
 SHOWN, COLUMNS, SIDE = 11, 4, 256  # pictures on the sheet, beside the legend
 
 
@@ -101,22 +100,28 @@ def found_parts(
     """The parts of a collection; errors as in `discover`.
 
     Args:
-        tell: called now and then with what is being done where the bar stands still.
+        tell: called now and then with how far the search is.
     """
-    count, done, steps = len(collection.names), progress_bar(), 0
-    total = count + 1
-    iterations = itertools.count(1)
+    count, done, steps, searches = len(collection.names), progress_bar(), 0, 0
+    total = 2 * count + 1
+
+    def move() -> None:
+        # Nobody knows how long a search takes: half of the bar is for it, of which each step takes a share of
+        # what is left.
+        done(steps + count * searches // (searches + USUAL_STEPS), total)
 
     def seen(number: int) -> None:
         nonlocal steps
         steps += number
-        done(steps, total)
+        move()
 
     def searched() -> None:
+        nonlocal searches
         comfy.model_management.throw_exception_if_processing_interrupted()
-        number = next(iterations)  # nobody knows how many it takes
-        if number % TOLD_EVERY == 0:
-            tell(f"looking for clusters: step {number}")
+        searches += 1
+        move()
+        if searches % TOLD_EVERY == 0:
+            tell(f"looking for clusters: step {searches}")
 
     found = discover(
         reader(clip_vision, collection.open, seen), count, parts, codes or usual_codes(count), seed=seed,

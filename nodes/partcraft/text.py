@@ -57,14 +57,14 @@ def with_words(clip: CLIP, words: PartWords, syntax: str) -> CLIP:
     return patched
 
 
-def text_encoders(clip: CLIP | None) -> list[str]:
+def text_encoders(clip: CLIP | None, node: str = "Apply PartCraft") -> list[str]:
     """The names of a CLIP's text encoders, in the order in which words are split over them."""
     tokenizers = {} if clip is None else vars(clip.tokenizer)  # ComfyUI gives None for a file without one
     found = [name for name, each in tokenizers.items() if isinstance(each, SDTokenizer)]
     names = next((base for base in BASES if set(base) == set(found)), None)
     if names is None:
         raise ValueError(
-            "Apply PartCraft expected the CLIP of SD 1.5, SD 2 or SDXL, got one with the text encoders "
+            f"{node} expected the CLIP of SD 1.5, SD 2 or SDXL, got one with the text encoders "
             f"{first_of(found) or 'of another kind'}. Connect the CLIP of the base that the words were made "
             "with."
         )

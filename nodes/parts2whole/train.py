@@ -27,7 +27,7 @@ from ...pit.parts2whole.training.cache import SIZE, PartsCache, PartsEncoders, P
 from ...pit.parts2whole.training.layout import EXPECTED, POSE, describe_parts_dataset, read_parts_dataset
 from ...pit.parts2whole.training.recipes import PRESETS, RESULT, TRAINS, VALIDATED, PartsRecipe
 from ...pit.training.recipes import RunSettings
-from ...pit.training.unet_config import unet_config
+from ...pit.training.unets import like_sd15, unet_arguments
 from ..bridge.feedback import progress_bar
 from ..bridge.folders import own_folder, why_no_folder
 from ..bridge.outputs import Outputs
@@ -56,10 +56,9 @@ def dataset_folder(choice: str) -> Path:
 
 def is_stable_diffusion_15(config: Mapping[str, Any]) -> bool:
     """Whether a UNet of these sizes, in ComfyUI's names, is of its kind."""
-    try:
-        sizes = unet_config(config)
-    except ValueError:
+    if not like_sd15(config):
         return False
+    sizes = unet_arguments(config)
     return (
         sizes["in_channels"] == LATENT_CHANNELS and isinstance(sizes["attention_head_dim"], int)
         and not sizes["use_linear_projection"]
@@ -120,7 +119,7 @@ def unet_of(model: ModelPatcher) -> UNet2DConditionModel:
     from ...pit.parts2whole.unets import empty_unet
 
     config = model.model.model_config.unet_config
-    unet, names = empty_unet(unet_config(config)), comfy.utils.unet_to_diffusers(config)
+    unet, names = empty_unet(unet_arguments(config)), comfy.utils.unet_to_diffusers(config)
     weights, cpu = model.model_state_dict("diffusion_model."), torch.device("cpu")
     state = {}
     for name in unet.state_dict():

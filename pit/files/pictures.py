@@ -205,3 +205,18 @@ def _without_ends(name: str) -> str:
     inner = name.strip(". ")
     ends = (name.startswith((".", " ")), name.endswith((".", " ")) and inner != "")
     return "_" * ends[0] + inner + "_" * ends[1]
+
+
+def pictures_below(folder: Path) -> tuple[list[Path], list[str]]:
+    """The pictures in a folder and in the folders directly in it, and what in them is left out."""
+    places = [folder, *(
+        each for each in sorted(folder.iterdir()) if each.is_dir() and not each.name.startswith(".")
+    )]
+    found, problems = [], []
+    for place in places:
+        paths, skipped = list_pictures(place)
+        found += paths
+        problems += [
+            f"{each.path.relative_to(folder)}: {each.why}" for each in skipped if each.path not in places
+        ]
+    return found, problems

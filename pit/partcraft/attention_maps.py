@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
+from torch.utils.hooks import RemovableHandle
 
 LEVEL = 4  # how much smaller than the latent; a latent is 8 times smaller than the picture
 
@@ -48,6 +49,7 @@ class AttentionMaps:
         self.grid = grid
         self.total: Tensor | None = None
         self.count = 0
+        self.closed = False
 
     def wants(self, places: int) -> bool:
         """Whether a layer with so many places belongs to the maps."""
@@ -56,6 +58,8 @@ class AttentionMaps:
     def add(self, q: Tensor, k: Tensor, heads: int, scale: float | None = None) -> None:
         """Take the map of a layer, whose queries and keys are as in `attention_map`."""
         found = attention_map(q, k, heads, scale)
+        if self.closed:
+            return
         # Not in place: in training, the gradient goes through every layer's map.
         self.total = found if self.total is None else self.total + found
         self.count += 1
@@ -70,6 +74,15 @@ class AttentionMaps:
             )
         return (self.total / self.count).unflatten(1, self.grid)
 
+    def take(self) -> Tensor:
+        """The same, and from now on keep nothing; errors as in `mean`.
+
+        For a layer that is computed again for its gradient, which must do again all that it did before.
+        """
+        found = self.mean()
+        self.total, self.closed = None, True
+        return found
+
 
 @contextmanager
 def watched(unet: nn.Module, maps: AttentionMaps) -> Iterator[AttentionMaps]:
@@ -78,6 +91,16 @@ def watched(unet: nn.Module, maps: AttentionMaps) -> Iterator[AttentionMaps]:
     With gradient checkpointing the backward pass belongs into the block as well, since it computes the layers
     again; `maps.mean()` is to be asked for before.
     """
+    hooks = watch(unet, maps)
+    try:
+        yield maps
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def watch(unet: nn.Module, maps: AttentionMaps) -> list[RemovableHandle]:
+    """As `watched`, until the hooks are removed that it returns."""
     # The layers compute as ever, with whatever processor they have: queries and keys of the few layers that
     # are asked are computed once more. So nothing else pays for it.
     def look(layer: nn.Module, arguments: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
@@ -87,12 +110,7 @@ def watched(unet: nn.Module, maps: AttentionMaps) -> Iterator[AttentionMaps]:
             maps.add(layer.to_q(hidden), layer.to_k(words), layer.heads, layer.scale)
 
     layers = [layer for name, layer in unet.named_modules() if name.endswith("attn2")]
-    hooks = [layer.register_forward_pre_hook(look, with_kwargs=True) for layer in layers]
-    try:
-        yield maps
-    finally:
-        for hook in hooks:
-            hook.remove()
+    return [layer.register_forward_pre_hook(look, with_kwargs=True) for layer in layers]
 
 
 def maps_of_words(maps: Tensor, places: Sequence[Sequence[int]]) -> Tensor:

@@ -4,7 +4,7 @@ Repositories and file names are those in the demos of github.com/kamwoh/partcraf
 """
 from __future__ import annotations
 
-from ..files.published import FileKind, PublishedFile, System, has_key
+from ..files.published import Command, FileKind, PublishedFile, System, has_key
 
 LICENSE = "none stated with the published code, see the model card"
 
@@ -46,4 +46,9 @@ DINO = FileKind(
     ),
 )
 
-PARTCRAFT = System(kinds=(PART_WORDS, PART_CLUSTERS, DINO))
+PARTCRAFT = System(
+    kinds=(PART_WORDS, PART_CLUSTERS, DINO),
+    commands={
+        "train-partcraft": Command("train_partcraft", "find the parts of pictures, and train words for them"),
+    },
+)

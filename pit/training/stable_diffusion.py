@@ -1,7 +1,8 @@
-"""The user's own SDXL as the base of a training: a single file as ComfyUI has it, or a diffusers folder.
+"""The user's own SDXL or SD 1.5 as the base of a training: a file as ComfyUI has it, or a diffusers folder.
 
-diffusers reads both. The small files that describe SDXL are in `sdxl/`, so that nothing is fetched and
-nothing is stored twice. The merges of CLIP's byte-pair encoding among them are OpenAI's (MIT license).
+diffusers reads both. The small files that describe them are in `sdxl/` and `sd15/`, so that nothing is
+fetched and nothing is stored twice. The merges of CLIP's byte-pair encoding among them are OpenAI's (MIT
+license).
 """
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from ..files.weights import WeightFileError
 from ..files.whole import sha256_of
 
-CONFIGS = Path(__file__).with_name("sdxl")
+CONFIGS, CONFIGS_SD15 = (Path(__file__).with_name(name) for name in ("sdxl", "sd15"))
 LENGTH = 77  # tokens that CLIP reads, start and end included
 START, END, WORD_END = "<|startoftext|>", "<|endoftext|>", "</w>"
 # What CLIP takes for one word before it splits it up (github.com/openai/CLIP, simple_tokenizer.py).
@@ -62,17 +63,17 @@ def byte_letters() -> list[str]:
     return [chr(byte) for byte in shown] + [chr(256 + number) for number in range(len(hidden))]
 
 
-def check_base(base: Path) -> None:
-    """Raise WeightFileError for what certainly is not an SDXL that can be read here."""
+def check_base(base: Path, what: str = "SDXL") -> None:
+    """Raise WeightFileError for what certainly is not a base, such as an SDXL, that can be read here."""
     if base.is_dir():
         if not (base / "unet" / "config.json").is_file():
             raise WeightFileError(
-                f"{base}: expected a diffusers folder of an SDXL, got one without unet/config.json. Name the "
-                "folder that holds model_index.json."
+                f"{base}: expected a diffusers folder of an {what}, got one without unet/config.json. Name "
+                "the folder that holds model_index.json."
             )
     elif not base.is_file():
         raise WeightFileError(
-            f"{base}: expected an SDXL file, got no such file. Name one from models/checkpoints."
+            f"{base}: expected an {what} file, got no such file. Name one from models/checkpoints."
         )
     elif base.suffix != ".safetensors":
         raise WeightFileError(
@@ -87,11 +88,11 @@ def stamp_of(base: Path) -> str:
     return hashlib.sha256("".join(map(sha256_of, files)).encode()).hexdigest()
 
 
-def why_unreadable(base: Path, error: Exception) -> str:
+def why_unreadable(base: Path, error: Exception, what: str = "SDXL") -> str:
     """The message for a base that diffusers failed to read."""
     # Shortened, because a message about missing keys can list thousands of them.
     reason = " ".join(str(error).split())[:300]
     return (
-        f"{base}: expected an SDXL model, got one that diffusers cannot read ({reason}). Take an SDXL file "
-        "from models/checkpoints."
+        f"{base}: expected an {what} model, got one that diffusers cannot read ({reason}). Take an {what} "
+        "file from models/checkpoints."
     )

@@ -8,12 +8,11 @@ from collections.abc import Mapping
 
 import torch
 from diffusers import UNet2DConditionModel
-from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...files.lora import convert_lora
-from ...training.unet_config import unet_config
+from ...training import unets
+from ...training.low_rank import inject_low_rank, kohya_state
 from ..condition import drop_conditions
 from ..embedding_optimizer import AnyOptimizer
 from .recipes import LORA, PROJECTIONS, InsertionRecipe
@@ -95,18 +94,7 @@ def learned_layers(unet: UNet2DConditionModel) -> list[str]:
 
 def add_lora(unet: UNet2DConditionModel, recipe: InsertionRecipe, seed: int) -> None:
     """Add a LoRA to these projections, of which the second factor is zero, in fp32."""
-    settings = LoraConfig(
-        r=recipe.rank, lora_alpha=recipe.rank, target_modules=learned_layers(unet),
-        init_lora_weights="gaussian",
-    )
-    # peft draws from the global generator. It is seeded here and put back, since ComfyUI and other nodes use
-    # it, too; no devices, as this happens on the CPU and asking for them would start CUDA.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        inject_adapter_in_model(settings, unet)
-    for parameter in unet.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
+    inject_low_rank(unet, learned_layers(unet), recipe.rank, seed)
 
 
 def learned_of_unet(model: Inserter) -> dict[str, Tensor]:
@@ -121,23 +109,18 @@ def learned_of_unet(model: Inserter) -> dict[str, Tensor]:
     }
     if not factors:
         return state
-    converted = convert_lora(factors)
-    # Written even where the scale is 1, so that no loader has to assume it.
-    ranks = {
-        key.replace(".lora_down.weight", ".alpha"): torch.tensor(float(len(value)))
-        for key, value in converted.items() if key.endswith(".lora_down.weight")
-    }
-    return converted | ranks
+    return kohya_state(factors)
 
 
 def unet_of_sizes(config: Mapping[str, object]) -> UNet2DConditionModel:
-    """diffusers' UNet with the sizes of one in the original layout, on the meta device, without weights.
-
-    Args:
-        config: keyword arguments of the original `UNetModel`, as ComfyUI keeps them.
+    """diffusers' UNet for an InstructPix2Pix, see `pit.training.unets.unet_of_sizes`.
 
     Raises:
         ValueError: the UNet is not of the kind of Stable Diffusion 1.5.
     """
-    with torch.device("meta"):
-        return UNet2DConditionModel(**unet_config(config))
+    if not unets.like_sd15(config):
+        raise ValueError(
+            "Expected a UNet of the kind of Stable Diffusion 1.5, got one of another structure. Use an "
+            "InstructPix2Pix of Stable Diffusion 1.5."
+        )
+    return unets.unet_of_sizes(config)

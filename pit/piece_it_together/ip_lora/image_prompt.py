@@ -4,13 +4,13 @@ ComfyUI's own model renders, with the same weights. IP-Adapter (arXiv 2308.06721
 """
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from ...ip_adapter.attention import ImageCrossAttention, ImageKeyValue, attend_to_tokens
+from ...training import unets
 from ...unet import multi_head_attention
 
 
@@ -91,38 +91,14 @@ class ImagePromptUNet(nn.Module):
 
 
 def unet_of_sizes(config: Mapping[str, object]) -> UNet2DConditionModel:
-    """diffusers' UNet with the sizes of one in the original layout, on the meta device, without weights.
-
-    Args:
-        config: keyword arguments of the original `UNetModel`, as ComfyUI keeps them.
+    """diffusers' UNet of SDXL's kind, see `pit.training.unets.unet_of_sizes`.
 
     Raises:
         ValueError: the UNet is not of SDXL's kind.
     """
-    first: int = config["model_channels"]
-    repeats: Sequence[int] = config["num_res_blocks"]
-    # The original layout lists a depth for each residual block, diffusers one for each level.
-    depths = [config["transformer_depth"][sum(repeats[:level])] for level in range(len(repeats))]
-    like_sdxl = (
-        len(set(repeats)) == 1 and config.get("num_head_channels", -1) > 0 and config.get("adm_in_channels")
-        and config.get("transformer_depth_middle") == depths[-1]
-    )
-    if not like_sdxl:
+    if not unets.like_sdxl(config):
         raise ValueError(
             "Expected a model of SDXL's kind for the IP-Adapter, got one of another structure. "
             "Use an SDXL model."
         )
-    widths = tuple(first * factor for factor in config["channel_mult"])
-    with torch.device("meta"):
-        return UNet2DConditionModel(
-            in_channels=config["in_channels"], out_channels=config["out_channels"], block_out_channels=widths,
-            layers_per_block=repeats[0],
-            down_block_types=tuple("CrossAttnDownBlock2D" if depth else "DownBlock2D" for depth in depths),
-            up_block_types=tuple("CrossAttnUpBlock2D" if depth else "UpBlock2D" for depth in depths[::-1]),
-            transformer_layers_per_block=tuple(max(1, depth) for depth in depths),
-            # diffusers' name is wrong and kept for old files: it is the number of heads.
-            attention_head_dim=tuple(width // config["num_head_channels"] for width in widths),
-            use_linear_projection=config.get("use_linear_in_transformer", False),
-            cross_attention_dim=config["context_dim"], addition_embed_type="text_time",
-            addition_time_embed_dim=256, projection_class_embeddings_input_dim=config["adm_in_channels"],
-        )
+    return unets.unet_of_sizes(config)

@@ -13,13 +13,12 @@ from pathlib import Path
 
 import torch
 from diffusers import DDPMScheduler
-from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
-from ...files.lora import convert_lora
 from ...files.records import models_to_json
 from ...files.weights import write_state
 from ...training.denoising import min_snr_weights, noised, seed_of
+from ...training.low_rank import inject_low_rank, kohya_state
 from ...training.order import Batch, concept_at
 from ...training.recipes import RunSettings
 from ...training.validation import TIMES, Validation
@@ -158,11 +157,7 @@ class LoraTask:
         for name, value in model.named_parameters():
             if value.requires_grad:
                 state[self.published_name(name)] = value.detach().cpu()
-        converted = convert_lora(state)
-        # Written even where the scale is 1, so that no loader has to assume it.
-        alpha = torch.tensor(float(self.recipe.alpha or self.recipe.rank))
-        downs = [key for key in converted if key.endswith(".lora_down.weight")]
-        return converted | {key.replace(".lora_down.weight", ".alpha"): alpha for key in downs}
+        return kohya_state(state, self.recipe.alpha or self.recipe.rank)
 
     def published_name(self, name: str) -> str:
         """The name of a weight in diffusers; `image.3.to_k` is the adapter's in cross-attention 3."""
@@ -192,18 +187,4 @@ def add_lora(renderer: ImagePromptUNet, recipe: LoraRecipe, seed: int) -> nn.Mod
         renderer.to(torch.bfloat16)
     if recipe.gradient_checkpointing:
         renderer.unet.enable_gradient_checkpointing()
-    settings = LoraConfig(
-        r=recipe.rank, lora_alpha=recipe.alpha or recipe.rank, target_modules=pattern,
-        init_lora_weights="gaussian",
-    )
-    # peft draws from the global generator. It is seeded here and put back, since ComfyUI and other nodes use
-    # it, too; no devices, as this happens on the CPU and asking for them would start CUDA.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = inject_adapter_in_model(settings, renderer)
-    # peft gives new weights the type of the layer. bfloat16 has 8 bits of precision, which would round most
-    # steps away.
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
-    return model
+    return inject_low_rank(renderer, pattern, recipe.rank, seed, recipe.alpha)

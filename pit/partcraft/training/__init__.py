@@ -1,0 +1,1 @@
+"""Training part words, with a LoRA, on a folder of pictures."""
