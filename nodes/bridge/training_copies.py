@@ -2,15 +2,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
-from torch import Tensor
-
-if TYPE_CHECKING:
-    from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
 
 
 def copied_weights(patcher: ModelPatcher, keys: Iterable[str], dtype: torch.dtype) -> dict[str, Tensor]:
@@ -25,7 +21,7 @@ def copied_weights(patcher: ModelPatcher, keys: Iterable[str], dtype: torch.dtyp
     return state
 
 
-def fill_unet(unet: UNet2DConditionModel, model: ModelPatcher, dtype: torch.dtype) -> None:
+def fill_unet(unet: nn.Module, model: ModelPatcher, dtype: torch.dtype) -> None:
     """Give a UNet of diffusers that has no weights yet those of the graph's."""
     names = comfy.utils.unet_to_diffusers(model.model.model_config.unet_config)
     keys = {name: f"diffusion_model.{names[name]}" for name in unet.state_dict()}

@@ -8,7 +8,7 @@ import comfy.model_base
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP, VAE
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...pit.partcraft.training.cache import PartEncoders
 from ..bridge.stamps import patched_weights_of, weights_of
@@ -17,8 +17,7 @@ from .dino import features_of
 from .text import text_encoders
 
 if TYPE_CHECKING:
-    from diffusers import DDPMScheduler, UNet2DConditionModel
-    from transformers import CLIPTextModelWithProjection
+    from ...pit.training.denoising import NoiseSchedule
 
 NODE = "Train PartCraft"
 ENCODERS = {1: ["clip_l"], 2: ["clip_l", "clip_g"]}
@@ -65,7 +64,7 @@ def encoders_of(model: ModelPatcher, vae: VAE, clip_vision) -> PartEncoders:
     return PartEncoders(models, latents, features, clip_vision.image_size)
 
 
-def unet_of(model: ModelPatcher, dtype: torch.dtype) -> UNet2DConditionModel:
+def unet_of(model: ModelPatcher, dtype: torch.dtype) -> nn.Module:
     """The UNet of the graph for the trainer, with its own copy of the patched weights."""
     from ...pit.training.unets import unet_of_sizes
 
@@ -74,7 +73,7 @@ def unet_of(model: ModelPatcher, dtype: torch.dtype) -> UNet2DConditionModel:
     return unet
 
 
-def text_encoder_of(clip: CLIP, name: str) -> CLIPTextModelWithProjection:
+def text_encoder_of(clip: CLIP, name: str) -> nn.Module:
     """A text encoder of the graph for the trainer, likewise."""
     from ...pit.partcraft.training.base import text_encoder
 
@@ -93,7 +92,7 @@ def text_encoder_of(clip: CLIP, name: str) -> CLIPTextModelWithProjection:
     return text_encoder(config, {key.removeprefix(prefix): value for key, value in weights.items()})
 
 
-def schedule_of(model: ModelPatcher) -> DDPMScheduler:
+def schedule_of(model: ModelPatcher) -> NoiseSchedule:
     """The noise that the model was trained with."""
     from ...pit.training.denoising import noise_schedule
 

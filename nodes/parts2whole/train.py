@@ -34,13 +34,12 @@ from ..bridge.outputs import Outputs
 from ..bridge.picture_folders import NO_FOLDER, input_folder, input_folders
 from ..bridge.stamps import patched_weights_of, weights_of
 from ..bridge.training import last_chart, run
+from ..bridge.training_copies import fill_unet
 from .loading import FILES, PARTS, managed_parts, model_of
 from .references import LATENT_CHANNELS, LATENT_PIXEL, embedded_words
 from .types import CATEGORY, ManagedParts2Whole, Parts2WholeType
 
 if TYPE_CHECKING:
-    from diffusers import UNet2DConditionModel
-
     from ...pit.parts2whole.files import Parts2Whole
 
 NODE = "Train Parts2Whole"
@@ -109,7 +108,7 @@ def encoders_of(clip, vae, clip_vision, width: int) -> PartsEncoders:
     return PartsEncoders(models, clip_vision.image_size, latents, tokens, words)
 
 
-def unet_of(model: ModelPatcher) -> UNet2DConditionModel:
+def unet_of(model: ModelPatcher) -> nn.Module:
     """The UNet of the graph for the trainer, with its own copy of the patched weights, in fp32 on the CPU.
 
     Raises:
@@ -118,17 +117,8 @@ def unet_of(model: ModelPatcher) -> UNet2DConditionModel:
     # Imported here, because diffusers takes seconds to import.
     from ...pit.parts2whole.unets import empty_unet
 
-    config = model.model.model_config.unet_config
-    unet, names = empty_unet(unet_arguments(config)), comfy.utils.unet_to_diffusers(config)
-    weights, cpu = model.model_state_dict("diffusion_model."), torch.device("cpu")
-    state = {}
-    for name in unet.state_dict():
-        key = f"diffusion_model.{names[name]}"
-        patched = key in model.patches
-        value = model.patch_weight_to_device(key, cpu, return_weight=True) if patched else weights[key]
-        # Copied in any case: the model of the graph must not share memory with one that is being trained.
-        state[name] = value.to("cpu", torch.float32, copy=True)
-    unet.load_state_dict(state, assign=True)
+    unet = empty_unet(unet_arguments(model.model.model_config.unet_config))
+    fill_unet(unet, model, torch.float32)
     return unet
 
 

@@ -10,8 +10,10 @@ from diffusers import DDPMScheduler
 from diffusers.training_utils import compute_snr
 from torch import Tensor
 
+NoiseSchedule = DDPMScheduler
 
-def noise_schedule(prediction_type: str = "epsilon") -> DDPMScheduler:
+
+def noise_schedule(prediction_type: str = "epsilon") -> NoiseSchedule:
     """The noise schedule of SDXL; `prediction_type` is "epsilon" or "v_prediction"."""
     return DDPMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type=prediction_type
@@ -32,7 +34,7 @@ class Noised(NamedTuple):
 
 
 def noised(
-    schedule: DDPMScheduler, latents: Sequence[Tensor], times: Sequence[int], seeds: Sequence[int],
+    schedule: NoiseSchedule, latents: Sequence[Tensor], times: Sequence[int], seeds: Sequence[int],
     offset: float = 0.0,
 ) -> Noised:
     """Latents drawn from what a VAE gives, with noise at given timesteps; a sample depends on its seed alone.
@@ -56,7 +58,7 @@ def noised(
     return Noised(schedule.add_noise(clean, noise, timesteps), wanted, timesteps)
 
 
-def min_snr_weights(schedule: DDPMScheduler, timesteps: Tensor, gamma: float) -> Tensor:
+def min_snr_weights(schedule: NoiseSchedule, timesteps: Tensor, gamma: float) -> Tensor:
     """Weights of the loss per sample, `[B]`, by Min-SNR-gamma (arXiv 2303.09556); 1 if `gamma` is 0.
 
     min(SNR, gamma) / SNR where the model predicts the noise, min(SNR, gamma) / (SNR + 1) where it predicts v.
