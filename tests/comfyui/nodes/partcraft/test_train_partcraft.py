@@ -20,14 +20,14 @@ from tests.partcraft.test_dino import tiny
 
 COUNT, PARTS = 12, 3
 SETTINGS = {
-    "folder": "balls", "preset": "published", "steps": 4, "learning_rate": 1e-2, "size": 64, "save_every": 2,
-    "seed": 0, "map_level": 1, "batch": 2, "accumulation": 1, "variants": 1,
+    "folder": "balls_to_train", "preset": "published", "steps": 4, "learning_rate": 1e-2, "size": 64,
+    "save_every": 2, "seed": 0, "map_level": 1, "batch": 2, "accumulation": 1, "variants": 1,
 }
 NODE = "Train PartCraft"
 
 
 def write_balls(base, count=COUNT):
-    folder = base / "input" / "balls"
+    folder = base / "input" / "balls_to_train"
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
         drawn(number).save(folder / f"{number}.png")
@@ -87,7 +87,7 @@ def words_graph(name, **changes):
     graph = {
         "tiny": node("Tiny_SD15"), "dino": node("PiT_LoadDino", file="dino.safetensors"),
         "find": node(
-            "PiT_FindParts", clip_vision=["dino", 0], pictures="folder", pictures__folder="balls",
+            "PiT_FindParts", clip_vision=["dino", 0], pictures="folder", pictures__folder="balls_to_train",
             parts=PARTS, codes=2, seed=42, foreground="automatic", start="published",
         ),
         "train": node(
