@@ -27,6 +27,44 @@ SECONDS_BETWEEN_CHARTS = 5.0
 SECONDS_BETWEEN_TEXTS = 1.0
 
 
+def steps_input(default: int = 2000) -> io.Input:
+    """How long to train."""
+    return io.Int.Input(
+        "steps", default=default, min=1, max=10_000_000, tooltip="Total number of steps.",
+    )
+
+
+def save_every_input(with_what: str, default: int = 250) -> io.Input:
+    """How often to write a checkpoint, `with_what` each time."""
+    return io.Int.Input(
+        "save_every", default=default, min=1, max=1_000_000,
+        tooltip=f"Steps between checkpoints, each with {with_what}.",
+    )
+
+
+def seed_input(determines: str) -> io.Input:
+    """The seed of a run, and what it `determines`."""
+    # Without a control that changes it after each run: a run only resumes with its own seed.
+    return io.Int.Input(
+        "seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=False,
+        tooltip=f"Determines {determines}.",
+    )
+
+
+def batch_inputs() -> list[io.Input]:
+    """How many samples make a batch, and how many batches a step, for the few who need to set them."""
+    return [
+        io.Int.Input(
+            "batch", default=0, min=0, max=4096, optional=True, advanced=True,
+            tooltip="Samples per batch; 0 uses the preset.",
+        ),
+        io.Int.Input(
+            "accumulation", default=0, min=0, max=4096, optional=True, advanced=True,
+            tooltip="Number of batches per step; 0 uses the preset.",
+        ),
+    ]
+
+
 def run(node: type[io.ComfyNode], trainer: Trainer, draw: Draw | None) -> Path:
     """Run a trainer with charts, samples and text in its node; if it ends early, say there what is kept."""
     if trainer.state.step:

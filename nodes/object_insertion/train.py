@@ -49,7 +49,7 @@ from ..bridge.folders import ModelFiles, own_folder, why_no_folder
 from ..bridge.outputs import Outputs
 from ..bridge.picture_folders import NO_FOLDER, input_folder, input_folders
 from ..bridge.stamps import patched_weights_of, weights_of
-from ..bridge.training import last_chart, run
+from ..bridge.training import batch_inputs, last_chart, run, save_every_input, seed_input, steps_input
 from ..bridge.training_copies import fill_unet
 from .encoding import FILES, clip_tokens, load_optimizer
 from .models import check_model
@@ -126,7 +126,7 @@ def run_inputs() -> list[io.Input]:
             tooltip="The optimizer alone, as the published code; or with the key and value "
                     "projections of the model's cross-attention, or a LoRA on them.",
         ),
-        io.Int.Input("steps", default=2000, min=1, max=10_000_000, tooltip="Total number of steps."),
+        steps_input(),
         io.Float.Input(
             "learning_rate", default=1e-4, min=0.0, max=1.0, step=1e-6, round=1e-9,
             tooltip="Peak learning rate; 0.0001 as published.",
@@ -140,15 +140,8 @@ def run_inputs() -> list[io.Input]:
             tooltip=f"Scenes and targets become squares of this size; {PUBLISHED_SIZE} as published, "
                     "512 as they are used.",
         ),
-        io.Int.Input(
-            "save_every", default=250, min=1, max=1_000_000,
-            tooltip="Steps between checkpoints, each with a validation and pictures.",
-        ),
-        # Without a control that changes it after each run: a run only resumes with its own seed.
-        io.Int.Input(
-            "seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=False,
-            tooltip="Determines the order of samples, the noise and the initial weights.",
-        ),
+        save_every_input("a validation and pictures"),
+        seed_input("the order of samples, the noise and the initial weights"),
     ]
 
 
@@ -159,14 +152,7 @@ def preparation_inputs() -> list[io.Input]:
             "rank", default=16, min=1, max=1024, optional=True, advanced=True,
             tooltip="Rank of the LoRA, if one is trained.",
         ),
-        io.Int.Input(
-            "batch", default=0, min=0, max=4096, optional=True, advanced=True,
-            tooltip="Samples per batch; 0 uses the preset.",
-        ),
-        io.Int.Input(
-            "accumulation", default=0, min=0, max=4096, optional=True, advanced=True,
-            tooltip="Number of batches per step; 0 uses the preset.",
-        ),
+        *batch_inputs(),
         io.Int.Input(
             "variants", default=4, min=1, max=64, optional=True, advanced=True,
             tooltip="Versions of each triplet: itself, and others cropped, mirrored, turned and distorted as "

@@ -29,7 +29,7 @@ from ..bridge.folders import own_folder, why_no_folder
 from ..bridge.outputs import Outputs
 from ..bridge.picture_folders import NO_FOLDER, input_folder, input_folders
 from ..bridge.stamps import patched_weights_of
-from ..bridge.training import last_chart, run
+from ..bridge.training import batch_inputs, last_chart, run, save_every_input, seed_input, steps_input
 from .dino import check_width
 from .loading import FILES, load_words
 from .training_models import (
@@ -60,7 +60,7 @@ def run_inputs() -> list[io.Input]:
             "preset", options=list(PRESETS), default=next(iter(PRESETS)),
             tooltip="Everything that the other inputs do not set. The last two are there to compare with.",
         ),
-        io.Int.Input("steps", default=2000, min=1, max=10_000_000, tooltip="Total number of steps."),
+        steps_input(),
         io.Float.Input(
             "learning_rate", default=1e-4, min=0.0, max=1.0, step=1e-6, round=1e-9,
             tooltip="Peak learning rate; 0.0001 as published.",
@@ -69,15 +69,8 @@ def run_inputs() -> list[io.Input]:
             "size", default=0, min=0, max=2048, step=8,
             tooltip="Pictures become squares of this size; 0 takes what the model draws, 512 or 1024.",
         ),
-        io.Int.Input(
-            "save_every", default=250, min=1, max=1_000_000,
-            tooltip="Steps between checkpoints, each with a validation and pictures.",
-        ),
-        # Without a control that changes it after each run: a run only resumes with its own seed.
-        io.Int.Input(
-            "seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=False,
-            tooltip="Determines the order of samples, the texts, the noise and the initial weights.",
-        ),
+        save_every_input("a validation and pictures"),
+        seed_input("the order of samples, the texts, the noise and the initial weights"),
     ]
 
 
@@ -116,14 +109,7 @@ def advanced_inputs() -> list[io.Input]:
             tooltip="How much smaller than the latent the maps of attention are, a power of 2; 4 as "
                     "published.",
         ),
-        io.Int.Input(
-            "batch", default=0, min=0, max=4096, optional=True, advanced=True,
-            tooltip="Samples per batch; 0 uses the preset.",
-        ),
-        io.Int.Input(
-            "accumulation", default=0, min=0, max=4096, optional=True, advanced=True,
-            tooltip="Number of batches per step; 0 uses the preset.",
-        ),
+        *batch_inputs(),
     ]
 
 

@@ -33,7 +33,7 @@ from ..bridge.folders import own_folder, why_no_folder
 from ..bridge.outputs import Outputs
 from ..bridge.picture_folders import NO_FOLDER, input_folder, input_folders
 from ..bridge.stamps import patched_weights_of, weights_of
-from ..bridge.training import last_chart, run
+from ..bridge.training import batch_inputs, last_chart, run, save_every_input, seed_input, steps_input
 from ..bridge.training_copies import fill_unet
 from .loading import FILES, PARTS, managed_parts, model_of
 from .references import LATENT_CHANNELS, LATENT_PIXEL, embedded_words
@@ -169,7 +169,7 @@ def run_inputs() -> list[io.Input]:
             tooltip="All weights; or a LoRA on both UNets, or on the reference UNet alone, which is merged "
                     "into them in the end.",
         ),
-        io.Int.Input("steps", default=2000, min=1, max=10_000_000, tooltip="Total number of steps."),
+        steps_input(),
         # Zero is no use as a value here, so it stands for the preset's own.
         io.Float.Input(
             "learning_rate", default=0.0, min=0.0, max=1.0, step=1e-6, round=1e-9,
@@ -181,15 +181,8 @@ def run_inputs() -> list[io.Input]:
         io.Int.Input(
             "height", default=SIZE, min=64, max=2048, step=8, tooltip="Height that pictures are cropped to.",
         ),
-        io.Int.Input(
-            "save_every", default=250, min=1, max=1_000_000,
-            tooltip="Steps between checkpoints, each with a validation and pictures.",
-        ),
-        # Without a control that changes it after each run: a run only resumes with its own seed.
-        io.Int.Input(
-            "seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=False,
-            tooltip="Determines crops, the order of samples, what is left out, the noise and new weights.",
-        ),
+        save_every_input("a validation and pictures"),
+        seed_input("crops, the order of samples, what is left out, the noise and new weights"),
     ]
 
 
@@ -204,14 +197,7 @@ def advanced_inputs() -> list[io.Input]:
             "rank", default=64, min=1, max=1024, optional=True, advanced=True,
             tooltip="Rank of the LoRA, if one is trained.",
         ),
-        io.Int.Input(
-            "batch", default=0, min=0, max=4096, optional=True, advanced=True,
-            tooltip="Samples per batch; 0 uses the preset.",
-        ),
-        io.Int.Input(
-            "accumulation", default=0, min=0, max=4096, optional=True, advanced=True,
-            tooltip="Number of batches per step; 0 uses the preset.",
-        ),
+        *batch_inputs(),
         io.Int.Input(
             "variants", default=4, min=1, max=64, optional=True, advanced=True,
             tooltip="Crops of each picture: the largest in the middle, and random ones.",

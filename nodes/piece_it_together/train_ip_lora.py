@@ -35,7 +35,7 @@ from ..bridge.folders import own_folder, why_no_folder
 from ..bridge.picture_folders import NO_FOLDER
 from ..bridge.sockets import IPAdapterType
 from ..bridge.stamps import patched_weights_of, weights_of
-from ..bridge.training import last_chart, run
+from ..bridge.training import batch_inputs, last_chart, run, save_every_input, seed_input, steps_input
 from .datasets import TRAINING, chosen_folder, dataset_folders
 from .encoding import token_encoder
 from .ip_lora import FILES, apply_ip_lora
@@ -112,14 +112,7 @@ def advanced_inputs() -> list[io.Input]:
             "on_adapter", default=False, optional=True, advanced=True,
             tooltip="Train the IP-Adapter's own projections as well; only Apply IP-LoRA reads them.",
         ),
-        io.Int.Input(
-            "batch", default=0, min=0, max=4096, optional=True, advanced=True,
-            tooltip="Samples per batch; 0 uses the preset.",
-        ),
-        io.Int.Input(
-            "accumulation", default=0, min=0, max=4096, optional=True, advanced=True,
-            tooltip="Number of batches per step; 0 uses the preset.",
-        ),
+        *batch_inputs(),
     ]
 
 
@@ -158,7 +151,7 @@ class TrainIPLora(io.ComfyNode):
                     "preset", options=list(PRESETS), default=next(iter(PRESETS)),
                     tooltip="Everything that the other inputs do not set.",
                 ),
-                io.Int.Input("steps", default=500, min=1, max=10_000_000, tooltip="Total number of steps."),
+                steps_input(500),
                 io.Int.Input(
                     "rank", default=64, min=1, max=1024, tooltip="Rank of the LoRA; 64 as published.",
                 ),
@@ -170,14 +163,8 @@ class TrainIPLora(io.ComfyNode):
                     "size", default=1024, min=64, max=2048, step=64,
                     tooltip="Pictures are scaled and cropped to squares of this size.",
                 ),
-                io.Int.Input(
-                    "save_every", default=50, min=1, max=1_000_000,
-                    tooltip="Steps between checkpoints, each with a validation.",
-                ),
-                io.Int.Input(
-                    "seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=False,
-                    tooltip="Determines the order of samples, the noise and the initial weights.",
-                ),
+                save_every_input("a validation", 50),
+                seed_input("the order of samples, the noise and the initial weights"),
                 *advanced_inputs(),
             ],
             outputs=[io.Model.Output(display_name="model"), io.Image.Output(display_name="chart")],

@@ -28,7 +28,7 @@ from ..bridge.feedback import progress_bar, told
 from ..bridge.folders import SHOWN, own_folder
 from ..bridge.outputs import Outputs
 from ..bridge.sockets import IPAdapterType
-from ..bridge.training import last_chart, run
+from ..bridge.training import last_chart, run, save_every_input, seed_input, steps_input
 from .datasets import TRAINING
 from .encoding import token_encoder
 from .loading import PRIORS, load_prior
@@ -162,7 +162,7 @@ class TrainPrior(io.ComfyNode):
                     tooltip="Everything that the other inputs do not set; recommended learns much faster "
                             "than published.",
                 ),
-                io.Int.Input("steps", default=2000, min=1, max=10_000_000, tooltip="Total number of steps."),
+                steps_input(),
                 # Zero is no use as a value here, so it stands for the preset's own.
                 io.Int.Input(
                     "batch", default=0, min=0, max=4096, tooltip="Samples at once; 0 uses the preset.",
@@ -175,15 +175,8 @@ class TrainPrior(io.ComfyNode):
                     "start_from", options=[NOTHING, *PRIORS.listed()], default=NOTHING,
                     tooltip="A prior to train further; nothing trains a new one from scratch.",
                 ),
-                io.Int.Input(
-                    "save_every", default=250, min=1, max=1_000_000,
-                    tooltip="Steps between checkpoints, each with a validation and new samples.",
-                ),
-                # Without a control that changes it after each run: a run only resumes with its own seed.
-                io.Int.Input(
-                    "seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=False,
-                    tooltip="Determines the order of samples, the noise and the initial weights.",
-                ),
+                save_every_input("a validation and new samples"),
+                seed_input("the order of samples, the noise and the initial weights"),
                 *size_inputs(),
                 PreviewType.Input(
                     "preview", optional=True, tooltip="Shows samples below the loss during training.",

@@ -38,7 +38,7 @@ from ..bridge.folders import (
 )
 from ..bridge.outputs import Outputs
 from ..bridge.picture_folders import MADE_DATASETS, NO_FOLDER
-from ..bridge.training import last_chart, run
+from ..bridge.training import last_chart, run, save_every_input, seed_input, steps_input
 from .loading import BASES, NO_BASE, OPERATORS, load_operator
 from .types import CATEGORY, OperatorType
 from .words import encoded_words
@@ -116,7 +116,7 @@ def recipe_inputs() -> list[io.Input]:
             "preset", options=list(PRESETS), default="recommended",
             tooltip="Everything that the other inputs do not set.",
         ),
-        io.Int.Input("steps", default=2000, min=1, max=10_000_000, tooltip="Total number of steps."),
+        steps_input(),
         # Zero is no use as a value here, so it stands for the preset's own.
         io.Int.Input(
             "batch", default=0, min=0, max=4096, tooltip="Samples at once; 0 uses the preset.",
@@ -189,15 +189,8 @@ class TrainOperator(io.ComfyNode):
                     "base", options=[*BASES.listed(), NO_BASE],
                     tooltip="The prior with the statistics that a published operator in start_from lacks.",
                 ),
-                io.Int.Input(
-                    "save_every", default=250, min=1, max=1_000_000,
-                    tooltip="Steps between checkpoints, each with a validation.",
-                ),
-                # Without a control that changes it after each run: a run only resumes with its own seed.
-                io.Int.Input(
-                    "seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=False,
-                    tooltip="Determines versions, the order of samples, the noise and the initial weights.",
-                ),
+                save_every_input("a validation"),
+                seed_input("versions, the order of samples, the noise and the initial weights"),
                 *size_inputs(),
                 io.Clip.Input(
                     "clip", optional=True, tooltip="The CLIP of SDXL, for words: only instruct needs it.",

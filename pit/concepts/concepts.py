@@ -4,6 +4,7 @@ A concept is a set of vectors: the IP+ tokens of a picture, or its one embedding
 """
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeVar
@@ -17,7 +18,7 @@ MOST_BYTES = 400_000_000  # of new sets at once: a few letters can ask for thous
 
 
 @dataclass(frozen=True)
-class Concepts(Made):
+class Concepts(Made, ABC):
     """A batch of concepts in one space.
 
     Attributes:
@@ -36,13 +37,13 @@ class Concepts(Made):
         """What belongs to the single concepts, by attribute, each `[B, ...]`."""
         return {"values": self.values}
 
+    @abstractmethod
     def check_alike(self, other: Concepts) -> None:
         """Raise ValueError unless others of this class lie in the same space, as far as is known."""
-        raise NotImplementedError
 
+    @abstractmethod
     def direction_spaces(self) -> tuple[str, ...]:
         """The spaces of directions that move these. Raises ValueError if none can."""
-        raise NotImplementedError
 
     @property
     def encoder_answer(self) -> Tensor | None:
