@@ -20,10 +20,9 @@ from ..files.checked import (
     matrix_shape,
     shapes,
     sound,
-    whole_number,
     without_wrappers,
 )
-from ..files.plain_json import read_json
+from ..files.unet_sizes import MOST_BLOCKS, channels, count_numbers, sizes_of_unet
 from ..files.weights import WeightFileError, read_state, write_state
 from ..ip_adapter.attention import ImageCrossAttention
 from ..messages import quoted
@@ -34,8 +33,6 @@ WEIGHT_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.
                 "diffusion_pytorch_model.bin")
 DECOUPLED = "decoupled_attn.pth"  # a safetensors file, in spite of its name
 PARTS = ("unet", "reference_unet", "pose_guider", DECOUPLED)  # of a published folder
-MOST_BLOCKS, MOST_LAYERS = 8, 8  # of a UNet: each is built before the first weight is looked at
-HEADS, NORM_GROUPS = 8, 32  # of Stable Diffusion 1.5; weights do not tell them
 IMAGE_WEIGHT = re.compile(r"(.+)\.attn2\.processor\.to_[kv]_dc\.weight")
 SD15_BLOCKS = [
     *(f"down_blocks.{block}.attentions.{layer}" for block in range(3) for layer in range(2)),
@@ -155,8 +152,7 @@ def _filled_unet(
     """A UNet with these weights once all are checked."""
     if "conv_in.weight" not in state or not any(key.startswith("down_blocks.") for key in state):
         raise another_file(path, state, f"{wanted} in diffusers' keys")
-    _check_kind(path, state)
-    config = unet_config(path, state) | _heads(path, metadata)
+    config = sizes_of_unet(path, state, metadata)
     try:
         unet = empty(config)
     except Exception as error:  # diffusers refuses odd sizes with errors of every kind
@@ -168,103 +164,18 @@ def _filled_unet(
     return filled(unet, state).requires_grad_(False)
 
 
-def _check_kind(path: Path, state: State) -> None:
-    """Raise WeightFileError for a UNet of another Stable Diffusion than 1.5."""
-    found = None
-    if any(key.startswith("add_embedding.") for key in state):
-        found = "SDXL"
-    elif any(key.endswith("proj_in.weight") and value.ndim == 2 for key, value in state.items()):
-        found = "Stable Diffusion 2"
-    if found:
-        raise WeightFileError(
-            f"{path}: expected a UNet of Stable Diffusion 1.5, got one of {found}. Take the published file."
-        )
-
-
-def unet_config(path: Path, state: State) -> dict[str, Any]:
-    """The sizes of a UNet of Stable Diffusion 1.5's kind, read off its weights, in diffusers' names.
-
-    Raises:
-        WeightFileError: a weight that tells a size is missing or of another shape.
-    """
-    blocks = _count(path, state, "down_blocks", MOST_BLOCKS)
-    attending = [f"down_blocks.{block}.attentions.0.norm.weight" in state for block in range(blocks)]
-    first = next((block for block in range(blocks) if attending[block]), 0)
-    cross = f"down_blocks.{first}.attentions.0.transformer_blocks.0.attn2.to_k.weight"
-    outer = "CrossAttnDownBlock2D", "DownBlock2D"
-    inner = "CrossAttnUpBlock2D", "UpBlock2D"
-    rising = [f"up_blocks.{block}.attentions.0.norm.weight" in state for block in range(blocks)]
-    return {
-        "block_out_channels": [
-            _channels(path, state, f"down_blocks.{block}.resnets.0.conv1.weight")[0]
-            for block in range(blocks)
-        ],
-        "in_channels": _channels(path, state, "conv_in.weight")[1],
-        "layers_per_block": _count(path, state, "down_blocks.0.resnets", MOST_LAYERS),
-        "down_block_types": [outer[0 if each else 1] for each in attending],
-        "up_block_types": [inner[0 if each else 1] for each in rising],
-        "cross_attention_dim": matrix_shape(path, state, cross)[1],
-    }
-
-
-def _channels(path: Path, state: State, key: str) -> tuple[int, int]:
-    """Channels out and in of a convolution from which sizes are inferred."""
-    shape = list(state[key].shape) if key in state else None
-    if shape is None or len(shape) != 4 or 0 in shape:
-        found = "none" if shape is None else f"shape {shape}"
-        raise WeightFileError(
-            f"{path}: expected a convolution {key}, got {found}. It is incomplete; fetch the file again."
-        )
-    return shape[0], shape[1]
-
-
-def _count(path: Path, state: State, prefix: str, most: int) -> int:
-    """How many different numbers follow a prefix in the keys."""
-    matches = (re.match(rf"{re.escape(prefix)}\.(\d+)\.", key) for key in state)
-    count = len({match[1] for match in matches if match})
-    if not 1 <= count <= most:
-        raise WeightFileError(
-            f"{path}: expected 1 to {most} {prefix}, got {count}. It is damaged or of another kind; take the "
-            "published file."
-        )
-    return count
-
-
-def _heads(path: Path, metadata: dict[str, str]) -> dict[str, int]:
-    """Attention heads and groups of the norms: of config.json beside the weights, else Stable Diffusion's."""
-    numbers = {"attention_head_dim": HEADS, "norm_num_groups": NORM_GROUPS}
-    config = path.with_name("config.json")
-    if os.path.lexists(config):
-        try:
-            content = read_json(config)
-        except (ValueError, OSError) as error:
-            reason = " ".join(str(error).split())
-            raise WeightFileError(
-                f"{config}: expected the config of a UNet, got something else ({reason}). Fetch it again."
-            ) from error
-        numbers |= {name: content[name] for name in numbers if isinstance(content, dict) and name in content}
-    elif "num_heads" in metadata:
-        numbers["attention_head_dim"] = whole_number(path, "num_heads", metadata)
-    for name, number in numbers.items():
-        if type(number) is not int or not 1 <= number <= 1024:
-            raise WeightFileError(
-                f"{config}: expected {name} to be a whole number, got {quoted(number)}. Fetch it again."
-            )
-    return numbers
-
-
 def load_pose_guider(path: StrPath) -> PoseGuider:
     """A pose guider, a file or its folder; its sizes are read off the weights. Raises WeightFileError."""
     path = weight_file(Path(path))
     state = without_wrappers(read_state(path)[0])
     if "conv_in.weight" not in state or "blocks.0.weight" not in state:
         raise another_file(path, state, "a pose guider")
-    blocks = _count(path, state, "blocks", 2 * MOST_BLOCKS)
-    channels = [_channels(path, state, "conv_in.weight")[0]]
-    channels += [_channels(path, state, f"blocks.{block}.weight")[0] for block in range(1, blocks, 2)]
+    blocks = count_numbers(path, state, "blocks", 2 * MOST_BLOCKS)
+    widths = [channels(path, state, "conv_in.weight")[0]]
+    widths += [channels(path, state, f"blocks.{block}.weight")[0] for block in range(1, blocks, 2)]
     sizes = {
-        "output_dim": _channels(path, state, "conv_out.weight")[0], "channels": channels,
-        "input_dim": _channels(path, state, "conv_in.weight")[1],
+        "output_dim": channels(path, state, "conv_out.weight")[0], "channels": widths,
+        "input_dim": channels(path, state, "conv_in.weight")[1],
     }
     with torch.device("meta"):
         guider = PoseGuider(**sizes)

@@ -1,11 +1,11 @@
 """Networks of diffusers from files, for the command line.
 
-Files as diffusers saves them, with their config.json beside them, or without one of Stable Diffusion 1.5's
-sizes. Inside ComfyUI its own models take their place.
+Files as diffusers saves them, with their config.json beside them, or without one: then a UNet has the sizes
+of its weights, and a VAE those of Stable Diffusion 1.5. Inside ComfyUI its own models take their place.
 """
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,16 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from ..files.checked import MOST_LAYERS, another_file, computable, filled, shapes, sound, without_wrappers
+from ..files.checked import (
+    MOST_LAYERS,
+    State,
+    another_file,
+    computable,
+    filled,
+    shapes,
+    sound,
+    without_wrappers,
+)
 from ..files.plain_json import read_json
 from ..files.weights import WeightFileError, read_state
 from ..files.whole import sha256_of
@@ -25,6 +34,10 @@ VAE_SIZES = {
 }
 
 
+SizesOf = Callable[[Path, State, Mapping[str, str]], Mapping[str, Any]]
+"""The sizes of a network in diffusers' names, from its file, its weights and its metadata."""
+
+
 def load_vae(path: Path) -> AutoencoderKL:
     """The VAE of Stable Diffusion 1.5's kind, in fp32 on the CPU, from a file or the folder that it is in.
 
@@ -32,7 +45,7 @@ def load_vae(path: Path) -> AutoencoderKL:
         WeightFileError: it is missing, damaged or of another kind.
     """
     path = weight_file(path)
-    return network(path, AutoencoderKL, VAE_SIZES, "quant_conv.weight", "a VAE")
+    return network(path, AutoencoderKL, lambda *_: VAE_SIZES, "quant_conv.weight", "a VAE")
 
 
 def weight_file(path: Path) -> Path:
@@ -41,33 +54,37 @@ def weight_file(path: Path) -> Path:
 
 
 def network(
-    path: Path, kind: type[nn.Module], sizes: Mapping[str, Any], sign: str, what: str,
+    path: Path, kind: type[nn.Module], sizes: SizesOf, sign: str, what: str,
     dtype: torch.dtype = torch.float32,
 ) -> nn.Module:
     """A network of diffusers with the weights of a file, complete and finite, without gradients.
 
     Args:
-        sizes: where there is no config.json beside the file.
+        sizes: gives them where there is no config.json beside the file; its errors pass.
         sign: a weight without which the file is of another kind.
         what: it is, for messages.
     Raises:
         WeightFileError: it is missing, damaged or of another kind.
     """
-    state = without_wrappers(read_state(path)[0])
+    state, metadata = read_state(path)
+    state = without_wrappers(state)
     if sign not in state:
         raise another_file(path, state, f"{what} with diffusers' names")
     config = path.with_name("config.json")
+    read_off = None if config.is_file() else sizes(path, state, metadata)
     try:
-        sizes = read_json(config) if config.is_file() else sizes
-        check_depth(sizes)
+        given = read_json(config) if read_off is None else read_off
+        check_depth(given)
         # On the meta device nothing is allocated or initialized at random, only to be overwritten.
         with torch.device("meta"):
-            module = kind.from_config(sizes)
+            module = kind.from_config(given)
     except Exception as error:  # diffusers refuses odd sizes with errors of every kind
         reason = " ".join(str(error).split())
+        where, advice = config, "Fetch it again, or remove it for those of Stable Diffusion 1.5."
+        if read_off is not None:
+            where, advice = path, "Put its config.json beside it."
         raise WeightFileError(
-            f"{config}: expected the sizes of {what}, got others ({reason}). Fetch it again, or remove it "
-            "for those of Stable Diffusion 1.5."
+            f"{where}: expected the sizes of {what}, got others ({reason}). {advice}"
         ) from error
     sane = sound(path, state, shapes(module))
     state = {key: computable(value).to(dtype) for key, value in sane.items()}

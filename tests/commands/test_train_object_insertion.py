@@ -5,11 +5,13 @@ import json
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from PIL import Image
 from safetensors.torch import save_file
 
 from pit.__main__ import main
 from pit.object_insertion.files import load_embedding_optimizer
+from pit.object_insertion.training.base import load_unet
 from pit.training.metrics import read_points
 from tests.object_insertion.training.triplets import write_triplets
 
@@ -146,7 +148,32 @@ def test_a_text_to_image_unet_is_refused(arguments, files, golden, tmp_path, cap
     assert "with 8 input channels, got a UNet with 4" in capsys.readouterr().err
 
 
-def test_without_a_config_the_sizes_are_those_of_stable_diffusion(arguments, files, tmp_path, capsys):
+def test_without_a_config_the_sizes_are_those_of_the_weights(golden, tmp_path):
+    facts = golden.facts("object_insertion_tiny_config")["unet"]
+    sizes = {"block_out_channels": [32, 64], "layers_per_block": 2}
+    whole = UNet2DConditionModel(**facts | sizes | {"norm_num_groups": 32, "attention_head_dim": 8})
+    file = tmp_path / "unet.safetensors"
+    save_file(whole.state_dict(), file)
+    unet = load_unet(file)
+    assert {name: unet.config[name] for name in sizes} == sizes and unet.config.in_channels == 8
+    sample, words = torch.randn(1, 8, 8, 8), torch.randn(1, 5, facts["cross_attention_dim"])
+    with torch.no_grad():
+        ours, theirs = (each(sample, 7, words).sample for each in (unet, whole))
+    assert torch.equal(ours, theirs)
+
+
+def test_without_a_config_sizes_that_no_unet_has_are_refused(arguments, files, tmp_path, capsys):
     path = spoiled(files, tmp_path, "unet", lambda folder: (folder / "config.json").unlink())
-    assert main(arguments(unet=path)) == 1
-    assert "expected 686 tensors" in capsys.readouterr().err
+    assert main(arguments(unet=path)) == 1  # the golden norms have 8 groups, which weights do not tell
+    told = capsys.readouterr().err
+    assert "expected the sizes of an InstructPix2Pix UNet" in told and "Put its config.json beside it" in told
+
+
+def test_without_a_config_a_unet_of_another_kind_is_named(arguments, files, golden, tmp_path, capsys):
+    def change(folder):
+        (folder / "config.json").unlink()
+        more = {"add_embedding.linear_1.weight": torch.zeros(2, 2)}
+        save_file(golden.below(TINY, "unet.") | more, folder / "diffusion_pytorch_model.safetensors")
+
+    assert main(arguments(unet=spoiled(files, tmp_path, "unet", change))) == 1
+    assert "expected a UNet of Stable Diffusion 1.5, got one of SDXL" in capsys.readouterr().err

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from pit.files.checked import shapes
 from pit.files.known import what_is
+from pit.files.unet_sizes import HEADS, unet_config
 from pit.files.weights import WeightFileError
 from pit.ip_adapter.attention import ImageCrossAttention
 from pit.parts2whole.files import (
-    HEADS,
     SD15_BLOCKS,
     load_decoupled,
     load_parts,
@@ -24,7 +24,6 @@ from pit.parts2whole.files import (
     load_reference_unet,
     load_unet,
     save_decoupled,
-    unet_config,
 )
 from pit.parts2whole.pose import PoseGuider
 from pit.parts2whole.unets import blocks_of, empty_reference_unet, empty_unet, widths_of

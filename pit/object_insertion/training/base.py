@@ -1,7 +1,7 @@
 """The models of an InstructPix2Pix on the command line: what is trained on, and what encodes for it.
 
-Files as diffusers saves them, with their config.json beside them, or without one of Stable Diffusion 1.5's
-sizes. Inside ComfyUI its own models take their place.
+Files as diffusers saves them, with their config.json beside them, or without one: then the UNet has the sizes
+of its weights, and the VAE those of Stable Diffusion 1.5. Inside ComfyUI its own models take their place.
 """
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from diffusers import UNet2DConditionModel
 from PIL import Image
 from torch import Tensor
 
+from ...files.unet_sizes import sizes_of_unet
 from ...files.weights import WeightFileError
 from ...files.whole import sha256_of
 from ...images import to_pil
@@ -20,8 +21,6 @@ from ...training.diffusers_files import load_vae, network, stamp_of, vae_latents
 from ..embedding_optimizer import LAST
 from ..unet_layout import INSTRUCT_CHANNELS
 from .cache import TripletEncoders
-
-UNET_SIZES = {"in_channels": INSTRUCT_CHANNELS, "cross_attention_dim": 768, "attention_head_dim": 8}
 
 
 def load_unet(path: Path, dtype: torch.dtype = torch.float32) -> UNet2DConditionModel:
@@ -32,7 +31,7 @@ def load_unet(path: Path, dtype: torch.dtype = torch.float32) -> UNet2DCondition
     """
     path = weight_file(path)
     what = "an InstructPix2Pix UNet"
-    unet = network(path, UNet2DConditionModel, UNET_SIZES, "conv_in.weight", what, dtype)
+    unet = network(path, UNet2DConditionModel, sizes_of_unet, "conv_in.weight", what, dtype)
     channels = unet.conv_in.in_channels
     if channels != INSTRUCT_CHANNELS:
         raise WeightFileError(
