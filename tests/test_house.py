@@ -15,7 +15,8 @@ from dev import ROOT
 # From the top floor down: a room may know of those below it. Systems share a floor, strangers to each other.
 SYSTEMS = {"piece_it_together", "pops", "object_insertion", "partcraft", "parts2whole"}
 FLOORS = (
-    {""}, {"commands"}, {"demo"}, SYSTEMS, {"concepts"}, {"ip_adapter"}, {"training"}, {"flow"}, {"files"},
+    {""}, {"commands"}, {"demo"}, SYSTEMS, {"concepts"}, {"ip_adapter"}, {"training"}, {"flow"}, {"encoders"},
+    {"files"},
 )
 ROOF = {"pit", "pit.__main__", "pit.systems"}
 LEAVES = {

@@ -64,7 +64,7 @@ SHOWN_AS: tuple[tuple[tuple[type[Exception], ...], type[Exception]], ...] = (
 
 def for_people(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
     """The node, with its own errors in the form that the page shows well."""
-    wanted = wanted_kinds(node.execute.__func__)
+    wanted = wanted_kinds(node)
 
     @functools.wraps(node.execute.__func__)
     def execute(cls: type[io.ComfyNode], *args: object, **kwargs: object) -> io.NodeOutput:

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 import folder_paths
@@ -156,38 +156,3 @@ def own_file(root: str, name: str) -> Path:
     folder = own_folder(root, name.strip().removesuffix(".safetensors"))
     folder.parent.mkdir(parents=True, exist_ok=True)
     return folder.with_name(f"{folder.name}.safetensors")
-
-
-def folders_in(places: Mapping[str, str]) -> dict[str, Path]:
-    """The folders that lie directly in others, as `PLACE/NAME`, except hidden ones; what a node can offer."""
-    return {
-        f"{place}/{entry.name}": entry
-        for place, root in places.items() if os.path.isdir(root)
-        for entry in sorted(Path(root).iterdir()) if entry.is_dir() and not entry.name.startswith(".")
-    }
-
-
-def one_of_folders(choice: str, folders: Mapping[str, Path], expected: str, advice: str) -> Path:
-    """The folder of one of the choices that `folders_in` gives.
-
-    Raises:
-        FileNotFoundError: anything else, in a sentence that begins with what was `expected`.
-    """
-    # Looked up, not joined to a path: whatever a graph names, it cannot lead to another folder.
-    here = same_but_for_separators(choice, folders)
-    if here is None:
-        found = first_of(list(folders), SHOWN) or "no folder"
-        raise FileNotFoundError(shortened(
-            f"{expected}, got {quoted(choice)}. Found there: {found}. {advice}"
-        ))
-    return folders[here]
-
-
-def why_no_folder(choice: str | None, find: Callable[[str], Path]) -> str | None:
-    """Why `find` refuses a choice, if it does; None, which ComfyUI gives for a linked one, is not refused."""
-    try:
-        if choice is not None:
-            find(choice)
-    except FileNotFoundError as error:
-        return str(error)
-    return None

@@ -5,40 +5,29 @@ types, or behind one.
 """
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from comfy_api.latest import io
 
 from ...pit.files.records import Made
 
-Kinds = tuple[type[Made], ...]
 EMBEDDINGS, TOKENS = "image embeddings", "IP+ tokens"
 
 
-def wanted_kinds(execute: Callable[..., object]) -> dict[str, Kinds]:
-    """Which inputs take what is ours, by the annotations, such as `Tokens | None` or `dict[str, Tokens]`."""
-    known = execute.__globals__
-    found = {
-        name: tuple(known[word] for word in re.findall(r"\w+", str(hint)) if is_kind(known.get(word)))
-        for name, hint in execute.__annotations__.items() if name != "return"
-    }
-    return {name: kinds for name, kinds in found.items() if kinds}
-
-
-def is_kind(value: object) -> bool:
-    return isinstance(value, type) and issubclass(value, Made)
+def wanted_kinds(node: type[io.ComfyNode]) -> Mapping[str, type[Made]]:
+    """Which inputs of a node, alone or several of them, take what is ours: what it declares as `takes`."""
+    return getattr(node, "takes", {})
 
 
 def check_kinds(
-    node: type[io.ComfyNode], wanted: Mapping[str, Kinds], given: Mapping[str, object]
+    node: type[io.ComfyNode], wanted: Mapping[str, type[Made]], given: Mapping[str, object]
 ) -> None:
     """Raise ValueError unless inputs, alone or several of them, are what the node takes."""
-    for name, kinds in wanted.items():
+    for name, kind in wanted.items():
         value = given.get(name)
         for each in value.values() if isinstance(value, dict) else (value,):
-            if each is not None and not isinstance(each, kinds):
-                title, kind = node.define_schema().display_name, kinds[0]
+            if each is not None and not isinstance(each, kind):
+                title = node.define_schema().display_name
                 raise ValueError(
                     f"{title} expected {described(kind)} in {name}, got {described(type(each))}"
                     f"{f' from {each.source}' if isinstance(each, Made) else ''}. {advice(kind, each)}"

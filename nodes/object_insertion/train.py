@@ -45,9 +45,9 @@ from ...pit.object_insertion.training.triplets import EXPECTED, describe_triplet
 from ...pit.packages import LORA_TRAINING, check_packages
 from ...pit.training.recipes import RunSettings
 from ..bridge.feedback import progress_bar
-from ..bridge.folders import ModelFiles, own_folder, why_no_folder
+from ..bridge.folders import ModelFiles, own_folder
 from ..bridge.outputs import Outputs
-from ..bridge.picture_folders import NO_FOLDER, input_folder, input_folders
+from ..bridge.picture_folders import input_folder, input_folders, offered_names, why_no_folder
 from ..bridge.stamps import patched_weights_of, weights_of
 from ..bridge.training import batch_inputs, last_chart, run, save_every_input, seed_input, steps_input
 from ..bridge.training_copies import fill_unet
@@ -187,7 +187,7 @@ class TrainEmbeddingOptimizer(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="Its VAE."),
                 io.ClipVision.Input("clip_vision", tooltip="The image encoder CLIP ViT-L/14."),
                 io.Combo.Input(
-                    "folder", options=list(input_folders()) or [NO_FOLDER],
+                    "folder", options=offered_names(input_folders()),
                     tooltip="Folder with metadata.csv as published, or with original_image, object_image and "
                             "target_image.",
                 ),

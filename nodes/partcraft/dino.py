@@ -1,27 +1,25 @@
-"""What DINOv2 sees at each place of pictures, through ComfyUI's own class; and a loader of ours for it."""
+"""What DINOv2 sees of pictures in which parts are found; and a loader of ours for it."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import comfy.model_management
 import torch
 from comfy.clip_vision import ClipVisionModel
 from comfy_api.latest import io
 from PIL import Image
 from torch import Tensor
 
+from ...pit.encoders.dino import MEAN, STD, dino_pixels, picture_sizes, read_dino, whole_pixels
 from ...pit.files.known import first_of
 from ...pit.files.weights import WeightFileError
-from ...pit.partcraft.dino import MEAN, STD, dino_pixels, picture_sizes, read_dino, whole_pixels
 from ...pit.partcraft.discovery import SAMPLE
+from ..bridge.dino import KIND, PICTURES_AT_ONCE, check_dino, features_of
 from ..bridge.folders import ModelFiles
 from ..bridge.loaders import FileNode
 from .types import CATEGORY
 
 FILES = ModelFiles("dino")
-KIND = "dinov2"
-PICTURES_AT_ONCE = 8  # bounds the memory, and lets Cancel in between
 
 
 def load_dino(path: Path) -> ClipVisionModel:
@@ -40,15 +38,6 @@ def load_dino(path: Path) -> ClipVisionModel:
     return vision
 
 
-def check_dino(node: str, clip_vision: ClipVisionModel) -> None:
-    """Raise ValueError for another kind of encoder."""
-    if clip_vision.model_type != KIND:
-        raise ValueError(
-            f"{node} expected a DINOv2 as its CLIP_VISION, got a {clip_vision.model_type}. Load one with "
-            "Load DINOv2, or the large one with Load CLIP Vision."
-        )
-
-
 def check_width(node: str, clip_vision: ClipVisionModel, width: int) -> None:
     """Raise ValueError for an encoder that sees with another width than clusters were found with."""
     check_dino(node, clip_vision)
@@ -58,18 +47,6 @@ def check_width(node: str, clip_vision: ClipVisionModel, width: int) -> None:
             f"{node} expected the DINOv2 of width {width} that the parts were found with, got one of width "
             f"{found}. The published clusters stand on dinov2-base, of width 768."
         )
-
-
-@torch.inference_mode()
-def features_of(clip_vision: ClipVisionModel, pixels: Tensor) -> Tensor:
-    """What the last layer sees, `[B,d,h,w]` float32 on the CPU: as published without the last norm."""
-    comfy.model_management.load_models_gpu([clip_vision.patcher])
-    model, rows = clip_vision.model, pixels.shape[-2] // clip_vision.config["patch_size"]
-    seen = [
-        model.encoder(model.embeddings(chunk.to(clip_vision.load_device)))[0][:, 1:].float().cpu()
-        for chunk in pixels.split(PICTURES_AT_ONCE)
-    ]
-    return torch.cat(seen).unflatten(1, (rows, -1)).movedim(-1, 1).clone()
 
 
 def middle_features(clip_vision: ClipVisionModel, pictures: Sequence[Image.Image]) -> Tensor:

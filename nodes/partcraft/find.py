@@ -28,10 +28,11 @@ from ...pit.partcraft.discovery import (
 )
 from ...pit.partcraft.kmeans import STARTS
 from ...pit.partcraft.previews import colored_parts, legend_picture
+from ..bridge.dino import check_dino
 from ..bridge.feedback import progress_bar, say
 from ..bridge.folders import file_stamp
-from ..bridge.picture_folders import NO_FOLDER, input_folder, input_folders
-from .dino import check_dino, reader, whole_features
+from ..bridge.picture_folders import input_folder, input_folders, offered_names
+from .dino import reader, whole_features
 from .types import CATEGORY, CLIP_VISION_TOOLTIP, PartClustersType
 
 FROM_FOLDER, BATCH = "folder", "batch"
@@ -188,7 +189,7 @@ class FindParts(io.ComfyNode):
                         # First, because the page cannot start with an option that only has sockets.
                         io.DynamicCombo.Option(FROM_FOLDER, [
                             io.Combo.Input(
-                                "folder", options=list(input_folders()) or [NO_FOLDER],
+                                "folder", options=offered_names(input_folders()),
                                 tooltip="Folder in input; pictures in the folders directly in it count, too.",
                             ),
                         ]),

@@ -6,8 +6,8 @@ from comfy_api.latest import io, ui
 from PIL import Image
 from torch import Tensor
 
+from ...pit.encoders.dino import middle_box
 from ...pit.images import on_white, to_pil, to_tensor
-from ...pit.partcraft.dino import middle_box
 from ...pit.partcraft.discovery import PartClusters, caption, codes_of, find_parts, words_in
 from ...pit.partcraft.previews import colored_parts, masks_over
 from ..bridge.feedback import progress_bar, say

@@ -11,8 +11,9 @@ from ...pit.partcraft.discovery import PartClusters, find_parts
 from ...pit.partcraft.files import PartWords
 from ...pit.partcraft.prompt import PartWord, Vocabulary, read_prompt, words_of
 from ...pit.partcraft.scores import Scores, measure_words
+from ..bridge.dino import PICTURES_AT_ONCE
 from ..bridge.feedback import progress_bar, told
-from .dino import PICTURES_AT_ONCE, check_width, middle_features
+from .dino import check_width, middle_features
 from .types import CATEGORY, CLIP_VISION_TOOLTIP, PartClustersType, PartWordsType
 
 

@@ -25,9 +25,9 @@ from ...pit.partcraft.training.pictures import BY_CLUSTERS, CODES_BY, coding_of,
 from ...pit.partcraft.training.recipes import PART_CHOICES, PRESETS, RESULT, PartRecipe
 from ...pit.training.recipes import RunSettings
 from ..bridge.feedback import progress_bar, say_and_log
-from ..bridge.folders import own_folder, why_no_folder
+from ..bridge.folders import own_folder
 from ..bridge.outputs import Outputs
-from ..bridge.picture_folders import NO_FOLDER, input_folder, input_folders
+from ..bridge.picture_folders import input_folder, input_folders, offered_names, why_no_folder
 from ..bridge.stamps import patched_weights_of
 from ..bridge.training import batch_inputs, last_chart, run, save_every_input, seed_input, steps_input
 from .dino import check_width
@@ -146,7 +146,7 @@ class TrainPartCraft(io.ComfyNode):
                 io.ClipVision.Input("clip_vision", tooltip=CLIP_VISION_TOOLTIP),
                 PartClustersType.Input("clusters", tooltip=CLUSTERS_TOOLTIP),
                 io.Combo.Input(
-                    "folder", options=list(input_folders()) or [NO_FOLDER],
+                    "folder", options=offered_names(input_folders()),
                     tooltip="Folder in input; pictures in the folders directly in it count, too.",
                 ),
                 io.String.Input(

@@ -11,9 +11,9 @@ from comfy.sd import CLIP, VAE
 from torch import Tensor, nn
 
 from ...pit.partcraft.training.cache import PartEncoders
+from ..bridge.dino import features_of
 from ..bridge.stamps import patched_weights_of, weights_of
 from ..bridge.training_copies import copied_weights, fill_unet
-from .dino import features_of
 from .text import text_encoders
 
 if TYPE_CHECKING:

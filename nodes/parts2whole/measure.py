@@ -18,6 +18,7 @@ from ...pit.parts2whole.scores import (
     dino_similarity,
     load_lpips,
 )
+from ..bridge.dino import PICTURES_AT_ONCE, check_dino
 from ..bridge.feedback import progress_bar, told
 from ..bridge.folders import ModelFiles
 from .loading import managed_whole
@@ -25,7 +26,6 @@ from .types import CATEGORY
 
 FILES = ModelFiles("lpips")
 NONE = "none"
-PICTURES_AT_ONCE = 8
 Step = Callable[[], None]
 
 
@@ -65,13 +65,10 @@ def clip_scores(clip_vision, pictures: Tensor, references: Tensor, done: Step) -
 
 def dino_scores(dino, pictures: Tensor, references: Tensor, done: Step) -> Tensor:
     """Raises ValueError for an encoder that is no DINOv2."""
-    if dino.model_type != "dinov2":
-        raise ValueError(
-            f"Measure Pictures expected a DINOv2 as dino, got a {dino.model_type}. Load its file with Load "
-            "CLIP Vision, which knows the large and the giant one."
-        )
+    check_dino("Measure Pictures", dino, "dino")
     return dino_similarity(*(
-        seen_by(dino, dino_pixel_values(to_pil(batch)), 0, done) for batch in (pictures, references)
+        seen_by(dino, dino_pixel_values(to_pil(batch), dino.image_size), 0, done)
+        for batch in (pictures, references)
     ))
 
 
@@ -134,7 +131,8 @@ class MeasurePictures(io.ComfyNode):
                             "cannot be compared.",
                 ),
                 io.ClipVision.Input(
-                    "dino", optional=True, tooltip="A DINOv2 from Load CLIP Vision, for the DINO similarity.",
+                    "dino", optional=True,
+                    tooltip="A DINOv2 from Load DINOv2, for the DINO similarity; the base one as published.",
                 ),
                 io.Image.Input(
                     "target", optional=True,

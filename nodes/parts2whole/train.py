@@ -29,9 +29,9 @@ from ...pit.parts2whole.training.recipes import PRESETS, RESULT, TRAINS, VALIDAT
 from ...pit.training.recipes import RunSettings
 from ...pit.training.unets import like_sd15, unet_arguments
 from ..bridge.feedback import progress_bar
-from ..bridge.folders import own_folder, why_no_folder
+from ..bridge.folders import own_folder
 from ..bridge.outputs import Outputs
-from ..bridge.picture_folders import NO_FOLDER, input_folder, input_folders
+from ..bridge.picture_folders import input_folder, input_folders, offered_names, why_no_folder
 from ..bridge.stamps import patched_weights_of, weights_of
 from ..bridge.training import batch_inputs, last_chart, run, save_every_input, seed_input, steps_input
 from ..bridge.training_copies import fill_unet
@@ -232,7 +232,7 @@ class TrainParts2Whole(io.ComfyNode):
                     "clip_vision", tooltip="The image encoder CLIP ViT-L/14 with its projection.",
                 ),
                 io.Combo.Input(
-                    "folder", options=list(input_folders()) or [NO_FOLDER],
+                    "folder", options=offered_names(input_folders()),
                     tooltip="Folder with train.jsonl and the pictures that it names: see the help page.",
                 ),
                 io.String.Input(

@@ -215,6 +215,8 @@ def apply_tokens(
 
 
 class ApplyTokens(io.ComfyNode):
+    takes = {"tokens": Tokens}
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

@@ -22,6 +22,8 @@ LONGEST_LABEL = 200  # letters, of which a picture has room for a few dozen
 
 
 class PartWeight(io.ComfyNode):
+    takes = {"parts": Parts}
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -53,6 +55,8 @@ class PartWeight(io.ComfyNode):
 
 
 class BlendConcepts(io.ComfyNode):
+    takes = {"first": Concepts, "second": Concepts}
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         concepts = concepts_template()
@@ -93,6 +97,8 @@ class BlendConcepts(io.ComfyNode):
 
 
 class PickConcepts(io.ComfyNode):
+    takes = {"tokens": Concepts}
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         concepts = concepts_template()

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import folder_paths
@@ -19,9 +20,15 @@ from ...pit.piece_it_together.training.make_parts import make_parts, save_concep
 from ...pit.piece_it_together.training.part_rules import DEFAULT_RULES, PartRules, UnevenGroundError
 from ...pit.piece_it_together.training.prompts import DOMAINS, dataset_prompts, picture_seeds
 from ..bridge.feedback import progress_bar
-from ..bridge.folders import file_stamp, folders_in, one_of_folders, own_folder, why_no_folder
+from ..bridge.folders import file_stamp, own_folder
 from ..bridge.outputs import Outputs
-from ..bridge.picture_folders import MADE_DATASETS, NO_FOLDER
+from ..bridge.picture_folders import (
+    MADE_DATASETS,
+    folders_in,
+    offered_names,
+    one_of_folders,
+    why_no_folder,
+)
 from .types import CATEGORY, DatasetType
 
 TRAINING = f"{CATEGORY}/training"
@@ -47,7 +54,7 @@ def dataset_fingerprint(name: object) -> int:
     return WRITTEN.fingerprint(dataset_folder(name)) if isinstance(name, str) else 0
 
 
-def dataset_folders() -> dict[str, Path]:
+def dataset_folders() -> Iterator[tuple[str, Path]]:
     """What Load Dataset offers: the datasets that nodes have written, and the folders in input."""
     output = os.path.join(folder_paths.get_output_directory(), MADE_DATASETS)
     return folders_in({"output": output, "input": folder_paths.get_input_directory()})
@@ -208,7 +215,7 @@ class LoadDataset(io.ComfyNode):
             is_output_node=True,
             inputs=[
                 io.Combo.Input(
-                    "folder", options=list(dataset_folders()) or [NO_FOLDER],
+                    "folder", options=offered_names(dataset_folders()),
                     tooltip="A folder in input, or one that Make Parts has written: target/NAME.png with "
                             "parts/NAME/*.png, or named as published.",
                 ),

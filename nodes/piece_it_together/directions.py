@@ -75,6 +75,8 @@ def edited(
 
 
 class DirectionEdit(io.ComfyNode):
+    takes = {"tokens": Concepts, "direction": Direction}
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         concepts = concepts_template()
@@ -135,6 +137,8 @@ def chosen_tokens(direction: Direction, text: str) -> Direction:
 
 
 class CombineDirections(io.ComfyNode):
+    takes = {"first": Direction, "second": Direction}
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         def weight(name: str) -> io.Input:
@@ -204,6 +208,8 @@ class LoadDirection(FileNode):
 
 
 class SaveDirection(io.ComfyNode):
+    takes = {"direction": Direction}
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

@@ -28,7 +28,7 @@ from ...pit.images import clip_pixel_values, on_white, to_pil, to_tensor
 from ...pit.messages import quoted
 from ..bridge.feedback import progress_bar, say
 from ..bridge.folders import file_stamp
-from ..bridge.picture_folders import NO_FOLDER, input_folder, input_folders
+from ..bridge.picture_folders import input_folder, input_folders, offered_names
 from ..bridge.sockets import DirectionType, IPAdapterType, concepts_template
 from .encoding import PICTURES_AT_ONCE, encode_chunks, made_by, token_encoder
 from .parts import CLIP_VISION_TOOLTIP, IP_ADAPTER_TOOLTIP
@@ -120,7 +120,7 @@ def describe(direction: Direction, separation: Separation) -> str:
 class FindDirection(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        folders = list(input_folders()) or [NO_FOLDER]
+        folders = offered_names(input_folders())
         return io.Schema(
             node_id="PiT_FindDirection",
             display_name="Find IP+ Direction",
@@ -191,6 +191,8 @@ class FindDirection(io.ComfyNode):
 
 
 class DirectionBetween(io.ComfyNode):
+    takes = {"first": Concepts, "second": Concepts}
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         concepts = concepts_template()

@@ -48,6 +48,8 @@ def check_size(shape: tuple[int, ...]) -> None:
 
 
 class EmptyLatent(io.ComfyNode):
+    takes = {"tokens": Concepts}
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

@@ -122,6 +122,8 @@ def later_inputs() -> list[io.Input]:
 
 
 class SamplePrior(io.ComfyNode):
+    takes = {"parts": Parts, "start": Tokens}
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

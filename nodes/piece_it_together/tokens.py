@@ -28,6 +28,8 @@ DIFFERENCE, AVERAGE = "add a difference", "average"
 
 
 class SaveTokens(io.ComfyNode):
+    takes = {"tokens": Tokens}
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -83,6 +85,8 @@ class LoadTokens(FileNode):
 
 
 class TokenArithmetic(io.ComfyNode):
+    takes = {"tokens": Concepts}
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         concepts = concepts_template()
@@ -134,13 +138,15 @@ class TokenArithmetic(io.ComfyNode):
                 derived([tokens], average(tokens.values, mode["keep_length"]), "IP+ Token Arithmetic")
             )
         plus, minus = mode["plus"], mode["minus"]
-        check_kinds(cls, dict.fromkeys(("plus", "minus"), (Concepts,)), mode)
+        check_kinds(cls, {"plus": Concepts, "minus": Concepts}, mode)
         check_same_space(tokens, plus, minus)
         values = difference_added(tokens.values, plus.values, minus.values, mode["amount"])
         return io.NodeOutput(derived([tokens, plus, minus], values, "IP+ Token Arithmetic"))
 
 
 class BatchConcepts(io.ComfyNode):
+    takes = {"concepts": Concepts}
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         concepts = concepts_template()

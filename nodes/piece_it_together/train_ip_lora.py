@@ -31,8 +31,8 @@ from ...pit.piece_it_together.ip_lora.dataset import EXPECTED, MODES, describe_l
 from ...pit.piece_it_together.ip_lora.recipes import PRESETS, RESULT, LoraRecipe
 from ...pit.training.recipes import RunSettings
 from ..bridge.feedback import progress_bar
-from ..bridge.folders import own_folder, why_no_folder
-from ..bridge.picture_folders import NO_FOLDER
+from ..bridge.folders import own_folder
+from ..bridge.picture_folders import offered_names, why_no_folder
 from ..bridge.sockets import IPAdapterType
 from ..bridge.stamps import patched_weights_of, weights_of
 from ..bridge.training import batch_inputs, last_chart, run, save_every_input, seed_input, steps_input
@@ -136,7 +136,7 @@ class TrainIPLora(io.ComfyNode):
                 io.ClipVision.Input("clip_vision", tooltip=CLIP_VISION_TOOLTIP),
                 IPAdapterType.Input("ip_adapter", tooltip=IP_ADAPTER_TOOLTIP),
                 io.Combo.Input(
-                    "folder", options=list(dataset_folders()) or [NO_FOLDER],
+                    "folder", options=offered_names(dataset_folders()),
                     tooltip="Folder with targets/NAME.png, targets/NAME.txt and refs/NAME_ref.png.",
                 ),
                 io.Combo.Input(

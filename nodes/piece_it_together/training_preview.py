@@ -77,6 +77,8 @@ class TrainingPreview:
 
 
 class MakeTrainingPreview(io.ComfyNode):
+    takes = {"parts": Parts}
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

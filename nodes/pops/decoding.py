@@ -91,6 +91,8 @@ class LoadKandinskyDecoder(io.ComfyNode):
 
 
 class KandinskyConditioning(io.ComfyNode):
+    takes = {"embedding": Embedding, "negative": Embedding}
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

@@ -21,6 +21,15 @@ FILES = ModelFiles("image_embedding")
 PICTURES_AT_ONCE = 16  # bounds the memory of an encoding, and lets Cancel in between
 
 
+def check_encoder(node: str, clip_vision) -> None:
+    """Raise ValueError for an image encoder without CLIP's projection."""
+    if clip_vision.model_type != "clip_vision_model":
+        raise ValueError(
+            f"{node} expected a clip_vision_model as its CLIP_VISION, got a {clip_vision.model_type}. "
+            f"{file_kind('clip_vision_bigg').where_to_get}"
+        )
+
+
 def encoded(clip_vision, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Raw embeddings `[B, E]` of pixel values and that of zeros `[1, E]`, on the intermediate device.
 
@@ -28,11 +37,7 @@ def encoded(clip_vision, pixels: Tensor) -> tuple[Tensor, Tensor]:
         ValueError: the encoder has no projection, as CLIP has it.
         FloatingPointError: the embeddings are not finite.
     """
-    if clip_vision.model_type != "clip_vision_model":
-        raise ValueError(
-            f"Encode Image Embedding expected a clip_vision_model as its CLIP_VISION, got a "
-            f"{clip_vision.model_type}. {file_kind('clip_vision_bigg').where_to_get}"
-        )
+    check_encoder("Encode Image Embedding", clip_vision)
     comfy.model_management.load_models_gpu([clip_vision.patcher])
     # Zero after normalization is the mean color: what the published code puts in place of no picture.
     pixels, found, done = torch.cat([pixels, torch.zeros_like(pixels[:1])]), [], progress_bar()
@@ -94,6 +99,8 @@ class EncodeEmbedding(io.ComfyNode):
 
 
 class SaveEmbedding(io.ComfyNode):
+    takes = {"embedding": Embedding}
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

@@ -139,6 +139,8 @@ def apply(
 
 
 class Combine(io.ComfyNode):
+    takes = {"first": Embedding, "second": Embedding}
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -195,6 +197,8 @@ class Combine(io.ComfyNode):
 
 
 class Instruct(io.ComfyNode):
+    takes = {"embedding": Embedding}
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -242,6 +246,8 @@ class Instruct(io.ComfyNode):
 
 
 class Compose(io.ComfyNode):
+    takes = {"parts": Embedding}
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         part = EmbeddingType.Input("part", tooltip="A part; a batch is several parts.")

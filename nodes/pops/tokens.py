@@ -42,6 +42,8 @@ class LoadBaseIPAdapter(FileNode):
 
 
 class EmbeddingToTokens(io.ComfyNode):
+    takes = {"embedding": Embedding}
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

@@ -4,7 +4,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +16,6 @@ from torch import Tensor
 
 from ...pit.files.known import first_of
 from ...pit.files.pictures import describe_skipped
-from ...pit.files.published import file_kind
 from ...pit.images import to_tensor
 from ...pit.messages import quoted, shortened
 from ...pit.packages import TRAINING as TRAINING_PACKAGES
@@ -27,18 +26,17 @@ from ...pit.pops.training.layouts import describe_operator_dataset, read_operato
 from ...pit.pops.training.recipes import PRESETS, RESULT, OperatorRecipe, Sizes, Trained
 from ...pit.training.recipes import RunSettings
 from ..bridge.feedback import progress_bar
-from ..bridge.folders import (
-    SHOWN,
-    ModelFiles,
+from ..bridge.folders import SHOWN, ModelFiles, own_folder, same_but_for_separators
+from ..bridge.outputs import Outputs
+from ..bridge.picture_folders import (
+    MADE_DATASETS,
     folders_in,
+    offered_names,
     one_of_folders,
-    own_folder,
-    same_but_for_separators,
     why_no_folder,
 )
-from ..bridge.outputs import Outputs
-from ..bridge.picture_folders import MADE_DATASETS, NO_FOLDER
 from ..bridge.training import last_chart, run, save_every_input, seed_input, steps_input
+from .embeddings import check_encoder
 from .loading import BASES, NO_BASE, OPERATORS, load_operator
 from .types import CATEGORY, OperatorType
 from .words import encoded_words
@@ -72,7 +70,7 @@ def start_file(choice: str) -> Path | None:
     return None if found is None else found[0].path(found[1])
 
 
-def picture_folders() -> dict[str, Path]:
+def picture_folders() -> Iterator[tuple[str, Path]]:
     """The folders that are offered: those in input, those that graphs have saved, and those of Make Parts."""
     # One level alone: below it may be a folder for each object.
     output = folder_paths.get_output_directory()
@@ -90,11 +88,7 @@ def pictures_folder(choice: str) -> Path:
 
 def operator_encoders(clip_vision, clip) -> OperatorEncoders:
     """The encoders of the graph. Raises ValueError for an image encoder without CLIP's projection."""
-    if clip_vision.model_type != "clip_vision_model":
-        raise ValueError(
-            f"{NODE} expected a clip_vision_model as its CLIP_VISION, got a {clip_vision.model_type}. "
-            f"{file_kind('clip_vision_bigg').where_to_get}"
-        )
+    check_encoder(NODE, clip_vision)
 
     def pictures(pixels: Tensor) -> Tensor:
         comfy.model_management.load_models_gpu([clip_vision.patcher])
@@ -168,7 +162,7 @@ class TrainOperator(io.ComfyNode):
                     "clip_vision", tooltip="The encoder that the operator will work with: ViT-bigG.",
                 ),
                 io.Combo.Input(
-                    "folder", options=list(picture_folders()) or [NO_FOLDER],
+                    "folder", options=offered_names(picture_folders()),
                     tooltip="The pictures, in the layout of the kind of operator: see the help page.",
                 ),
                 io.Combo.Input(

@@ -11,11 +11,11 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from ..encoders.dino import dino_features, features_of, load_dino
 from ..files.pictures import PictureError, describe_skipped, open_picture
 from ..files.whole import sha256_of
 from ..images import is_plain
 from ..partcraft.cluster_files import read_part_clusters, save_part_clusters
-from ..partcraft.dino import dino_features, features_of, load_dino
 from ..partcraft.discovery import PARTS, SEED, PartClusters, discover, usual_codes
 from ..partcraft.training.base import Base, load_base
 from ..partcraft.training.cache import PartCache, PartEncoders, Preparation, encode_pictures

@@ -5,24 +5,20 @@ counts as close to whichever reference is nearest. Here, as it is meant, each is
 """
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..encoders.dino import SIZE, dino_pixels, picture_sizes
 from ..files.checked import State, StrPath, computable, filled, shapes, sound
 from ..files.weights import WeightFileError, read_state
-from ..images import on_white
-from ..messages import ShortError
 
 LOGIT_SCALE = 100.0  # of CLIP, by which the published figures are multiplied
-IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-DINO_SHORTER, DINO_SIZE = 256, 224  # as the published processor resizes and crops
-MOST_ASPECT = 20
 # Mean and spread of what LPIPS (arXiv 1801.03924) gives AlexNet, for values from -1 to 1.
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 SMALLEST_SIDE = 32  # that leaves something after AlexNet's strides
@@ -38,28 +34,9 @@ def dino_similarity(pictures: Tensor, references: Tensor) -> Tensor:
     return functional.cosine_similarity(pictures.float().mean(1), references.float().mean(1))
 
 
-def dino_pixel_values(images: Sequence[Image.Image]) -> Tensor:
-    """Pixel values `[B, 3, 224, 224]`: the shorter side resized to 256, the middle cropped, normalized.
-
-    Raises:
-        ValueError: a side is more than 20 times as long as the other.
-    """
-    mean, spread = (torch.tensor(each) for each in IMAGENET)
-    pixels = torch.from_numpy(np.stack([np.asarray(_cropped(on_white(image))) for image in images]))
-    return ((pixels.float() / 255 - mean) / spread).movedim(-1, 1)
-
-
-def _cropped(image: Image.Image) -> Image.Image:
-    short = min(image.size)
-    if max(image.size) > MOST_ASPECT * short:
-        raise ShortError(
-            f"Expected a picture whose sides differ by at most {MOST_ASPECT} to 1, got {image.width}x"
-            f"{image.height}. Crop it."
-        )
-    width, height = (DINO_SHORTER * side // short for side in image.size)
-    left, top = (width - DINO_SIZE) // 2, (height - DINO_SIZE) // 2
-    resized = image.resize((width, height), Image.Resampling.BICUBIC)
-    return resized.crop((left, top, left + DINO_SIZE, top + DINO_SIZE))
+def dino_pixel_values(images: Sequence[Image.Image], image_size: int = SIZE) -> Tensor:
+    """What a DINOv2 for pictures of this size is shown, by its published processor; as `dino_pixels`."""
+    return dino_pixels(images, *picture_sizes(image_size), to_pixel=math.floor)
 
 
 class Lpips(nn.Module):

@@ -23,7 +23,7 @@ from pit.training.denoising import noise_schedule
 from pit.training.metrics import read_points
 from pit.training.stable_diffusion import CONFIGS_SD15, PADS, clip_tokenizer
 from tests.comfyui.nodes.partcraft.test_finding_parts import drawn
-from tests.partcraft.test_dino import tiny
+from tests.encoders.test_dino import tiny
 
 TEXT = {"hidden_size": 20, "intermediate_size": 24, "num_attention_heads": 2, "num_hidden_layers": 2,
         "max_position_embeddings": 77, "vocab_size": 49408, "bos_token_id": 0, "eos_token_id": 2}

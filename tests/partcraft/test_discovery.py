@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageDraw
 from torch import Tensor
 
+from pit.encoders.dino import features_of, load_dino
 from pit.messages import ShortError
 from pit.partcraft import kmeans
 from pit.partcraft.discovery import (
@@ -17,6 +19,7 @@ from pit.partcraft.discovery import (
 )
 from pit.partcraft.kmeans import cluster, lloyd, nearest
 from pit.partcraft.prompt import PartWord
+from tests.encoders.test_dino import STATE, written
 from tests.golden import assert_equal, relative_error
 
 
@@ -243,3 +246,22 @@ def test_a_cluster_without_rows_becomes_zeros():
 def test_more_clusters_than_rows_are_refused():
     with pytest.raises(ShortError, match="1 to 2 clusters of 2 rows, got 3"):
         cluster(directions(2), 3, np.random.RandomState(0))
+
+
+def test_the_parts_of_pictures_are_found(tmp_path):
+    """From pictures to codes, with an encoder that knows nothing: two colors before a plain ground."""
+    def picture(number: int) -> Image.Image:
+        image = Image.new("RGB", (256, 256), "gray")
+        draw = ImageDraw.Draw(image)
+        draw.rectangle((70, 70, 185, 127), fill="red")
+        draw.rectangle((70, 128, 185, 185), fill=("blue", "green")[number % 2])
+        return image
+
+    model = load_dino(written(tmp_path, STATE))
+    # An untrained encoder mixes the places; its features are told apart from each other, not from zero.
+    features = features_of(model, picture)
+    found = discover(features, 6, 3, 2, start="spread")
+    parts = find_parts(features([0, 1]), found.clusters)
+    assert parts.labels.shape == (2, 16, 16) and found.codes.shape == (6, 3)
+    assert torch.equal(found.codes[0], found.codes[2]) and torch.equal(found.codes[1], found.codes[3])
+    assert not torch.equal(found.codes[0], found.codes[1])

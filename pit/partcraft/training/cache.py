@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ...encoders.dino import dino_pixels, picture_sizes
 from ...files.lock import only_process
 from ...files.pictures import PictureError, Skipped, open_picture
 from ...files.records import Models
@@ -23,7 +24,6 @@ from ...files.whole import sha256_of
 from ...images import is_plain
 from ...messages import ShortError
 from ...training.sample_cache import digest, models_folder, read_sample, write_sample
-from ..dino import dino_pixels, picture_sizes
 from ..discovery import PartClusters, codes_of, find_parts
 from .pictures import Coding, Pictures
 

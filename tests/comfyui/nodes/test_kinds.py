@@ -139,6 +139,30 @@ def test_the_other_kind_is_told_where_only_one_is_taken(inside, three):
         checked(inside, "tokens", "TokenArithmetic").execute(tokens=three, mode=mode)
 
 
+SOCKETS = {"PIT_TOKENS", "PIT_EMBEDDING", "PIT_DIRECTION", "PIT_PARTS"}
+
+
+def carried(socket) -> set[str]:
+    """What may come through an input, or through each of those that grow out of it."""
+    if hasattr(socket, "template"):
+        template = socket.template
+        if hasattr(template, "input"):
+            return carried(template.input)
+        return {kind.io_type for kind in template.allowed_types}
+    return set(socket.get_io_type().split(","))
+
+
+def test_every_node_declares_which_inputs_take_what_is_ours(inside):
+    nodes = [node for system in inside.pack("nodes").SYSTEMS for node in system.NODES]
+    found = {
+        (node.__name__, socket.id)
+        for node in nodes for socket in node.define_schema().inputs if carried(socket) & SOCKETS
+    }
+    declared = {(node.__name__, name) for node in nodes for name in getattr(node, "takes", {})}
+    assert found == declared and len(found) > 20
+    assert ("Compose", "parts") in found and ("PickConcepts", "tokens") in found
+
+
 def test_what_fits_passes_the_check(inside, three):
     found = checked(inside, "concepts", "PickConcepts").execute(tokens=three, numbers="1").args[0]
     assert torch.equal(found.values, three.values[:1])

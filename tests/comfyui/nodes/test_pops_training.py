@@ -105,7 +105,7 @@ def test_what_graphs_and_make_parts_have_written_is_offered(inside, pops, train)
             file = output / "ip_prior_datasets" / "cut" / f"{place}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
             picture(number).save(file)
-    offered = pops.nodes("train").picture_folders()
+    offered = dict(pops.nodes("train").picture_folders())
     assert {"output/saved", "parts/cut"} <= offered.keys() and "parts/cut/target" not in offered
     for folder, kind in (("output/saved", "union"), ("parts/cut", "clothes")):
         operator, _ = train(folder, kind, f"from_{kind}", steps=1)

@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
+from pit.encoders.dino import dino_pixels
 from pit.files.weights import WeightFileError, read_state
 from pit.messages import ShortError
-from pit.partcraft.dino import dino_pixels
 from pit.partcraft.discovery import codes_of, find_parts
 from pit.partcraft.training.cache import Preparation, cut, encode_pictures, stamp_of
 from pit.partcraft.training.pictures import (

@@ -15,8 +15,8 @@ from tests.comfyui.nodes.partcraft.shared import (
     published_words,
     words_of,
 )
+from tests.encoders.test_dino import tiny
 from tests.golden import BUNDLED, Golden
-from tests.partcraft.test_dino import tiny
 
 
 @pytest.fixture(scope="module")

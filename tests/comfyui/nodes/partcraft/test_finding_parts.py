@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from pit.encoders.dino import dino_features, dino_pixels, load_dino
 from pit.images import to_pil, to_tensor
-from pit.partcraft.dino import dino_features, dino_pixels, load_dino
 from pit.partcraft.discovery import caption, codes_of, discover, find_parts, words_in
 from pit.partcraft.scores import measure_words
 from tests.comfyui.nodes.partcraft.shared import folder_of, nodes

@@ -11,7 +11,7 @@ from pit.partcraft.mapper import TokenMapper
 from pit.partcraft.prompt import Part, Vocabulary
 from tests.comfyui.nodes.graphs import changed, node
 from tests.comfyui.nodes.partcraft.test_finding_parts import drawn
-from tests.partcraft.test_dino import tiny
+from tests.encoders.test_dino import tiny
 
 WIDTH = 48  # of the tiny Stable Diffusion 1.5
 

@@ -15,8 +15,8 @@ from tests.comfyui.nodes.partcraft.shared import folder_of, nodes
 from tests.comfyui.nodes.partcraft.test_finding_parts import drawn, find
 from tests.comfyui.nodes.test_single_file import filled_clip
 from tests.comfyui.nodes.test_training import progress_of
+from tests.encoders.test_dino import tiny
 from tests.golden import assert_equal, relative_error
-from tests.partcraft.test_dino import tiny
 
 COUNT, PARTS = 12, 3
 SETTINGS = {

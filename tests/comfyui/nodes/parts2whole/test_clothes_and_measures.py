@@ -5,11 +5,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import SegformerForSemanticSegmentation
 
+from pit.images import to_pil
 from pit.parts2whole.clothes import load_segmenter, masks_by_name, segment
 from pit.parts2whole.parts import LABELS
+from pit.parts2whole.scores import dino_pixel_values
 from tests.comfyui.nodes.parts2whole.shared import nodes
+from tests.encoders.test_dino import tiny
 from tests.parts2whole.test_clothes import write_segmenter
 from tests.parts2whole.test_scores import write_lpips
 
@@ -116,6 +120,27 @@ def test_every_picture_is_compared_with_its_own_reference(measure):
     swapped = measure(flat(RED, BLUE), flat(BLUE, RED), **given)
     assert "100.0000" not in swapped and "DINO: 1.0000" not in swapped
     assert "picture 2: CLIP" in swapped
+
+
+def test_dino_is_measured_by_the_encoder_of_load_dino(inside, measure):
+    """By the mean over all its tokens, after the last norm, as transformers gives them."""
+    network = tiny(patch_size=4)
+    folder = inside.base / "models" / "clip_vision"
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {key: value.clone() for key, value in network.state_dict().items()}
+    save_file(state, folder / "measuring_dino.safetensors")
+    inside.pack("nodes.bridge.folders").folder_paths.filename_list_cache.clear()
+    with torch.inference_mode():
+        dino = inside.pack("nodes.partcraft.dino").LoadDino.execute("measuring_dino.safetensors").args[0]
+    pictures, references = picture(40, 52, 2, seed=1), picture(40, 52, 2, seed=2)
+    with torch.no_grad():
+        tokens = [
+            network(dino_pixel_values(to_pil(batch), 56)).last_hidden_state.mean(1)
+            for batch in (pictures, references)
+        ]
+    expected = torch.nn.functional.cosine_similarity(*tokens)
+    report = measure(pictures, references, dino=dino)
+    assert [f"DINO {each:.4f}" in report for each in expected] == [True, True] and expected.max() < 0.9999
 
 
 def test_lpips_takes_its_two_files_and_a_target(inside, measure):

@@ -1,4 +1,4 @@
-"""DINOv2 (arXiv 2304.07193), whose features tell parts apart: its files, what it is shown, what it sees."""
+"""DINOv2 (arXiv 2304.07193): its files, what it is shown of pictures, and what it sees at each place."""
 from __future__ import annotations
 
 import math
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 HEAD = 64  # numbers in a head of every published one; weights do not tell
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, per RGB channel
-SHORTER, SIZE = 256, 224  # as the published clusters were made
+SHORTER, SIZE = 256, 224  # as published
 MOST_ASPECT = 20  # its attention looks from each place to each other one
 TOKEN, PATCHES = "embeddings.cls_token", "embeddings.patch_embeddings.projection.weight"
 PLACES, MASK = "embeddings.position_embeddings", "embeddings.mask_token"
@@ -120,17 +120,22 @@ def _config(path: Path, state: State, metadata: Mapping[str, str]) -> dict[str, 
     }
 
 
-def dino_pixels(images: Sequence[Image.Image], shorter: int = SHORTER, size: int = SIZE) -> Tensor:
+def dino_pixels(
+    images: Sequence[Image.Image], shorter: int = SHORTER, size: int = SIZE,
+    to_pixel: Callable[[float], int] = round,
+) -> Tensor:
     """What DINOv2 is shown of pictures, `[B,3,size,size]`: the middle of each, in ImageNet's normalization.
 
     Args:
         shorter: pixels of the shorter side before the middle is cut out.
+        to_pixel: where the middle begins if that is between two pixels: `round` as torchvision does it,
+            `math.floor` as DINOv2's own processor in transformers.
     Raises:
         ShortError: there is no picture, or one with a side more than 20 times as long as the other.
     """
     if not images:
         raise ShortError("Expected at least one picture, got none. Give some.")
-    return torch.cat([_normalized(_middle(image, shorter, size)) for image in images])
+    return torch.cat([_normalized(_middle(image, shorter, size, to_pixel)) for image in images])
 
 
 def picture_sizes(image_size: int) -> tuple[int, int]:
@@ -164,12 +169,14 @@ def _normalized(image: Image.Image) -> Tensor:
     return ((pixels - torch.tensor(MEAN)) / torch.tensor(STD)).permute(0, 3, 1, 2).contiguous()
 
 
-def _middle(image: Image.Image, shorter: int, size: int) -> Image.Image:
+def _middle(
+    image: Image.Image, shorter: int, size: int, to_pixel: Callable[[float], int]
+) -> Image.Image:
     _check_aspect(image)
     resized = on_white(image).resize(
         tuple(shorter * side // min(image.size) for side in image.size), Image.Resampling.BICUBIC
     )
-    left, top = (round((side - size) / 2) for side in resized.size)
+    left, top = (to_pixel((side - size) / 2) for side in resized.size)
     return resized.crop((left, top, left + size, top + size))
 
 
@@ -193,7 +200,7 @@ def dino_features(model: Dinov2Model, pixels: Tensor) -> Tensor:
 def features_of(
     model: Dinov2Model, open_picture: Callable[[int], Image.Image], device: torch.device | str = "cpu"
 ) -> Callable[[Sequence[int]], Tensor]:
-    """The features of numbered pictures, for `discover`, in float32 on the CPU.
+    """A function that gives the features of numbered pictures, in float32 on the CPU.
 
     Args:
         device: that of the model.

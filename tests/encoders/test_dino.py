@@ -1,29 +1,27 @@
-"""DINOv2 loads by its sizes, is shown pictures as published, and finds the parts of made-up ones."""
+"""DINOv2 loads by its sizes, and is shown pictures as published."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import Dinov2Config, Dinov2Model
 
-from pit.messages import ShortError
-from pit.partcraft.dino import (
+from pit.encoders.dino import (
     MEAN,
     STD,
     dino_features,
     dino_pixels,
-    features_of,
     load_dino,
     middle_box,
     picture_sizes,
     read_dino,
     whole_pixels,
 )
-from pit.partcraft.discovery import discover, find_parts
+from pit.messages import ShortError
 from tests.golden import assert_equal
 from tests.refusal import assert_refused
 
@@ -115,25 +113,6 @@ def test_pictures_that_cannot_be_shown_are_told():
     with pytest.raises(ShortError, match="got 1000x5 pixels"):
         dino_pixels([Image.new("RGB", (1000, 5))])
     assert dino_pixels([Image.new("RGBA", (9, 9))]).shape == (1, 3, 224, 224)
-
-
-def test_the_parts_of_pictures_are_found(tmp_path):
-    """From pictures to codes, with an encoder that knows nothing: two colors before a plain ground."""
-    def picture(number: int) -> Image.Image:
-        image = Image.new("RGB", (256, 256), "gray")
-        draw = ImageDraw.Draw(image)
-        draw.rectangle((70, 70, 185, 127), fill="red")
-        draw.rectangle((70, 128, 185, 185), fill=("blue", "green")[number % 2])
-        return image
-
-    model = load_dino(written(tmp_path, STATE))
-    # An untrained encoder mixes the places; its features are told apart from each other, not from zero.
-    features = features_of(model, picture)
-    found = discover(features, 6, 3, 2, start="spread")
-    parts = find_parts(features([0, 1]), found.clusters)
-    assert parts.labels.shape == (2, 16, 16) and found.codes.shape == (6, 3)
-    assert torch.equal(found.codes[0], found.codes[2]) and torch.equal(found.codes[1], found.codes[3])
-    assert not torch.equal(found.codes[0], found.codes[1])
 
 
 @pytest.mark.parametrize("change, message", [

@@ -1,0 +1,1 @@
+"""Image encoders that several systems look at pictures with."""
