@@ -29,17 +29,22 @@ from dev.insertion_layouts import LAYOUTS as INSERTION_LAYOUTS
 from dev.layouts import LAYOUTS as OTHER_LAYOUTS
 from dev.layouts import Layout, Note
 from dev.lora_layouts import LAYOUTS as LORA_LAYOUTS
+from dev.partcraft_layouts import LAYOUTS as PARTCRAFT_LAYOUTS
+from dev.parts2whole_layouts import LAYOUTS as PARTS2WHOLE_LAYOUTS
 from dev.pops_layouts import LAYOUTS as POPS_LAYOUTS
 from dev.server import ComfyServer
 from pit.files.published import published_files
+from pit.parts2whole.published import IMAGE_ENCODER
 
 WORKFLOWS = ROOT / "workflows"
 LAYOUTS = (
     OTHER_LAYOUTS | CONCEPT_LAYOUTS | LORA_LAYOUTS | DIRECTION_LAYOUTS | POPS_LAYOUTS | INSERTION_LAYOUTS
+    | PARTCRAFT_LAYOUTS | PARTS2WHOLE_LAYOUTS
 )
 PICTURED = (
     "blend_concepts_sdxl", "character_sheet_sdxl", "concept_in_a_scene_sdxl", "explore_concepts_sdxl",
-    "generate_a_dataset", "piece_it_together_sdxl", *POPS_LAYOUTS, *INSERTION_LAYOUTS,
+    "generate_a_dataset", "piece_it_together_sdxl", *POPS_LAYOUTS, *INSERTION_LAYOUTS, *PARTCRAFT_LAYOUTS,
+    *PARTS2WHOLE_LAYOUTS,
 )
 THUMBNAIL_WIDTH = 1200
 # Without the last, the page leaves out all words of a graph that is so large that they become small.
@@ -48,12 +53,14 @@ SETTINGS = {
     "LiteGraph__Canvas__MinFontSizeForLOD": 0,
 }
 CHECKPOINT = "checkpoints/sd_xl_base_1.0.safetensors"
+SD15 = "checkpoints/v1-5-pruned-emaonly-fp16.safetensors"
 HUB = "https://huggingface.co"
 DEPTH_MODEL = "geometry_estimation/depth_anything_3_mono_large.safetensors"
 DEPTH_CONTROL = "controlnet/controlnet-depth-sdxl-1.0.safetensors"
 # Where the page can get each file that the graphs name, by its place below ComfyUI's `models`.
 SOURCES = {
     CHECKPOINT: f"{HUB}/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/{Path(CHECKPOINT).name}",
+    SD15: f"{HUB}/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main/{Path(SD15).name}",
     DEPTH_MODEL: f"{HUB}/Comfy-Org/Depth-Anything-3/resolve/main/{DEPTH_MODEL}",
     DEPTH_CONTROL: (
         f"{HUB}/diffusers/controlnet-depth-sdxl-1.0/resolve/main/diffusion_pytorch_model.fp16.safetensors"
@@ -62,8 +69,15 @@ SOURCES = {
         file.target: f"{HUB}/{file.repo}/resolve/main/{file.path}"
         for file in published_files() if not file.is_folder
     },
+    # Published as a folder.
+    **{
+        f"{file.target}model.safetensors": f"{HUB}/{file.repo}/resolve/main/{file.path}model.safetensors"
+        for file in IMAGE_ENCODER.published
+    },
 }
 CONVERTED = "diffusion_models/object_insertion_unet.safetensors"  # a published file in another layout
+# What else a graph names: a folder of the published model, and one of the user's pictures.
+OTHERS = ("models/parts2whole/published/decoupled_attn.pth", "input/my_pictures/1.png", "input/example.png")
 # The folders of the files that a node names, in the order of its first widgets.
 LOADERS = {
     "CheckpointLoaderSimple": ("checkpoints",), "CLIPVisionLoader": ("clip_vision",),
@@ -71,7 +85,8 @@ LOADERS = {
     "PiT_LoadIPAdapter": ("ipadapter",), "PiT_LoadIPPrior": ("ip_prior",), "PiT_ApplyIPLora": ("loras",),
     "PiT_LoadBaseIPAdapter": ("ipadapter",), "PiT_LoadOperator": ("pops", "kandinsky_prior"),
     "PiT_LoadKandinskyDecoder": ("kandinsky_decoder", "kandinsky_decoder"),
-    "PiT_LoadEmbeddingOptimizer": ("object_insertion",),
+    "PiT_LoadEmbeddingOptimizer": ("object_insertion",), "PiT_LoadPartCraft": ("part_words",),
+    "PiT_LoadDino": ("clip_vision",), "PiT_ClothesParser": ("clothes_segmenter",),
 }
 
 ARRANGE = """({ nodes, notes, groups, randomSeeds, bypassed }) => {
@@ -170,11 +185,20 @@ def plan(graph: dict, layout: Layout) -> dict:
 def show_previews(page, name: str) -> None:
     """Run those nodes of a graph that only show pictures of the pack, which needs no model."""
     graph = json.loads((WORKFLOWS / "api" / f"{name}.json").read_text())
-    previews = [key for key, node in graph.items() if node["class_type"] == "PreviewImage"]
+    previews = [
+        key for key, node in graph.items() if node["class_type"] == "PreviewImage" and not loads(graph, key)
+    ]
     if previews:
         page.evaluate("nodes => window.app.queuePrompt(0, 1, nodes)", previews)
         page.wait_for_function(ALL_SHOWN, arg=previews)
         page.wait_for_timeout(1000)  # the page draws them
+
+
+def loads(graph: dict, key: str) -> bool:
+    """Whether a node, or one before it, loads a file."""
+    node = graph[key]
+    before = [value[0] for value in node["inputs"].values() if isinstance(value, list)]
+    return node["class_type"] in LOADERS or any(loads(graph, source) for source in before)
 
 
 def bounds(layout: Layout, margin: int = 40) -> tuple[int, int, int, int]:
@@ -197,12 +221,12 @@ def picture_of(page, layout: Layout) -> Image.Image:
 
 
 def fill_base(base: Path) -> Path:
-    """Put all files that the graphs name into ComfyUI's folders, so that no picture shows missing files.
+    """Put all files that the graphs name into ComfyUI's folders, so that no picture shows missing ones.
 
     They are empty, since the page only lists their names.
     """
-    for name in (*SOURCES, CONVERTED):
-        file = base / "models" / name
+    for name in (*(f"models/{name}" for name in (*SOURCES, CONVERTED)), *OTHERS):
+        file = base / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
     return base

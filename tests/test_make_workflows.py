@@ -36,6 +36,24 @@ def test_files_of_the_pack_are_not_offered_by_the_page():
     assert [each["directory"] for each in models(operator)["models"]] == ["pops"]
 
 
+def test_files_in_a_published_folder_are_offered():
+    vision = {"type": "CLIPVisionLoader", "widgets_values": ["parts2whole/model.safetensors"]}
+    (file,) = make_workflows.models_of(vision)["models"]
+    assert file["directory"] == "clip_vision"
+    assert file["url"].endswith("/huanngzh/Parts2Whole/resolve/main/image_encoder/model.safetensors")
+
+
+def test_what_needs_a_file_is_not_run_for_a_picture():
+    def node(kind, source=None):
+        return {"class_type": kind, "inputs": {"count": 1} if source is None else {"images": [source, 0]}}
+
+    graph = {
+        "1": node("CheckpointLoaderSimple"), "2": node("VAEDecode", "1"), "3": node("PreviewImage", "2"),
+        "4": node("PiT_CreatureKinds"), "5": node("PreviewImage", "4"),
+    }
+    assert make_workflows.loads(graph, "3") and not make_workflows.loads(graph, "5")
+
+
 def test_links_lead_through_what_is_bypassed():
     graph = {"1": {"inputs": {}}, "2": {"inputs": {"positive": ["1", 0], "steps": 4}}}
     apply = {"inputs": {"positive": ["1", 0]}}

@@ -109,7 +109,7 @@ class LoadDino(FileNode):
                 ),
             ],
             outputs=[io.ClipVision.Output(
-                display_name="clip_vision", tooltip="For Find Parts, Label Parts and Measure Part Words.",
+                display_name="clip_vision", tooltip="For the nodes of PartCraft, and for Measure Pictures.",
             )],
         )
 

@@ -31,6 +31,10 @@ OTHER_FRAMES = {
     "say_it_with_a_word_kandinsky": SAY_FRAMES, "chain_operators_sdxl": CHAIN_FRAMES,
     "chain_operators_kandinsky": CHAIN_FRAMES, "insert_an_object_sd15": {"Pictures", "Encode", "Insert"},
     "insert_many_sd15": {"Pictures", "One in each", "Then another"},
+    "part_words_sd15": {"Words", "Render", "Result", "Attention"},
+    "find_the_parts_sd15": {"Pictures", "Find", "Label"},
+    "train_part_words_sd15": {"Find", "Train", "Render"},
+    "dress_a_figure_sd15": {"Pictures", "Parts", "Encode", "Render", "Pose (switched off)"},
 }
 A_SHORT_TRAINING = {
     "2": {"count": 30, "name": "short"}, "3": {"variants": 1, "name": "short"},
