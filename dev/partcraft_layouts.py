@@ -15,11 +15,11 @@ def files_note(names: str, height: int, more: str = "") -> Note:
     ))
 
 
-WORDS_FILES = files_note("partcraft-cub", 230, (
+WORDS_FILES = files_note("partcraft-cub", 190, (
     ", also the LoRA that has to lie beside the words (for dogs, *partcraft-dogs*)"
 ))
 
-WORDS_START = Note("Start here", height=330, text="""\
+WORDS_START = Note("Start here", height=270, text="""\
 **The head of one bird, the wings of another.** Each **Part Words** adds a part of a species to the text; \
 choose others from the lists, or mix two of them by **mixed_with**.
 
@@ -55,12 +55,12 @@ WORDS = Layout(
     random_seeds=("11",),
 )
 
-FIND_FILES = Note("Files", height=190, text=(
+FIND_FILES = Note("Files", height=150, text=(
     "Only DINOv2 is needed, 346 MB. One command, run in the folder of this pack, downloads it:\n\n"
     "`python -m pit download dinov2-base --models /path/to/ComfyUI/models`"
 ))
 
-FIND_START = Note("Start here", height=390, text="""\
+FIND_START = Note("Start here", height=290, text="""\
 **Press Run.** A hundred creatures that the pack draws are looked at, and **Find Parts** tells their parts \
 apart without being told that there are any: each has its color.
 
@@ -70,7 +70,7 @@ label*.
 
 A picture takes a few seconds on a CPU.""")
 
-FIND_NAMES = Note("Names", height=230, text="""\
+FIND_NAMES = Note("Names", height=210, text="""\
 Look at the sheet, and write what the parts are into **part_names**, in their order: `head, , wing`.
 
 Is the background in color, and the thing dark? Choose the other cluster in **foreground** (among the \
@@ -78,7 +78,7 @@ advanced inputs of **Find Parts**).
 
 **Load Part Clusters** brings the saved file into other graphs.""")
 
-FIND_LABEL = Note("Masks and words", height=190, text="""\
+FIND_LABEL = Note("Masks and words", height=170, text="""\
 **Label Parts** finds the same parts in other pictures. Below it stand the words of each picture, which a \
 prompt understands after a training (template *train_part_words_sd15*).
 
