@@ -127,7 +127,7 @@ TRAIN = Layout(
             Stack(320, (TRAIN_START,)), Stack(280, (TRAIN_FILES, ("1", 100), ("2", 60))),
         )),
         Group("Find", 720, 0, (Stack(400, (("3", 480),)), Stack(300, (("4", 230), TRAIN_SIZES)))),
-        Group("Train", 1560, 0, (Stack(600, (("5", 1200),)),)),
+        Group("Train", 1560, 0, (Stack(580, (("5", 1200),)),)),
         Group("Render", 0, 640, (
             Stack(300, (("6", 180), ("7", 100), ("8", 110))),
             Stack(280, (("9", 110), ("10", 290), ("11", 50))),

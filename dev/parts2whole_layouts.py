@@ -53,7 +53,7 @@ DRESS = Layout(
             Stack(280, (("7", 100), ("8", 110), PARTS)),
         )),
         Group("Pose (switched off)", 1680, 0, (
-            Stack(280, (POSE_NOTE,)), Stack(280, (("25", 290), ("26", 250))),
+            Stack(260, (POSE_NOTE,)), Stack(260, (("25", 290), ("26", 250))),
         )),
         Group("Parts", 0, 760, (
             Stack(260, (("13", 500),)), Stack(260, (("14", 500),)),
