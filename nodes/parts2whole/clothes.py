@@ -119,7 +119,8 @@ class ClothesParser(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, file: str | None) -> bool | str:
+    def validate_inputs(cls, file: str | None, masks: object = None) -> bool | str:
+        # ComfyUI gives inputs that grow to any check, whether it takes them or not.
         return (None if file == BY_NAME else FILES.why_missing(file)) or True
 
     @classmethod

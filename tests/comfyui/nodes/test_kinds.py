@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
 
 import pytest
@@ -166,6 +167,20 @@ def test_every_node_declares_which_inputs_take_what_is_ours(inside):
 def test_what_fits_passes_the_check(inside, three):
     found = checked(inside, "concepts", "PickConcepts").execute(tokens=three, numbers="1").args[0]
     assert torch.equal(found.values, three.values[:1])
+
+
+def test_the_checks_of_nodes_take_the_inputs_that_grow(inside):
+    """ComfyUI gives these to every check; one that does not take them fails in any graph."""
+    io = inside.pack("nodes.bridge.sockets").io
+    nodes = [node for system in inside.pack("nodes").SYSTEMS for node in system.NODES]
+    growing = io.Autogrow.Input, io.DynamicCombo.Input
+    found = {
+        (node.__name__, socket.id): inspect.getfullargspec(node.validate_inputs)
+        for node in nodes if node.validate_inputs.__func__ is not io.ComfyNode.validate_inputs.__func__
+        for socket in node.define_schema().inputs if isinstance(socket, growing)
+    }
+    assert ("ClothesParser", "masks") in found
+    assert [key for key, spec in found.items() if key[1] not in spec.args and not spec.varkw] == []
 
 
 # In a server, as a graph asks for them.

@@ -12,6 +12,7 @@ from pit.images import to_pil
 from pit.parts2whole.clothes import load_segmenter, masks_by_name, segment
 from pit.parts2whole.parts import LABELS
 from pit.parts2whole.scores import dino_pixel_values
+from tests.comfyui.nodes.graphs import node
 from tests.comfyui.nodes.parts2whole.shared import nodes
 from tests.encoders.test_dino import tiny
 from tests.parts2whole.test_clothes import write_segmenter
@@ -57,6 +58,23 @@ def test_masks_by_name_are_united(parse):
     assert not any(found[label].any() for label in LABELS if label not in ("shoes", "face"))
     both = parse(picture(count=2), "masks by name", [shoes], "shoes").args[LABELS.index("shoes")]
     assert torch.equal(both, shoes)
+
+
+@pytest.mark.parametrize("given", [{"masks__mask0": ["image", 1]}, {}])
+def test_a_graph_parses_masks_by_name(lab, given):
+    graph = {
+        "image": node("Tiny_Image", count=1, height=32, width=48, channels=3),
+        "parse": node(
+            "PiT_ClothesParser", image=["image", 0], file="masks by name", names="face", **given,
+        ),
+        "picture": node("MaskToImage", mask=["parse", LABELS.index("face")]),
+        "show": node("PreviewImage", images=["picture", 0]),
+    }
+    result = lab.queue(graph)
+    if given:
+        assert result.status == "success" and len(result.outputs["show"]["images"]) == 1, result.error
+    else:
+        assert "expected a name for each of 0 masks, got 1" in str(result.error)
 
 
 @pytest.mark.parametrize(("masks", "names", "message"), [
