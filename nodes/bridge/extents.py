@@ -49,9 +49,9 @@ class ConditionExtents(CONDRegular):
         places = list(window.index_list)
         if places != list(range(places[0], places[0] + len(places))):
             raise InputProblem(
-                "Apply IP+ Tokens expected context windows of neighboring rows or columns of the picture, got "
-                f"one of {places[:8]}, which its mask cannot follow. Use the schedule standard_static with "
-                "stride 1, or disconnect the mask."
+                "Apply IP+ Tokens expected context windows of neighboring rows or columns of the picture for "
+                f"its mask, got one of {places[:8]}. Use the schedule standard_static with stride 1, or "
+                "disconnect the mask."
             )
         return self._copy_with(self.cond.narrow(window.dim, places[0], len(places)))
 

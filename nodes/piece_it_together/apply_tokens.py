@@ -14,6 +14,7 @@ from torch import Tensor
 from ...pit.concepts.tokens import Tokens
 from ...pit.files.records import same_adapter
 from ...pit.ip_adapter.attention import attend_to_tokens
+from ...pit.ip_adapter.layer_weights import LayerWeights
 from ...pit.ip_adapter.regions import checked_mask
 from ...pit.unet import AttentionLayer, attention_layers
 from ..bridge.errors import InputProblem
@@ -21,7 +22,7 @@ from ..bridge.rows import ROWS, add_rows
 from ..bridge.slots import SharedSlot, attention_patches, held_in, separate_patches
 from ..bridge.sockets import IPAdapterType, ManagedAdapter, TokensType
 from .token_layout import PATCH_KEY, AppliedTokens, LaidOut, TokenLayout, running, structure
-from .types import CATEGORY
+from .types import CATEGORY, LayerWeightsType
 
 GREY_PICTURE = "grey picture"
 SAME_TOKENS = "same tokens"
@@ -198,6 +199,7 @@ def check_adapter(tokens: Tokens, ip_adapter: ManagedAdapter) -> None:
 def apply_tokens(
     model: ModelPatcher, ip_adapter: ManagedAdapter, tokens: Tokens, weight: float = 1.0,
     start: float = 0.0, end: float = 1.0, negative: str = GREY_PICTURE, mask: Tensor | None = None,
+    layer_weights: LayerWeights | None = None,
 ) -> ModelPatcher:
     """A clone of the model that renders the tokens. Raises ValueError if the three do not fit together."""
     if tokens.width != ip_adapter.token_dim:
@@ -217,7 +219,7 @@ def apply_tokens(
     # Sigmas fall as sampling goes on: `start` is the larger of the two.
     sigma = model.get_model_object("model_sampling").percent_to_sigma
     layers = matching_layers(model, ip_adapter)
-    weights = torch.full((len(layers),), float(weight))
+    weights = weight * torch.tensor((layer_weights or LayerWeights()).of_layers(layers))
     mask = None if mask is None else checked_mask(mask)
     applied = AppliedTokens(tokens.values, uncond, weights, sigma(start), sigma(end), mask)
     return patch_model(model, ip_adapter, layers, applied)
@@ -258,6 +260,11 @@ class ApplyTokens(io.ComfyNode):
                     tooltip="Where the tokens act, white; all of the picture without one. One mask for all "
                             "images, or one for each; it is stretched to the picture.",
                 ),
+                LayerWeightsType.Input(
+                    "layer_weights", optional=True,
+                    tooltip="How much the tokens count in each block of the model, from Layer Weights: for "
+                            "their style alone, say. All blocks alike without it.",
+                ),
             ],
             outputs=[
                 io.Model.Output(
@@ -270,6 +277,7 @@ class ApplyTokens(io.ComfyNode):
     @classmethod
     def execute(
         cls, model: ModelPatcher, ip_adapter: ManagedAdapter, tokens: Tokens, weight: float, start: float,
-        end: float, negative: str, mask: Tensor | None = None,
+        end: float, negative: str, mask: Tensor | None = None, layer_weights: LayerWeights | None = None,
     ) -> io.NodeOutput:
-        return io.NodeOutput(apply_tokens(model, ip_adapter, tokens, weight, start, end, negative, mask))
+        return io.NodeOutput(apply_tokens(
+            model, ip_adapter, tokens, weight, start, end, negative, mask, layer_weights))

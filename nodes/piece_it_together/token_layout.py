@@ -172,7 +172,7 @@ class TokenLayout:
             x, t, c_concat, c_crossattn, control, transformer_options, **conditions | {ROWS: rows})
 
     def rows(self, conditions: dict, options: dict, x: Tensor, text: Tensor | None) -> Tensor:
-        """The rows of a call `[B, 2]`; with masks also the window of each, as `coverage` takes it `[B, 6]`."""
+        """The rows of a call `[B, 2]`; with masks also the window of each, see `coverage` `[B, 6]`."""
         given, extents = conditions.get(ROWS), conditions.get(EXTENTS)
         given = None if given is None else given[:, :2]
         if not self.masked:
