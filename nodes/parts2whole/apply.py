@@ -250,7 +250,9 @@ class ApplyParts2Whole(io.ComfyNode):
                 "Makes a model put every reference in its place, in the pose that is drawn. It also sets the "
                 "noise schedule that Parts2Whole was trained with."
             ),
-            search_aliases=["parts2whole", "reference attention", "reference only"],
+            search_aliases=[
+                "parts2whole", "reference attention", "reference only", "person", "character", "try on",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="The model of Load Parts2Whole."),
                 Parts2WholeType.Input("parts2whole", tooltip="From Load Parts2Whole."),

@@ -233,7 +233,10 @@ class ApplyTokens(io.ComfyNode):
             display_name="Apply IP+ Tokens",
             category=CATEGORY,
             description="Makes a model render IP+ tokens, each concept in its own image of the latent batch.",
-            search_aliases=["ipadapter apply", "ip adapter plus", "image prompt"],
+            search_aliases=[
+                "ipadapter apply", "ip adapter plus", "image prompt", "regional", "region mask",
+                "attention couple", "two concepts", "style reference",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="The SDXL model that renders the concepts."),
                 IPAdapterType.Input("ip_adapter", tooltip="The IP-Adapter that the tokens were made with."),

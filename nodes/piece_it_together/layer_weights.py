@@ -15,7 +15,10 @@ class MakeLayerWeights(io.ComfyNode):
             display_name="Layer Weights",
             category=CATEGORY,
             description="Says how much tokens count in each block of the model: for their style alone, say.",
-            search_aliases=["style transfer", "composition", "block weights", "layer weights", "style only"],
+            search_aliases=[
+                "style transfer", "composition", "block weights", "layer weights", "style only", "style",
+                "weight type",
+            ],
             inputs=[
                 io.Combo.Input(
                     "preset", options=list(PRESETS), default="style",

@@ -325,16 +325,25 @@ def test_layers_on_grids_of_their_own_are_followed(draw, cfg, patched, masked):
     assert (one - expected).abs().max() > 1
 
 
-def test_masks_hooks_and_compiling_together(inside, draw, cfg, tiny_model, masked, prompts):
-    """A mask that comes, changes and goes, and another size, under ComfyUI's own way of compiling."""
-    positive = hooked(inside, prompts[0], tiny_model, 1)
+def test_a_prompt_with_hooks_keeps_its_mask(inside, draw, cfg, tiny_model, patched, masked, prompts):
+    """The same tokens by a mask and by its inverse, for a prompt with a LoRA of its own."""
+    mask, positive = random_mask(2), hooked(inside, prompts[0], tiny_model, 1)
+    both = masked(1 - mask, 2, model=masked(mask, 2))
+    found, expected = (draw(cfg(model, positive), images=2) for model in (both, patched(2)))
+    assert_same(found, expected)
+    assert (found - draw(cfg(both), images=2)).abs().max() > 0.1  # the hook does something
+
+
+def test_a_mask_that_comes_changes_and_goes_is_followed_where_the_model_is_compiled(inside, draw, cfg, masked):
+    """By ComfyUI's own node, which compiles without guards on the options; for another size as well."""
     helpers = importlib.import_module("comfy_api.torch_helpers")
     models = [masked(mask, 2) for mask in (random_mask(2), None, random_mask(1, seed=6))]
     torch._dynamo.reset()
-    for model, size in zip([*models, models[0]], [(8, 8), (8, 8), (8, 8), (12, 8)], strict=True):
-        noise, compiled = noise_of(2, *size), model.clone()
+    for model, width in zip([*models, models[0]], [8, 8, 8, 12], strict=True):
+        noise, compiled = noise_of(2, 8, width), model.clone()
         helpers.set_torch_compile_wrapper(compiled, backend="eager")
-        assert_same(draw(cfg(compiled, positive), noise=noise), draw(cfg(model, positive), noise=noise))
+        found, expected = (draw(cfg(each), noise=noise, steps=1) for each in (compiled, model))
+        assert_same(found, expected)
 
 
 def test_no_value_is_read_back_from_the_gpu(draw, cfg, masked):
