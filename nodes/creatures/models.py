@@ -196,6 +196,7 @@ class LoadCreatureModels(io.ComfyNode):
             node_id="PiT_LoadCreatureModels",
             display_name="Load Creature Models",
             category=CATEGORY,
+            essentials_category=CATEGORY,
             description=(
                 "Loads the miniature models that come with the pack: the whole chain, trained on drawn "
                 "creatures."
@@ -261,6 +262,7 @@ class CreatureParts(io.ComfyNode):
             node_id="PiT_CreatureParts",
             display_name="Creature Parts",
             category=CATEGORY,
+            essentials_category=CATEGORY,
             description=(
                 "Draws the chosen parts of a creature that has all of them, on white, one picture each."
             ),

@@ -232,6 +232,7 @@ class ApplyTokens(io.ComfyNode):
             node_id="PiT_ApplyTokens",
             display_name="Apply IP+ Tokens",
             category=CATEGORY,
+            essentials_category=CATEGORY,
             description="Makes a model render IP+ tokens, each concept in its own image of the latent batch.",
             search_aliases=[
                 "ipadapter apply", "ip adapter plus", "image prompt", "regional", "region mask",

@@ -54,6 +54,7 @@ class EmptyLatent(io.ComfyNode):
             node_id="PiT_EmptyLatent",
             display_name="Empty Latent for Tokens",
             category=CATEGORY,
+            essentials_category=CATEGORY,
             description="Empty latents: one for each concept, in the size that the model draws best.",
             search_aliases=["empty latent image", "batch size", "latent from tokens", "latent size"],
             inputs=[

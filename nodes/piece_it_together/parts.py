@@ -32,6 +32,7 @@ class CutOutPart(io.ComfyNode):
             node_id="PiT_CutOutPart",
             display_name="Cut Out Part",
             category=CATEGORY,
+            essentials_category=CATEGORY,
             description="Puts what a mask covers on white and crops to it: the parts that IP-Priors know.",
             search_aliases=[
                 "crop by mask", "cutout", "segment part", "remove background", "transparent background",
@@ -87,6 +88,7 @@ class EncodeParts(io.ComfyNode):
             node_id="PiT_EncodeParts",
             display_name="Encode IP+ Parts",
             category=CATEGORY,
+            essentials_category=CATEGORY,
             description="Places parts on white and encodes them; shows exactly what the encoder sees.",
             search_aliases=[
                 "piece it together parts", "part images", "collage", "combine pictures", "mix parts",

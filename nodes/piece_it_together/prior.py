@@ -128,6 +128,7 @@ class SamplePrior(io.ComfyNode):
             node_id="PiT_SamplePrior",
             display_name="IP-Prior Sample",
             category=CATEGORY,
+            essentials_category=CATEGORY,
             description="Completes parts into whole concepts: keeps the parts and invents the rest.",
             search_aliases=[
                 "piece it together", "generate concepts", "vary", "variations", "random ideas",

@@ -82,7 +82,9 @@ class Inside:
         options = options | {"sigmas": sigmas, "cond_or_uncond": [*branches]}
         images = len(latents) // len(branches)
         rows = torch.tensor([(branch, image) for branch in branches for image in range(images)])
-        carried = {self.pack("nodes.bridge.rows").ROWS: rows}
+        extents = self.pack("nodes.bridge.extents")
+        whole = extents.ConditionExtents.of(latents.shape[-2:], latents.device).process_cond(len(latents))
+        carried = {self.pack("nodes.bridge.rows").ROWS: rows, extents.EXTENTS: whole.cond}
         return executor.execute(latents, sigmas, None, None, None, options, **carried)
 
     def unet_inputs(self, images: int, branches: tuple[int, ...]):

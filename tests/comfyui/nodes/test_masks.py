@@ -1,7 +1,5 @@
 """Apply IP+ Tokens with a mask: two concepts in one picture, each in a region of its own."""
 
-import importlib
-
 import pytest
 import torch
 
@@ -334,29 +332,46 @@ def test_a_prompt_with_hooks_keeps_its_mask(inside, draw, cfg, tiny_model, patch
     assert (found - draw(cfg(both), images=2)).abs().max() > 0.1  # the hook does something
 
 
-def test_a_mask_that_comes_changes_and_goes_is_followed_where_the_model_is_compiled(inside, draw, cfg, masked):
-    """By ComfyUI's own node, which compiles without guards on the options; for another size as well."""
-    helpers = importlib.import_module("comfy_api.torch_helpers")
-    models = [masked(mask, 2) for mask in (random_mask(2), None, random_mask(1, seed=6))]
-    torch._dynamo.reset()
-    for model, width in zip([*models, models[0]], [8, 8, 8, 12], strict=True):
-        noise, compiled = noise_of(2, 8, width), model.clone()
-        helpers.set_torch_compile_wrapper(compiled, backend="eager")
-        found, expected = (draw(cfg(each), noise=noise, steps=1) for each in (compiled, model))
-        assert_same(found, expected)
+def test_a_mask_that_comes_changes_and_goes_is_followed_where_a_layer_is_compiled(inside, masked):
+    """As ComfyUI's own node compiles, without guards on the options."""
+    layout = inside.nodes("token_layout")
+    table = masked(None).model_options["transformer_options"]["patches_replace"]["attn2"]
+    patch, graphs = table["input", 4, 0], []
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    def layer(q, text, options):
+        return patch(q, text, text, options)
+
+    compiled = torch.compile(layer, backend=backend, fullgraph=True, options={
+        "guard_filter_fn": lambda guards: ["options" not in guard.name for guard in guards]})
+    generator = torch.Generator().manual_seed(1)
+    scale, tokens, text, wide = torch.ones(17), *(
+        torch.randn(1, count, width, generator=generator) for count, width in [(16, 96), (7, 64), (24, 64)])
+    calls = [(wide, random_mask(1, 4, 6)), (wide, random_mask(1, 4, 6, seed=6)), (wide, None),
+             (wide[:, :16], random_mask(1, 4, 4)), (wide, random_mask(1, 4, 6, seed=7))]
+    with torch.inference_mode():
+        for q, mask in calls:
+            laid_out = layout.LaidOut(tokens, scale, () if mask is None else (mask,))
+            grid = [1, 64, 4, q.shape[1] // 4]
+            options = {
+                "n_heads": 1, "attn_precision": None, "sigmas": torch.ones(1), "activations_shape": grid,
+                layout.PATCH_KEY: [laid_out],
+            }
+            layout.structure.text = layout.described([laid_out])
+            try:
+                torch.testing.assert_close(compiled(q, text, options), layer(q, text, options))
+            finally:
+                layout.structure.text = ""
+    assert len(graphs) == 3  # with a mask, without one, and for another size
 
 
-def test_no_value_is_read_back_from_the_gpu(draw, cfg, masked):
-    """Within a call of the model: the sampler itself may read values back."""
-    def watched(executor, *call, **named):
-        with NoReadback():
-            return executor(*call, **named)
-
+def test_no_value_is_read_back_from_the_gpu(inside, masked):
     model = masked(random_mask(2), 2)
-    wrappers = model.model_options["transformer_options"]["wrappers"]["apply_model"]
-    ((key, ours),) = wrappers.items()
-    wrappers[key] = [watched, *ours]
-    draw(cfg(model), images=2)
+    with NoReadback():
+        inside.predict(model, images=2)
 
 
 def test_what_other_nodes_deal_out_to_the_images_is_still_carried(inside, tiny_model, masked):
