@@ -29,11 +29,12 @@ function dress(node) {
     node.inputs?.forEach(countFromOne)
     node.onInputAdded = countFromOne
 }
-function setup() { // in a sheet of styles and behind getters, since palettes empty the colors that they lack
-    const rules = Object.entries(SOCKETS).map(([type, color]) => `--color-datatype-PIT_${type}: ${color};`)
-    document.head.appendChild(document.createElement("style")).textContent = `:root { ${rules.join(" ")} }`
-    for (const table of [window.LGraphCanvas.link_type_colors, app.canvas.default_connection_color_byType])
-        for (const [type, color] of Object.entries(SOCKETS))
-            Object.defineProperty(table, `PIT_${type}`, { enumerable: true, get: () => color, set() {} })
+function setup() { // a sheet of styles and getters, since palettes empty the colors that they lack
+    const sheet = document.head.appendChild(document.createElement("style"))
+    const tables = [window.LGraphCanvas.link_type_colors, app.canvas.default_connection_color_byType]
+    for (const [type, color] of Object.entries(SOCKETS)) {
+        sheet.append(`:root { --color-datatype-PIT_${type}: ${color} }`)
+        for (const table of tables) Object.defineProperty(table, `PIT_${type}`, { get: () => color, set() {} })
+    }
 }
-app.registerExtension({ name: "PieceItTogether.Appearance", setup, nodeCreated: dress, loadedGraphNode: dress })
+app.registerExtension({ name: "PieceItTogether", setup, nodeCreated: dress, loadedGraphNode: dress })

@@ -124,10 +124,10 @@ class InsertObject(io.ComfyNode):
             ],
             outputs=[
                 io.Guider.Output(
-                    display_name="guider", tooltip="How to sample, for Sampler Custom Advanced.",
+                    display_name="guider", tooltip="How to sample, for SamplerCustomAdvanced.",
                 ),
                 io.Latent.Output(
-                    display_name="latent", tooltip="What to sample, for Sampler Custom Advanced.",
+                    display_name="latent", tooltip="What to sample, for SamplerCustomAdvanced.",
                 ),
                 PlaceType.Output(display_name="place", tooltip="Where it belongs, for Put Back into Scene."),
                 io.Conditioning.Output(

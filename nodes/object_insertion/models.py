@@ -68,7 +68,7 @@ class InsertionSchedule(io.ComfyNode):
             outputs=[
                 io.Sigmas.Output(
                     display_name="sigmas",
-                    tooltip="For Sampler Custom Advanced, with the guider of Insert Object.",
+                    tooltip="For SamplerCustomAdvanced, with the guider of Insert Object.",
                 ),
             ],
         )

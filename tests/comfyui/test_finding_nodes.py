@@ -6,7 +6,6 @@ from collections.abc import Iterator
 import pytest
 
 from dev import ROOT
-from dev.browser import PAGE_IS_READY
 from tests.comfyui.pages import build
 
 SCRIPT = (ROOT / "web" / "appearance.js").read_text(encoding="utf-8")
@@ -73,7 +72,7 @@ def test_every_output_has_a_tooltip_of_one_sentence(pack_nodes):
 def test_outputs_tell_of_nodes_that_are_there(pack_nodes, comfyui):
     """Where a tooltip says in capitals where an output goes, that is the title of a node."""
     titles = {node["display_name"] for node in comfyui.object_info().values()}
-    titles |= {title.replace("CLIPTextEncode", "CLIP Text Encode") for title in titles}
+    titles |= {re.sub(r" \(.*\)$", "", title) for title in titles}  # as in CLIP Text Encode (Prompt)
     known = re.compile("|".join(re.escape(title) for title in sorted(titles, key=len, reverse=True)))
     capitals = re.compile(r"(?<=[a-z] )(?!IP|CLIP|CPU|LoRA|EMR|UNet|VAE|DINO|Parts2Whole)[A-Z][a-z]\w*")
     for key, node in pack_nodes.items():
@@ -168,6 +167,7 @@ def test_nodes_of_one_stage_are_tinted_alike_and_keep_the_colors_that_people_giv
     assert kept == "#654321"
 
 
+CHOOSE_PALETTE = "name => window.app.extensionManager.setting.set('Comfy.ColorPalette', name)"
 COLORS_NOW = """type => [
     window.LGraphCanvas.link_type_colors[type], window.app.canvas.default_connection_color_byType[type],
     getComputedStyle(document.documentElement).getPropertyValue(`--color-datatype-${type}`).trim(),
@@ -175,26 +175,23 @@ COLORS_NOW = """type => [
 
 
 def test_sockets_keep_their_colors_under_every_palette(page):
-    page.wait_for_function(PAGE_IS_READY)
     try:
         for palette in ("light", "dark"):
-            page.evaluate("name => window.app.extensionManager.setting.set('Comfy.ColorPalette', name)", palette)
-            page.wait_for_timeout(0)
+            page.evaluate(CHOOSE_PALETTE, palette)
             for kind, color in colors_in_the_script().items():
                 assert page.evaluate(COLORS_NOW, kind) == [color] * 3, (palette, kind)
     finally:
-        page.evaluate("window.app.extensionManager.setting.set('Comfy.ColorPalette', 'dark')")
+        page.evaluate(CHOOSE_PALETTE, "dark")
 
 
 SHOWN = """id => window.app.graph.getNodeById(id).inputs
-    .filter((input) => input.name.includes(".")).map((input) => [input.name, input.label])
-"""
+    .filter((input) => input.name.includes(".")).map((input) => [input.name, input.label])"""
 
 
 def test_repeated_sockets_count_from_1_and_keep_their_names(page):
     """Also those that grow, and those of a saved graph."""
     ids = build(page, NODES, [("picture", "IMAGE", "encode", "parts.part0")])
-    page.wait_for_function("([id]) => (%s)(id).length === 2" % SHOWN.strip(), arg=[ids["encode"]])
+    page.wait_for_function(f"id => ({SHOWN})(id).length === 2", arg=ids["encode"])
     expected = [["parts.part0", "part 1"], ["parts.part1", "part 2"]]
     assert page.evaluate(SHOWN, ids["encode"]) == expected
     assert page.evaluate(SHOWN, ids["batch"])[0] == ["concepts.tokens0", "tokens 1"]
