@@ -1,6 +1,5 @@
 // A color for each of our socket types, one for all nodes of a stage, and sockets that count from 1.
 import { app } from "../../scripts/app.js"
-
 const SOCKETS = {
     IP_ADAPTER: "#4fb3a5", PRIOR: "#b48ead", PARTS: "#e0a458", TOKENS: "#e87d9b", EMBEDDING: "#f2b5a7",
     DIRECTION: "#9ccc65", LAYER_WEIGHTS: "#8fa8d8", OPERATOR: "#c792ea", EMBEDDING_OPTIMIZER: "#64a6bd",
@@ -34,7 +33,7 @@ function setup() { // a sheet of styles and getters, since palettes empty the co
     const tables = [window.LGraphCanvas.link_type_colors, app.canvas.default_connection_color_byType]
     for (const [type, color] of Object.entries(SOCKETS)) {
         sheet.append(`:root { --color-datatype-PIT_${type}: ${color} }`)
-        for (const table of tables) Object.defineProperty(table, `PIT_${type}`, { get: () => color, set() {} })
+        for (const each of tables) Object.defineProperty(each, `PIT_${type}`, { get: () => color, set() {} })
     }
 }
 app.registerExtension({ name: "PieceItTogether", setup, nodeCreated: dress, loadedGraphNode: dress })

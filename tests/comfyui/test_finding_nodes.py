@@ -71,7 +71,7 @@ def test_every_output_has_a_tooltip_of_one_sentence(pack_nodes):
 
 def test_outputs_tell_of_nodes_that_are_there(pack_nodes, comfyui):
     """Where a tooltip says in capitals where an output goes, that is the title of a node."""
-    titles = {node["display_name"] for node in comfyui.object_info().values()}
+    titles = {node["display_name"] or key for key, node in comfyui.object_info().items()}
     titles |= {re.sub(r" \(.*\)$", "", title) for title in titles}  # as in CLIP Text Encode (Prompt)
     known = re.compile("|".join(re.escape(title) for title in sorted(titles, key=len, reverse=True)))
     capitals = re.compile(r"(?<=[a-z] )(?!IP|CLIP|CPU|LoRA|EMR|UNet|VAE|DINO|Parts2Whole)[A-Z][a-z]\w*")
