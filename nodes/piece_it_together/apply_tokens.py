@@ -74,7 +74,7 @@ class TokenAttention(SharedSlot):
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, extra_options: dict) -> Tensor:
         laid_out = self._laid_out(extra_options).for_queries(q, extra_options.get(ROWS))
-        scale = laid_out.scale_at(self.number, extra_options["activations_shape"][-2:])
+        scale = laid_out.scale_at(self.number, extra_options)
         out = self.attended(q, k, v, extra_options)
         # Not the chosen one: there is no time to save on 16 keys, and an attention simulated in int8 and
         # float8 moved pictures of creatures by 0.7 of 255 on average, single ones by 4.

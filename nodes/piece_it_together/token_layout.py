@@ -59,11 +59,12 @@ class LaidOut(NamedTuple):
             masks=tuple(moved(mask, rows, [self]) for mask in self.masks),
         )
 
-    def scale_at(self, layer: int, grid: Sequence[int]) -> Tensor:
-        """What one layer, whose queries are on this grid, multiplies with: a number, or `[B, N, 1]`."""
+    def scale_at(self, layer: int, options: dict) -> Tensor:
+        """What one layer multiplies with, in a call with these options: a number, or `[B, N, 1]`."""
         scale = self.scale[layer]
         if not self.masks:
             return scale
+        grid = options["activations_shape"][-2:]
         known = [mask for mask in self.masks if tuple(mask.shape[1:]) == tuple(grid)]
         # Patches such as Kohya's Deep Shrink give layers grids of their own.
         mask = known[0] if known else resampled(self.masks[0], grid)
