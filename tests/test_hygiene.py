@@ -85,8 +85,11 @@ def test_the_published_archive_holds_the_pack_and_no_tools():
     assert places.isdisjoint({"dev.py", "dev", "tests", "benchmarks", ".ci", ".venv", ".comfyui", "output"})
 
 
-def test_nothing_of_javascript_is_bundled():
-    assert [name for name in PUBLISHED if name.endswith((".js", ".mjs", ".ts"))] == []
+def test_javascript_is_one_short_readable_script_and_nothing_is_bundled():
+    scripts = [name for name in PUBLISHED if name.endswith((".js", ".mjs", ".ts"))]
+    assert scripts == ["web/appearance.js"]
+    lines = (ROOT / scripts[0]).read_text(encoding="utf-8").splitlines()
+    assert len(lines) < 40 and max(map(len, lines)) <= 110
 
 
 def test_no_published_file_trips_a_scanner():

@@ -20,6 +20,7 @@ from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from torch import Tensor
 
 from .errors import InputProblem
+from .extents import EXTENTS, ConditionExtents, note_latents
 
 # The name of our condition, and of the model function that adds it.
 ROWS = "piece_it_together_rows"
@@ -68,11 +69,15 @@ class RowConditions:
 
     def __init__(
         self, encode: Callable[..., dict[str, CONDRegular]], resize: Callable[..., object],
-        concepts: Sequence[int],
+        concepts: Sequence[int], masks: Sequence[int] = (),
     ):
-        """`concepts`: how many there are of each thing that is dealt out to the images, one after another."""
+        """
+        Args:
+            concepts: how many there are of each thing that is dealt out to the images, one after another.
+            masks: the same of masks. With any, conditions also carry which part of the picture they are for.
+        """
         self.encode, self.resize = encode, resize
-        self.concepts = tuple(concepts)
+        self.concepts, self.masks = tuple(concepts), tuple(masks)
         # Of the conditions that are in use: those of a sampling that has ended go with them.
         self.known: WeakKeyDictionary[UUID, Tensor] = WeakKeyDictionary()
 
@@ -82,13 +87,18 @@ class RowConditions:
         images = noise.shape[0]
         for count in self.concepts:
             check_images(count, images)
+        for count in self.masks:
+            check_images(count, images, "mask")
         rows = torch.arange(images, device=condition.get("device", noise.device)).unsqueeze(1).repeat(1, 2)
         rows[:, 0] = is_negative(condition["prompt_type"])
         if condition.get("uuid") is not None:
             self.known[condition["uuid"]] = rows
         # One concept goes to any image, so any part of the batch may be asked for.
-        carried = rows if max(self.concepts) > 1 else rows[:1]
-        return {**self.encode(**condition), ROWS: ConditionRows(carried)}
+        carried = rows if max([*self.concepts, *self.masks, 1]) > 1 else rows[:1]
+        ours: dict[str, CONDRegular] = {ROWS: ConditionRows(carried)}
+        if self.masks:
+            ours[EXTENTS] = ConditionExtents.of(noise.shape[-2:], rows.device)
+        return {**self.encode(**condition), **ours}
 
     def resized(
         self, key: str, value: object, window: Any, x: Tensor, device: Any, **more: Any
@@ -96,6 +106,8 @@ class RowConditions:
         """In place of a model's function that cuts a condition to a context window."""
         # Cut here, since ComfyUI would also keep the rows of images that a user asks it to retain: those are
         # other images than the ones of the window.
+        if key == EXTENTS:
+            return value.in_context_window(window)
         if key != ROWS:
             return self.resize(key, value, window, x, device, **more)
         cut = window.dim == 0 and len(value.cond) == x.shape[0]
@@ -145,13 +157,12 @@ class RowConditions:
                 load_models_gpu([outer])
 
 
-def check_images(concepts: int, images: int) -> None:
+def check_images(count: int, images: int, what: str = "concept") -> None:
     """Raise ValueError unless the images of a latent batch are a multiple of the concepts."""
-    if images % concepts:
+    if images % count:
         raise InputProblem(
-            f"Expected a multiple of {concepts} images in the latent batch for {concepts} concepts, got "
-            f"{images} images. Set batch_size of the empty latent to {concepts} (or a multiple), or pass one "
-            "concept."
+            f"Expected a multiple of {count} images in the latent batch for {count} {what}s, got {images} "
+            f"images. Set batch_size of the empty latent to {count} (or a multiple), or pass one {what}."
         )
 
 
@@ -184,14 +195,18 @@ def one_text_for_each_prompt(rows: Tensor, text: Tensor) -> bool:
     return torch.equal(text[1:][following], text[:-1][following])
 
 
-def add_rows(model: ModelPatcher, concepts: Sequence[int]) -> RowConditions:
-    """Have all conditions of a model, a clone of the caller's own, carry their rows."""
+def add_rows(model: ModelPatcher, concepts: Sequence[int], masks: Sequence[int] = ()) -> RowConditions:
+    """Have all conditions of a model, a clone of the caller's own, carry their rows, for nodes before too."""
     encode, resize = model.get_model_object(ENCODE), model.get_model_object(RESIZE)
     if isinstance(encode, RowConditions):
+        concepts, masks = [*encode.concepts, *concepts], [*encode.masks, *masks]
         encode, resize = encode.encode, encode.resize
-    conditions = RowConditions(encode, resize, concepts)
+    conditions = RowConditions(encode, resize, sorted(set(concepts)), sorted(set(masks)))
     model.add_object_patch(ENCODE, conditions)
     model.add_object_patch(RESIZE, conditions.resized)
     model.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, ROWS)
     model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, ROWS, conditions.sampling)
+    if masks:
+        model.remove_wrappers_with_key(WrappersMP.CALC_COND_BATCH, EXTENTS)
+        model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, EXTENTS, note_latents)
     return conditions

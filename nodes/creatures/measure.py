@@ -75,7 +75,12 @@ class MeasureCreatures(io.ComfyNode):
                     tooltip="The scene that the prompt asked for; any leaves the scene out of the table.",
                 ),
             ],
-            outputs=[io.Image.Output(display_name="table"), io.Float.Output(display_name="kept")],
+            outputs=[
+                io.Image.Output(display_name="table", tooltip="The measures as a picture, for Save Image."),
+                io.Float.Output(
+                    display_name="kept", tooltip="Share of the given parts that the creatures kept, 0 to 1.",
+                ),
+            ],
         )
 
     @classmethod

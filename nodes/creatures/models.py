@@ -196,6 +196,7 @@ class LoadCreatureModels(io.ComfyNode):
             node_id="PiT_LoadCreatureModels",
             display_name="Load Creature Models",
             category=CATEGORY,
+            essentials_category=CATEGORY,
             description=(
                 "Loads the miniature models that come with the pack: the whole chain, trained on drawn "
                 "creatures."
@@ -203,8 +204,19 @@ class LoadCreatureModels(io.ComfyNode):
             search_aliases=["demo models", "piece it together demo"],
             inputs=[],
             outputs=[
-                io.Model.Output(), io.Clip.Output(), io.Vae.Output(), io.ClipVision.Output(),
-                IPAdapterType.Output(display_name="ip_adapter"), PriorType.Output(display_name="prior"),
+                io.Model.Output(tooltip="The model that renders creatures, for Apply IP+ Tokens."),
+                io.Clip.Output(tooltip="Its text encoder, for CLIP Text Encode."),
+                io.Vae.Output(tooltip="Its VAE, for VAE Decode."),
+                io.ClipVision.Output(
+                    tooltip="The encoder of pictures, for Encode IP+ Parts and Encode IP+ Image.",
+                ),
+                IPAdapterType.Output(
+                    display_name="ip_adapter",
+                    tooltip="The IP-Adapter of the creatures, for all nodes that encode or apply tokens.",
+                ),
+                PriorType.Output(
+                    display_name="prior", tooltip="The prior that completes creatures, for IP-Prior Sample.",
+                ),
             ],
         )
 
@@ -250,10 +262,11 @@ class CreatureParts(io.ComfyNode):
             node_id="PiT_CreatureParts",
             display_name="Creature Parts",
             category=CATEGORY,
+            essentials_category=CATEGORY,
             description=(
                 "Draws the chosen parts of a creature that has all of them, on white, one picture each."
             ),
-            search_aliases=["demo parts"],
+            search_aliases=["demo parts", "horns", "wings", "tail", "example parts"],
             inputs=[
                 io.Int.Input(
                     "seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True,
@@ -270,9 +283,19 @@ class CreatureParts(io.ComfyNode):
                 *pose_inputs(),
             ],
             outputs=[
-                io.Image.Output(display_name="parts"), CreatureType.Output(display_name="creature"),
-                io.Image.Output(display_name="whole"), io.Image.Output(display_name="label_map"),
-                io.Mask.Output(display_name="masks"),
+                io.Image.Output(
+                    display_name="parts", tooltip="The chosen parts on white, for Encode IP+ Parts.",
+                ),
+                CreatureType.Output(
+                    display_name="creature", tooltip="Which creature it is, for Measure Creatures.",
+                ),
+                io.Image.Output(display_name="whole", tooltip="A picture of the whole creature."),
+                io.Image.Output(
+                    display_name="label_map", tooltip="The whole creature with a color for each part.",
+                ),
+                io.Mask.Output(
+                    display_name="masks", tooltip="A mask of each part in the picture of the whole.",
+                ),
             ],
         )
 
@@ -319,7 +342,12 @@ class CreatureKinds(io.ComfyNode):
                     tooltip="Determines which creatures are drawn.",
                 ),
             ],
-            outputs=[io.Image.Output(display_name="first"), io.Image.Output(display_name="second")],
+            outputs=[
+                io.Image.Output(
+                    display_name="first", tooltip="Creatures of one kind, for Find IP+ Direction.",
+                ),
+                io.Image.Output(display_name="second", tooltip="The same creatures of the other kind."),
+            ],
         )
 
     @classmethod

@@ -77,12 +77,20 @@ class CreatureScene(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Image.Output(display_name="picture"),
-                io.Image.Output(display_name="without_things"),
-                io.Image.Output(display_name="things"),
-                io.Mask.Output(display_name="thing_masks"),
-                io.Image.Output(display_name="label_map"),
-                io.String.Output(display_name="caption"),
+                io.Image.Output(display_name="picture", tooltip="The scene with everything in it."),
+                io.Image.Output(
+                    display_name="without_things",
+                    tooltip="The same scene without the things, for Insert Object.",
+                ),
+                io.Image.Output(
+                    display_name="things", tooltip="Each thing alone on white, for Encode Object.",
+                ),
+                io.Mask.Output(display_name="thing_masks", tooltip="A mask of each thing in the scene."),
+                io.Image.Output(
+                    display_name="label_map",
+                    tooltip="What is at each place of the scene, one color for each part and thing.",
+                ),
+                io.String.Output(display_name="caption", tooltip="The scene in words, for CLIP Text Encode."),
             ],
         )
 

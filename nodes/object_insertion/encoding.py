@@ -179,7 +179,9 @@ class LoadEmbeddingOptimizer(FileNode):
                             "refusing the file.",
                 ),
             ],
-            outputs=[OptimizerType.Output(display_name="optimizer")],
+            outputs=[
+                OptimizerType.Output(display_name="optimizer", tooltip="For Encode Object."),
+            ],
             hidden=[io.Hidden.unique_id],
         )
 
@@ -197,7 +199,10 @@ class EncodeObject(io.ComfyNode):
             display_name="Encode Object",
             category=CATEGORY,
             description="Turns pictures of objects into contexts by which Insert Object inserts them.",
-            search_aliases=["object insertion", "reference object", "embedding optimizer"],
+            search_aliases=[
+                "object insertion", "reference object", "embedding optimizer", "insert object",
+                "object picture",
+            ],
             # Its pictures are kept like those of an output node, but the node only runs if another needs it.
             has_intermediate_output=True,
             inputs=[
@@ -231,8 +236,12 @@ class EncodeObject(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Conditioning.Output(display_name="object_context"),
-                io.Conditioning.Output(display_name="null_context"),
+                io.Conditioning.Output(
+                    display_name="object_context", tooltip="The encoded objects, for Insert Object.",
+                ),
+                io.Conditioning.Output(
+                    display_name="null_context", tooltip="The context of no object, for Insert Object.",
+                ),
             ],
             hidden=[io.Hidden.unique_id],
         )

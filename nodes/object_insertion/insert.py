@@ -98,7 +98,10 @@ class InsertObject(io.ComfyNode):
                 "Prepares the insertion of encoded objects into a scene. Sample with Custom Sampler, decode, "
                 "and put the picture back with Put Back into Scene."
             ),
-            search_aliases=["object insertion", "add object", "instructpix2pix", "paste object"],
+            search_aliases=[
+                "object insertion", "add object", "instructpix2pix", "paste object", "insert object",
+                "place object", "inpaint object", "composite",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="An InstructPix2Pix of Stable Diffusion 1.5."),
                 io.Vae.Input("vae", tooltip="The VAE of the model."),
@@ -120,12 +123,23 @@ class InsertObject(io.ComfyNode):
                 *region_inputs(),
             ],
             outputs=[
-                io.Guider.Output(display_name="guider"),
-                io.Latent.Output(display_name="latent"),
-                PlaceType.Output(display_name="place"),
-                io.Conditioning.Output(display_name="object_and_scene"),
-                io.Conditioning.Output(display_name="scene_only"),
-                io.Conditioning.Output(display_name="neither"),
+                io.Guider.Output(
+                    display_name="guider", tooltip="How to sample, for SamplerCustomAdvanced.",
+                ),
+                io.Latent.Output(
+                    display_name="latent", tooltip="What to sample, for SamplerCustomAdvanced.",
+                ),
+                PlaceType.Output(display_name="place", tooltip="Where it belongs, for Put Back into Scene."),
+                io.Conditioning.Output(
+                    display_name="object_and_scene",
+                    tooltip="What guides to the object in the scene, for Dual CFG Guider, say.",
+                ),
+                io.Conditioning.Output(
+                    display_name="scene_only", tooltip="What guides to the scene alone, for another guider.",
+                ),
+                io.Conditioning.Output(
+                    display_name="neither", tooltip="What guides to neither, for another guider.",
+                ),
             ],
         )
 
@@ -184,12 +198,14 @@ class PutBack(io.ComfyNode):
             display_name="Put Back into Scene",
             category=CATEGORY,
             description="Puts a decoded picture back into the scene, in its size, and keeps all the rest.",
-            search_aliases=["object insertion", "paste", "stitch", "uncrop"],
+            search_aliases=["object insertion", "paste", "stitch", "uncrop", "blend back", "composite"],
             inputs=[
                 io.Image.Input("image", tooltip="The decoded latents that Insert Object has prepared."),
                 PlaceType.Input("place", tooltip="From Insert Object."),
             ],
-            outputs=[io.Image.Output(display_name="image")],
+            outputs=[
+                io.Image.Output(display_name="image", tooltip="The scene with the object, for Save Image."),
+            ],
         )
 
     @classmethod

@@ -65,7 +65,12 @@ class InsertionSchedule(io.ComfyNode):
                             "below full noise. karras: for samplers that need few steps, such as dpmpp_2m.",
                 ),
             ],
-            outputs=[io.Sigmas.Output(display_name="sigmas")],
+            outputs=[
+                io.Sigmas.Output(
+                    display_name="sigmas",
+                    tooltip="For SamplerCustomAdvanced, with the guider of Insert Object.",
+                ),
+            ],
         )
 
     @classmethod
@@ -101,7 +106,9 @@ class PatchBias(FileNode):
                             "only the bias is read.",
                 ),
             ],
-            outputs=[io.Model.Output(display_name="model")],
+            outputs=[
+                io.Model.Output(display_name="model", tooltip="The model with the bias, for Insert Object."),
+            ],
         )
 
     @classmethod

@@ -199,8 +199,11 @@ class TrainEmbeddingOptimizer(io.ComfyNode):
                 *preparation_inputs(),
             ],
             outputs=[
-                OptimizerType.Output(display_name="optimizer"), io.Model.Output(display_name="model"),
-                io.Image.Output(display_name="chart"),
+                OptimizerType.Output(
+                    display_name="optimizer", tooltip="The trained optimizer, for Encode Object.",
+                ),
+                io.Model.Output(display_name="model", tooltip="The trained model, for Insert Object."),
+                io.Image.Output(display_name="chart", tooltip="The loss, as a picture."),
             ],
             hidden=[io.Hidden.unique_id],
         )

@@ -179,7 +179,10 @@ class FindParts(io.ComfyNode):
                 "Finds the parts that pictures of one kind of thing share, such as head and wing, and the "
                 "codes of each, without labels; shows them in colors."
             ),
-            search_aliases=["part discovery", "k-means", "dino clusters", "unsupervised parts"],
+            search_aliases=[
+                "part discovery", "k-means", "dino clusters", "unsupervised parts", "segment parts",
+                "segmentation",
+            ],
             has_intermediate_output=True,
             inputs=[
                 io.ClipVision.Input("clip_vision", tooltip=CLIP_VISION_TOOLTIP),

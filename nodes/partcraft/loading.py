@@ -156,7 +156,7 @@ class PartWord(io.ComfyNode):
             display_name="Part Words",
             category=CATEGORY,
             description="Picks a part and a class from lists, and writes the word behind a text.",
-            search_aliases=["part picker", "part token", "pick part"],
+            search_aliases=["part picker", "part token", "pick part", "head", "wing", "prompt builder"],
             inputs=[
                 io.DynamicCombo.Input(
                     "file", tooltip="Whose names to pick from: a file in models/part_words, or a published "

@@ -20,7 +20,7 @@ from ...pit.parts2whole.schedule import COMFYUI_NAME, sigmas
 from ...pit.unet import AttentionLayer, attention_layers
 from ..bridge.errors import InputProblem
 from ..bridge.noise import with_published_start
-from ..bridge.rows import ENCODE, ROWS, RowConditions, add_rows
+from ..bridge.rows import ROWS, add_rows
 from ..bridge.slots import SharedSlot, attention_patches, chosen_attention, held_in, separate_patches
 from .reading import KEY, Call, Reading, layout
 from .types import (
@@ -206,13 +206,6 @@ def patch_model(
     return model
 
 
-def dealt_out(model: ModelPatcher, counts: Sequence[int]) -> RowConditions:
-    """Have a clone's conditions carry their rows, for these counts and those of nodes before."""
-    before = model.get_model_object(ENCODE)
-    earlier = before.concepts if isinstance(before, RowConditions) else ()
-    return add_rows(model, [*earlier, *counts])
-
-
 def apply_parts2whole(
     model: ModelPatcher, parts: ManagedParts2Whole, references: EncodedReferences, pose: Pose | None = None,
     weight: float = 1.0, start: float = 0.0, end: float = 1.0,
@@ -231,7 +224,7 @@ def apply_parts2whole(
     sigma = patched.get_model_object("model_sampling").percent_to_sigma
     always = start == 0 and end == 1
     reading = Reading(
-        dealt_out(patched, counts), tuple(layers), parts.blocks, references, pose,
+        add_rows(patched, counts), tuple(layers), parts.blocks, references, pose,
         None if always else (sigma(start), sigma(end)), partial(check_slots, layers),
     )
     return patch_model(patched, parts, reading, weight)
@@ -257,7 +250,9 @@ class ApplyParts2Whole(io.ComfyNode):
                 "Makes a model put every reference in its place, in the pose that is drawn. It also sets the "
                 "noise schedule that Parts2Whole was trained with."
             ),
-            search_aliases=["parts2whole", "reference attention", "reference only"],
+            search_aliases=[
+                "parts2whole", "reference attention", "reference only", "person", "character", "try on",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="The model of Load Parts2Whole."),
                 Parts2WholeType.Input("parts2whole", tooltip="From Load Parts2Whole."),

@@ -89,7 +89,10 @@ class ClothesParser(io.ComfyNode):
             display_name="Clothes Parser",
             category=CATEGORY,
             description="Makes the masks of the six labels from a picture of a person, and shows them.",
-            search_aliases=["segformer", "clothes segmentation", "human parsing", "parts2whole"],
+            search_aliases=[
+                "segformer", "clothes segmentation", "human parsing", "parts2whole", "clothes", "outfit",
+                "segment person", "face mask", "hair mask",
+            ],
             # Its masks are kept like those of an output node, but the node only runs if another needs it.
             has_intermediate_output=True,
             inputs=[

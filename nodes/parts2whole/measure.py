@@ -118,7 +118,7 @@ class MeasurePictures(io.ComfyNode):
                 "Measures how close pictures are to their references (CLIP, DINO) and to a target (LPIPS), "
                 "each picture to its own."
             ),
-            search_aliases=["clip score", "dino score", "lpips", "evaluate", "metrics"],
+            search_aliases=["clip score", "dino score", "lpips", "evaluate", "metrics", "similarity"],
             is_output_node=True,
             inputs=[
                 io.Image.Input("pictures", tooltip="The pictures to measure."),

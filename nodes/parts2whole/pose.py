@@ -18,7 +18,7 @@ class PoseMap(io.ComfyNode):
             display_name="Pose Map",
             category=CATEGORY,
             description="A drawn pose for Apply Parts2Whole; shows it as the network sees it.",
-            search_aliases=["densepose", "pose guider", "parts2whole"],
+            search_aliases=["densepose", "pose guider", "parts2whole", "pose", "openpose", "skeleton"],
             # Its picture is kept like that of an output node, but the node only runs if another needs it.
             has_intermediate_output=True,
             inputs=[

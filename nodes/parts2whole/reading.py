@@ -111,7 +111,8 @@ class Reading:
     ) -> Tensor:
         """The same behind all wrappers of other packs, which may have changed the call."""
         given = conditions.get(ROWS)
-        if given is None or given is known or torch.equal(given, known):
+        # Another system may have told the rows more than which prompts and images they are.
+        if given is None or given is known or torch.equal(given[:, :2], known[:, :2]):
             given = moved(known, before, (x, c_crossattn))
         rows = spread(given.to(x.device), len(x), c_crossattn)
         model = executor.class_obj
@@ -165,7 +166,7 @@ class Reading:
         self, kept: list[KeysAndValues], pose: Tensor | None, rows: Tensor, text: Tensor, sigmas: Tensor
     ) -> tuple[Call, Tensor]:
         """What the layers read in a call with these rows, and its text, which may be another one."""
-        negative, image = rows.long().unbind(1)
+        negative, image = rows[:, :2].long().unbind(1)
         # Read back, which waits for the work before: reading no references for what throws them away saves
         # more than that.
         acts = self.sigmas is None or self.sigmas[0] >= sigmas[0].item() >= self.sigmas[1]

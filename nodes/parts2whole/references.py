@@ -214,7 +214,10 @@ class ReferencePart(io.ComfyNode):
             display_name="Reference Part",
             category=CATEGORY,
             description="One part of the whole: pictures of it, what it is, and where in them it is.",
-            search_aliases=["parts2whole", "reference image", "appearance"],
+            search_aliases=[
+                "parts2whole", "reference image", "appearance", "face", "clothes", "outfit", "hair",
+                "shoes", "try on", "person",
+            ],
             inputs=[
                 io.Image.Input(
                     "image",
@@ -276,7 +279,9 @@ class EncodeReferences(io.ComfyNode):
                 "Reads all references once, at the size of the picture to make; shows every mask as the "
                 "network sees it."
             ),
-            search_aliases=["parts2whole", "reference unet", "appearance encoder"],
+            search_aliases=[
+                "parts2whole", "reference unet", "appearance encoder", "person", "character", "outfit",
+            ],
             # Its masks are kept like those of an output node, but the node only runs if another needs it.
             has_intermediate_output=True,
             inputs=[

@@ -8,6 +8,7 @@ from .directions import CombineDirections, DirectionEdit, LoadDirection, SaveDir
 from .find_direction import DirectionBetween, FindDirection
 from .ip_lora import ApplyIPLora, IPLoraPrompt
 from .latent import EmptyLatent
+from .layer_weights import MakeLayerWeights
 from .loading import LoadIPAdapter, LoadIPPrior
 from .parts import CutOutPart, EncodeImage, EncodeParts
 from .prior import SamplePrior
@@ -18,7 +19,7 @@ from .training_preview import MakeTrainingPreview
 
 NODES = (
     LoadIPAdapter, LoadIPPrior, CutOutPart, EncodeParts, EncodeImage, SamplePrior, ApplyTokens, EmptyLatent,
-    PartWeight, BlendConcepts, PickConcepts,
+    MakeLayerWeights, PartWeight, BlendConcepts, PickConcepts,
     FindDirection, DirectionBetween, DirectionEdit, CombineDirections, LoadDirection, SaveDirection,
     LabelledStrip,
     SaveTokens, LoadTokens, TokenArithmetic, BatchConcepts,

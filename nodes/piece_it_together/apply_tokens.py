@@ -14,13 +14,15 @@ from torch import Tensor
 from ...pit.concepts.tokens import Tokens
 from ...pit.files.records import same_adapter
 from ...pit.ip_adapter.attention import attend_to_tokens
+from ...pit.ip_adapter.layer_weights import LayerWeights
+from ...pit.ip_adapter.regions import checked_mask
 from ...pit.unet import AttentionLayer, attention_layers
 from ..bridge.errors import InputProblem
 from ..bridge.rows import ROWS, add_rows
 from ..bridge.slots import SharedSlot, attention_patches, held_in, separate_patches
 from ..bridge.sockets import IPAdapterType, ManagedAdapter, TokensType
-from .token_layout import PATCH_KEY, AppliedTokens, TokenLayout, running, tokens_for_queries
-from .types import CATEGORY
+from .token_layout import PATCH_KEY, AppliedTokens, LaidOut, TokenLayout, running, structure
+from .types import CATEGORY, LayerWeightsType
 
 GREY_PICTURE = "grey picture"
 SAME_TOKENS = "same tokens"
@@ -66,23 +68,26 @@ class TokenAttention(SharedSlot):
         self.weights = weights
         # A clone shares its module with the original. Whether a LoRA is in the weights depends on which
         # patcher ComfyUI has loaded, so `models` names the clone, and the layer is the same for both.
-        self.layer = weights.model[layer]
+        self.layer, self.number = weights.model[layer], layer
         self.applied = applied
         self.place = place
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, extra_options: dict) -> Tensor:
-        heads, (tokens, scale) = extra_options["n_heads"], self._laid_out(extra_options)
+        laid_out = self._laid_out(extra_options).for_queries(q, extra_options.get(ROWS))
+        scale = laid_out.scale_at(self.number, extra_options)
         out = self.attended(q, k, v, extra_options)
-        tokens = tokens_for_queries(tokens, q, extra_options.get(ROWS))
         # Not the chosen one: there is no time to save on 16 keys, and an attention simulated in int8 and
         # float8 moved pictures of creatures by 0.7 of 255 on average, single ones by 4.
-        out = out + attend_to_tokens(self.layer, q, tokens, scale, heads, attention_pytorch)
+        heads = extra_options["n_heads"]
+        out = out + attend_to_tokens(self.layer, q, laid_out.tokens, scale, heads, attention_pytorch)
         return self.with_added(out, q, k, v, extra_options)
 
-    def _laid_out(self, options: dict) -> tuple[Tensor, Tensor]:
-        """Tokens of the running model call, and their scale."""
+    def _laid_out(self, options: dict) -> LaidOut:
+        """What the running model call reads of these tokens."""
         laid_out = options[PATCH_KEY] if PATCH_KEY in options else running.get(None)
-        if laid_out is None:
+        # The text is read for its guard alone: torch.compile takes all options for constants, as ComfyUI's
+        # node asks it to, and would go on without the mask that another call has. This text is no option.
+        if laid_out is None or (torch.compiler.is_compiling() and structure.text is None):
             raise InputProblem(
                 "Apply IP+ Tokens expected a model call with the wrappers that came with the model, got one "
                 "without. Another pack's node takes them away: take it out of the graph."
@@ -148,9 +153,10 @@ def _describe(widths: list[int]) -> str:
     return f"{len(widths)} cross-attention layers of widths {sorted(set(widths))}"
 
 
-def patch_model(model: ModelPatcher, ip_adapter: ManagedAdapter, applied: AppliedTokens) -> ModelPatcher:
+def patch_model(
+    model: ModelPatcher, ip_adapter: ManagedAdapter, layers: Sequence[AttentionLayer], applied: AppliedTokens
+) -> ModelPatcher:
     """A clone of the model whose cross-attention also attends to the tokens."""
-    layers = matching_layers(model, ip_adapter)
     patched = model.clone()
     present = patched.get_wrappers(WrappersMP.APPLY_MODEL, PATCH_KEY)
     earlier = [each for layout in present for each in layout.applied]
@@ -172,7 +178,8 @@ def patch_model(model: ModelPatcher, ip_adapter: ManagedAdapter, applied: Applie
 def lay_out(patched: ModelPatcher, applied: Sequence[AppliedTokens], keys: Sequence[tuple]) -> None:
     """Have a clone lay out these tokens, and no others, in each of its calls, for patches in these slots."""
     check = partial(check_slots, keys)
-    conditions = add_rows(patched, [len(each.tokens) for each in applied])
+    masks = [len(each.mask) for each in applied if each.mask is not None]
+    conditions = add_rows(patched, [len(each.tokens) for each in applied], masks)
     patched.remove_wrappers_with_key(WrappersMP.APPLY_MODEL, PATCH_KEY)
     patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, PATCH_KEY, TokenLayout(conditions, applied, check))
 
@@ -191,7 +198,8 @@ def check_adapter(tokens: Tokens, ip_adapter: ManagedAdapter) -> None:
 
 def apply_tokens(
     model: ModelPatcher, ip_adapter: ManagedAdapter, tokens: Tokens, weight: float = 1.0,
-    start: float = 0.0, end: float = 1.0, negative: str = GREY_PICTURE,
+    start: float = 0.0, end: float = 1.0, negative: str = GREY_PICTURE, mask: Tensor | None = None,
+    layer_weights: LayerWeights | None = None,
 ) -> ModelPatcher:
     """A clone of the model that renders the tokens. Raises ValueError if the three do not fit together."""
     if tokens.width != ip_adapter.token_dim:
@@ -210,8 +218,11 @@ def apply_tokens(
     uncond = tokens.values if negative == SAME_TOKENS else tokens.uncond
     # Sigmas fall as sampling goes on: `start` is the larger of the two.
     sigma = model.get_model_object("model_sampling").percent_to_sigma
-    applied = AppliedTokens(tokens.values, uncond, weight, sigma(start), sigma(end))
-    return patch_model(model, ip_adapter, applied)
+    layers = matching_layers(model, ip_adapter)
+    weights = weight * torch.tensor((layer_weights or LayerWeights()).of_layers(layers))
+    mask = None if mask is None else checked_mask(mask)
+    applied = AppliedTokens(tokens.values, uncond, weights, sigma(start), sigma(end), mask)
+    return patch_model(model, ip_adapter, layers, applied)
 
 
 class ApplyTokens(io.ComfyNode):
@@ -223,8 +234,12 @@ class ApplyTokens(io.ComfyNode):
             node_id="PiT_ApplyTokens",
             display_name="Apply IP+ Tokens",
             category=CATEGORY,
+            essentials_category=CATEGORY,
             description="Makes a model render IP+ tokens, each concept in its own image of the latent batch.",
-            search_aliases=["ipadapter apply", "ip adapter plus", "image prompt"],
+            search_aliases=[
+                "ipadapter apply", "ip adapter plus", "image prompt", "regional", "region mask",
+                "attention couple", "two concepts", "style reference",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="The SDXL model that renders the concepts."),
                 IPAdapterType.Input("ip_adapter", tooltip="The IP-Adapter that the tokens were made with."),
@@ -246,13 +261,29 @@ class ApplyTokens(io.ComfyNode):
                     tooltip="What the negative branch sees: an encoded gray picture, as published, or the "
                             "same tokens, so that guidance acts on the text alone, as for IP-LoRA.",
                 ),
+                io.Mask.Input(
+                    "mask", optional=True,
+                    tooltip="Where the tokens act, white; all of the picture without one. One mask for all "
+                            "images, or one for each; it is stretched to the picture.",
+                ),
+                LayerWeightsType.Input(
+                    "layer_weights", optional=True,
+                    tooltip="How much the tokens count in each block of the model, from Layer Weights: for "
+                            "their style alone, say. All blocks alike without it.",
+                ),
             ],
-            outputs=[io.Model.Output(display_name="model")],
+            outputs=[
+                io.Model.Output(
+                    display_name="model",
+                    tooltip="The model with the tokens, for KSampler or another Apply IP+ Tokens.",
+                ),
+            ],
         )
 
     @classmethod
     def execute(
         cls, model: ModelPatcher, ip_adapter: ManagedAdapter, tokens: Tokens, weight: float, start: float,
-        end: float, negative: str,
+        end: float, negative: str, mask: Tensor | None = None, layer_weights: LayerWeights | None = None,
     ) -> io.NodeOutput:
-        return io.NodeOutput(apply_tokens(model, ip_adapter, tokens, weight, start, end, negative))
+        return io.NodeOutput(apply_tokens(
+            model, ip_adapter, tokens, weight, start, end, negative, mask, layer_weights))

@@ -45,7 +45,12 @@ class PartWeight(io.ComfyNode):
                             "the concepts away from it.",
                 ),
             ],
-            outputs=[PartsType.Output(display_name="parts")],
+            outputs=[
+                PartsType.Output(
+                    display_name="parts",
+                    tooltip="The parts with their new weight, for IP-Prior Sample or another Part Weight.",
+                ),
+            ],
         )
 
     @classmethod
@@ -65,7 +70,10 @@ class BlendConcepts(io.ComfyNode):
             display_name="Blend Concepts",
             category=CATEGORY,
             description="Makes concepts between two others, as close to either as you like.",
-            search_aliases=["interpolate", "mix tokens", "blend embeddings", "morph", "slerp"],
+            search_aliases=[
+                "interpolate", "mix tokens", "blend embeddings", "morph", "slerp", "mix", "merge", "hybrid",
+                "crossbreed",
+            ],
             inputs=[
                 io.MatchType.Input(
                     "first", template=concepts,
@@ -84,7 +92,13 @@ class BlendConcepts(io.ComfyNode):
                     tooltip="spherical keeps blends as strong as both ends; linear weakens them halfway.",
                 ),
             ],
-            outputs=[io.MatchType.Output(template=concepts, display_name="tokens")],
+            outputs=[
+                io.MatchType.Output(
+                    template=concepts,
+                    display_name="tokens",
+                    tooltip="The blends, one for each amount, for Apply IP+ Tokens.",
+                ),
+            ],
         )
 
     @classmethod
@@ -118,7 +132,13 @@ class PickConcepts(io.ComfyNode):
                     tooltip="Such as 1, 4, 7-9, counted from 1 and row by row, like pictures on a wall.",
                 ),
             ],
-            outputs=[io.MatchType.Output(template=concepts, display_name="tokens")],
+            outputs=[
+                io.MatchType.Output(
+                    template=concepts,
+                    display_name="tokens",
+                    tooltip="The picked ones, in the order of their numbers, for Apply IP+ Tokens.",
+                ),
+            ],
         )
 
     @classmethod
@@ -134,7 +154,7 @@ class LabelledStrip(io.ComfyNode):
             display_name="Labelled Strip",
             category=CATEGORY,
             description="Puts pictures side by side, each with a label above it, and the original first.",
-            search_aliases=["contact sheet", "comparison strip", "image grid"],
+            search_aliases=["contact sheet", "comparison strip", "image grid", "grid", "compare"],
             inputs=[
                 io.Image.Input("images", tooltip="The pictures, in order."),
                 io.String.Input(
@@ -147,7 +167,11 @@ class LabelledStrip(io.ComfyNode):
                 ),
                 io.Image.Input("original", optional=True, tooltip="The unedited picture, which comes first."),
             ],
-            outputs=[io.Image.Output(display_name="strip")],
+            outputs=[
+                io.Image.Output(
+                    display_name="strip", tooltip="All pictures with their labels, for Save Image.",
+                ),
+            ],
         )
 
     @classmethod

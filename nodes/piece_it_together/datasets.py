@@ -80,8 +80,9 @@ def shown(dataset: Dataset, cls: type[io.ComfyNode], *more: str) -> io.NodeOutpu
 
 def dataset_outputs() -> list[io.Output]:
     return [
-        DatasetType.Output(display_name="dataset"), io.Image.Output(display_name="sheet"),
-        io.String.Output(display_name="report"),
+        DatasetType.Output(display_name="dataset", tooltip="The dataset, for Encode Dataset."),
+        io.Image.Output(display_name="sheet", tooltip="Up to eight concepts of it and their parts."),
+        io.String.Output(display_name="report", tooltip="What is in it, and what was left out and why."),
     ]
 
 
@@ -121,7 +122,9 @@ class MakeParts(io.ComfyNode):
             display_name="Make Parts",
             category=TRAINING,
             description="Cuts pictures into parts and saves both as a dataset for an IP-Prior to learn from.",
-            search_aliases=["segment parts", "dataset parts", "piece it together dataset"],
+            search_aliases=[
+                "segment parts", "dataset parts", "piece it together dataset", "cut into parts", "sam",
+            ],
             # Lists come in whole, so that pictures can be paired with their masks and reported on together.
             # The price: every input is a list, settings too.
             is_input_list=True,
@@ -261,8 +264,16 @@ class DatasetPrompts(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.String.Output(display_name="prompts", is_output_list=True),
-                io.Int.Output(display_name="seeds", is_output_list=True),
+                io.String.Output(
+                    display_name="prompts",
+                    is_output_list=True,
+                    tooltip="A prompt for each picture, for CLIP Text Encode.",
+                ),
+                io.Int.Output(
+                    display_name="seeds",
+                    is_output_list=True,
+                    tooltip="A seed for each picture, for KSampler.",
+                ),
             ],
         )
 

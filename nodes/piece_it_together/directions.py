@@ -85,7 +85,10 @@ class DirectionEdit(io.ComfyNode):
             display_name="IP+ Direction Edit",
             category=DIRECTIONS,
             description="Moves concepts along a direction by one or more amounts, for a strip of pictures.",
-            search_aliases=["slider", "edit tokens", "edit embeddings", "attribute edit"],
+            search_aliases=[
+                "slider", "edit tokens", "edit embeddings", "attribute edit", "older", "attribute slider",
+                "stronger",
+            ],
             inputs=[
                 io.MatchType.Input(
                     "tokens", template=concepts,
@@ -112,8 +115,12 @@ class DirectionEdit(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.MatchType.Output(template=concepts, display_name="tokens"),
-                io.String.Output(display_name="labels"),
+                io.MatchType.Output(
+                    template=concepts,
+                    display_name="tokens",
+                    tooltip="The edited concepts, one for each amount, for Apply IP+ Tokens.",
+                ),
+                io.String.Output(display_name="labels", tooltip="The amount of each, for Labelled Strip."),
             ],
         )
 
@@ -164,7 +171,11 @@ class CombineDirections(io.ComfyNode):
                     ],
                 ),
             ],
-            outputs=[DirectionType.Output(display_name="direction")],
+            outputs=[
+                DirectionType.Output(
+                    display_name="direction", tooltip="The combined direction, for IP+ Direction Edit.",
+                ),
+            ],
         )
 
     @classmethod
@@ -192,7 +203,11 @@ class LoadDirection(FileNode):
                             "the creature models.",
                 ),
             ],
-            outputs=[DirectionType.Output(display_name="direction")],
+            outputs=[
+                DirectionType.Output(
+                    display_name="direction", tooltip="The direction, for IP+ Direction Edit.",
+                ),
+            ],
             hidden=[io.Hidden.unique_id],
         )
 

@@ -159,9 +159,18 @@ class FindDirection(io.ComfyNode):
                 ),
             ],
             outputs=[
-                DirectionType.Output(display_name="direction"),
-                DirectionType.Output(display_name="clip_direction"),
-                io.Image.Output(display_name="chart"), io.String.Output(display_name="report"),
+                DirectionType.Output(
+                    display_name="direction", tooltip="The direction in token space, for IP+ Direction Edit.",
+                ),
+                DirectionType.Output(
+                    display_name="clip_direction",
+                    tooltip="The direction in the space of CLIP, for IP+ Direction Edit of encoded pictures.",
+                ),
+                io.Image.Output(
+                    display_name="chart",
+                    tooltip="How well the direction tells the two kinds apart, as a picture.",
+                ),
+                io.String.Output(display_name="report", tooltip="The same in words."),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -216,8 +225,14 @@ class DirectionBetween(io.ComfyNode):
                 ),
             ],
             outputs=[
-                DirectionType.Output(display_name="direction"), io.Image.Output(display_name="chart"),
-                io.String.Output(display_name="report"),
+                DirectionType.Output(
+                    display_name="direction", tooltip="The direction, for IP+ Direction Edit.",
+                ),
+                io.Image.Output(
+                    display_name="chart",
+                    tooltip="How well the direction tells the two kinds apart, as a picture.",
+                ),
+                io.String.Output(display_name="report", tooltip="The same in words."),
             ],
             hidden=[io.Hidden.unique_id],
         )

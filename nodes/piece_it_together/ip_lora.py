@@ -96,7 +96,12 @@ class ApplyIPLora(FileNode):
                             "Blocks that are not named keep 1.",
                 ),
             ],
-            outputs=[io.Model.Output(display_name="model")],
+            outputs=[
+                io.Model.Output(
+                    display_name="model",
+                    tooltip="The model with the LoRA, for Apply IP+ Tokens or KSampler.",
+                ),
+            ],
             hidden=[io.Hidden.unique_id],
         )
 
@@ -139,7 +144,12 @@ class IPLoraPrompt(io.ComfyNode):
                     ],
                 ),
             ],
-            outputs=[io.String.Output(display_name="positive"), io.String.Output(display_name="negative")],
+            outputs=[
+                io.String.Output(display_name="positive", tooltip="The prompt, for CLIP Text Encode."),
+                io.String.Output(
+                    display_name="negative", tooltip="The negative prompt, for another CLIP Text Encode.",
+                ),
+            ],
         )
 
     @classmethod

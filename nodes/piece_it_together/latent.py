@@ -56,8 +56,9 @@ class EmptyLatent(io.ComfyNode):
             node_id="PiT_EmptyLatent",
             display_name="Empty Latent for Tokens",
             category=CATEGORY,
+            essentials_category=CATEGORY,
             description="Empty latents: one for each concept, in the size that the model draws best.",
-            search_aliases=["empty latent image", "batch size", "latent from tokens"],
+            search_aliases=["empty latent image", "batch size", "latent from tokens", "latent size"],
             inputs=[
                 io.Model.Input("model", tooltip="The model that renders the concepts, which sets the size."),
                 io.MultiType.Input(
@@ -73,7 +74,11 @@ class EmptyLatent(io.ComfyNode):
                     tooltip="Size of the pictures: 100 is the size that the model draws best.",
                 ),
             ],
-            outputs=[io.Latent.Output(display_name="latent")],
+            outputs=[
+                io.Latent.Output(
+                    display_name="latent", tooltip="One empty latent for each concept, for KSampler.",
+                ),
+            ],
         )
 
     @classmethod

@@ -70,7 +70,12 @@ class LoadIPAdapter(FileNode):
                     tooltip="The file from models/ipadapter, .safetensors or .bin.",
                 ),
             ],
-            outputs=[IPAdapterType.Output(display_name="ip_adapter")],
+            outputs=[
+                IPAdapterType.Output(
+                    display_name="ip_adapter",
+                    tooltip="The IP-Adapter, for all nodes that encode or apply tokens.",
+                ),
+            ],
         )
 
     @classmethod
@@ -99,7 +104,9 @@ class LoadIPPrior(FileNode):
                     tooltip="Number of attention heads, which the weights do not reveal; 0 reads cfg.yaml.",
                 ),
             ],
-            outputs=[PriorType.Output(display_name="prior")],
+            outputs=[
+                PriorType.Output(display_name="prior", tooltip="The prior, for IP-Prior Sample."),
+            ],
         )
 
     @classmethod

@@ -32,8 +32,12 @@ class CutOutPart(io.ComfyNode):
             node_id="PiT_CutOutPart",
             display_name="Cut Out Part",
             category=CATEGORY,
+            essentials_category=CATEGORY,
             description="Puts what a mask covers on white and crops to it: the parts that IP-Priors know.",
-            search_aliases=["crop by mask", "cutout", "segment part"],
+            search_aliases=[
+                "crop by mask", "cutout", "segment part", "remove background", "transparent background",
+                "isolate", "white background",
+            ],
             inputs=[
                 io.Image.Input("image", tooltip="One picture that shows the part."),
                 io.Mask.Input(
@@ -49,7 +53,11 @@ class CutOutPart(io.ComfyNode):
                             "part that reaches all four corners, such as a frame, needs a choice here.",
                 ),
             ],
-            outputs=[io.Image.Output(display_name="part")],
+            outputs=[
+                io.Image.Output(
+                    display_name="part", tooltip="The part on white, cropped, for Encode IP+ Parts.",
+                ),
+            ],
             hidden=[io.Hidden.unique_id],
         )
 
@@ -80,8 +88,12 @@ class EncodeParts(io.ComfyNode):
             node_id="PiT_EncodeParts",
             display_name="Encode IP+ Parts",
             category=CATEGORY,
+            essentials_category=CATEGORY,
             description="Places parts on white and encodes them; shows exactly what the encoder sees.",
-            search_aliases=["piece it together parts", "part images"],
+            search_aliases=[
+                "piece it together parts", "part images", "collage", "combine pictures", "mix parts",
+                "sketch", "assemble",
+            ],
             # Its pictures are kept like those of an output node, but the node only runs if another needs it.
             has_intermediate_output=True,
             inputs=[
@@ -120,7 +132,11 @@ class EncodeParts(io.ComfyNode):
                     tooltip="White slots are added up to this number; 3 as published.",
                 ),
             ],
-            outputs=[PartsType.Output(display_name="parts")],
+            outputs=[
+                PartsType.Output(
+                    display_name="parts", tooltip="The encoded parts, for IP-Prior Sample or Part Weight.",
+                ),
+            ],
         )
 
     @classmethod
@@ -162,7 +178,9 @@ class EncodeImage(io.ComfyNode):
             display_name="Encode IP+ Image",
             category=CATEGORY,
             description="Encodes whole pictures as IP+ tokens, to vary or render them.",
-            search_aliases=["ipadapter encode", "image to tokens"],
+            search_aliases=[
+                "ipadapter encode", "image to tokens", "vary picture", "reference image", "image prompt",
+            ],
             inputs=[
                 io.ClipVision.Input("clip_vision", tooltip=CLIP_VISION_TOOLTIP),
                 IPAdapterType.Input("ip_adapter", tooltip=IP_ADAPTER_TOOLTIP),
@@ -170,7 +188,12 @@ class EncodeImage(io.ComfyNode):
                     "image", tooltip="Each picture gives one set of tokens, from its center square.",
                 ),
             ],
-            outputs=[TokensType.Output(display_name="tokens")],
+            outputs=[
+                TokensType.Output(
+                    display_name="tokens",
+                    tooltip="One concept for each picture, for Apply IP+ Tokens or IP-Prior Sample.",
+                ),
+            ],
         )
 
     @classmethod

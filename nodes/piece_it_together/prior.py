@@ -130,8 +130,12 @@ class SamplePrior(io.ComfyNode):
             node_id="PiT_SamplePrior",
             display_name="IP-Prior Sample",
             category=CATEGORY,
+            essentials_category=CATEGORY,
             description="Completes parts into whole concepts: keeps the parts and invents the rest.",
-            search_aliases=["piece it together", "generate concepts"],
+            search_aliases=[
+                "piece it together", "generate concepts", "vary", "variations", "random ideas",
+                "complete parts", "inspiration",
+            ],
             # Its picture stays when the page is left, and comes back when nothing is sampled anew.
             has_intermediate_output=True,
             inputs=[
@@ -166,7 +170,9 @@ class SamplePrior(io.ComfyNode):
                 ),
                 *later_inputs(),
             ],
-            outputs=[TokensType.Output(display_name="tokens")],
+            outputs=[
+                TokensType.Output(display_name="tokens", tooltip="The whole concepts, for Apply IP+ Tokens."),
+            ],
         )
 
     @classmethod

@@ -73,7 +73,9 @@ class LoadTokens(FileNode):
                     tooltip="The file from models/ip_tokens, or one that comes with the creature models.",
                 ),
             ],
-            outputs=[TokensType.Output(display_name="tokens")],
+            outputs=[
+                TokensType.Output(display_name="tokens", tooltip="The saved concepts, for Apply IP+ Tokens."),
+            ],
             hidden=[io.Hidden.unique_id],
         )
 
@@ -95,8 +97,10 @@ class TokenArithmetic(io.ComfyNode):
             display_name="IP+ Token Arithmetic",
             category=LIBRARY,
             description="Adds the difference between two concepts to others, or averages concepts.",
-            search_aliases=["token math", "add tokens", "subtract tokens", "analogy", "average embeds",
-                            "embedding math"],
+            search_aliases=[
+                "token math", "add tokens", "subtract tokens", "analogy", "average embeds",
+                "embedding math", "add", "subtract", "difference",
+            ],
             inputs=[
                 io.MatchType.Input(
                     "tokens", template=concepts,
@@ -128,7 +132,11 @@ class TokenArithmetic(io.ComfyNode):
                     ],
                 ),
             ],
-            outputs=[io.MatchType.Output(template=concepts, display_name="tokens")],
+            outputs=[
+                io.MatchType.Output(
+                    template=concepts, display_name="tokens", tooltip="The result, for Apply IP+ Tokens.",
+                ),
+            ],
         )
 
     @classmethod
@@ -165,7 +173,13 @@ class BatchConcepts(io.ComfyNode):
                     tooltip="The concepts, in the order that they will have in the batch.",
                 ),
             ],
-            outputs=[io.MatchType.Output(template=concepts, display_name="tokens")],
+            outputs=[
+                io.MatchType.Output(
+                    template=concepts,
+                    display_name="tokens",
+                    tooltip="All concepts in one batch, for Apply IP+ Tokens.",
+                ),
+            ],
         )
 
     @classmethod

@@ -167,7 +167,12 @@ class TrainIPLora(io.ComfyNode):
                 seed_input("the order of samples, the noise and the initial weights"),
                 *advanced_inputs(),
             ],
-            outputs=[io.Model.Output(display_name="model"), io.Image.Output(display_name="chart")],
+            outputs=[
+                io.Model.Output(
+                    display_name="model", tooltip="The model with the trained LoRA, for Apply IP+ Tokens.",
+                ),
+                io.Image.Output(display_name="chart", tooltip="The loss, as a picture."),
+            ],
             hidden=[io.Hidden.unique_id],
         )
 

@@ -85,7 +85,12 @@ class EncodeDataset(io.ComfyNode):
                     advanced=True, tooltip="Determines the random versions.",
                 ),
             ],
-            outputs=[TokenCacheType.Output(display_name="tokens"), io.String.Output(display_name="report")],
+            outputs=[
+                TokenCacheType.Output(
+                    display_name="tokens", tooltip="The encoded dataset, for Train IP-Prior.",
+                ),
+                io.String.Output(display_name="report", tooltip="What was encoded, in words."),
+            ],
             hidden=[io.Hidden.unique_id],
         )
 
@@ -149,7 +154,7 @@ class TrainPrior(io.ComfyNode):
                 "Trains an IP-Prior on a token cache. Cancel keeps a checkpoint, from which the same node "
                 "resumes when it is queued again."
             ),
-            search_aliases=["train prior", "fine-tune prior", "piece it together training"],
+            search_aliases=["train prior", "fine-tune prior", "piece it together training", "finetune"],
             is_output_node=True,
             inputs=[
                 TokenCacheType.Input("tokens", tooltip="The token cache of the dataset."),
@@ -182,7 +187,10 @@ class TrainPrior(io.ComfyNode):
                     "preview", optional=True, tooltip="Shows samples below the loss during training.",
                 ),
             ],
-            outputs=[PriorType.Output(display_name="prior"), io.Image.Output(display_name="chart")],
+            outputs=[
+                PriorType.Output(display_name="prior", tooltip="The trained prior, for IP-Prior Sample."),
+                io.Image.Output(display_name="chart", tooltip="The loss, as a picture."),
+            ],
             hidden=[io.Hidden.unique_id],
         )
 

@@ -109,7 +109,11 @@ class MakeTrainingPreview(io.ComfyNode):
                     tooltip="How closely the concepts follow the parts.",
                 ),
             ],
-            outputs=[PreviewType.Output(display_name="preview")],
+            outputs=[
+                PreviewType.Output(
+                    display_name="preview", tooltip="What to show while it trains, for Train IP-Prior.",
+                ),
+            ],
         )
 
     @classmethod

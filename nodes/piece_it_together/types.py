@@ -16,6 +16,8 @@ PriorType = io.Custom("PIT_PRIOR")
 """Carries a `ManagedPrior`."""
 PartsType = io.Custom("PIT_PARTS")
 """Carries a `pit.piece_it_together.slots.Parts`."""
+LayerWeightsType = io.Custom("PIT_LAYER_WEIGHTS")
+"""Carries a `pit.ip_adapter.layer_weights.LayerWeights`."""
 
 DatasetType = io.Custom("PIT_DATASET")
 """Carries a `pit.piece_it_together.training.dataset.Dataset`: pictures of targets and parts in a folder."""

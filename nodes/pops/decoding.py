@@ -110,8 +110,8 @@ class KandinskyConditioning(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Conditioning.Output(display_name="positive"),
-                io.Conditioning.Output(display_name="negative"),
+                io.Conditioning.Output(display_name="positive", tooltip="The prompt, for KSampler."),
+                io.Conditioning.Output(display_name="negative", tooltip="The negative prompt, for KSampler."),
             ],
         )
 

@@ -82,7 +82,11 @@ class EncodeEmbedding(io.ComfyNode):
                             "or whole on white (letterboxed).",
                 ),
             ],
-            outputs=[EmbeddingType.Output(display_name="embedding")],
+            outputs=[
+                EmbeddingType.Output(
+                    display_name="embedding", tooltip="One embedding for each picture, for the pOps nodes.",
+                ),
+            ],
         )
 
     @classmethod
@@ -150,7 +154,11 @@ class LoadEmbedding(FileNode):
                             "them, or ones that an operator's statistics have normalized already.",
                 ),
             ],
-            outputs=[EmbeddingType.Output(display_name="embedding")],
+            outputs=[
+                EmbeddingType.Output(
+                    display_name="embedding", tooltip="The saved embeddings, for the pOps nodes.",
+                ),
+            ],
             hidden=[io.Hidden.unique_id],
         )
 

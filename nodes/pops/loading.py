@@ -74,7 +74,12 @@ class LoadOperator(io.ComfyNode):
                     tooltip="Number of attention heads, which weights do not reveal; 0 reads config.json.",
                 ),
             ],
-            outputs=[OperatorType.Output(display_name="operator")],
+            outputs=[
+                OperatorType.Output(
+                    display_name="operator",
+                    tooltip="The operator, for pOps Combine, pOps Instruct or pOps Compose.",
+                ),
+            ],
         )
 
     @classmethod

@@ -148,7 +148,10 @@ class Combine(io.ComfyNode):
             display_name="pOps Combine",
             category=CATEGORY,
             description="Two pictures to one: an object with a texture, in a scene, or with another thing.",
-            search_aliases=["pops binary", "pops texturing", "pops scene", "pops union"],
+            search_aliases=[
+                "pops binary", "pops texturing", "pops scene", "pops union", "texture", "material",
+                "background", "scene", "mix two pictures", "union",
+            ],
             inputs=[
                 OperatorType.Input("operator", tooltip="An operator for texture, scene or union."),
                 *settings_inputs(),
@@ -169,7 +172,12 @@ class Combine(io.ComfyNode):
                     tooltip="The texture, the scene or the second thing; unconnected, it is invented.",
                 ),
             ],
-            outputs=[EmbeddingType.Output(display_name="embedding")],
+            outputs=[
+                EmbeddingType.Output(
+                    display_name="embedding",
+                    tooltip="For Kandinsky Conditioning, Embedding to IP+ Tokens or another operator.",
+                ),
+            ],
         )
 
     @classmethod
@@ -206,7 +214,9 @@ class Instruct(io.ComfyNode):
             display_name="pOps Instruct",
             category=CATEGORY,
             description="The same picture, but as a word says: shiny, enormous, aged.",
-            search_aliases=["pops instruct", "adjective", "edit with a word"],
+            search_aliases=[
+                "pops instruct", "adjective", "edit with a word", "make it older", "shiny", "edit by text",
+            ],
             inputs=[
                 OperatorType.Input("operator", tooltip="The operator instruct."),
                 EmbeddingType.Input("embedding", tooltip="What to change; a batch is paired with the lines."),
@@ -221,7 +231,12 @@ class Instruct(io.ComfyNode):
                     tooltip="How much of the picture counts; 0 follows the words alone.",
                 ),
             ],
-            outputs=[EmbeddingType.Output(display_name="embedding")],
+            outputs=[
+                EmbeddingType.Output(
+                    display_name="embedding",
+                    tooltip="For Kandinsky Conditioning, Embedding to IP+ Tokens or another operator.",
+                ),
+            ],
         )
 
     @classmethod
@@ -256,7 +271,10 @@ class Compose(io.ComfyNode):
             display_name="pOps Compose",
             category=CATEGORY,
             description="Up to 12 parts to one picture, such as garments to an outfit.",
-            search_aliases=["pops clothes", "pops outfit", "compose parts"],
+            search_aliases=[
+                "pops clothes", "pops outfit", "compose parts", "outfit", "clothes", "garments", "collage",
+                "dress",
+            ],
             inputs=[
                 OperatorType.Input("operator", tooltip="An operator for clothes."),
                 io.Autogrow.Input(
@@ -266,7 +284,12 @@ class Compose(io.ComfyNode):
                 ),
                 *settings_inputs(),
             ],
-            outputs=[EmbeddingType.Output(display_name="embedding")],
+            outputs=[
+                EmbeddingType.Output(
+                    display_name="embedding",
+                    tooltip="For Kandinsky Conditioning, Embedding to IP+ Tokens or another operator.",
+                ),
+            ],
         )
 
     @classmethod

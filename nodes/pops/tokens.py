@@ -33,7 +33,12 @@ class LoadBaseIPAdapter(FileNode):
                     tooltip="The file from models/ipadapter: ip-adapter_sdxl for embeddings of ViT-bigG.",
                 ),
             ],
-            outputs=[IPAdapterType.Output(display_name="ip_adapter")],
+            outputs=[
+                IPAdapterType.Output(
+                    display_name="ip_adapter",
+                    tooltip="The IP-Adapter, for Embedding to IP+ Tokens and Apply IP+ Tokens.",
+                ),
+            ],
         )
 
     @classmethod
@@ -56,7 +61,11 @@ class EmbeddingToTokens(io.ComfyNode):
                 EmbeddingType.Input("embedding", tooltip="One embedding for all images, or one for each."),
                 IPAdapterType.Input("ip_adapter", tooltip="A base IP-Adapter, as in Apply IP+ Tokens."),
             ],
-            outputs=[TokensType.Output(display_name="tokens")],
+            outputs=[
+                TokensType.Output(
+                    display_name="tokens", tooltip="A few tokens for each embedding, for Apply IP+ Tokens.",
+                ),
+            ],
         )
 
     @classmethod

@@ -190,7 +190,12 @@ class TrainOperator(io.ComfyNode):
                     "clip", optional=True, tooltip="The CLIP of SDXL, for words: only instruct needs it.",
                 ),
             ],
-            outputs=[OperatorType.Output(display_name="operator"), io.Image.Output(display_name="chart")],
+            outputs=[
+                OperatorType.Output(
+                    display_name="operator", tooltip="The trained operator, for the pOps nodes.",
+                ),
+                io.Image.Output(display_name="chart", tooltip="The loss, as a picture."),
+            ],
             hidden=[io.Hidden.unique_id],
         )
 

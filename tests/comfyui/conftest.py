@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dev.browser import ARGUMENTS, NAMES, find_chromium, open_page
-from dev.comfyui import DOWNLOADED, GIVEN, ensure_comfyui, make_base
+from dev.comfyui import DOWNLOADED, GIVEN, PACK_NAME, ensure_comfyui, make_base
 from dev.server import ComfyServer
 from tests.comfyui.nodes.published import write_ip_adapter, write_optimizer, write_prior
 from tests.comfyui.pages import clear
@@ -37,6 +37,13 @@ def comfyui(comfyui_folder, tmp_path_factory) -> ComfyServer:
     folder = tmp_path_factory.mktemp("comfyui")
     with ComfyServer(comfyui_folder, make_base(with_tiny(folder)), folder / "server.log") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def pack_nodes(comfyui) -> dict[str, dict]:
+    """The definitions of the nodes that come from this pack, by id."""
+    module = f"custom_nodes.{PACK_NAME}"
+    return {key: node for key, node in comfyui.object_info().items() if node["python_module"] == module}
 
 
 @pytest.fixture(scope="session")

@@ -58,10 +58,12 @@ class Inside:
         values = torch.nn.functional.layer_norm(values, (width,))
         return self.concepts("tokens").Tokens(values[1:], values[:1], source="the tokens of a test")
 
-    def apply(self, model, ip_adapter, tokens, weight=1.0, start=0.0, end=1.0, negative="grey picture"):
+    def apply(
+        self, model, ip_adapter, tokens, weight=1.0, start=0.0, end=1.0, negative="grey picture", **optional
+    ):
         """The model that Apply IP+ Tokens makes."""
         node = self.nodes("apply_tokens").ApplyTokens
-        return node.execute(model, ip_adapter, tokens, weight, start, end, negative).args[0]
+        return node.execute(model, ip_adapter, tokens, weight, start, end, negative, **optional).args[0]
 
     def predict(self, model, images: int = 1, branches: tuple[int, ...] = (0, 1), sigma: float = 1.0):
         """What the UNet says, patches included: one row per image of each branch (0 positive, 1 negative)."""
@@ -80,7 +82,9 @@ class Inside:
         options = options | {"sigmas": sigmas, "cond_or_uncond": [*branches]}
         images = len(latents) // len(branches)
         rows = torch.tensor([(branch, image) for branch in branches for image in range(images)])
-        carried = {self.pack("nodes.bridge.rows").ROWS: rows}
+        extents = self.pack("nodes.bridge.extents")
+        whole = extents.ConditionExtents.of(latents.shape[-2:], latents.device).process_cond(len(latents))
+        carried = {self.pack("nodes.bridge.rows").ROWS: rows, extents.EXTENTS: whole.cond}
         return executor.execute(latents, sigmas, None, None, None, options, **carried)
 
     def unet_inputs(self, images: int, branches: tuple[int, ...]):
