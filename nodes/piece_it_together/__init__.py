@@ -9,6 +9,7 @@ from .find_direction import DirectionBetween, FindDirection
 from .ip_lora import ApplyIPLora, IPLoraPrompt
 from .latent import EmptyLatent
 from .loading import LoadIPAdapter, LoadIPPrior
+from .part_sets import LoadPartSets
 from .parts import CutOutPart, EncodeImage, EncodeParts
 from .prior import SamplePrior
 from .tokens import BatchConcepts, LoadTokens, SaveTokens, TokenArithmetic
@@ -17,8 +18,8 @@ from .train_prior import EncodeDataset, TrainPrior
 from .training_preview import MakeTrainingPreview
 
 NODES = (
-    LoadIPAdapter, LoadIPPrior, CutOutPart, EncodeParts, EncodeImage, SamplePrior, ApplyTokens, EmptyLatent,
-    PartWeight, BlendConcepts, PickConcepts,
+    LoadIPAdapter, LoadIPPrior, CutOutPart, LoadPartSets, EncodeParts, EncodeImage, SamplePrior, ApplyTokens,
+    EmptyLatent, PartWeight, BlendConcepts, PickConcepts,
     FindDirection, DirectionBetween, DirectionEdit, CombineDirections, LoadDirection, SaveDirection,
     LabelledStrip,
     SaveTokens, LoadTokens, TokenArithmetic, BatchConcepts,
