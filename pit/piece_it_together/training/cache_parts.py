@@ -83,6 +83,8 @@ def take_in(cache: Path, part: Path) -> None:
     if not (part / MANIFEST).exists():
         return  # it was ended before it began
     _, found = read_manifest(part)
+    if not found.shards:
+        return
     if (cache / MANIFEST).exists():
         _, manifest = read_manifest(cache)
         require_same(cache, manifest.settings, found.settings)
