@@ -124,10 +124,12 @@ def encode_dataset(
         encode_concepts(preparation, preparation.concepts, line)
         read = [ReadShards(each) for each in dict.fromkeys((folder, writer.folder))]
         for shard in share.of(shards):
-            if not any(each.holds(shard) for each in read):
-                encode_shard(shard, preparation, line, read[-1])
+            kept = preparation.concepts_of[shard.stem]
+            # Both: the list of what is read may be older than the cache.
+            if kept and any(each.holds(shard) for each in read):
+                line.kept += kept
             else:
-                line.kept += preparation.concepts_of[shard.stem]
+                encode_shard(shard, preparation, line, read[-1])
         line.finish()
     return EncodeReport(line.added, line.kept, tuple(line.skipped))
 

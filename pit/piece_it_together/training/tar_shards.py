@@ -10,19 +10,21 @@ import hashlib
 import json
 import tarfile
 from collections.abc import Iterator
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path, PurePosixPath
 
 from ...files.pictures import PICTURE_ENDINGS, PackedPicture, Skipped, counting_order
 from ...files.plain_json import read_json
 from ...files.whole import write_whole
+from ...messages import quoted
 from .dataset import Concept
 
 ENDING = ".tar"
 TARGET = "target"
 READ = "read_shards.json"
-MOST_BYTES = 100_000_000  # of one picture: it is held in memory
+MOST_BYTES = 50_000_000  # of one picture: it is held in memory
 MOST_PARTS = 256  # of one concept: they are held in memory, too
+LONGEST_NAME = 500
 
 
 def tar_shards(path: Path) -> list[Path]:
@@ -44,7 +46,9 @@ def concepts_in(shard: Path, skipped: list[Skipped]) -> Iterator[Concept]:
     """
     seen: set[str] = set()
     for key, members in groupby(pictures_in(shard, skipped), lambda found: found[0]):
-        concept = concept_of(shard, key, [member for _, member in members], skipped)
+        # Not all of an endless one: what is left over is read past, one picture at a time.
+        some = [member for _, member in islice(members, MOST_PARTS + 2)]
+        concept = concept_of(shard, key, some, skipped)
         if concept is None:
             continue
         if concept.name in seen:
@@ -59,14 +63,14 @@ def pictures_in(shard: Path, skipped: list[Skipped]) -> Iterator[tuple[str, Pack
     try:
         with tarfile.open(shard, "r|") as archive:
             yield from members_of(archive, shard, skipped)
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except Exception as error:  # tarfile meets damaged archives with errors of every kind
         skipped.append(Skipped(shard, f"a tar archive that cannot be read to its end: {error}"))
 
 
 def members_of(
     archive: tarfile.TarFile, shard: Path, skipped: list[Skipped]
 ) -> Iterator[tuple[str, PackedPicture]]:
-    """The same for an open archive. Raises TarError or OSError if it is damaged."""
+    """The same for an open archive. Raises TarError, OSError and others if it is damaged."""
     for info in archive:
         # A stream keeps a list of what has gone by, which would grow with the archive.
         archive.members.clear()
@@ -78,7 +82,7 @@ def members_of(
             digest = hashlib.sha256(content).hexdigest()
             yield (path.parent / key).as_posix(), PackedPicture(rest, shard / info.name, content, digest)
         elif why:
-            skipped.append(Skipped(shard / path.name, why))
+            skipped.append(Skipped(shard / quoted(info.name), why))
 
 
 def why_not(info: tarfile.TarInfo, path: PurePosixPath, key: str) -> str | None:
@@ -86,7 +90,8 @@ def why_not(info: tarfile.TarInfo, path: PurePosixPath, key: str) -> str | None:
     if info.isdir():
         return ""
     # Never unpacked, so that no name can lead anywhere; but who writes such names means no good.
-    if not info.isfile() or path.is_absolute() or ".." in path.parts:
+    plain = info.name.isprintable() and len(info.name) <= LONGEST_NAME
+    if not info.isfile() or info.issparse() or path.is_absolute() or ".." in path.parts or not plain:
         return "not an ordinary file with a plain name"
     if path.suffix.lower() not in PICTURE_ENDINGS:
         return "" if path.suffix.lower() in (".json", ".txt", ".cls") else "not a picture"
@@ -102,14 +107,14 @@ def concept_of(
     named = {PurePosixPath(member.name).stem: member for member in members}
     target = named.pop(TARGET, None)
     parts = [named[name] for name in sorted(named, key=lambda name: (counting_order(name), name))]
-    if len(members) != len(parts) + (target is not None):
+    if len(members) > MOST_PARTS + 1:
+        skipped.append(Skipped(shard / key, f"more than {MOST_PARTS} parts"))
+    elif len(members) != len(parts) + (target is not None):
         skipped.append(Skipped(shard / key, "pictures whose names differ only in their ending"))
     elif target is None:
         skipped.append(Skipped(shard / key, "a part without its target"))
     elif not parts:
         skipped.append(Skipped(shard / key, "a target without parts"))
-    elif len(parts) > MOST_PARTS:
-        skipped.append(Skipped(shard / key, f"more than {MOST_PARTS} parts"))
     else:
         group = PurePosixPath(key).parent.as_posix()
         # With the name of the archive: many number their keys from 0 in each.
