@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--server", nargs="+", action="extend", metavar="HOST:PORT",
         help="one or several ComfyUI servers (default: 127.0.0.1:8188)")
     add("--output", type=Path, metavar="DIR",
-        help="folder for results and the journal (default: the workflow's name with _results)")
+        help="folder for results and the journal (default: here, the workflow's name with _results)")
     add("--ahead", type=int, default=2, metavar="N", help="prompts in each server's queue (default: 2)")
     add("--patience", type=float, default=60.0, metavar="SECONDS",
         help="how long a server may not answer before its work goes to others (default: 60)")
@@ -80,7 +80,7 @@ def prepared(args: argparse.Namespace, progress: Progress) -> tuple[Work, list[S
     graph, fixed = with_settings(read_workflow(args.workflow), args.settings)
     varied = varied_inputs(graph, args.vary, fixed, args.count)
     sets = {} if args.parts is None else sets_for(graph, args.parts)
-    output = args.output or args.workflow.with_name(f"{args.workflow.stem}_results")
+    output = args.output or Path(f"{args.workflow.stem}_results")
     output.mkdir(parents=True, exist_ok=True)
     work = Work(
         graph, varied, sets, Journal(output / JOURNAL, fingerprint(graph, varied)), output,

@@ -35,7 +35,7 @@ def said(comfyui, folder) -> dict[str, str]:
     text = CHAPTER.read_text(encoding="utf-8")
     sections = re.findall(r"^## (.*?)$.*?^```bash\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     # In one shell, since later examples use what earlier ones have set.
-    script = "\n".join(f'echo "=== {title}"\n{code}' for title, code in sections)
+    script = "\n".join(f"printf '\\n=== %s\\n' '{title}'\n{code}" for title, code in sections)
     script = script.replace("127.0.0.1:8188", f"127.0.0.1:{comfyui.port}")
     shell = ["bash", "-euo", "pipefail", "-c", script]
     done = subprocess.run(shell, cwd=folder, capture_output=True, text=True)
@@ -45,7 +45,8 @@ def said(comfyui, folder) -> dict[str, str]:
 
 
 def test_the_server_tells_what_it_is_and_what_a_node_takes(said):
-    system, node = (json.loads(line) for line in said["Ask"].strip().replace("}{", "}\n{").splitlines())
+    system, end = json.JSONDecoder().raw_decode(said["Ask"].strip())
+    node = json.loads(said["Ask"].strip()[end:])
     inputs = node["PiT_LoadPartSets"]["input"]["required"]
     assert "system" in system and set(inputs) == {"folder", "first", "most"}
 
