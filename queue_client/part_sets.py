@@ -27,7 +27,7 @@ class PartSet:
         files = {path.name: path.read_bytes() for path in self.pictures}
         digest = hashlib.sha256(self.name.encode())
         for name, content in files.items():
-            digest.update(name.encode("utf-8", "surrogateescape") + hashlib.sha256(content).digest())
+            digest.update(name.encode("utf-8", "surrogatepass") + hashlib.sha256(content).digest())
         return digest.hexdigest()[:12], files
 
 
@@ -68,5 +68,5 @@ def plain_name(name: str) -> str:
     plain = f"_{plain}" if _RESERVED.fullmatch(plain) else plain
     if plain and plain == composed and len(plain.encode()) <= _LONGEST:
         return plain
-    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     return f"{plain.encode()[:_LONGEST].decode(errors='ignore')}-{digest}"

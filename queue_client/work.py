@@ -83,7 +83,7 @@ class Worker(threading.Thread):
         except BaseException as error:  # shown by the main thread
             self.work.faults.append(error)
             self.work.stop.set()
-        if self.work.stop.is_set():
+        if self.work.stop.is_set() or self.given_up:
             self.cancel()
 
     def turn(self) -> None:
@@ -197,7 +197,7 @@ class Worker(threading.Thread):
         """Take what is queued off the server; all of it is left for another time."""
         held = self.work.journal.sent_to(self.server.name)
         try:
-            self.server.cancel(prompt.prompt_id for prompt in held)
+            self.server.cancel([*self.given_up, *(prompt.prompt_id for prompt in held)])
         except (Lost, Refused) as error:
             if held:
                 self.work.tell(f"{self.server.name} keeps what is queued there: {error}")

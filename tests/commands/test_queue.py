@@ -17,9 +17,19 @@ def test_the_client_beside_the_pack_is_used(capsys, tmp_path):
     assert "error: Expected a workflow in" in capsys.readouterr().err
 
 
+class WithoutTheClient:
+    """Finds no queue_client, as in the published archive."""
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == "queue_client":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
 def test_without_the_client_it_says_where_to_get_it(monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "queue_client", None)
-    monkeypatch.delitem(sys.modules, "queue_client.command", raising=False)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "queue_client"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [WithoutTheClient, *sys.meta_path])
     try:
         importlib.reload(queue)
         assert main(["queue", "workflow.json", "--count", "4"]) == 1

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -91,14 +92,7 @@ def encode_dataset(
         CacheError: the folder cannot be written, or holds a cache of another encoder or other settings.
         ValueError: fewer than one variant or picture in a batch, or a negative number of references.
     """
-    if min(variants, batch) < 1 or references < 0:
-        raise ValueError(
-            f"Expected variants and batch of at least 1 and references of at least 0, got {variants}, "
-            f"{batch} and {references}."
-        )
-    if shards and references:
-        # A grid needs other targets of the group, which are anywhere in the archives.
-        raise ValueError(f"Expected no references for concepts in tar archives, got {references}.")
+    check_numbers(variants, batch, references, shards)
     # White through the processor is the empty slot; zeros behind the processor, a gray picture, are the
     # unconditional tokens of IP-Adapter. As published, the two are not the same.
     ends = torch.cat([
@@ -107,10 +101,7 @@ def encode_dataset(
     ])
     empty, uncond = encoder.tokens(ends).split(1)
     models = dict(zip(("encoder", "adapter"), fingerprints(encoder), strict=True))
-    settings = asdict(augmentation) | {"references": references, "seed": seed}
-    if augmentation.sketch_probability:
-        # Version 0.5.0 fitted the curves of sketches otherwise: its caches are not added to.
-        settings["sketches"] = SKETCH_FIT
+    settings = settings_of(augmentation, references, seed)
     with CacheWriter(
         share.folder(folder), width=empty.shape[-1], variants=variants, augmentation=settings, empty=empty,
         uncond=uncond, **models,
@@ -132,6 +123,27 @@ def encode_dataset(
                 encode_shard(shard, preparation, line, read[-1])
         line.finish()
     return EncodeReport(line.added, line.kept, tuple(line.skipped))
+
+
+def check_numbers(variants: int, batch: int, references: int, shards: Sequence[Path]) -> None:
+    """Raise ValueError for numbers with which nothing can be encoded."""
+    if min(variants, batch) < 1 or references < 0:
+        raise ValueError(
+            f"Expected variants and batch of at least 1 and references of at least 0, got {variants}, "
+            f"{batch} and {references}."
+        )
+    if shards and references:
+        # A grid needs other targets of the group, which are anywhere in the archives.
+        raise ValueError(f"Expected no references for concepts in tar archives, got {references}.")
+
+
+def settings_of(augmentation: Augmentation, references: int, seed: int) -> dict[str, Any]:
+    """How pictures are drawn, as a cache keeps it."""
+    settings = asdict(augmentation) | {"references": references, "seed": seed}
+    if augmentation.sketch_probability:
+        # Version 0.5.0 fitted the curves of sketches otherwise: its caches are not added to.
+        settings["sketches"] = SKETCH_FIT
+    return settings
 
 
 def encode_concepts(preparation: Preparation, concepts: Iterable[Concept], line: EncodingLine) -> None:
