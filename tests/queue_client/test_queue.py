@@ -231,17 +231,23 @@ def test_what_a_server_still_has_when_it_comes_back_is_canceled(queue, servers, 
     slow.paused = other.paused = True
     given_up = []
 
-    def watch(progress, journal):
-        """Silence one while both have work, wake it when the other has its share, and let both go on."""
+    def silence(progress, journal):
+        """As soon as both have work, one does not answer any more, and the other goes on."""
         if not given_up and len(slow.queued) == len(other.queued) == 2:
             given_up.extend(slow.queued)
             slow.silent, other.paused = True, False
-        if slow.silent and len(other.got) > 5:
+
+    def wake():
+        """Before the other has done everything."""
+        if len(other.got) == 6:
             slow.silent, other.paused = False, True
-        if len(slow.got) > 2:
+
+    def release():
+        if len(slow.got) > 2:  # what it has got after it came back
             slow.paused = other.paused = False
 
-    monkeypatch.setattr(command.Progress, "draw", watch)
+    monkeypatch.setattr(command.Progress, "draw", silence)
+    other.on_prompt, slow.on_prompt = wake, release
     assert queue([slow, other], "--count", 8) == 0
     assert seeds(results) == list(range(5, 13))
     assert given_up and not set(given_up) & slow.history.keys() and slow.queued == []
