@@ -36,6 +36,12 @@ def test_files_of_the_pack_are_not_offered_by_the_page():
     assert [each["directory"] for each in models(operator)["models"]] == ["pops"]
 
 
+def test_a_graph_opens_beside_the_menus():
+    view = make_workflows.beside_menus(scale=1.0, offset=[40, 40])
+    assert view["scale"] == 0.93
+    assert [(side - 40) * view["scale"] for side in view["offset"]] == pytest.approx([60, 50])
+
+
 def test_links_lead_through_what_is_bypassed():
     graph = {"1": {"inputs": {}}, "2": {"inputs": {"positive": ["1", 0], "steps": 4}}}
     apply = {"inputs": {"positive": ["1", 0]}}

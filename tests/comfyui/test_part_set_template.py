@@ -27,5 +27,5 @@ def test_it_opens_large_enough_to_be_read():
     scale, (left, top) = (workflow["extra"]["ds"][key] for key in ("scale", "offset"))
     assert scale > 0.65
     for x, y, width, height in (group["bounding"] for group in workflow["groups"]):
-        assert 0 <= (x + left) * scale and (x + width + left) * scale < 1600
-        assert 0 <= (y + top) * scale and (y + height + top) * scale < 1000
+        assert 60 <= (x + left) * scale and (x + width + left) * scale < 1600  # beside the menus
+        assert 50 <= (y + top) * scale and (y + height + top) * scale < 1000
