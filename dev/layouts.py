@@ -263,7 +263,30 @@ DATASET = Layout(
     random_seeds=("2",),
 )
 
+SETS_START = Note("Start here", height=290, text="""\
+**Press Run.** Each subfolder of a folder is one set of parts, and becomes four creatures: one run does them \
+all, and every result carries the name of its set.
+
+For your own, put a folder into ComfyUI's `input`, with a subfolder of part pictures for each set, and \
+choose it in **Load Part Sets**.
+
+For a night of work on one or several servers, see `python -m pit queue`.""")
+
+SETS = Layout(
+    groups=(
+        Group("Start", 0, 0, (Stack(320, (SETS_START, ("1", 130))),)),
+        Group("Parts", 400, 0, (Stack(300, (("2", 200), ("3", 290))),)),
+        Group("Encode", 780, 0, (Stack(300, (("4", 480),)),)),
+        Group("Complete", 1160, 0, (Stack(300, (("5", 590),)),)),
+        Group("Render", 0, 720, (
+            Stack(310, (("7", 100), ("8", 100))), Stack(310, (("6", 180), ("9", 110))),
+            Stack(290, (("10", 280), ("11", 50))), Stack(430, (("12", 400),)),
+        )),
+    ),
+    random_seeds=("5",),
+)
+
 LAYOUTS = {
-    "creature_lab": LAB, "generate_a_dataset": DATASET, "piece_it_together": DEMO,
-    "piece_it_together_sdxl": SDXL, "train_your_own_prior": OWN,
+    "a_folder_of_part_sets": SETS, "creature_lab": LAB, "generate_a_dataset": DATASET,
+    "piece_it_together": DEMO, "piece_it_together_sdxl": SDXL, "train_your_own_prior": OWN,
 }

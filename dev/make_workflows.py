@@ -17,6 +17,7 @@ import tempfile
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -47,6 +48,7 @@ PICTURED = (
     *PARTS2WHOLE_LAYOUTS,
 )
 THUMBNAIL_WIDTH = 1200
+MENUS, SMALLER = (60, 50), 0.93  # pixels at the left and at the top, and what leaves room for them
 # Without the last, the page leaves out all words of a graph that is so large that they become small.
 SETTINGS = {
     "Comfy__Minimap__Visible": False, "Comfy__Graph__CanvasInfo": False, "Comfy__Graph__CanvasMenu": False,
@@ -141,8 +143,15 @@ def make_workflow(page, name: str, layout: Layout) -> dict:
     workflow = json.loads(page.evaluate("JSON.stringify(window.app.graph.serialize())"))
     for node in workflow["nodes"]:
         node["properties"] |= models_of(node) if "widgets_values" in node else {}
+    workflow["extra"]["ds"] = beside_menus(**workflow["extra"]["ds"])
     # The page gives every graph a random id; a fixed one keeps the file the same from run to run.
     return workflow | {"id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"piece-it-together/{name}"))}
+
+
+def beside_menus(scale: float, offset: Sequence[float]) -> dict[str, Any]:
+    """A view in which what was at the left and at the top is not covered by the page's menus."""
+    scale *= SMALLER
+    return {"scale": scale, "offset": [side + menu / scale for side, menu in zip(offset, MENUS, strict=True)]}
 
 
 def whole_graph(graph: dict, layout: Layout) -> dict:

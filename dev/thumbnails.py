@@ -5,12 +5,14 @@ from a run of the graphs in a real ComfyUI; the one that trains takes minutes. R
 inside dev.py's environment:
 
     python -m dev.thumbnails
+    python -m dev.thumbnails find_a_direction token_library   # only these graphs
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -24,6 +26,7 @@ from dev.server import ComfyServer
 README_PICTURE = ROOT / "docs" / "piece_it_together.jpg"
 THUMBNAIL = ROOT / "workflows" / "piece_it_together.jpg"
 SHOWN = {
+    "a_folder_of_part_sets": ("Parts", "Concepts"),
     "creature_lab": ("Concepts", "Table"),
     "explore_concepts": ("Wall", "Variations"),
     "blend_concepts": ("Blends",),
@@ -34,6 +37,7 @@ SHOWN = {
     "token_library": ("Concepts",),
     "train_your_own_prior": ("Concepts", "Train IP-Prior"),
 }
+SETS = {"a_folder_of_part_sets": 4}  # in rows of their own, with parts and concepts side by side
 THUMBNAIL_WIDTH, COLUMNS, MANY_COLUMNS, BETWEEN = 640, 4, 8, 8
 
 
@@ -91,21 +95,33 @@ def block(group: list[Image.Image]) -> Image.Image:
     return image
 
 
+def by_sets(groups: list[list[Image.Image]], sets: int) -> list[list[Image.Image]]:
+    """For each set its pictures of every group, which hold equally many of each."""
+    sizes = [len(group) // sets for group in groups]
+    return [
+        [each for group, size in zip(groups, sizes, strict=True) for each in group[start * size:][:size]]
+        for start in range(sets)
+    ]
+
+
 def write_thumbnail_of_run(client: ComfyClient, name: str, titles: tuple[str, ...]) -> None:
     """Run a graph, and make its thumbnail from the pictures of the nodes with these titles."""
     graph = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text())
     result = finished(client, graph)
     path = ROOT / "workflows" / f"{name}.jpg"
     groups = [pictures(client, graph, result, title) for title in titles]
+    if name in SETS:
+        groups = by_sets(groups, SETS[name])
     thumbnail_of_run(groups).save(path, quality=88, optimize=True)
 
 
-def main() -> int:
+def main(names: Sequence[str]) -> int:
     try:
-        write_pictures(OUTPUT, README_PICTURE, THUMBNAIL)
+        if not names:
+            write_pictures(OUTPUT, README_PICTURE, THUMBNAIL)
         with ComfyServer(ensure_comfyui(), make_base(STATE / "base"), LOGS / "thumbnails.log") as server:
-            for name, titles in SHOWN.items():
-                write_thumbnail_of_run(server, name, titles)
+            for name in names or SHOWN:
+                write_thumbnail_of_run(server, name, SHOWN[name])
     except Failure as failure:
         print(failure, file=sys.stderr)
         return 1
@@ -113,4 +129,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -12,6 +12,7 @@ from .systems import SYSTEMS
 COMMANDS = {
     "download": Command("download", "fetch the published files into a ComfyUI"),
     "convert": Command("convert", "save a weight file as safetensors"),
+    "queue": Command("queue", "work through many prompts on one or several ComfyUI servers"),
 } | {name: command for system in SYSTEMS for name, command in system.commands.items()}
 
 

@@ -54,6 +54,12 @@ def test_what_needs_a_file_is_not_run_for_a_picture():
     assert make_workflows.loads(graph, "3") and not make_workflows.loads(graph, "5")
 
 
+def test_a_graph_opens_beside_the_menus():
+    view = make_workflows.beside_menus(scale=1.0, offset=[40, 40])
+    assert view["scale"] == 0.93
+    assert [(side - 40) * view["scale"] for side in view["offset"]] == pytest.approx([60, 50])
+
+
 def test_links_lead_through_what_is_bypassed():
     graph = {"1": {"inputs": {}}, "2": {"inputs": {"positive": ["1", 0], "steps": 4}}}
     apply = {"inputs": {"positive": ["1", 0]}}

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from dev import Failure
-from dev.thumbnails import thumbnail_of_run, write_pictures
+from dev.thumbnails import by_sets, thumbnail_of_run, write_pictures
 
 
 def write_demo_output(folder, parts, concepts):
@@ -37,6 +37,11 @@ def test_the_thumbnail_of_a_run_has_a_picture_below_its_concepts():
     ]
     assert picture.getpixel((40, 164)) == (255, 255, 255)
     assert picture.getpixel((40, 170)) == picture.getpixel((600, 610)) == (0, 0, 255)
+
+
+def test_sets_stand_in_rows_of_their_own():
+    parts, concepts = (list(range(first, first + 6)) for first in (0, 10))
+    assert by_sets([parts, concepts[:4]], 2) == [[0, 1, 2, 10, 11], [3, 4, 5, 12, 13]]
 
 
 def test_without_the_demos_pictures_it_says_what_to_do(tmp_path):

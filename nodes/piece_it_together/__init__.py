@@ -10,6 +10,7 @@ from .ip_lora import ApplyIPLora, IPLoraPrompt
 from .latent import EmptyLatent
 from .layer_weights import MakeLayerWeights
 from .loading import LoadIPAdapter, LoadIPPrior
+from .part_sets import LoadPartSets
 from .parts import CutOutPart, EncodeImage, EncodeParts
 from .prior import SamplePrior
 from .tokens import BatchConcepts, LoadTokens, SaveTokens, TokenArithmetic
@@ -18,8 +19,8 @@ from .train_prior import EncodeDataset, TrainPrior
 from .training_preview import MakeTrainingPreview
 
 NODES = (
-    LoadIPAdapter, LoadIPPrior, CutOutPart, EncodeParts, EncodeImage, SamplePrior, ApplyTokens, EmptyLatent,
-    MakeLayerWeights, PartWeight, BlendConcepts, PickConcepts,
+    LoadIPAdapter, LoadIPPrior, CutOutPart, LoadPartSets, EncodeParts, EncodeImage, SamplePrior, ApplyTokens,
+    EmptyLatent, MakeLayerWeights, PartWeight, BlendConcepts, PickConcepts,
     FindDirection, DirectionBetween, DirectionEdit, CombineDirections, LoadDirection, SaveDirection,
     LabelledStrip,
     SaveTokens, LoadTokens, TokenArithmetic, BatchConcepts,

@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image, ImageOps
@@ -37,6 +37,21 @@ class Skipped:
     why: str
 
 
+@dataclass(frozen=True, eq=False)
+class PackedPicture:
+    """A picture in an archive, which takes the place of the path of a picture.
+
+    Attributes:
+        name: what its file would be called.
+        place: where it is, for messages.
+    """
+
+    name: str
+    place: Path
+    content: bytes = field(repr=False)
+    sha256: str
+
+
 def describe_skipped(skipped: Iterable[Skipped], folder: Path) -> list[str]:
     """One line per reason: how many files it applies to, and the first three by their path in `folder`."""
     by_reason: dict[str, list[str]] = defaultdict(list)
@@ -50,11 +65,13 @@ def describe_skipped(skipped: Iterable[Skipped], folder: Path) -> list[str]:
     return lines
 
 
-def open_picture(path: Path) -> Image.Image:
+def open_picture(path: Path | PackedPicture) -> Image.Image:
     """The picture as RGB on white, fully decoded and upright.
 
     Raises PictureError if it is missing, corrupt, truncated or larger than 80 megapixels.
     """
+    if isinstance(path, PackedPicture):
+        return on_white(decode_bytes(path.content, str(path.place)))
     return on_white(decode_picture(path))
 
 
@@ -148,10 +165,11 @@ def same_name(name: str) -> str:
 def listing(folder: Path) -> list[Path]:
     """What is in a folder, except hidden files, in the order in which people count: 2 before 10."""
     visible = (path for path in folder.iterdir() if not path.name.startswith("."))
-    return sorted(visible, key=lambda path: (_counting_order(path.stem), path.name))
+    return sorted(visible, key=lambda path: (counting_order(path.stem), path.name))
 
 
-def _counting_order(name: str) -> list[tuple[int, str]]:
+def counting_order(name: str) -> list[tuple[int, str]]:
+    """A key that sorts names in the order in which people count."""
     # Pairs, because a list that mixes numbers and texts cannot be compared.
     return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in re.split(r"([0-9]+)", name)]
 

@@ -3,10 +3,11 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
-from accelerate import Accelerator, DistributedType
+from accelerate import Accelerator, DistributedType, InitProcessGroupKwargs
 
 from ..flow.precision import cpu_has_bf16
 from .recipes import Recipe
@@ -23,15 +24,18 @@ def for_device(recipe: R, device: torch.device) -> R:
     return replace(recipe, precision="fp32")
 
 
-def data_parallel(cpu: bool) -> Accelerator:
+def data_parallel(cpu: bool, patience: timedelta | None = None) -> Accelerator:
     """One process, or several that each hold the whole model; `accelerate config` decides nothing else.
 
+    Args:
+        patience: how long processes wait for each other; accelerate's own 10 to 30 minutes if not given.
     Raises:
         ValueError: the processes were launched to divide the model among them.
     """
     # `accelerate config` sets both through the environment, but the recipe decides: the trainer applies its
     # precision itself, and divides by its own accumulation, while backward() would divide again.
-    accelerator = Accelerator(cpu=cpu, mixed_precision="no")
+    waiting = [] if patience is None else [InitProcessGroupKwargs(timeout=patience)]
+    accelerator = Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=waiting)
     accelerator.gradient_accumulation_steps = 1
     if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
         raise ValueError(

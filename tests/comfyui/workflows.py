@@ -7,7 +7,8 @@ from dev import ROOT
 
 WORKFLOWS = ROOT / "workflows"
 NAMES = [
-    "blend_concepts", "blend_concepts_sdxl", "chain_operators_kandinsky", "chain_operators_sdxl",
+    "a_folder_of_part_sets", "blend_concepts", "blend_concepts_sdxl", "chain_operators_kandinsky",
+    "chain_operators_sdxl",
     "character_sheet", "character_sheet_sdxl", "concept_in_a_scene", "concept_in_a_scene_sdxl",
     "creature_lab", "dress_a_figure_sd15", "edit_by_direction", "explore_concepts", "explore_concepts_sdxl",
     "find_a_direction", "find_the_parts_sd15", "generate_a_dataset", "insert_an_object_sd15",

@@ -120,12 +120,16 @@ class CacheWriter:
             self.flush()
 
     @property
+    def settings(self) -> Settings:
+        return self._manifest.settings
+
+    @property
     def width(self) -> int:
-        return self._manifest.settings.width
+        return self.settings.width
 
     @property
     def variants(self) -> int:
-        return self._manifest.settings.variants
+        return self.settings.variants
 
     def flush(self) -> None:
         """Write what was added since the last shard as another shard, and name it in the manifest.
@@ -153,7 +157,7 @@ class CacheWriter:
         """Take up the cache in the folder, or begin one."""
         if (self.folder / MANIFEST).exists():
             _, manifest = read_manifest(self.folder)
-            _require_same(self.folder, manifest.settings, settings)
+            require_same(self.folder, manifest.settings, settings)
             self._take_up(manifest)
         else:
             reference = self._write_reference(empty, uncond, settings.width)
@@ -233,7 +237,8 @@ def _not_written(path: Path, error: Exception) -> CacheError:
     )
 
 
-def _require_same(folder: Path, cached: Settings, wanted: Settings) -> None:
+def require_same(folder: Path, cached: Settings, wanted: Settings) -> None:
+    """Raise CacheError unless tokens of these settings can be added to the cache in a folder."""
     for model in ("encoder", "adapter"):
         before, now = getattr(cached, model), getattr(wanted, model)
         if not before.matches(now):

@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from ...files.pictures import (
+    PackedPicture,
     PictureError,
     Skipped,
     describe_skipped,
@@ -38,8 +39,8 @@ class Concept:
     """
 
     name: str
-    target: Path
-    parts: tuple[Path, ...]
+    target: Path | PackedPicture
+    parts: tuple[Path | PackedPicture, ...]
     group: str
 
 

@@ -3,20 +3,21 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from ...files.pictures import PictureError, Skipped, open_picture
+from ...files.pictures import PackedPicture, PictureError, Skipped, open_picture
 from ...files.whole import sha256_of
 from ...images import clip_pixel_values, resize_for_encoder, white_image
 from ...ip_adapter.encoder import TokenEncoder, fingerprints
@@ -24,8 +25,10 @@ from ..parts import reference_grid
 from ..sketch import SKETCH_FIT
 from .augment import Augmentation, augment_part
 from .cache import Sources
+from .cache_parts import WHOLE, Share, known_besides
 from .cache_writer import CacheWriter
 from .dataset import Concept, Dataset
+from .tar_shards import ReadShards, concepts_in
 
 PUBLISHED = Augmentation()
 UNUSABLE = "a picture that cannot be read, is too large, or is as thin as a line"
@@ -63,7 +66,8 @@ class Job:
 def encode_dataset(
     dataset: Dataset, folder: Path, encoder: TokenEncoder, *, variants: int = 4,
     augmentation: Augmentation = PUBLISHED, references: int = 0, seed: int = 0, batch: int = 32,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None, shards: Sequence[Path] = (),
+    share: Share = WHOLE,
 ) -> EncodeReport:
     """Encode what the cache in `folder` does not hold yet; creates it or adds to it.
 
@@ -78,17 +82,17 @@ def encode_dataset(
             fewer than 9 targets are then left out, as published.
         batch: pictures that the encoder gets at a time.
         on_progress: called with the number of pictures that are done and the number of all; may raise to
-            cancel. What is complete by then is in the cache, and the next call resumes from there.
+            cancel. What is complete by then is in the cache, and the next call resumes from there. Pictures
+            in archives are not counted beforehand: the first number may exceed the second.
+        shards: tar archives with more concepts; those that are encoded to their end are not read again.
+        share: what of all this process encodes; several processes write into parts of the cache, which
+            `gather_parts` puts together.
 
     Raises:
         CacheError: the folder cannot be written, or holds a cache of another encoder or other settings.
         ValueError: fewer than one variant or picture in a batch, or a negative number of references.
     """
-    if min(variants, batch) < 1 or references < 0:
-        raise ValueError(
-            f"Expected variants and batch of at least 1 and references of at least 0, got {variants}, "
-            f"{batch} and {references}."
-        )
+    check_numbers(variants, batch, references, shards)
     # White through the processor is the empty slot; zeros behind the processor, a gray picture, are the
     # unconditional tokens of IP-Adapter. As published, the two are not the same.
     ends = torch.cat([
@@ -97,28 +101,69 @@ def encode_dataset(
     ])
     empty, uncond = encoder.tokens(ends).split(1)
     models = dict(zip(("encoder", "adapter"), fingerprints(encoder), strict=True))
+    settings = settings_of(augmentation, references, seed)
+    with CacheWriter(
+        share.folder(folder), width=empty.shape[-1], variants=variants, augmentation=settings, empty=empty,
+        uncond=uncond, **models,
+    ) as writer:
+        known = writer.known | known_besides(folder, writer.settings, share)
+        preparation = Preparation(
+            dataset, encoder.size, variants, augmentation, references, seed, known, share
+        )
+        line = EncodingLine(encoder, writer, batch, preparation.total, on_progress)
+        line.skipped += preparation.left_out
+        encode_concepts(preparation, preparation.concepts, line)
+        read = [ReadShards(each) for each in dict.fromkeys((folder, writer.folder))]
+        for shard in share.of(shards):
+            kept = preparation.concepts_of[shard.stem]
+            # Both: the list of what is read may be older than the cache.
+            if kept and any(each.holds(shard) for each in read):
+                line.kept += kept
+            else:
+                encode_shard(shard, preparation, line, read[-1])
+        line.finish()
+    return EncodeReport(line.added, line.kept, tuple(line.skipped))
+
+
+def check_numbers(variants: int, batch: int, references: int, shards: Sequence[Path]) -> None:
+    """Raise ValueError for numbers with which nothing can be encoded."""
+    if min(variants, batch) < 1 or references < 0:
+        raise ValueError(
+            f"Expected variants and batch of at least 1 and references of at least 0, got {variants}, "
+            f"{batch} and {references}."
+        )
+    if shards and references:
+        # A grid needs other targets of the group, which are anywhere in the archives.
+        raise ValueError(f"Expected no references for concepts in tar archives, got {references}.")
+
+
+def settings_of(augmentation: Augmentation, references: int, seed: int) -> dict[str, Any]:
+    """How pictures are drawn, as a cache keeps it."""
     settings = asdict(augmentation) | {"references": references, "seed": seed}
     if augmentation.sketch_probability:
         # Version 0.5.0 fitted the curves of sketches otherwise: its caches are not added to.
         settings["sketches"] = SKETCH_FIT
-    with CacheWriter(
-        folder, width=empty.shape[-1], variants=variants, augmentation=settings, empty=empty, uncond=uncond,
-        **models,
-    ) as writer:
-        preparation = Preparation(
-            dataset, encoder.size, variants, augmentation, references, seed, writer.known
-        )
-        line = EncodingLine(encoder, writer, batch, preparation.total, on_progress)
-        skipped = list(preparation.left_out)
-        kept = 0
-        # Closed as soon as anything raises, so that no thread keeps opening pictures.
-        with closing(prefetched(preparation.prepare, preparation.concepts)) as jobs:
-            for job in jobs:
-                line.put(job)
-                skipped += job.skipped
-                kept += job.kept
-        line.finish()
-    return EncodeReport(line.added, kept, tuple(skipped))
+    return settings
+
+
+def encode_concepts(preparation: Preparation, concepts: Iterable[Concept], line: EncodingLine) -> None:
+    """Send concepts through the encoder."""
+    # Closed as soon as anything raises, so that no thread keeps opening pictures.
+    with closing(prefetched(preparation.prepare, concepts)) as jobs:
+        for job in jobs:
+            line.put(job)
+
+
+def encode_shard(shard: Path, preparation: Preparation, line: EncodingLine, read: ReadShards) -> None:
+    """Send the concepts of an archive through the encoder, and note it if it was read to its end."""
+    problems: list[Skipped] = []
+    encode_concepts(preparation, concepts_in(shard, problems), line)
+    line.finish()
+    # What is noted as read is not read again: so all of it must be on the disk before.
+    line.writer.flush()
+    line.skipped += problems
+    if not any(each.path == shard for each in problems):
+        read.add(shard)
 
 
 class Preparation:
@@ -126,7 +171,7 @@ class Preparation:
 
     def __init__(
         self, dataset: Dataset, size: int, variants: int, augmentation: Augmentation, references: int,
-        seed: int, known: dict[str, str],
+        seed: int, known: dict[str, str], share: Share = WHOLE,
     ) -> None:
         self.size, self.variants, self.augmentation = size, variants, augmentation
         self.references, self.seed = references, seed
@@ -134,18 +179,24 @@ class Preparation:
         enough = {
             name for name, group in dataset.targets.items() if not references or len(group) >= LEAST_TARGETS
         }
-        self.concepts = [concept for concept in dataset.concepts if concept.group in enough]
+        mine = share.of(dataset.concepts)
+        self.concepts = [concept for concept in mine if concept.group in enough]
         self.left_out = [
             Skipped(concept.target, f"one of fewer than {LEAST_TARGETS} targets in a group with references")
-            for concept in dataset.concepts if concept.group not in enough
+            for concept in mine if concept.group not in enough
         ]
         self.rings = [
             {name: Ring(dataset.targets[name], f"{seed}/{number}") for name in enough}
             for number in range(references)
         ]
         self.total = sum(map(self.pictures_of, self.concepts))
+        # By the first part of their names, which is that of the archive for those in archives.
+        self.concepts_of = Counter(name.partition("/")[0] for name in self.known)
         # Each target is hashed for its own concept and for every grid that it is in.
-        self.hash = lru_cache(maxsize=None)(_hash_or_nothing)
+        self.hash_of_file = lru_cache(maxsize=None)(_hash_or_nothing)
+
+    def hash(self, picture: Path | PackedPicture) -> str:
+        return picture.sha256 if isinstance(picture, PackedPicture) else self.hash_of_file(picture)
 
     def pictures_of(self, concept: Concept) -> int:
         return 1 + len(concept.parts) * self.variants + self.references
@@ -163,7 +214,8 @@ class Preparation:
         view = None if target is None else self.view(concept.target, target, job.skipped)
         parts = {path: picture for path in concept.parts if (picture := opened(path, job.skipped))}
         if view is None or not parts:
-            job.skipped.append(Skipped(concept.target, "a concept without a readable target and part"))
+            place = place_of(concept.target)
+            job.skipped.append(Skipped(place, "a concept without a readable target and part"))
             return
         grids = self.open_grids(job, concept)
         if len(grids) < self.references:
@@ -177,11 +229,13 @@ class Preparation:
                 job.pictures += self.part_variants(concept, path, part, target.size)
             job.pictures += [grid for _, grid in grids]
 
-    def view(self, path: Path, picture: Image.Image, skipped: list[Skipped]) -> Image.Image | None:
+    def view(
+        self, path: Path | PackedPicture, picture: Image.Image, skipped: list[Skipped]
+    ) -> Image.Image | None:
         try:
             return resize_for_encoder(picture, self.size)
         except ValueError:
-            skipped.append(Skipped(path, UNUSABLE))
+            skipped.append(Skipped(place_of(path), UNUSABLE))
             return None
 
     def is_kept(self, job: Job) -> bool:
@@ -189,7 +243,7 @@ class Preparation:
         return job.kept
 
     def part_variants(
-        self, concept: Concept, path: Path, part: Image.Image, canvas: tuple[int, int]
+        self, concept: Concept, path: Path | PackedPicture, part: Image.Image, canvas: tuple[int, int]
     ) -> Iterator[Image.Image]:
         for variant in range(self.variants):
             # By names, not by a running number, which would change with every picture that is added.
@@ -210,7 +264,9 @@ class Preparation:
                 grids.append((list(chosen), resize_for_encoder(grid, self.size)))
         return grids
 
-    def sources(self, concept: Concept, parts: Iterable[Path], grids: list[list[Path]]) -> Sources:
+    def sources(
+        self, concept: Concept, parts: Iterable[Path | PackedPicture], grids: list[list[Path]]
+    ) -> Sources:
         return Sources(
             concept.name, concept.group, self.hash(concept.target),
             tuple((path.name, self.hash(path)) for path in parts),
@@ -244,12 +300,15 @@ class EncodingLine:
     ) -> None:
         self.encoder, self.writer, self.batch = encoder, writer, batch
         self.total, self.on_progress = total, on_progress
-        self.done = self.added = 0
+        self.done = self.added = self.kept = 0
+        self.skipped: list[Skipped] = []
         self.jobs: deque[Job] = deque()
         self.pictures: list[Image.Image] = []
         self.tokens: list[Tensor] = []
 
     def put(self, job: Job) -> None:
+        self.skipped += job.skipped
+        self.kept += job.kept
         # Across concepts, because one has few pictures and the encoder is fastest on full batches.
         if job.pictures:
             self.jobs.append(job)
@@ -298,13 +357,18 @@ def prefetched(prepare: Callable[[Concept], Job], concepts: Iterable[Concept]) -
             pool.shutdown(cancel_futures=True)
 
 
-def opened(path: Path, skipped: list[Skipped]) -> Image.Image | None:
+def opened(path: Path | PackedPicture, skipped: list[Skipped]) -> Image.Image | None:
     """The picture, or None and an entry in `skipped`."""
     try:
         return open_picture(path)
     except PictureError:
-        skipped.append(Skipped(path, UNUSABLE))
+        skipped.append(Skipped(place_of(path), UNUSABLE))
         return None
+
+
+def place_of(picture: Path | PackedPicture) -> Path:
+    """Where a picture is, for reports."""
+    return picture.place if isinstance(picture, PackedPicture) else picture
 
 
 def _hash_or_nothing(path: Path) -> str:
