@@ -29,6 +29,7 @@ from dev.insertion_layouts import LAYOUTS as INSERTION_LAYOUTS
 from dev.layouts import LAYOUTS as OTHER_LAYOUTS
 from dev.layouts import Layout, Note
 from dev.lora_layouts import LAYOUTS as LORA_LAYOUTS
+from dev.pairs_layouts import LAYOUTS as PAIRS_LAYOUTS
 from dev.pops_layouts import LAYOUTS as POPS_LAYOUTS
 from dev.server import ComfyServer
 from pit.files.published import published_files
@@ -36,10 +37,12 @@ from pit.files.published import published_files
 WORKFLOWS = ROOT / "workflows"
 LAYOUTS = (
     OTHER_LAYOUTS | CONCEPT_LAYOUTS | LORA_LAYOUTS | DIRECTION_LAYOUTS | POPS_LAYOUTS | INSERTION_LAYOUTS
+    | PAIRS_LAYOUTS
 )
 PICTURED = (
     "blend_concepts_sdxl", "character_sheet_sdxl", "concept_in_a_scene_sdxl", "explore_concepts_sdxl",
     "generate_a_dataset", "piece_it_together_sdxl", *POPS_LAYOUTS, *INSERTION_LAYOUTS,
+    *PAIRS_LAYOUTS,
 )
 THUMBNAIL_WIDTH = 1200
 # Without the last, the page leaves out all words of a graph that is so large that they become small.
@@ -51,12 +54,19 @@ CHECKPOINT = "checkpoints/sd_xl_base_1.0.safetensors"
 HUB = "https://huggingface.co"
 DEPTH_MODEL = "geometry_estimation/depth_anything_3_mono_large.safetensors"
 DEPTH_CONTROL = "controlnet/controlnet-depth-sdxl-1.0.safetensors"
+SAM = "checkpoints/sam3.1_multiplex_fp16.safetensors"
+INPAINTING = "diffusion_models/sdxl-inpainting-0.1.safetensors"
 # Where the page can get each file that the graphs name, by its place below ComfyUI's `models`.
 SOURCES = {
     CHECKPOINT: f"{HUB}/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/{Path(CHECKPOINT).name}",
     DEPTH_MODEL: f"{HUB}/Comfy-Org/Depth-Anything-3/resolve/main/{DEPTH_MODEL}",
     DEPTH_CONTROL: (
         f"{HUB}/diffusers/controlnet-depth-sdxl-1.0/resolve/main/diffusion_pytorch_model.fp16.safetensors"
+    ),
+    SAM: f"{HUB}/Comfy-Org/sam3.1/resolve/main/{SAM}",
+    INPAINTING: (
+        f"{HUB}/diffusers/stable-diffusion-xl-1.0-inpainting-0.1/resolve/main/unet/"
+        "diffusion_pytorch_model.fp16.safetensors"
     ),
     **{
         file.target: f"{HUB}/{file.repo}/resolve/main/{file.path}"
@@ -68,6 +78,7 @@ CONVERTED = "diffusion_models/object_insertion_unet.safetensors"  # a published 
 LOADERS = {
     "CheckpointLoaderSimple": ("checkpoints",), "CLIPVisionLoader": ("clip_vision",),
     "ControlNetLoader": ("controlnet",), "LoadDA3Model": ("geometry_estimation",), "VAELoader": ("vae",),
+    "UNETLoader": ("diffusion_models",),
     "PiT_LoadIPAdapter": ("ipadapter",), "PiT_LoadIPPrior": ("ip_prior",), "PiT_ApplyIPLora": ("loras",),
     "PiT_LoadBaseIPAdapter": ("ipadapter",), "PiT_LoadOperator": ("pops", "kandinsky_prior"),
     "PiT_LoadKandinskyDecoder": ("kandinsky_decoder", "kandinsky_decoder"),

@@ -31,6 +31,9 @@ OTHER_FRAMES = {
     "say_it_with_a_word_kandinsky": SAY_FRAMES, "chain_operators_sdxl": CHAIN_FRAMES,
     "chain_operators_kandinsky": CHAIN_FRAMES, "insert_an_object_sd15": {"Pictures", "Encode", "Insert"},
     "insert_many_sd15": {"Pictures", "One in each", "Then another"},
+    "make_texture_pairs_sdxl": {"Models", "Picture", "Mask", "Depth", "Variants", "Save"},
+    "make_scene_pairs_sdxl": {"Models", "Picture", "Mask", "Empty scene", "Save"},
+    "make_union_pairs_sdxl": {"Models", "Picture", "First thing", "Second thing", "Save"},
 }
 A_SHORT_TRAINING = {
     "2": {"count": 30, "name": "short"}, "3": {"variants": 1, "name": "short"},
