@@ -19,6 +19,27 @@ def lines_input(name: str, tooltip: str) -> io.Input:
     )
 
 
+def prompt_outputs() -> list[io.Output]:
+    return [
+        io.String.Output(display_name="prompt", tooltip="Of the picture."),
+        io.String.Output(display_name="first", tooltip="The thing that SAM3 is to find."),
+        io.String.Output(
+            display_name="second", is_output_list=True,
+            tooltip="The other thing; or the prompt of the empty scene, or those of all variants.",
+        ),
+        io.Int.Output(display_name="seed", tooltip="For the picture."),
+        io.Int.Output(display_name="seeds", is_output_list=True, tooltip="One for each of second."),
+        io.String.Output(display_name="picture_name", tooltip="The filename_prefix of the picture."),
+        io.String.Output(
+            display_name="first_name", tooltip="The filename_prefix of the mask, or of the first cut-out.",
+        ),
+        io.String.Output(
+            display_name="second_name",
+            tooltip="The filename_prefix of the empty scene, the variants or the second cut-out.",
+        ),
+    ]
+
+
 class OperatorPrompts(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -57,13 +78,7 @@ class OperatorPrompts(io.ComfyNode):
                 lines_input("things", "Things to show"),
                 lines_input("places", "Places, such as 'on a beach'"),
             ],
-            outputs=[
-                io.String.Output(display_name="prompt"), io.String.Output(display_name="first"),
-                io.String.Output(display_name="second", is_output_list=True),
-                io.Int.Output(display_name="seed"), io.Int.Output(display_name="seeds", is_output_list=True),
-                io.String.Output(display_name="picture_name"), io.String.Output(display_name="first_name"),
-                io.String.Output(display_name="second_name"),
-            ],
+            outputs=prompt_outputs(),
         )
 
     @classmethod

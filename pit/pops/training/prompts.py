@@ -112,11 +112,12 @@ def lines_of_words(text: str, default: tuple[str, ...]) -> tuple[str, ...]:
 
     Raises ValueError for lines without a letter or a number.
     """
-    lines = [" ".join(re.split(r"[\s,:()]+", line)).strip() for line in text.splitlines() if line.strip()]
+    lines = [line for line in text.splitlines() if line.strip()]
     wordless = next((line for line in lines if not plain_name(line)), None)
     if wordless is not None:
         raise ValueError(f"Expected words on each line, got {quoted(wordless)}. Write some.")
-    return tuple(dict.fromkeys(lines)) or default
+    words = (" ".join(re.split(r"[\s,:()]+", line)).strip() for line in lines)
+    return tuple(dict.fromkeys(words)) or default
 
 
 def write_texture(rng: random.Random, words: PairWords) -> Said:
