@@ -30,6 +30,7 @@ from dev.insertion_layouts import LAYOUTS as INSERTION_LAYOUTS
 from dev.layouts import LAYOUTS as OTHER_LAYOUTS
 from dev.layouts import Layout, Note
 from dev.lora_layouts import LAYOUTS as LORA_LAYOUTS
+from dev.pairs_layouts import LAYOUTS as PAIRS_LAYOUTS
 from dev.partcraft_layouts import LAYOUTS as PARTCRAFT_LAYOUTS
 from dev.parts2whole_layouts import LAYOUTS as PARTS2WHOLE_LAYOUTS
 from dev.pops_layouts import LAYOUTS as POPS_LAYOUTS
@@ -40,12 +41,12 @@ from pit.parts2whole.published import IMAGE_ENCODER
 WORKFLOWS = ROOT / "workflows"
 LAYOUTS = (
     OTHER_LAYOUTS | CONCEPT_LAYOUTS | LORA_LAYOUTS | DIRECTION_LAYOUTS | POPS_LAYOUTS | INSERTION_LAYOUTS
-    | PARTCRAFT_LAYOUTS | PARTS2WHOLE_LAYOUTS
+    | PARTCRAFT_LAYOUTS | PARTS2WHOLE_LAYOUTS | PAIRS_LAYOUTS
 )
 PICTURED = (
     "blend_concepts_sdxl", "character_sheet_sdxl", "concept_in_a_scene_sdxl", "explore_concepts_sdxl",
     "generate_a_dataset", "piece_it_together_sdxl", *POPS_LAYOUTS, *INSERTION_LAYOUTS, *PARTCRAFT_LAYOUTS,
-    *PARTS2WHOLE_LAYOUTS,
+    *PARTS2WHOLE_LAYOUTS, *PAIRS_LAYOUTS,
 )
 THUMBNAIL_WIDTH = 1200
 MENUS, SMALLER = (60, 50), 0.93  # pixels at the left and at the top, and what leaves room for them
@@ -59,6 +60,8 @@ SD15 = "checkpoints/v1-5-pruned-emaonly-fp16.safetensors"
 HUB = "https://huggingface.co"
 DEPTH_MODEL = "geometry_estimation/depth_anything_3_mono_large.safetensors"
 DEPTH_CONTROL = "controlnet/controlnet-depth-sdxl-1.0.safetensors"
+SAM = "checkpoints/sam3.1_multiplex_fp16.safetensors"
+INPAINTING = "diffusion_models/sdxl-inpainting-0.1.safetensors"
 # Where the page can get each file that the graphs name, by its place below ComfyUI's `models`.
 SOURCES = {
     CHECKPOINT: f"{HUB}/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/{Path(CHECKPOINT).name}",
@@ -66,6 +69,11 @@ SOURCES = {
     DEPTH_MODEL: f"{HUB}/Comfy-Org/Depth-Anything-3/resolve/main/{DEPTH_MODEL}",
     DEPTH_CONTROL: (
         f"{HUB}/diffusers/controlnet-depth-sdxl-1.0/resolve/main/diffusion_pytorch_model.fp16.safetensors"
+    ),
+    SAM: f"{HUB}/Comfy-Org/sam3.1/resolve/main/{SAM}",
+    INPAINTING: (
+        f"{HUB}/diffusers/stable-diffusion-xl-1.0-inpainting-0.1/resolve/main/unet/"
+        "diffusion_pytorch_model.fp16.safetensors"
     ),
     **{
         file.target: f"{HUB}/{file.repo}/resolve/main/{file.path}"
@@ -84,6 +92,7 @@ OTHERS = ("models/parts2whole/published/decoupled_attn.pth", "input/my_pictures/
 LOADERS = {
     "CheckpointLoaderSimple": ("checkpoints",), "CLIPVisionLoader": ("clip_vision",),
     "ControlNetLoader": ("controlnet",), "LoadDA3Model": ("geometry_estimation",), "VAELoader": ("vae",),
+    "UNETLoader": ("diffusion_models",),
     "PiT_LoadIPAdapter": ("ipadapter",), "PiT_LoadIPPrior": ("ip_prior",), "PiT_ApplyIPLora": ("loras",),
     "PiT_LoadBaseIPAdapter": ("ipadapter",), "PiT_LoadOperator": ("pops", "kandinsky_prior"),
     "PiT_LoadKandinskyDecoder": ("kandinsky_decoder", "kandinsky_decoder"),

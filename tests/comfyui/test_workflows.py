@@ -35,6 +35,9 @@ OTHER_FRAMES = {
     "find_the_parts_sd15": {"Pictures", "Find", "Label"},
     "train_part_words_sd15": {"Find", "Train", "Render"},
     "dress_a_figure_sd15": {"Pictures", "Parts", "Encode", "Render", "Pose (switched off)"},
+    "make_texture_pairs_sdxl": {"Models", "Picture", "Mask", "Depth", "Variants", "Save"},
+    "make_scene_pairs_sdxl": {"Models", "Picture", "Mask", "Empty scene", "Save"},
+    "make_union_pairs_sdxl": {"Models", "Picture", "First thing", "Second thing", "Save"},
 }
 A_SHORT_TRAINING = {
     "2": {"count": 30, "name": "short"}, "3": {"variants": 1, "name": "short"},

@@ -18,6 +18,7 @@ from ..modes import MODES, MOST_PARTS
 BACKGROUNDS, RANDOMS = "backgrounds", "randoms"
 RESERVED = (BACKGROUNDS, RANDOMS)
 BESIDE = (".npy", ".json", ".txt")  # beside pictures, and read with them if at all
+AMBIGUOUS = "counts as the same name as another"
 CUT_OUT = re.compile(r"(.+)_OBJ_(\d+)")
 # Save Image puts a number behind the name: dog_00001_.png, with dog_mask_00001_.png.
 NUMBERED = re.compile(r"(.+?)(_inpainted|_mask|_OBJ_\d+)_(\d+)_|(mask)_\d+_")
@@ -107,11 +108,15 @@ def plain_pictures(folder: Path) -> tuple[Path, ...]:
 def flat(folder: Path) -> tuple[dict[str, Path], list[Skipped]]:
     """The pictures directly in a folder, by their names."""
     pictures, skipped = list_pictures(folder)
+    found: dict[str, Path] = {}
+    for path in pictures:
+        if found.setdefault(name_of(path), path) is not path:
+            skipped.append(Skipped(path, AMBIGUOUS))
     skipped = [
         each for each in skipped
         if each.path.suffix.lower() not in BESIDE and each.path.name not in RESERVED
     ]
-    return {name_of(path): path for path in pictures}, skipped
+    return found, skipped
 
 
 def name_of(path: Path) -> str:
@@ -135,6 +140,9 @@ def read_texture(folder: Path) -> Found:
         pictures, refused = flat(entry)
         mask, box = pictures.pop("mask", None), entry / "box.json"
         skipped += refused
+        if AMBIGUOUS in [each.why for each in refused]:
+            skipped.append(Skipped(entry, "a folder with several masks"))
+            continue
         if mask is None or not pictures:
             skipped.append(Skipped(entry, "a folder without a picture and mask.png"))
             continue

@@ -71,6 +71,26 @@ def test_the_numbers_of_save_image_tell_what_belongs_together(tmp_path, mode, na
     assert example.name == ("chair" if mode == "texture" else names[0])
 
 
+def test_an_object_that_was_made_twice_has_no_mask_that_fits_all_pictures(tmp_path):
+    for folder, masks in (("chair", ("mask_00001_", "mask_00002_")), ("cup", ("mask", "mask_00001_")),
+                          ("hat", ("mask_00002_",))):
+        (tmp_path / folder).mkdir()
+        for name in ("base_00001_", "base_00002_", *masks):
+            picture(1).save(tmp_path / folder / f"{name}.png")
+    dataset = read_operator_dataset(tmp_path, "texture")
+    assert [each.name for each in dataset.examples] == ["hat"]
+    assert {each.path.name for each in dataset.skipped if "several masks" in each.why} == {"chair", "cup"}
+
+
+def test_of_two_pictures_that_count_as_one_the_second_is_named(tmp_path):
+    for name in ("dog_00001_", "dog_00001__mask", "dog_mask_00001_"):
+        picture(1).save(tmp_path / f"{name}.png")
+    dataset = read_operator_dataset(tmp_path, "scene")
+    [example], [skipped] = dataset.examples, dataset.skipped
+    assert example.files["mask"][0].stem == "dog_00001__mask"
+    assert skipped.path.stem == "dog_mask_00001_" and "same name" in skipped.why
+
+
 def test_parts_as_make_parts_writes_them_are_composed(tmp_path):
     for name, parts in (("a", 2), ("b", 14), ("c", 0)):
         (tmp_path / "target").mkdir(exist_ok=True)

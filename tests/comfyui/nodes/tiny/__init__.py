@@ -1,8 +1,11 @@
 """A test-only node pack: tiny models, and a look at what ComfyUI keeps loaded."""
 
+import comfy.cldm.cldm
 import comfy.clip_vision
+import comfy.controlnet
 import comfy.model_management
 import comfy.model_patcher
+import comfy.ops
 import comfy.sd
 import comfy.supported_models
 import torch
@@ -173,6 +176,64 @@ class TinySDXLModels(io.ComfyNode):
         return io.NodeOutput(model, tiny_sdxl_clip(), tiny_vae())
 
 
+class TinyInpainting(io.ComfyNode):
+    """The UNet of an SDXL for inpainting, which also takes the masked picture and the mask."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(node_id="Tiny_Inpainting", inputs=[], outputs=[io.Model.Output()])
+
+    @classmethod
+    def execute(cls):
+        return io.NodeOutput(tiny_sdxl(9, in_channels=9, adm_in_channels=CONTEXT_DIM // 2 + 6 * 256))
+
+
+class TinyControl(io.ComfyNode):
+    """A ControlNet for the tiny SDXL."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(node_id="Tiny_Control", inputs=[], outputs=[io.ControlNet.Output()])
+
+    @classmethod
+    def execute(cls):
+        sizes = dict(TinySDXL(UNET | {"adm_in_channels": CONTEXT_DIM // 2 + 6 * 256}).unet_config)
+        del sizes["out_channels"]
+        net = comfy.cldm.cldm.ControlNet(
+            **sizes, hint_channels=3, dtype=torch.float32, operations=comfy.ops.disable_weight_init)
+        fill(net, 8)
+        device = comfy.model_management.get_torch_device()
+        return io.NodeOutput(comfy.controlnet.ControlNet(net, load_device=device))
+
+
+class TinyDetect(io.ComfyNode):
+    """Takes the place of SAM3 Detect: half the picture's width and height, its place by what is looked for.
+
+    Nothing is found at a threshold of 1.
+    """
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="Tiny_Detect",
+            inputs=[
+                io.Model.Input("model"), io.Image.Input("image"), io.Conditioning.Input("conditioning"),
+                io.Float.Input("threshold"), io.Int.Input("refine_iterations"),
+                io.Boolean.Input("individual_masks"),
+            ],
+            outputs=[io.Mask.Output()],
+        )
+
+    @classmethod
+    def execute(cls, model, image, conditioning, threshold, refine_iterations, individual_masks):
+        _, height, width, _ = image.shape
+        mask = torch.zeros(image.shape[:3])
+        left = int(conditioning[0][0].abs().sum() * 1000) % (width // 2)
+        if threshold < 1:
+            mask[:, height // 4:height * 3 // 4, left:left + width // 2] = 1
+        return io.NodeOutput(mask)
+
+
 class TinyVision(io.ComfyNode):
     """What Load CLIP Vision gives; its embeddings are as wide as the text encoders of the tiny SDXL."""
 
@@ -263,7 +324,7 @@ class Tiny(ComfyExtension):
     async def get_node_list(self):
         return [
             TinyModels, TinyInsertion, TinySDXLModels, TinySD15Models, TinyVision, TinyVAE, TinyImage,
-            MixedRows, Loaded,
+            MixedRows, Loaded, TinyInpainting, TinyControl, TinyDetect,
         ]
 
 
