@@ -11,8 +11,8 @@ from ...pit.files.pictures import PictureError, describe_skipped
 from ...pit.images import to_tensor
 from ...pit.piece_it_together.part_sets import EXAMPLES, PartSet, open_parts, read_part_sets, some_sets
 from ..bridge.feedback import as_lines, progress_bar, told
-from ..bridge.folders import file_stamp, why_no_folder
-from ..bridge.picture_folders import input_folder, input_folders
+from ..bridge.folders import file_stamp
+from ..bridge.picture_folders import input_folder, input_folders, offered_names, why_no_folder
 from .types import CATEGORY
 
 SHIPPED = "examples of the pack"
@@ -37,7 +37,7 @@ class LoadPartSets(io.ComfyNode):
             search_aliases=["batch folder", "folder of parts", "load images from folder", "many parts"],
             inputs=[
                 io.Combo.Input(
-                    "folder", options=[SHIPPED, *input_folders()],
+                    "folder", options=[SHIPPED, *offered_names(input_folders())],
                     tooltip="A folder in input with a subfolder of part pictures for each set.",
                 ),
                 io.Int.Input(
