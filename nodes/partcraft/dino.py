@@ -109,7 +109,7 @@ class LoadDino(FileNode):
                 ),
             ],
             outputs=[io.ClipVision.Output(
-                display_name="clip_vision", tooltip="For the nodes of PartCraft, and for Measure Pictures.",
+                display_name="clip_vision", tooltip="For Find Parts, and for Measure Pictures.",
             )],
         )
 
