@@ -26,6 +26,7 @@ from .workflow import (
 
 JOURNAL = "journal.sqlite"
 MOST_TRIES = 2
+ENDINGS = (signal.SIGINT, signal.SIGTERM)
 INTERRUPTED = 130  # as shells call a program that Ctrl-C has ended
 ENDING_SECONDS = 60  # for the servers to answer once more at the end
 
@@ -123,8 +124,9 @@ def driven(work: Work, servers: list[Server], progress: Progress) -> int:
     began = time.monotonic()
     workers = [Worker(work, server) for server in servers]
     work.journal.give_back_of_others([server.name for server in servers])
-    # A service manager ends programs by this signal, which must cancel what is queued just as Ctrl-C does.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A service manager ends programs by SIGTERM, and a script has what it starts beside itself ignore
+    # SIGINT: both must cancel what is queued just as Ctrl-C does.
+    before = {each: signal.signal(each, signal.default_int_handler) for each in ENDINGS}
     interrupted = False
     try:
         for worker in workers:
@@ -137,7 +139,8 @@ def driven(work: Work, servers: list[Server], progress: Progress) -> int:
         work.stop.set()
         for worker in workers:
             worker.join(ENDING_SECONDS)
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
     progress.draw(work.journal)
     for fault in work.faults:
         progress.tell(f"error: {fault}")
