@@ -25,7 +25,7 @@ from dev.server import ComfyServer
 
 LOCALES = ROOT / "locales"
 TRANSLATIONS = ROOT / "dev" / "translations"
-LANGUAGES = ("zh", "zh-TW", "ja", "ko", "de", "fr")
+LANGUAGES = ("zh", "zh-TW", "ja", "ko", "de", "fr", "es")
 # ComfyUI's page reads these two files of a language, and would read `commands.json` and `settings.json`.
 NODES, MAIN = "nodeDefs.json", "main.json"
 AUTOGROW, DYNAMIC_COMBO = "COMFY_AUTOGROW_V3", "COMFY_DYNAMICCOMBO_V3"
