@@ -1,8 +1,9 @@
 """Make `locales/`, the texts of the nodes in the languages of ComfyUI's page, from what translators write.
 
 English is what the nodes themselves say, as a real ComfyUI tells it. For every other language there is a
-file in `dev/translations`, whose keys are the English sentences: one that has changed in the nodes no longer
-finds its translation, and is named with the sentence that it was. Run in the folder of the pack, inside
+list in `dev/translations`, from each English sentence to its translation: one that has changed in the nodes
+no longer finds its translation, and is named with what it was. A `#` stands for the numbers of sockets, and
+`same.json` lists the words that are no different in a language. Run in the folder of the pack, inside
 dev.py's environment:
 
     python -m dev.make_locales
@@ -14,6 +15,7 @@ import argparse
 import difflib
 import json
 import re
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -177,23 +179,40 @@ def pack_definitions(client: ComfyServer) -> dict[str, dict]:
     return {key: node for key, node in client.object_info().items() if node["python_module"] == module}
 
 
+def write_locales(definitions: Mapping[str, dict], folder: Path) -> list[Path]:
+    """Write the files of every language; returns them."""
+    written = []
+    for language, files in all_locales(definitions).items():
+        for name, texts in files.items():
+            path = folder / language / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(as_text(texts), encoding="utf-8")
+            written.append(path)
+    return written
+
+
+def check_translations(definitions: Mapping[str, dict]) -> None:
+    """Raise Failure with what translators have to do, if there is anything."""
+    files = english(definitions)
+    lines = [
+        f"{language}: {line}" for language in LANGUAGES for line in complaints(files, read_catalog(language))
+    ]
+    if lines:
+        raise Failure(f"Expected a translation of every sentence in {TRANSLATIONS}.\n" + "\n".join(lines))
+
+
 def main(arguments: list[str] | None = None) -> None:
     summary = __doc__.partition("\n")[0]
     argparse.ArgumentParser(prog="python -m dev.make_locales", description=summary).parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         with ComfyServer(ensure_comfyui(), make_base(Path(folder)), LOGS / "make_locales.log") as server:
             definitions = pack_definitions(server)
-    for language, files in all_locales(definitions).items():
-        for name, texts in files.items():
-            path = LOCALES / language / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(as_text(texts), encoding="utf-8")
-    files = english(definitions)
-    lines = [
-        f"{language}: {line}" for language in LANGUAGES for line in complaints(files, read_catalog(language))
-    ]
-    if lines:
-        raise Failure("Expected a translation of every sentence.\n" + "\n".join(lines))
+    for path in write_locales(definitions, LOCALES):
+        print(path)
+    try:
+        check_translations(definitions)
+    except Failure as failure:
+        sys.exit(str(failure))
 
 
 if __name__ == "__main__":
