@@ -3,6 +3,7 @@
 import json
 import re
 
+from dev import ROOT
 from dev.browser import PAGE_IS_READY
 from dev.make_locales import (
     DYNAMIC_COMBO,
@@ -13,7 +14,7 @@ from dev.make_locales import (
     read_catalog,
     write_locales,
 )
-from tests.comfyui.pages import build
+from tests.comfyui.pages import build, select
 
 # Options that their tooltips also use as words of English.
 PLAIN_WORDS = {"all", "front", "plain", "random", "sky", "the part"}
@@ -107,6 +108,10 @@ def test_the_page_of_a_japanese_user_is_in_japanese(comfyui, fresh_page):
         description = page.evaluate(SHOWN, ids["apply"])[-1]
         page.evaluate(OPEN_ONE_SAVED_IN_ENGLISH, [ids["encode"], "parts.part0"])
         opened = page.evaluate(SHOWN, ids["encode"])[1]
+        help_page = (ROOT / "web" / "docs" / "PiT_EncodeParts" / "ja.md").read_text(encoding="utf-8")
+        select(page, ids["encode"])
+        page.get_by_test_id("info-button").click()
+        page.get_by_text(help_page.split("\n\n")[1]).wait_for()
     finally:
         comfyui.post("/settings", {"Comfy.Locale": "en"})
     catalog = read_catalog("ja")
