@@ -43,7 +43,7 @@ def unnamed(english: str, translation: str, catalog: dict[str, str]) -> set[str]
 
 
 def unclosed(line: str) -> bool:
-    """Whether Markdown would leave asterisks: signs at the edges of bold words want no letters next to them."""
+    """Whether Markdown would leave asterisks: bold words that end in a sign want no letter next to them."""
     parts = line.split("**")
     return len(parts) % 2 == 0 or any(
         re.search(r"[^\w\s]$", bold) and re.match(r"\w", after)
