@@ -5,7 +5,17 @@ import re
 
 import pytest
 
-from dev.make_locales import LANGUAGES, LOCALES, TRANSLATIONS, complaints, read_catalog, sentences
+from dev import Failure, make_locales
+from dev.make_locales import (
+    LANGUAGES,
+    LOCALES,
+    TRANSLATIONS,
+    complaints,
+    for_page,
+    read_catalog,
+    sentences,
+    translated,
+)
 
 # What no language has in common with another but by chance.
 SCRIPTS = {
@@ -74,7 +84,7 @@ def keys_of(texts: dict, before: str = "") -> set[str]:
 
 def test_there_is_a_folder_and_a_list_for_every_language():
     assert {path.name for path in LOCALES.iterdir()} == {"en", *LANGUAGES}
-    assert {path.stem for path in TRANSLATIONS.iterdir()} == {*LANGUAGES, "same"}
+    assert {path.stem for path in TRANSLATIONS.iterdir()} == {*LANGUAGES, "same", "glossary"}
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -169,3 +179,32 @@ def test_what_is_missing_changed_or_superfluous_is_named():
     assert complaints(FILES, {**WHOLE, "Load It": ""}) == ["missing: 'Load It'"]
     old = {"Load That": "Lade das", "part #": "Teil #", "A {part} of it.": "Ein {part} davon.", "Gone": "Weg"}
     assert complaints(FILES, old) == ["changed: 'Load That' is now 'Load It'", "superfluous: 'Gone'"]
+
+
+def test_what_the_page_takes_for_a_placeholder_is_told_from_it():
+    """In all but tooltips, which the page shows as they are."""
+    assert for_page("description", "a | {b} @c") == "a {'|'} {'{'}b{'}'} {'@'}c"
+    assert for_page("tooltip", "a | {b} @c") == "a | {b} @c"
+
+
+def test_slots_are_numbered_and_what_is_missing_stays_english():
+    inputs = {"part0": {"name": "Teil 1", "tooltip": "Ein {part} davon."}, "part1": {"name": "Teil 2"}}
+    whole = {"A": {"display_name": "Lade es", "inputs": inputs}}
+    assert translated(FILES, WHOLE) == {"nodeDefs.json": whole}
+    assert translated(FILES, {"Load It": "Lade es"}) == {"nodeDefs.json": {"A": {"display_name": "Lade es"}}}
+
+
+def test_translators_are_told_what_is_to_do(monkeypatch):
+    monkeypatch.setattr(make_locales, "english", lambda _: FILES)
+    monkeypatch.setattr(make_locales, "read_catalog", lambda language: {} if language == "fr" else WHOLE)
+    with pytest.raises(Failure, match="Expected a translation of every sentence .*\n") as raised:
+        make_locales.check_translations({})
+    assert str(raised.value).splitlines()[1:] == [f"fr: missing: {sentence!r}" for sentence in WHOLE]
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["--help"], 0), (["ja"], 2), (["--no-such"], 2)])
+def test_asking_for_help_or_for_nonsense_makes_nothing(arguments, code, capsys):
+    with pytest.raises(SystemExit) as raised:
+        make_locales.main(arguments)
+    said = capsys.readouterr()
+    assert raised.value.code == code and "python -m dev.make_locales" in said.out + said.err
