@@ -110,6 +110,18 @@ def test_nodes_are_called_by_the_titles_that_they_have(language):
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
+def test_inputs_and_outputs_of_a_node_can_be_told_apart(language):
+    english, translated = (texts_of(each)["nodeDefs.json"] for each in ("en", language))
+    names = {
+        (node, group, slot["name"], each["name"]) for node, texts in english.items()
+        for group in ("inputs", "outputs") for key, each in texts.get(group, {}).items()
+        for slot in [translated[node][group][key]] if "name" in each
+    }
+    shown = [(node, group, name) for node, group, name, _ in sorted(names)]
+    assert [each for each in shown if shown.count(each) > 1] == []
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_no_text_is_english_but_for_words_that_are_the_same(language):
     same = set(json.loads((TRANSLATIONS / "same.json").read_text(encoding="utf-8"))[language])
     assert {english for english, text in pairs(language) if english == text} == same | EVERYWHERE
