@@ -81,7 +81,8 @@ def unsafe_loads(tree: ast.Module) -> list[int]:
 
 def test_the_published_archive_holds_the_pack_and_no_tools():
     places = {name.partition("/")[0] for name in PUBLISHED}
-    assert {"__init__.py", "nodes", "pit", "web", "pyproject.toml", "LICENSE", "README.md"} <= places
+    expected = {"__init__.py", "nodes", "pit", "web", "locales", "pyproject.toml", "LICENSE", "README.md"}
+    assert expected <= places
     assert places.isdisjoint({
         "dev.py", "dev", "tests", "benchmarks", "queue_client", ".ci", ".venv", ".comfyui", "output",
     })

@@ -14,11 +14,11 @@ const STAGES = [ // the first that fits the id of a node
     ["pale_blue", /Apply|Insert|PutBack|EmptyLatent|Kandinsky|LayerWeights|Patch|PartAttention|Strip/],
     ["purple", /./],
 ]
-
-function countFromOne(input) {
+function countFromOne(input) { // but for pages in another language, whose translations do so
     const [, group, name] = input.name.match(/^(.+)\.(.+?)$/) ?? []
-    const own = [undefined, null, name, input.name].includes(input.label ?? input.localized_name)
-    if (group && own) input.label = name.replace(/\d+$/, (number) => ` ${Number(number) + 1}`)
+    const counted = name?.replace(/\d+$/, (number) => ` ${Number(number) + 1}`)
+    const ours = (text) => [undefined, null, name, input.name, counted].includes(text)
+    if (group && ours(input.label)) input.label = ours(input.localized_name) ? counted : undefined
 }
 function dress(node) {
     if (!node.comfyClass?.startsWith("PiT_")) return

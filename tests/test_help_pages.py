@@ -1,0 +1,90 @@
+"""Help pages in other languages: for the nodes that a beginner meets, and as the English pages are."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from dev import ROOT
+from dev.make_locales import LANGUAGES, read_catalog
+
+DOCS = ROOT / "web" / "docs"
+PAGES = (
+    "LoadCreatureModels", "CreatureParts", "CutOutPart", "EncodeParts", "SamplePrior", "ApplyTokens",
+    "EmptyLatent", "PickConcepts", "LoadIPAdapter", "LoadIPPrior",
+)
+INPUTS = {"`start`", "`negative`"}  # set as code in English, by the names that the page shows elsewhere
+BLOCK = re.compile(r"(#+ |- |\d+\. |    |!\[|\|)?")
+CODE = re.compile(r'`[^`\n]+`|^    .+$|"[^"\n]+"|\]\([^)]+\)', re.MULTILINE)
+BOLD = re.compile(r"\*\*([^*\n]+)\*\*")
+
+all_pages = pytest.mark.parametrize("page", PAGES)
+all_languages = pytest.mark.parametrize("language", LANGUAGES)
+
+
+def read(page: str, language: str = "") -> str:
+    path = DOCS / f"PiT_{page}" / f"{language}.md" if language else DOCS / f"PiT_{page}.md"
+    return path.read_text(encoding="utf-8")
+
+
+def blocks(text: str) -> list[str]:
+    """What each line is that is not empty: a heading and of which level, an item, code, a picture, a text."""
+    return [BLOCK.match(line)[0] for line in text.splitlines() if line]
+
+
+def code_of(text: str) -> set[str]:
+    return set(CODE.findall(text)) - INPUTS
+
+
+def unnamed(english: str, translation: str, catalog: dict[str, str]) -> set[str]:
+    """Nodes and inputs in bold whose translated names are not in bold in the translation."""
+    there = set(BOLD.findall(translation))
+    return {name for name in BOLD.findall(english) if name in catalog and catalog[name] not in there}
+
+
+def unclosed(line: str) -> bool:
+    """Whether Markdown would leave asterisks: bold words that end in a sign want no letter next to them."""
+    parts = line.split("**")
+    return len(parts) % 2 == 0 or any(
+        re.search(r"[^\w\s]$", bold) and re.match(r"\w", after)
+        or re.match(r"[^\w\s]", bold) and re.search(r"\w$", before)
+        for before, bold, after in zip(parts[::2], parts[1::2], parts[2::2], strict=False)
+    )
+
+
+def test_every_page_of_a_beginner_is_there_in_every_language():
+    found = {path.relative_to(DOCS) for path in DOCS.glob("*/*")}
+    assert found == {Path(f"PiT_{page}") / f"{language}.md" for page in PAGES for language in LANGUAGES}
+
+
+@all_pages
+@all_languages
+def test_pages_are_built_as_the_english_ones(page, language):
+    english, translation = read(page), read(page, language)
+    assert blocks(translation) == blocks(english)
+    assert code_of(translation) == code_of(english)
+    numbers = re.compile(r"\d+(?:\.\d+)?")
+    assert set(numbers.findall(english)) <= set(numbers.findall(translation))
+
+
+@all_pages
+@all_languages
+def test_pages_call_nodes_and_inputs_as_the_page_shows_them(page, language):
+    english, translation, catalog = read(page), read(page, language), read_catalog(language)
+    assert translation.splitlines()[0] == f"# {catalog[english.splitlines()[0][2:]]}"
+    assert unnamed(english, translation, catalog) == set()
+
+
+@all_pages
+@all_languages
+def test_bold_words_are_bold(page, language):
+    assert [line for line in read(page, language).splitlines() if unclosed(line)] == []
+
+
+def test_the_rules_are_sharp():
+    assert blocks("# A\n\ntext\n\n- b\n1. c\n    d\n![e](f.png)") == ["# ", "", "- ", "1. ", "    ", "!["]
+    assert code_of('a `b` "c"\n    d\n[e](f) `start`') == {"`b`", '"c"', "    d", "](f)"}
+    catalog = {"Load It": "Lade es", "file": "Datei"}
+    assert unnamed("**Load It** and **file**, **other**", "**Lade es** und Datei", catalog) == {"file"}
+    assert all(map(unclosed, ("**加载+**和", "于**（加载）**，", "**a")))
+    assert not any(map(unclosed, ("**加载+** 和", "于 **（加载）**，", "**加载**和")))
