@@ -51,15 +51,15 @@ def explore(start: tuple[Group, ...], ids: tuple[str, ...]) -> Layout:
         rows=(
             (
                 *start,
-                Group("Wall", "concept", (column(300, parts_to_concept(encode, sample)),)),
-                Group("Render", "render", (column(300, render),)),
-                Group("Result", "result", (column(400, Large(wall, 460)),)),
+                Group("Wall", "concept", (column(290, parts_to_concept(encode, sample)),)),
+                Group("Render", "render", (column(290, render),)),
+                Group("Result", "result", (column(360, Large(wall, 460)),)),
             ),
             (
                 Group("Pick", "concept", (column(260, pick, PICK), column(290, one))),
                 Group("Picked", "result", (column(250, Large(picked, 260)),)),
-                Group("Vary", "concept", (column(300, more), column(220, VARY))),
-                Group("Variations", "result", (column(320, Large(variations, 330)),)),
+                Group("Vary", "concept", (column(300, more),)),
+                Group("Variations", "result", (column(320, Large(variations, 280), VARY),)),
             ),
         ),
         random_seeds=(vary,),
@@ -82,9 +82,9 @@ computed. For your own parts, put **Load Image** in place of *Example parts*."""
 
 EXPLORE_SDXL = explore(
     (
-        Group("Start", "models", (column(270, EXPLORE_SDXL_START, SDXL_FILES),)),
-        Group("Models", "models", (column(270, "1", "2", "3", "4"),)),
-        Group("Parts", "pictures", (column(210, "5", Large("6", 200)),)),
+        Group("Start", "models", (column(250, EXPLORE_SDXL_START, SDXL_FILES),)),
+        Group("Models", "models", (column(250, "1", "2", "3", "4"),)),
+        Group("Parts", "pictures", (column(190, "5", Large("6", 200)),)),
     ),
     tuple(str(number) for number in range(10, 33)),
 )

@@ -43,12 +43,12 @@ FIND = Layout(
     rows=((
         Group("Start", "models", (column(280, FIND_START, "1"),)),
         Group("Kinds", "pictures", (column(270, "2", "5", "6"),)),
-        Group("Direction", "concept", (column(370, Large("3", 430), "4", FIND_KEPT),)),
+        Group("Direction", "concept", (column(350, Large("3", 430), "4", FIND_KEPT),)),
         (
             Group("Edit", "concept", (column(300, "7", STRIP_SIZE),)),
             Group("Render", "render", (column(300, render(8)),)),
         ),
-        Group("Strip", "result", (column(420, Large("15", 260), Large("16", 260)),)),
+        Group("Strip", "result", (column(390, Large("15", 260), Large("16", 260)),)),
     ),),
 )
 
@@ -87,8 +87,10 @@ Five concepts go into **Batch Concepts**, so there are five pictures, and five l
 
 LIBRARY = Layout(
     rows=((
-        Group("Start", "models", (column(280, LIBRARY_START, "1"),)),
-        Group("Load", "models", (column(290, "2", "3", "4"),)),
+        (
+            Group("Start", "models", (column(290, LIBRARY_START, "1"),)),
+            Group("Load", "pictures", (column(290, "2", "3", "4"),)),
+        ),
         Group("Make", "concept", (column(300, "5", "6", "7", "8"),)),
         Group("Render", "render", (column(300, render(9), LIBRARY_SIZE),)),
         Group("Strip", "result", (column(420, Large("16", 330), Large("17", 260)),)),

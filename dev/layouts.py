@@ -16,7 +16,7 @@ from dev.templates import TITLES
 TITLE, PADDING, BETWEEN, GROUP_TITLE, APART = 30, 15, 20, 40, 25
 STAGES = {
     "models": ("#432", "#653", "#b58b2a"), "pictures": ("#232", "#353", "#8a8"),
-    "concept": ("#323", "#535", "#a1309b"), "render": ("#2a363b", "#3f5159", "#3f789e"),
+    "concept": ("#323", "#535", "#b574b8"), "render": ("#2a363b", "#3f5159", "#5f9ec4"),
     "train": ("#332922", "#593930", "#b06634"), "result": ("#233", "#355", "#8aa"),
 }
 """For each stage the colors of a node's title and body, and of its group: those of ComfyUI's own menu."""

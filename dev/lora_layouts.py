@@ -67,10 +67,14 @@ SHEET = Layout(
         Group("Parts", "pictures", (column(260, "2"),)),
         (
             Group("Concepts", "concept", (column(310, parts_to_concept("3", "4")),)),
-            Group("Prompt", "render", (column(310, "5"),)),
+            Group("Words", "render", (column(310, "5", "9"),)),
         ),
-        Group("Sheets", "render", (column(310, "9", render_words("10 6 7 8 11 12", "10", "11", "12")),)),
-        Group("Result", "result", (column(420, Large("13", 600)),)),
+        (
+            Group("Sheets", "render", (
+                column(440, render_words("10 6 7 8 11 12", "10", "11", "12")),
+            )),
+            Group("Result", "result", (column(440, Large("13", 440)),)),
+        ),
     ),),
     random_seeds=("4",),
 )
@@ -105,9 +109,8 @@ def sdxl_layout(kind: str) -> Layout:
         rows=((
             Group("Models", "models", (column(300, SDXL_STARTS[kind], "1", "2", "3", LORA_FILES),)),
             Group("Concept", "pictures", (column(280, "4", "5"),)),
-            Group("Words", "render", (column(300, "8", SDXL_NOTES[kind]),)),
-            Group("Render", "render", (
-                column(310, "6", render_words("7 9 10 11 12 13", "7", "12", "13")),
+            Group("Words and render", "render", (
+                column(310, "8", SDXL_NOTES[kind], "6", render_words("7 9 10 11 12 13", "7", "12", "13")),
             )),
             Group("Result", "result", (column(420, Large("14", 600)),)),
         ),),

@@ -32,8 +32,8 @@ WORDS = Layout(
         Group("Models", "models", (column(300, WORDS_START, "1", "2", WORDS_FILES),)),
         Group("Words", "concept", (column(290, "4", "5", "6"),)),
         Group("Draw", "render", (column(310, DRAW_WORDS, WORDS_LOOK),)),
-        Group("Result", "result", (column(380, Large("13", 480)),)),
-        Group("Attention", "result", (column(380, "14", Large("15", 420)),)),
+        Group("Result", "result", (column(345, Large("13", 480)),)),
+        Group("Attention", "result", (column(345, "14", Large("15", 420)),)),
     ),),
     random_seeds=("11",),
 )
@@ -59,8 +59,8 @@ FIND = Layout(
     rows=((
         Group("Start", "models", (column(280, FIND_START, "1", FIND_FILES),)),
         Group("Pictures", "pictures", (column(270, "2", Large("3", 260), "6", Large("7", 200)),)),
-        Group("Find", "train", (column(400, Large("4", 480), "5", FIND_NAMES),)),
-        Group("Label", "render", (column(360, Large("8", 420), "9", FIND_LABEL),)),
+        Group("Find", "train", (column(380, Large("4", 480), "5", FIND_NAMES),)),
+        Group("Label", "render", (column(345, Large("8", 420), "9", FIND_LABEL),)),
         Group("Result", "result", (column(300, Large("10", 420)),)),
     ),),
 )

@@ -14,7 +14,7 @@ from dev.layouts import (
 )
 from dev.subgraphs import Folded
 
-INSIDE = "A box with a sign at its top left is a subgraph: that sign opens it."
+INSIDE = "**Parts to concept** and **Render concept** are subgraphs, which open to show their nodes."
 
 
 def files(names: str, more: str = "") -> Note:
@@ -45,9 +45,11 @@ DEMO = Layout(
     rows=((
         Group("Start", "models", (column(280, DEMO_START, "1"),)),
         Group("Parts", "pictures", (column(270, "2", Large("3", 200)),)),
-        Group("Complete", "concept", (column(300, parts_to_concept("4", "5"), DEMO_CONCEPTS),)),
-        Group("Render", "render", (column(300, render_concept("6", "7", "8", "9", "10", "11")),)),
-        Group("Result", "result", (column(420, Large("12", 640)),)),
+        (
+            Group("Complete", "concept", (column(300, parts_to_concept("4", "5")),)),
+            Group("Render", "render", (column(300, render_concept("6", "7", "8", "9", "10", "11")),)),
+        ),
+        Group("Result", "result", (column(440, Large("12", 640), DEMO_CONCEPTS),)),
     ),),
     random_seeds=("5",),
 )
@@ -65,11 +67,10 @@ SDXL_CONCEPTS = Note("How many", """\
 
 SDXL = Layout(
     rows=((
-        Group("Start", "models", (column(290, SDXL_START, SDXL_FILES),)),
-        Group("Models", "models", (column(290, "1", "2", "3", "4"),)),
-        Group("Parts", "pictures", (column(250, "5", Large("6", 260)),)),
+        Group("Models", "models", (column(290, SDXL_START, "1", "2", "3", "4", SDXL_FILES),)),
+        Group("Parts", "pictures", (column(270, "5", Large("6", 280), SDXL_CONCEPTS),)),
         (
-            Group("Complete", "concept", (column(300, parts_to_concept("10", "11"), SDXL_CONCEPTS),)),
+            Group("Complete", "concept", (column(300, parts_to_concept("10", "11")),)),
             Group("Render", "render", (column(300, render_concept("12", "13", "14", "15", "16", "17")),)),
         ),
         Group("Result", "result", (column(420, Large("18", 640)),)),
@@ -96,8 +97,8 @@ LAB = Layout(
             Group("Complete", "concept", (column(300, parts_to_concept("3", "4")),)),
             Group("Render", "render", (column(300, render_concept("5", "6", "7", "8", "9", "10")),)),
         ),
-        Group("Measure", "train", (column(380, Large("12", 420), LAB_SCENE),)),
-        Group("Result", "result", (column(380, Large("11", 400), Large("13", 300)),)),
+        Group("Measure", "train", (column(350, Large("12", 420), LAB_SCENE),)),
+        Group("Result", "result", (column(350, Large("11", 370), Large("13", 300)),)),
     ),),
 )
 
@@ -159,12 +160,14 @@ names of the parts: *head, legs:4, arms:2, tail*. A number is the most that it f
 DATASET = Layout(
     rows=((
         Group("Start", "models", (column(320, DATASET_START, "1"),)),
-        Group("Prompts", "pictures", (column(300, "2", DATASET_MODELS),)),
-        Group("Render", "render", (column(320, Folded(
-            "Draw the pictures", "3 4 5 6 7",
-            shown="negative_prompt=4.text width=5.width height=5.height steps=6.steps cfg=6.cfg",
-            outputs="images=7.0",
-        ),),)),
+        (
+            Group("Prompts", "pictures", (column(320, "2"),)),
+            Group("Render", "render", (column(320, Folded(
+                "Draw the pictures", "3 4 5 6 7",
+                shown="negative_prompt=4.text width=5.width height=5.height steps=6.steps cfg=6.cfg",
+                outputs="images=7.0",
+            ), DATASET_MODELS),)),
+        ),
         Group("Pictures", "result", (column(360, Large("8", 560)),)),
         Group("Parts", "train", (column(380, Large("9", 480), DATASET_MASKS),)),
     ),),
@@ -181,9 +184,11 @@ SETS = Layout(
     rows=((
         Group("Start", "models", (column(290, SETS_START, "1"),)),
         Group("Parts", "pictures", (column(300, "2", Large("3", 260)),)),
-        Group("Complete", "concept", (column(300, parts_to_concept("4", "5")),)),
-        Group("Render", "render", (column(300, render_concept("6", "7", "8", "9", "10", "11")),)),
-        Group("Result", "result", (column(420, Large("12", 600)),)),
+        (
+            Group("Complete", "concept", (column(300, parts_to_concept("4", "5")),)),
+            Group("Render", "render", (column(300, render_concept("6", "7", "8", "9", "10", "11")),)),
+        ),
+        Group("Result", "result", (column(440, Large("12", 640)),)),
     ),),
     random_seeds=("5",),
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dev.layouts import Cell, Group, Large, Layout, Note, column, numbers
+from dev.layouts import Cell, Group, Large, Layout, Note, Row, column, numbers
 from dev.piece_layouts import files
 from dev.subgraphs import Folded
 
@@ -108,9 +108,16 @@ def loaders(graph: str, decoder: str) -> list[str]:
 
 
 def models(graph: str, decoder: str, start: Note) -> Group:
-    return Group("Models", "models", (
-        column(290, start, *loaders(graph, decoder), files_note(graph, decoder)),
-    ))
+    files = loaders(graph, decoder)
+    rows: list[Row] = [*files]
+    if graph == "chain_operators":
+        names = list(zip(("word", "scene", "texture"), files[-3:], strict=True))
+        rows[-3:] = [Folded(
+            "Three operators", " ".join(files[-3:]),
+            shown=" ".join(f"{name}={node}.file" for name, node in names),
+            outputs=" ".join(f"{name}_operator={node}.0" for name, node in names),
+        )]
+    return Group("Models", "models", (column(290, start, *rows, files_note(graph, decoder)),))
 
 
 def render_embedding(decoder: str, first: int, fixed: bool = False) -> tuple[Folded, int]:
@@ -153,11 +160,11 @@ def two_pictures(graph: str, decoder: str, start: Note) -> Layout:
         Group("Pictures", "pictures", (
             column(250, left, Large(see_left, SMALL), right, Large(see_right, SMALL)),
         )),
-        Group("Combine", "concept", (
-            column(310, combine_pictures(encode_left, encode_right, combine), COMBINE),
-        )),
-        (Group("Render", "render", (column(310, draw, RENDER[decoder]),)),),
-        Group("Result", "result", (column(WIDE, Large(str(result), 560)),)),
+        (
+            Group("Combine", "concept", (column(310, combine_pictures(encode_left, encode_right, combine)),)),
+            Group("Render", "render", (column(310, draw),)),
+        ),
+        Group("Result", "result", (column(WIDE, Large(str(result), 560), COMBINE, RENDER[decoder]),)),
     )
     return Layout((cells,), random_seeds=(combine,))
 
@@ -170,10 +177,9 @@ def with_depth(layout: Layout) -> Layout:
         outputs=f"positive={apply}.0 negative={apply}.1",
     )
     depth = Group("Depth (switched off)", "render", (column(310, keep, DEPTH_NOTE),))
-    ((*cells, drawn, result),) = layout.rows
-    return replace(
-        layout, rows=((*cells, (*drawn, depth), result),), bypassed=DEPTH, detours=DEPTH_LINKS,
-    )
+    ((*cells, (combine, render), result),) = layout.rows
+    rows = ((*cells, (combine, depth), render, result),)
+    return replace(layout, rows=rows, bypassed=DEPTH, detours=DEPTH_LINKS)
 
 
 def words(decoder: str) -> Layout:
