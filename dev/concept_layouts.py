@@ -84,7 +84,7 @@ EXPLORE_SDXL = explore(
     (
         Group("Start", "models", (column(250, EXPLORE_SDXL_START, SDXL_FILES),)),
         Group("Models", "models", (column(250, "1", "2", "3", "4"),)),
-        Group("Parts", "pictures", (column(190, "5", Large("6", 200)),)),
+        Group("Parts", "pictures", (column(220, "5", Large("6", 200)),)),
     ),
     tuple(str(number) for number in range(10, 33)),
 )

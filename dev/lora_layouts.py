@@ -52,12 +52,12 @@ Change first: the parts, and the **strength** of the IP-LoRA; at 0 you see just 
 For SDXL, open {title_of("character_sheet_sdxl")}.""")
 
 
-def render_words(nodes: str, apply: str, sampler: str, decode: str) -> Folded:
+def render_words(nodes: str, apply: str, latent: str, sampler: str, decode: str) -> Folded:
     """The subgraph that draws tokens with words that come from outside."""
     return Folded(
         "Render concept with IP-LoRA", nodes,
         shown=f"weight={apply}.weight steps={sampler}.steps cfg={sampler}.cfg seed={sampler}.seed",
-        outputs=f"image={decode}.0",
+        sockets=f"size_of_model={latent}.model", outputs=f"image={decode}.0",
     )
 
 
@@ -71,7 +71,7 @@ SHEET = Layout(
         ),
         (
             Group("Sheets", "render", (
-                column(440, render_words("10 6 7 8 11 12", "10", "11", "12")),
+                column(440, render_words("10 6 7 8 11 12", "10", "8", "11", "12")),
             )),
             Group("Result", "result", (column(440, Large("13", 440)),)),
         ),
@@ -110,7 +110,7 @@ def sdxl_layout(kind: str) -> Layout:
             Group("Models", "models", (column(300, SDXL_STARTS[kind], "1", "2", "3", LORA_FILES),)),
             Group("Concept", "pictures", (column(280, "4", "5"),)),
             Group("Words and render", "render", (
-                column(310, "8", SDXL_NOTES[kind], "6", render_words("7 9 10 11 12 13", "7", "12", "13")),
+                column(310, "8", SDXL_NOTES[kind], "6", render_words("7 9 10 11 12 13", "7", "11", "12", "13")),
             )),
             Group("Result", "result", (column(420, Large("14", 600)),)),
         ),),

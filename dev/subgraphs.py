@@ -120,7 +120,9 @@ class Folding:
                     given = name or each["name"].rpartition(".")[2]
                     taken = {it["name"] for it in sockets}
                     free = next(it for it in (given, *(f"{given}_{n}" for n in range(2, 99))) if it not in taken)
-                    known = {"name": free, "type": each["type"], "targets": [], "link": link, "widget": None}
+                    # A widget that is connected still has a value, in the order of the others.
+                    value = (widget_values(node)[each["name"]],) if "widget" in each else None
+                    known = {"name": free, "type": each["type"], "targets": [], "link": link, "widget": value}
                     sockets.append(known)
                 known["targets"].append((node["id"], slot))
         return sockets + [self._widget_input(place, name) for place, name in named(self.folded.shown).items()]
@@ -178,10 +180,7 @@ class Folding:
             "id": self.number, "type": self.subgraph_id, "pos": [0, 0], "size": [WIDTH, 0], "flags": {},
             "order": 0, "mode": 0, "inputs": inputs,
             "outputs": [{"name": each["name"], "type": each["type"], "links": []} for each in self.outputs],
-            "title": self.folded.title,
-            "properties": {"proxyWidgets": [
-                [str(node), name] for node, name in named(self.folded.shown)
-            ]},
+            "title": self.folded.title, "properties": {},
             "widgets_values": [each["widget"][0] for each in self.inputs if each["widget"]],
         }
 

@@ -8,6 +8,8 @@ letters with another meaning there (% # ? &) must not be in them. The API twins 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 NOW, SDXL, KANDINSKY, SD15 = "runs at once", "SDXL", "Kandinsky 2.2", "SD 1.5"
 
 CHAPTERS: tuple[tuple[str, dict[str, tuple[str, str]]], ...] = (
@@ -70,3 +72,72 @@ TITLES = {
     for number, (_, templates) in enumerate(CHAPTERS, 1) for name, (what, needs) in templates.items()
 }
 """The title of each template, which is the name of its files, by the name of its API twin."""
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """A subgraph of a template that ComfyUI offers among its nodes.
+
+    Attributes:
+        template: the name of its API twin. title: of the subgraph there.
+        category: below that of the pack. words: by which it is found, besides its name.
+        essential: whether a beginner needs it.
+    """
+
+    template: str
+    title: str
+    category: str
+    description: str
+    words: tuple[str, ...]
+    essential: bool = False
+
+
+BLUEPRINTS = {
+    "Parts to concept": Blueprint(
+        "piece_it_together_sdxl", "Parts to concept", "Concepts",
+        "Encodes pictures of parts and completes them to whole concepts, with an IP-Prior.",
+        ("piece it together", "horns", "collage", "combine pictures", "ip prior"), essential=True,
+    ),
+    "Render concept": Blueprint(
+        "piece_it_together_sdxl", "Render concept", "Concepts",
+        "Draws concepts with a checkpoint: tokens, prompts, sampler and VAE in one node.",
+        ("draw tokens", "ip adapter", "image prompt", "sample"), essential=True,
+    ),
+    "Vary and render": Blueprint(
+        "explore_concepts_sdxl", "Vary and render", "Concepts",
+        "Draws variations of a concept, as far from it as strength says.",
+        ("vary", "variations", "similar"),
+    ),
+    "Combine two pictures": Blueprint(
+        "texture_an_object_sdxl", "Combine two pictures", "pOps",
+        "Encodes two pictures and combines them with a pOps operator: texture, scene or union.",
+        ("mix", "style", "texture", "scene", "pops"),
+    ),
+    "Say it with a word": Blueprint(
+        "say_it_with_a_word_sdxl", "Say it with a word", "pOps",
+        "Changes what a picture shows as words say, one embedding for each line, the picture itself first.",
+        ("instruct", "adjective", "style", "pops"),
+    ),
+    "Render embedding": Blueprint(
+        "texture_an_object_kandinsky", "Render embedding (Kandinsky)", "pOps",
+        "Draws image embeddings with the decoder of Kandinsky 2.2.",
+        ("kandinsky", "draw embedding", "unclip"),
+    ),
+    "Insert an object": Blueprint(
+        "insert_an_object_sd15", "Insert an object", "Object Insertion",
+        "Inserts an object, shown in a picture of its own, into a scene: the model finds the place by itself. "
+        "With a region, everything outside of it is kept to the pixel.",
+        ("put into picture", "compose", "place an object", "inpaint"), essential=True,
+    ),
+    "Draw with part words": Blueprint(
+        "part_words_sd15", "Draw with part words", "PartCraft",
+        "Draws a text in which parts of species are words, and shows where each word acts.",
+        ("partcraft", "bird", "head of", "mix species"),
+    ),
+    "Dress a figure": Blueprint(
+        "dress_a_figure_sd15", "Dress a figure", "Parts2Whole",
+        "Puts a face, hair and clothes of several pictures together into one person.",
+        ("try on", "clothes", "outfit", "person", "parts2whole"),
+    ),
+}
+"""The blueprints, by their names, which are those of their files."""

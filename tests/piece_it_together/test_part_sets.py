@@ -9,7 +9,6 @@ from PIL import Image
 from pit.demo.examples import PART_SETS
 from pit.files.pictures import PictureError
 from pit.piece_it_together.part_sets import (
-    EXAMPLES,
     LONGEST_SIDE,
     MOST_PARTS,
     MOST_PICTURES,
