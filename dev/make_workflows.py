@@ -20,7 +20,8 @@ import argparse
 import io
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image
@@ -59,6 +60,8 @@ SETTINGS = {
     "Comfy__Minimap__Visible": False, "Comfy__Graph__CanvasInfo": False, "Comfy__Graph__CanvasMenu": False,
     "Comfy__VueNodes__Enabled": True,
 }
+OPEN = """([graph, title]) =>
+    window.app.loadGraphData(graph, true, true, title, { openSource: "template" })"""
 DRAWN = """count => document.querySelectorAll("[data-node-id]").length === count"""
 SIZES = """() => Object.fromEntries(window.app.graph.nodes.map(({ id, size }) => [id, [...size]]))"""
 ALL_SHOWN = """nodes => nodes.every((id) => {
@@ -85,7 +88,7 @@ def make_workflow(page, name: str, layout: Layout) -> Graph:
     for node in flat["nodes"]:
         node["size"] = sizes[str(node["id"])]
     graph, shown = assembled(flat, layout, name)
-    page.evaluate("graph => window.app.loadGraphData(graph)", graph)
+    page.evaluate(OPEN, [graph, name])
     sizes = drawn_sizes(page, len(shown))
     places, frames = placed(layout, [round(sizes[str(number)][1]) for number in shown])
     return finished(graph, shown, layout, places, frames, name)
@@ -152,26 +155,43 @@ def main(arguments: list[str] | None = None) -> None:
     from playwright.sync_api import sync_playwright
 
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        make_all(playwright, fill_base(make_base(Path(folder))), names)
+        make_all(playwright, make_base(Path(folder)), names)
 
 
 def make_all(playwright, base: Path, names: Sequence[str]) -> None:
     """Write graphs, and the pictures of those for published models."""
     with ComfyServer(ensure_comfyui(), base, LOGS / "make_workflows.log") as server:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=ARGUMENTS)
-        context = browser.new_context(viewport={"width": 1600, "height": 1000})
+        # While all files are missing, as for a newcomer: nodes that miss one say so, and need more room.
+        with new_page(browser, server) as page:
+            for name in names:
+                write(page, name)
+        fill_base(base)
+        with new_page(browser, server) as page:
+            for name in (name for name in names if name in PICTURED):
+                file = WORKFLOWS / f"{TITLES[name]}.json"
+                graph = json.loads(file.read_text(encoding="utf-8"))
+                page.evaluate(OPEN, [graph, name])
+                show_previews(page, name)
+                picture_of(page, graph).save(file.with_suffix(".jpg"), quality=85, optimize=True)
+
+
+@contextmanager
+def new_page(browser, server: ComfyServer) -> Iterator:
+    """ComfyUI's page with Nodes 2.0 and nothing but the graph."""
+    with browser.new_context(viewport={"width": 1600, "height": 1000}) as context:
         page = open_page(context, server, **SETTINGS)
         page.evaluate("window.app.extensionManager.toggleFocusMode()")
-        for name in names:
-            graph = make_workflow(page, name, LAYOUTS[name])
-            path = WORKFLOWS / f"{TITLES[name]}.json"
-            path.write_text(json.dumps(graph, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-            if name in PICTURED:
-                page.evaluate("graph => window.app.loadGraphData(graph)", graph)
-                show_previews(page, name)
-                picture_of(page, graph).save(path.with_suffix(".jpg"), quality=85, optimize=True)
-            width, height = bounds(graph, 0)[2:]
-            print(f"{path.name}: {width} x {height}", flush=True)
+        yield page
+
+
+def write(page, name: str) -> None:
+    """Write the graph for people."""
+    graph = make_workflow(page, name, LAYOUTS[name])
+    path = WORKFLOWS / f"{TITLES[name]}.json"
+    path.write_text(json.dumps(graph, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    width, height = bounds(graph, 0)[2:]
+    print(f"{path.name}: {width} x {height}", flush=True)
 
 
 if __name__ == "__main__":
