@@ -138,7 +138,9 @@ BLEND_SDXL = Layout(
         )),
         (
             Group("Blend", "concept", (column(290, "13", BLEND_AMOUNTS),)),
-            Group("Render", "render", (column(290, render_concept("14", "15", "16", "17", "19", "20", "18")),)),
+            Group("Render", "render", (
+                column(290, render_concept("14", "15", "16", "17", "19", "20", "18")),
+            )),
         ),
         Group("Strip", "result", (column(420, "21", Large("22", 260)),)),
     ),),

@@ -80,7 +80,8 @@ LIBRARY_START = Note("Start here", """\
 **Press Run.** Three concepts from files are drawn, and two that are made from them: the first with what \
 tells the second from the third, and the one half-way between those two.
 
-**Save IP+ Tokens** writes to models/ip_tokens. Press **R**, and **Load IP+ Tokens** lists it in any graph.""")
+**Save IP+ Tokens** writes to models/ip_tokens. Press **R**, and **Load IP+ Tokens** lists it \
+in any graph.""")
 
 LIBRARY_SIZE = Note("How many", """\
 Five concepts go into **Batch Concepts**, so there are five pictures, and five lines of **labels**.""")

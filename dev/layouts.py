@@ -173,7 +173,7 @@ def render_concept(
     apply: str, prompt: str, negative: str, latent: str, sampler: str, decode: str, noise: str = "",
     title: str = "Render concept",
 ) -> Folded:
-    """The subgraph that draws tokens, of the nodes with these ids; `noise` is that of the same noise for all."""
+    """The subgraph that draws tokens, of the nodes with these ids; `noise` gives all the same noise."""
     return Folded(
         title, " ".join(filter(None, (apply, prompt, negative, latent, noise, sampler, decode))),
         shown=f"prompt={prompt}.text negative_prompt={negative}.text weight={apply}.weight "

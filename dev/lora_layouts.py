@@ -110,7 +110,9 @@ def sdxl_layout(kind: str) -> Layout:
             Group("Models", "models", (column(300, SDXL_STARTS[kind], "1", "2", "3", LORA_FILES),)),
             Group("Concept", "pictures", (column(280, "4", "5"),)),
             Group("Words and render", "render", (
-                column(310, "8", SDXL_NOTES[kind], "6", render_words("7 9 10 11 12 13", "7", "11", "12", "13")),
+                column(
+                    310, "8", SDXL_NOTES[kind], "6", render_words("7 9 10 11 12 13", "7", "11", "12", "13"),
+                ),
             )),
             Group("Result", "result", (column(420, Large("14", 600)),)),
         ),),

@@ -2,12 +2,13 @@
 
 To add a template:
 
-1. Write its API twin, `workflows/api/NAME.json`: ids are numbers, titles say what a node does here, parts are
-   previewed and not saved, and pictures come from `PiT_ExamplePictures` or are drawn.
+1. Write its API twin, `workflows/api/NAME.json`: ids are numbers, titles say what a node does here, parts
+   are previewed and not saved, and pictures come from `PiT_ExamplePictures` or are drawn.
 2. Give it a title in `dev/templates.py`, in the chapter of what one wants to do.
-3. Lay it out in one of the modules of `dev` whose names end in `layouts`, as rows of `Group`s: a first one that
-   begins with a short note, then one for each stage. What nobody changes is `Folded` into a subgraph; those that
-   others have, too, come from functions such as `render_concept`. The whole is at most 1950 wide and 1200 high.
+3. Lay it out in one of the modules of `dev` whose names end in `layouts`, as rows of `Group`s: a first one
+   that begins with a short note, then one for each stage. What nobody changes is `Folded` into a subgraph;
+   those that others have, too, come from functions such as `render_concept`. The whole is at most 1950 wide
+   and 1200 high; the command prints it.
 4. Name files of new loaders in `dev/model_sources.py`.
 5. Run `python -m dev.make_workflows NAME`, inside dev.py's environment and in the folder of the pack, and
    `python -m dev.thumbnails NAME` if it can run; without published models, the picture is one of the graph.

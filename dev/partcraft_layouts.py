@@ -17,8 +17,8 @@ Copy one for a further part, and write behind the words what has these parts: *t
 after every run.""")
 
 WORDS_LOOK = Note("Where it looks", """\
-**Part Attention Maps** shows for each word where the model looked while it drew. Leave both nodes out if you \
-do not need them: they take time in each step.""")
+**Part Attention Maps** shows for each word where the model looked while it drew. Leave both nodes out if \
+you do not need them: they take time in each step.""")
 
 DRAW_WORDS = Folded(
     "Draw with part words", "3 7 8 9 10 11 12",

@@ -7,7 +7,7 @@ inside, before which it puts that of the subgraph's own node.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,6 +89,38 @@ def fold(graph: Graph, folded: Folded, number: int, where: str) -> Graph:
     return Folding(graph, folded, number, own_id(where, folded.title, folded.nodes)).result()
 
 
+@dataclass
+class Socket:
+    """An input of a subgraph.
+
+    Attributes:
+        targets: nodes and slots inside.
+        link: what comes in.
+        value: of its widget, if it has one. A connected one has a value, too, in the order of the others.
+    """
+
+    name: str
+    type: str
+    targets: list[tuple[int, int]]
+    link: Link | None
+    value: tuple[Any, ...]
+
+    def shares(self, link: Link | None) -> bool:
+        """Whether another link comes from the same output."""
+        return self.link is not None and link is not None and self.link[1:3] == link[1:3]
+
+
+def free_name(wanted: str, sockets: Sequence[Socket]) -> str:
+    """The name, with a number if it is taken."""
+    taken = {each.name for each in sockets}
+    return next(name for name in (wanted, *(f"{wanted}_{n}" for n in range(2, 99))) if name not in taken)
+
+
+def slot_of(node: Mapping[str, Any], name: str) -> int:
+    """Which of the inputs of a node has this name."""
+    return [each["name"] for each in node["inputs"]].index(name)
+
+
 class Folding:
     """One call of `fold`: the links that lead in and out, and what becomes of them."""
 
@@ -105,35 +137,29 @@ class Folding:
         self.inputs = self._find_inputs()
         self.outputs = self._find_outputs()
 
-    def _find_inputs(self) -> list[dict[str, Any]]:
-        """The inputs of the subgraph: name, type, targets inside, and the link or the widget before it."""
+    def _find_inputs(self) -> list[Socket]:
+        """First what comes in, in the order of the nodes, then the widgets that are shown."""
         names = named(self.folded.sockets)
         coming = {(each[3], each[4]): each for each in self.coming}
-        sockets: list[dict[str, Any]] = []
+        sockets: list[Socket] = []
         for node in self.inner:
             for slot, each in enumerate(node["inputs"]):
                 link, name = coming.get((node["id"], slot)), names.get((node["id"], each["name"]))
-                if link is None and name is None:
-                    continue
-                known = next((it for it in sockets if link and it["link"] and it["link"][1:3] == link[1:3]), None)
-                if known is None:
+                known = next((one for one in sockets if one.shares(link)), None)
+                if known:
+                    known.targets.append((node["id"], slot))
+                elif link or name:
                     given = name or each["name"].rpartition(".")[2]
-                    taken = {it["name"] for it in sockets}
-                    free = next(it for it in (given, *(f"{given}_{n}" for n in range(2, 99))) if it not in taken)
-                    # A widget that is connected still has a value, in the order of the others.
-                    value = (widget_values(node)[each["name"]],) if "widget" in each else None
-                    known = {"name": free, "type": each["type"], "targets": [], "link": link, "widget": value}
-                    sockets.append(known)
-                known["targets"].append((node["id"], slot))
-        return sockets + [self._widget_input(place, name) for place, name in named(self.folded.shown).items()]
+                    sockets.append(self._socket(node, slot, free_name(given, sockets), link))
+        return sockets + [
+            self._socket(self.nodes[node], slot_of(self.nodes[node], widget), name)
+            for (node, widget), name in named(self.folded.shown).items()
+        ]
 
-    def _widget_input(self, place: tuple[int, str], name: str) -> dict[str, Any]:
-        node = self.nodes[place[0]]
-        slot = next(slot for slot, each in enumerate(node["inputs"]) if each["name"] == place[1])
-        return {
-            "name": name, "type": node["inputs"][slot]["type"], "targets": [(node["id"], slot)], "link": None,
-            "widget": (widget_values(node)[place[1]],),
-        }
+    def _socket(self, node: Mapping[str, Any], slot: int, name: str, link: Link | None = None) -> Socket:
+        given = node["inputs"][slot]
+        value = (widget_values(node)[given["name"]],) if "widget" in given else ()
+        return Socket(name, given["type"], [(node["id"], slot)], link, value)
 
     def _find_outputs(self) -> list[dict[str, Any]]:
         names = named(self.folded.outputs)
@@ -160,8 +186,8 @@ class Folding:
 
     def _links_in(self) -> Iterable[Link]:
         for slot, each in enumerate(self.inputs):
-            if each["link"]:
-                number, node, output, *_, kind = each["link"]
+            if each.link:
+                number, node, output, *_, kind = each.link
                 yield number, node, output, self.number, slot, kind
 
     def _links_out(self) -> Iterable[Link]:
@@ -172,8 +198,8 @@ class Folding:
     def _outer(self) -> dict[str, Any]:
         """The node that stands for the subgraph."""
         inputs = [
-            {"name": each["name"], "type": each["type"], "link": None}
-            | ({"widget": {"name": each["name"]}} if each["widget"] else {})
+            {"name": each.name, "type": each.type, "link": None}
+            | ({"widget": {"name": each.name}} if each.value else {})
             for each in self.inputs
         ]
         return {
@@ -181,7 +207,7 @@ class Folding:
             "order": 0, "mode": 0, "inputs": inputs,
             "outputs": [{"name": each["name"], "type": each["type"], "links": []} for each in self.outputs],
             "title": self.folded.title, "properties": {},
-            "widgets_values": [each["widget"][0] for each in self.inputs if each["widget"]],
+            "widgets_values": [value for each in self.inputs for value in each.value],
         }
 
     def _subgraph(self) -> dict[str, Any]:
@@ -197,8 +223,10 @@ class Folding:
             },
             "inputNode": {"id": INPUT, "bounding": [-240, 0, 120, 40 + ROW * len(self.inputs)]},
             "outputNode": {"id": OUTPUT, "bounding": [right, 0, 120, 40 + ROW * len(self.outputs)]},
-            "inputs": self._ends(self.inputs, links, (INPUT, 1), -140),
-            "outputs": self._ends(self.outputs, links, (OUTPUT, 3), right + 20),
+            "inputs": self._ends([(each.name, each.type) for each in self.inputs], links, (INPUT, 1), -140),
+            "outputs": self._ends(
+                [(each["name"], each["type"]) for each in self.outputs], links, (OUTPUT, 3), right + 20,
+            ),
             "widgets": [], "nodes": inner, "groups": [], "links": [as_object(each) for each in links],
             "extra": {},
         }
@@ -207,23 +235,23 @@ class Folding:
         """Numbered from 1: those between nodes inside, then those from the inputs and to the outputs."""
         links = [each[1:] for each in self.within]
         for slot, each in enumerate(self.inputs):
-            links += [(INPUT, slot, *target, each["type"]) for target in each["targets"]]
+            links += [(INPUT, slot, *target, each.type) for target in each.targets]
         for slot, each in enumerate(self.outputs):
             links.append((*each["place"], OUTPUT, slot, each["type"]))
         return [(number, *each) for number, each in enumerate(links, 1)]
 
     def _ends(
-        self, slots: list[dict[str, Any]], links: list[Link], end: tuple[int, int], left: int,
+        self, slots: Sequence[tuple[str, str]], links: list[Link], end: tuple[int, int], left: int,
     ) -> list[dict[str, Any]]:
         """The inputs or outputs of the subgraph; `end` is its number, and where in a link it stands."""
         number, place = end
         return [
             {
-                "id": own_id(self.subgraph_id, str(number), each["name"]), "name": each["name"],
-                "type": each["type"], "pos": [left, ROW * slot],
+                "id": own_id(self.subgraph_id, str(number), name), "name": name, "type": kind,
+                "pos": [left, ROW * slot],
                 "linkIds": [link[0] for link in links if link[place:place + 2] == (number, slot)],
             }
-            for slot, each in enumerate(slots)
+            for slot, (name, kind) in enumerate(slots)
         ]
 
 

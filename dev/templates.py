@@ -125,8 +125,8 @@ BLUEPRINTS = {
     ),
     "Insert an object": Blueprint(
         "insert_an_object_sd15", "Insert an object", "Object Insertion",
-        "Inserts an object, shown in a picture of its own, into a scene: the model finds the place by itself. "
-        "With a region, everything outside of it is kept to the pixel.",
+        "Inserts an object, shown in a picture of its own, into a scene: the model finds the place by "
+        "itself. With a region, everything outside of it is kept to the pixel.",
         ("put into picture", "compose", "place an object", "inpaint"), essential=True,
     ),
     "Draw with part words": Blueprint(

@@ -27,7 +27,8 @@ def test_asking_for_help_or_for_nonsense_makes_nothing(nothing_is_made, argument
 def test_files_of_the_pack_are_not_offered_by_the_page():
     assert models_of({"type": "PiT_ApplyIPLora", "widgets_values": ["creature models: scenes"]}) == {}
     assert models_of({"type": "KSampler", "widgets_values": [0]}) == {}
-    (prior,) = models_of({"type": "PiT_LoadIPPrior", "widgets_values": ["characters/prior.ckpt", 0]})["models"]
+    loader = {"type": "PiT_LoadIPPrior", "widgets_values": ["characters/prior.ckpt", 0]}
+    (prior,) = models_of(loader)["models"]
     assert prior["directory"] == "ip_prior" and prior["url"].endswith("/models/characters_ckpt/prior.ckpt")
     operator = {"type": "PiT_LoadOperator", "widgets_values": [
         "scene/learned_prior.pth", "kandinsky-2-2-prior/prior/diffusion_pytorch_model.safetensors", "scene",
@@ -86,7 +87,10 @@ def saved(number: int, inputs: list[str], outputs: list[str], widgets: dict | No
         "id": number, "type": f"Node{number}", "pos": [0, 0], "size": [300, 100], "mode": 0,
         "inputs": [
             *({"name": each, "type": each.upper(), "link": None} for each in inputs),
-            *({"name": each, "type": "INT", "widget": {"name": each}, "link": None} for each in widgets or ()),
+            *(
+                {"name": each, "type": "INT", "widget": {"name": each}, "link": None}
+                for each in widgets or ()
+            ),
         ],
         "outputs": [{"name": each, "type": each.upper(), "links": []} for each in outputs],
         "widgets_values": [
@@ -102,7 +106,8 @@ GRAPH = {
         saved(3, ["model", "tokens", "mask"], ["image"], {"scale": 2}), saved(4, ["image"], []),
     ],
     "links": [
-        [1, 1, 0, 2, 0, "MODEL"], [2, 1, 0, 3, 0, "MODEL"], [3, 2, 0, 3, 1, "TOKENS"], [4, 3, 0, 4, 0, "IMAGE"],
+        [1, 1, 0, 2, 0, "MODEL"], [2, 1, 0, 3, 0, "MODEL"], [3, 2, 0, 3, 1, "TOKENS"],
+        [4, 3, 0, 4, 0, "IMAGE"],
     ],
     "last_node_id": 4,
 }
@@ -130,7 +135,9 @@ def test_nodes_are_folded_into_a_subgraph():
 
 
 def test_what_the_page_queues_has_the_ids_of_the_twin():
-    prompt = {"9:2": {"inputs": {"model": ["1", 0], "steps": 3}}, "9:10:3": {"inputs": {"tokens": ["9:2", 0]}}}
+    prompt = {
+        "9:2": {"inputs": {"model": ["1", 0], "steps": 3}}, "9:10:3": {"inputs": {"tokens": ["9:2", 0]}},
+    }
     assert assembly.plain(prompt) == {
         "2": {"inputs": {"model": ["1", 0], "steps": 3}}, "3": {"inputs": {"tokens": ["2", 0]}},
     }

@@ -19,8 +19,10 @@ class ExamplePictures(io.ComfyNode):
             node_id="PiT_ExamplePictures",
             display_name="Example Pictures",
             category=CATEGORY,
-            description="Gives pictures that come with the pack: parts, creatures, things, a scene, a texture.",
-            search_aliases=["demo pictures", "sample images", "test image", "example parts", "example object"],
+            description=(
+                "Gives pictures that come with the pack: parts, creatures, things, a scene, a texture."
+            ),
+            search_aliases=["demo pictures", "sample images", "test image", "example parts"],
             inputs=[
                 io.Combo.Input(
                     "pictures", options=list(EXAMPLES), default=FIRST,

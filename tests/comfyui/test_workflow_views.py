@@ -22,9 +22,8 @@ SEEN = """bar => {
     const { canvas, graph } = window.app
     const size = ({ id, size }) => {
         const element = document.querySelector(`[data-node-id="${id}"]`)
-        return [
-            Math.max(size[0], element?.offsetWidth ?? 0), Math.max(size[1], (element?.offsetHeight ?? 0) - bar),
-        ]
+        const { offsetWidth, offsetHeight } = element ?? { offsetWidth: 0, offsetHeight: 0 }
+        return [Math.max(size[0], offsetWidth), Math.max(size[1], offsetHeight - bar)]
     }
     const box = ([left, top], [width, height], above) => [left, top - above, left + width, top + height]
     const notes = [...document.querySelectorAll(".comfy-markdown")]
