@@ -59,7 +59,7 @@ def explore(start: tuple[Group, ...], ids: tuple[str, ...]) -> Layout:
                 Group("Pick", "concept", (column(260, pick, PICK), column(290, one))),
                 Group("Picked", "result", (column(250, Large(picked, 260)),)),
                 Group("Vary", "concept", (column(300, more),)),
-                Group("Variations", "result", (column(320, Large(variations, 280), VARY),)),
+                Group("Variations", "result", (column(320, Large(variations, 310), VARY),)),
             ),
         ),
         random_seeds=(vary,),
@@ -116,7 +116,7 @@ BLEND = Layout(
             Group("Render", "render", (
                 column(300, render_concept("9", "10", "11", "12", "14", "15", "13")), column(240, "16"),
             )),
-            Group("Strip", "result", (column(600, Large("17", 250)),)),
+            Group("Strip", "result", (column(600, Large("17", 280)),)),
         ),
     ),
 )

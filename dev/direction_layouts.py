@@ -43,12 +43,12 @@ FIND = Layout(
     rows=((
         Group("Start", "models", (column(280, FIND_START, "1"),)),
         Group("Kinds", "pictures", (column(270, "2", "5", "6"),)),
-        Group("Direction", "concept", (column(350, Large("3", 430), "4", FIND_KEPT),)),
+        Group("Direction", "concept", (column(350, Large("3", 500), Large("4", 160), FIND_KEPT),)),
         (
             Group("Edit", "concept", (column(300, "7", STRIP_SIZE),)),
             Group("Render", "render", (column(300, render(8)),)),
         ),
-        Group("Strip", "result", (column(390, Large("15", 260), Large("16", 260)),)),
+        Group("Strip", "result", (column(390, Large("15", 410), Large("16", 310)),)),
     ),),
 )
 
@@ -67,12 +67,12 @@ EDIT = Layout(
     rows=((
         Group("Start", "models", (column(280, EDIT_START, "1"),)),
         Group("Parts", "pictures", (column(250, "2"),)),
-        Group("Directions", "concept", (column(300, "5", "6", "7", "8"),)),
+        Group("Directions", "concept", (column(300, Large("5", 160), Large("6", 160), "7", "8"),)),
         (
             Group("Concept", "concept", (column(300, parts_to_concept("3", "4", "A concept")),)),
             Group("Render", "render", (column(300, render(9)),)),
         ),
-        Group("Strip", "result", (column(420, Large("16", 260), Large("17", 260), EDIT_UNITS),)),
+        Group("Strip", "result", (column(420, Large("16", 410), Large("17", 310), EDIT_UNITS),)),
     ),),
 )
 
@@ -90,11 +90,11 @@ LIBRARY = Layout(
     rows=((
         (
             Group("Start", "models", (column(290, LIBRARY_START, "1"),)),
-            Group("Load", "pictures", (column(290, "2", "3", "4"),)),
+            Group("Load", "pictures", (column(290, Large("2", 160), Large("3", 160), Large("4", 160)),)),
         ),
-        Group("Make", "concept", (column(300, "5", "6", "7", "8"),)),
+        Group("Make", "concept", (column(300, "5", "6", "7", Large("8", 160)),)),
         Group("Render", "render", (column(300, render(9), LIBRARY_SIZE),)),
-        Group("Strip", "result", (column(420, Large("16", 330), Large("17", 260)),)),
+        Group("Strip", "result", (column(420, Large("16", 410), Large("17", 310)),)),
     ),),
 )
 

@@ -68,7 +68,7 @@ ONE = Layout(
 MANY = Layout(
     rows=((
         Group("Start", "models", (column(300, MANY_START, FILES),)),
-        Group("Models", "models", (column(290, "1", "2", "3", "4", "14", "15"),)),
+        Group("Models", "models", (column(290, "1", "2", "3", Large("4", 170), "14", "15"),)),
         Group("Pictures", "pictures", (
             column(230, "5", Large("9", 150), "6", Large("10", 150), "8", Large("11", 150)),
         )),

@@ -36,7 +36,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Large:
-    """A node that is at least this high, because it shows pictures."""
+    """A node that is at least this high, because it shows pictures or words after a run."""
 
     node: str
     height: int

@@ -31,7 +31,7 @@ SCENE = Layout(
                 shown="weight=9.weight steps=10.steps cfg=10.cfg seed=10.seed",
                 outputs="model=9.0 image=11.0",
             )),)),
-            Group("With", "render", (column(300, "13", Folded(
+            Group("With", "render", (column(300, Large("13", 210), Folded(
                 "Render with IP-LoRA", "14 15", shown="steps=14.steps cfg=14.cfg seed=14.seed",
                 outputs="image=15.0",
             )),)),
@@ -67,7 +67,7 @@ SHEET = Layout(
         Group("Parts", "pictures", (column(260, "2"),)),
         (
             Group("Concepts", "concept", (column(310, parts_to_concept("3", "4")),)),
-            Group("Words", "render", (column(310, "5", "9"),)),
+            Group("Words", "render", (column(310, "5", Large("9", 210)),)),
         ),
         (
             Group("Sheets", "render", (
@@ -111,7 +111,8 @@ def sdxl_layout(kind: str) -> Layout:
             Group("Concept", "pictures", (column(280, "4", "5"),)),
             Group("Words and render", "render", (
                 column(
-                    310, "8", SDXL_NOTES[kind], "6", render_words("7 9 10 11 12 13", "7", "11", "12", "13"),
+                    310, "8", SDXL_NOTES[kind], Large("6", 210),
+                    render_words("7 9 10 11 12 13", "7", "11", "12", "13"),
                 ),
             )),
             Group("Result", "result", (column(420, Large("14", 600)),)),

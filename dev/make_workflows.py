@@ -34,7 +34,7 @@ from dev.comfyui import ensure_comfyui, make_base
 from dev.concept_layouts import LAYOUTS as CONCEPT_LAYOUTS
 from dev.direction_layouts import LAYOUTS as DIRECTION_LAYOUTS
 from dev.insertion_layouts import LAYOUTS as INSERTION_LAYOUTS
-from dev.layouts import Layout, placed
+from dev.layouts import Layout, least_height, placed
 from dev.lora_layouts import LAYOUTS as LORA_LAYOUTS
 from dev.model_sources import LOADERS, fill_base
 from dev.pairs_layouts import LAYOUTS as PAIRS_LAYOUTS
@@ -91,7 +91,11 @@ def make_workflow(page, name: str, layout: Layout) -> Graph:
     graph, shown = assembled(flat, layout, name)
     page.evaluate(OPEN, [graph, name])
     sizes = drawn_sizes(page, len(shown))
-    places, frames = placed(layout, [round(sizes[str(number)][1]) for number in shown])
+    heights = [
+        max(least_height(row), round(sizes[str(number)][1]))  # nodes whose inputs change are small at first
+        for (row, _, _), number in zip(layout.shown(), shown, strict=True)
+    ]
+    places, frames = placed(layout, heights)
     return finished(graph, shown, layout, places, frames, name)
 
 

@@ -29,11 +29,11 @@ DRAW_WORDS = Folded(
 
 WORDS = Layout(
     rows=((
-        Group("Models", "models", (column(300, WORDS_START, "1", "2", WORDS_FILES),)),
-        Group("Words", "concept", (column(290, "4", "5", "6"),)),
+        Group("Models", "models", (column(300, WORDS_START, "1", Large("2", 210), WORDS_FILES),)),
+        Group("Words", "concept", (column(290, Large("4", 310), Large("5", 310), Large("6", 310)),)),
         Group("Draw", "render", (column(310, DRAW_WORDS, WORDS_LOOK),)),
         Group("Result", "result", (column(345, Large("13", 480)),)),
-        Group("Attention", "result", (column(345, "14", Large("15", 420)),)),
+        Group("Attention", "result", (column(345, Large("14", 260), Large("15", 420)),)),
     ),),
     random_seeds=("11",),
 )
@@ -59,7 +59,7 @@ FIND = Layout(
     rows=((
         Group("Start", "models", (column(280, FIND_START, "1", FIND_FILES),)),
         Group("Pictures", "pictures", (column(270, "2", Large("3", 260), "6", Large("7", 200)),)),
-        Group("Find", "train", (column(380, Large("4", 480), "5", FIND_NAMES),)),
+        Group("Find", "train", (column(380, Large("4", 500), Large("5", 240), FIND_NAMES),)),
         Group("Label", "render", (column(345, Large("8", 420), "9", FIND_LABEL),)),
         Group("Result", "result", (column(300, Large("10", 420)),)),
     ),),
@@ -92,7 +92,7 @@ DRAW_TRAINED = Folded(
 TRAIN = Layout(
     rows=((
         Group("Start", "models", (column(280, TRAIN_START, "1", "2", TRAIN_FILES),)),
-        Group("Find", "train", (column(330, Large("3", 420), "4", TRAIN_SIZES),)),
+        Group("Find", "train", (column(330, Large("3", 480), Large("4", 240), TRAIN_SIZES),)),
         Group("Train", "train", (column(400, Large("5", 700),),)),
         (
             Group("Draw", "render", (column(340, DRAW_TRAINED, TRAIN_WORDS),)),

@@ -52,7 +52,7 @@ DRESSED = Folded(
 DRESS = Layout(
     rows=((
         Group("Models", "models", (column(280, START, "1", "2", "3", "4", FILES),)),
-        Group("Pictures", "pictures", (column(280, DRAW, Large("13", 240), Large("14", 240)),)),
+        Group("Pictures", "pictures", (column(280, DRAW, Large("13", 260), Large("14", 260)),)),
         Group("Parts", "pictures", (column(260, "15", "16", "17", PARTS),)),
         (
             Group("Dress", "render", (column(300, DRESSED),)),

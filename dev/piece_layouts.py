@@ -44,7 +44,7 @@ More **guidance** keeps the parts better, but makes the creatures more alike."""
 DEMO = Layout(
     rows=((
         Group("Start", "models", (column(280, DEMO_START, "1"),)),
-        Group("Parts", "pictures", (column(270, "2", Large("3", 200)),)),
+        Group("Parts", "pictures", (column(270, "2", Large("3", 270)),)),
         (
             Group("Complete", "concept", (column(300, parts_to_concept("4", "5")),)),
             Group("Render", "render", (column(300, render_concept("6", "7", "8", "9", "10", "11")),)),
@@ -129,8 +129,10 @@ OWN_DRAW = Folded(
 OWN = Layout(
     rows=((
         Group("Start", "models", (column(280, OWN_START, "1", OWN_PICTURES),)),
-        Group("Dataset", "train", (column(300, Large("2", 330), "3"),)),
-        Group("Parts", "pictures", (column(260, "4", "5"),)),
+        Group("Dataset", "train", (column(300, Large("2", 400), Large("3", 330)),)),
+        Group("Parts", "pictures", (column(260, "4", Folded(
+            "Encode the parts", "5", sockets="parts=5.parts.part0", outputs="parts=5.0",
+        )),)),
         Group("Train", "train", (column(360, OWN_PREVIEW, Large("10", 560)),)),
         (
             Group("Render", "render", (column(340, OWN_DRAW),)),
@@ -169,7 +171,7 @@ DATASET = Layout(
             ), DATASET_MODELS),)),
         ),
         Group("Pictures", "result", (column(360, Large("8", 560)),)),
-        Group("Parts", "train", (column(380, Large("9", 480), DATASET_MASKS),)),
+        Group("Parts", "train", (column(380, Large("9", 560), DATASET_MASKS),)),
     ),),
     random_seeds=("2",),
 )
@@ -183,7 +185,7 @@ For your own, put a folder into ComfyUI's *input*, with a subfolder of part pict
 SETS = Layout(
     rows=((
         Group("Start", "models", (column(290, SETS_START, "1"),)),
-        Group("Parts", "pictures", (column(300, "2", Large("3", 260)),)),
+        Group("Parts", "pictures", (column(300, Large("2", 230), Large("3", 300)),)),
         (
             Group("Complete", "concept", (column(300, parts_to_concept("4", "5")),)),
             Group("Render", "render", (column(300, render_concept("6", "7", "8", "9", "10", "11")),)),

@@ -202,7 +202,7 @@ def words(decoder: str) -> Layout:
         Group("Picture", "pictures", (column(250, picture, Large(see, 220)),)),
         Group("Say", "concept", (column(310, text, say, INSTRUCT),)),
         Group("Render", "render", (column(310, draw, RENDER[decoder]),)),
-        Group("Strip", "result", (column(WIDE, label, Large(save, 300)),)),
+        Group("Strip", "result", (column(WIDE, label, Large(save, 310)),)),
     ),), random_seeds=(instruct,))
 
 
@@ -229,7 +229,7 @@ def chain(decoder: str) -> Layout:
             Group("Encode", "pictures", (column(310, encode),)),
             Group("Render", "render", (column(310, draw, CHAIN),)),
         ),
-        Group("Strip", "result", (column(WIDE, strip, Large(save, 300)),)),
+        Group("Strip", "result", (column(WIDE, Large(strip, 410), Large(save, 310)),)),
     ),))
 
 
