@@ -2,163 +2,148 @@
 
 from __future__ import annotations
 
-from dev.layouts import SDXL_FILES, SDXL_PARTS, Group, Layout, Note, Stack
+from dev.layouts import Group, Large, Layout, Note, column, parts_to_concept, render_concept, title_of
+from dev.piece_layouts import SDXL_FILES
+from dev.subgraphs import Folded
 
-EXPLORE_START = Note("Start here", height=330, text="""\
-**Press Run.** Parts of one creature become a wall of sixteen creatures; one of them is picked and varied.
+EXPLORE_START = Note("Start here", f"""\
+**Press Run.** Parts become a wall of sixteen creatures; one of them is picked and varied.
 
-Then look at the wall, type the number of the one that you like into **Pick Concepts**, and press Run again. \
-Only what has changed is computed: the wall stays, because its seed is fixed.
+Look at the wall, type the number of the one that you like into **Pick Concepts**, and run again: only what \
+has changed is computed. For another wall, raise the seed of **Parts to concept** by 16.
 
-For another wall, change the parts, or raise the seed of its **IP-Prior Sample** by 16 (its concepts).
+For SDXL, open {title_of("explore_concepts_sdxl")}.""")
 
-For SDXL, open the template *explore_concepts_sdxl*.""")
+PICK = Note("Which number", """\
+Count from 1, row by row. For several at once, type for example 2, 7. **Vary** takes a single one, or one \
+for each of its concepts.""")
 
-EXPLORE_PICK = Note("Which number", height=150, text="""\
-Count the pictures on the wall from 1, row by row.
+VARY = Note("How far", """\
+**strength** is how far variations move away, from 0 (not at all) to 1 (all new). The seed changes after \
+every run.""")
 
-To render several at once, type for example `2, 7`. **Vary** takes a single one, or one for each of its \
-concepts.""")
 
-EXPLORE_VARY = Note("How far", height=190, text="""\
-**strength** is how far the variations move away from the picked one, from 0 (not at all) to 1 (all new). \
-Creatures change little below 0.6.
+def explore(start: tuple[Group, ...], ids: tuple[str, ...]) -> Layout:
+    """The wall above, and what becomes of one concept of it below.
 
-The seed changes after every run, which gives other variations; **concepts** is how many.""")
+    Args:
+        ids: of the nodes from Encode IP+ Parts on, in the order in which they follow one another.
+    """
+    (
+        encode, sample, apply, prompt, negative, latent, noise, sampler, decode, wall,
+        pick, apply_one, latent_one, sampler_one, decode_one, picked,
+        vary, apply_more, latent_more, noise_more, sampler_more, decode_more, variations,
+    ) = ids
+    one = Folded(
+        "Render the picked one", f"{apply_one} {latent_one} {sampler_one} {decode_one}",
+        shown=f"weight={apply_one}.weight percent={latent_one}.percent steps={sampler_one}.steps "
+              f"cfg={sampler_one}.cfg seed={sampler_one}.seed",
+        outputs=f"image={decode_one}.0",
+    )
+    more = Folded(
+        "Vary and render", f"{vary} {apply_more} {latent_more} {noise_more} {sampler_more} {decode_more}",
+        shown=f"strength={vary}.strength concepts={vary}.concepts seed={vary}.seed "
+              f"guidance={vary}.guidance steps={sampler_more}.steps cfg={sampler_more}.cfg",
+        outputs=f"image={decode_more}.0",
+    )
+    render = render_concept(apply, prompt, negative, latent, sampler, decode, noise)
+    return Layout(
+        rows=(
+            (
+                *start,
+                Group("Wall", "concept", (column(290, parts_to_concept(encode, sample)),)),
+                Group("Render", "render", (column(290, render),)),
+                Group("Result", "result", (column(360, Large(wall, 460)),)),
+            ),
+            (
+                Group("Pick", "concept", (column(260, pick, PICK), column(290, one))),
+                Group("Picked", "result", (column(250, Large(picked, 260)),)),
+                Group("Vary", "concept", (column(300, more),)),
+                Group("Variations", "result", (column(320, Large(variations, 310), VARY),)),
+            ),
+        ),
+        random_seeds=(vary,),
+    )
 
-EXPLORE_NOISE = Note("The same noise", height=110, text="""\
-All pictures start from the same noise, so only their concepts make them differ, and the picked one looks \
-as it does on the wall.""")
 
-EXPLORE = Layout(
-    groups=(
-        Group("Start", 0, 0, (Stack(300, (EXPLORE_START, ("1", 130))),)),
-        Group("Parts", 380, 0, (Stack(280, (("2", 340),)),)),
-        Group("Encode", 740, 0, (Stack(300, (("3", 480),)),)),
-        Group("Wall", 1120, 0, (
-            Stack(280, (("4", 590), ("5", 180))),
-            Stack(280, (("6", 100), ("7", 100), ("8", 110), ("9", 60), ("10", 280), ("11", 50))),
-            Stack(480, (("12", 690), EXPLORE_NOISE)),
-        )),
-        Group("Pick", 0, 1220, (
-            Stack(280, (EXPLORE_PICK, ("13", 60), ("14", 180), ("15", 110))),
-            Stack(280, (("16", 280), ("17", 50))),
-            Stack(360, (("18", 480),)),
-        )),
-        Group("Vary", 1120, 1220, (
-            Stack(280, (("19", 590), EXPLORE_VARY)),
-            Stack(280, (("20", 180), ("21", 110), ("22", 60), ("23", 280), ("24", 50))),
-            Stack(480, (("25", 690),)),
-        )),
+EXPLORE = explore(
+    (
+        Group("Start", "models", (column(280, EXPLORE_START, "1"),)),
+        Group("Parts", "pictures", (column(250, "2"),)),
     ),
-    random_seeds=("19",),
+    tuple(str(number) for number in range(3, 26)),
 )
 
-EXPLORE_SDXL_SIZES = Note("Small, then large", height=130, text="""\
-The wall is rendered small and in few steps, the picked one large and in many. If memory is short, render \
-the wall with fewer **concepts**, or at a lower **percent** of the model's own size.""")
+EXPLORE_SDXL_START = Note("Start here", """\
+A wall of sixteen small concepts; one is picked, drawn large, and varied.
 
-EXPLORE_SDXL_PICK = Note("Which number", height=210, text="""\
-Look at the wall, type the number of the one that you like, and press Run again. Only what has changed is \
-computed: the wall stays, because its seed is fixed.
+Type the number of the one that you like into **Pick Concepts** and run again: only what has changed is \
+computed. For your own parts, put **Load Image** in place of *Example parts*.""")
 
-Count from 1, row by row. To render several at once, type for example `2, 7`. **Vary** takes a single one, \
-or one for each of its concepts.""")
-
-EXPLORE_SDXL_VARY = Note("How far", height=170, text="""\
-**strength** is how far the variations move away from the picked one, from 0 (not at all) to 1 (all new).
-
-The seed changes after every run, which gives other variations; **concepts** is how many.""")
-
-EXPLORE_SDXL = Layout(
-    groups=(
-        Group("Models", 0, 0, (Stack(300, (SDXL_FILES, ("1", 100), ("2", 60), ("3", 60), ("4", 90))),)),
-        Group("Parts", 380, 0, (
-            Stack(280, (SDXL_PARTS,)), Stack(280, (("5", 340), ("6", 330))),
-        )),
-        Group("Encode", 1060, 0, (Stack(300, (("10", 540),)),)),
-        Group("Wall", 1440, 0, (
-            Stack(280, (("11", 360), ("12", 180), ("13", 120), ("14", 120))),
-            Stack(280, (("15", 110), ("16", 60), ("17", 280), ("18", 50), EXPLORE_SDXL_SIZES)),
-            Stack(480, (("19", 520),)),
-        )),
-        Group("Pick", 0, 1170, (
-            Stack(280, (EXPLORE_SDXL_PICK, ("20", 60), ("21", 180), ("22", 110))),
-            Stack(280, (("23", 280), ("24", 50))),
-            Stack(360, (("25", 400),)),
-        )),
-        Group("Vary", 1440, 1170, (
-            Stack(280, (("26", 360), EXPLORE_SDXL_VARY, ("27", 180))),
-            Stack(280, (("28", 110), ("29", 60), ("30", 280), ("31", 50))),
-            Stack(480, (("32", 520),)),
-        )),
+EXPLORE_SDXL = explore(
+    (
+        Group("Start", "models", (column(250, EXPLORE_SDXL_START, SDXL_FILES),)),
+        Group("Models", "models", (column(250, "1", "2", "3", "4"),)),
+        Group("Parts", "pictures", (column(220, "5", Large("6", 200)),)),
     ),
-    random_seeds=("26",),
+    tuple(str(number) for number in range(10, 33)),
 )
 
-BLEND_START = Note("Start here", height=290, text="""\
+BLEND_START = Note("Start here", f"""\
 **Press Run.** Parts of two creatures become two concepts, and a strip shows what lies between them.
 
-Things to change first:
-- **Creature Parts**: the seeds and switches, for other parts.
-- The seeds of **The first concept** and **The second concept**, for others with the same parts.
-- **Blend Concepts**: its amounts.
+Change first: the parts, the seeds of the two concepts, and the **amounts** of **Blend Concepts**.
 
-For SDXL, open the template *blend_concepts_sdxl*.""")
+For SDXL, open {title_of("blend_concepts_sdxl")}.""")
 
-BLEND_AMOUNTS = Note("How many", height=190, text="""\
-There is one picture for each of the **amounts**: set **columns** of the grid to their number.
-
-All pictures start from the same noise, and *euler* adds none, so the strip changes smoothly from one \
-concept to the other.""")
+BLEND_AMOUNTS = Note("How many", """\
+There is one picture for each of the **amounts**: set **columns** of the grid to their number. All start \
+from the same noise, so the strip changes smoothly.""")
 
 BLEND = Layout(
-    groups=(
-        Group("Start", 0, 0, (Stack(300, (BLEND_START, ("1", 130))),)),
-        Group("First", 380, 0, (
-            Stack(280, (("2", 340),)), Stack(300, (("3", 480),)), Stack(280, (("4", 590),)),
-        )),
-        Group("Second", 380, 760, (
-            Stack(280, (("5", 340),)), Stack(300, (("6", 480),)), Stack(280, (("7", 590),)),
-        )),
-        Group("Blend", 1440, 0, (
-            Stack(280, (BLEND_AMOUNTS, ("8", 110), ("9", 180))),
-            Stack(280, (("10", 100), ("11", 100), ("12", 110), ("13", 60))),
-            Stack(280, (("14", 280), ("15", 50), ("16", 130))),
-        )),
-        Group("Strip", 1440, 790, (Stack(920, (("17", 310),)),)),
+    rows=(
+        (
+            Group("Start", "models", (column(290, BLEND_START, "1"),)),
+            Group("First", "pictures", (
+                column(250, "2"), column(300, parts_to_concept("3", "4", "The first concept")),
+            )),
+            Group("Second", "pictures", (
+                column(250, "5"), column(300, parts_to_concept("6", "7", "The second concept")),
+            )),
+        ),
+        (
+            Group("Blend", "concept", (column(290, "8", BLEND_AMOUNTS),)),
+            Group("Render", "render", (
+                column(300, render_concept("9", "10", "11", "12", "14", "15", "13")), column(240, "16"),
+            )),
+            Group("Strip", "result", (column(600, Large("17", 280)),)),
+        ),
     ),
-    random_seeds=(),
 )
 
-BLEND_SDXL_PARTS = Note("Start here", height=250, text="""\
-A strip shows what lies between two concepts. The graph starts with parts that the pack draws; for your \
-own, put **Load Image** in their place, one node for each part, **on white**.
-
-**Encode IP+ Parts** always has another socket. Its **reference_slot** is on for the characters prior; turn \
-it off for the others.
+BLEND_SDXL_START = Note("Start here", """\
+A strip shows what lies between two concepts. For your own parts, put **Load Image** in place of the \
+examples, **on white**.
 
 To blend whole pictures, replace a concept with **Encode IP+ Image**.""")
 
 BLEND_SDXL = Layout(
-    groups=(
-        Group("Models", 0, 0, (
-            Stack(300, (SDXL_FILES, ("1", 100), ("2", 60), ("3", 60), ("4", 90), BLEND_SDXL_PARTS)),
+    rows=((
+        Group("Models", "models", (column(290, BLEND_SDXL_START, "1", "2", "3", "4", SDXL_FILES),)),
+        Group("First", "pictures", (
+            column(290, "5", Large("6", 200), parts_to_concept("7", "8", "The first concept")),
         )),
-        Group("First", 380, 0, (
-            Stack(280, (("5", 340), ("6", 330))), Stack(300, (("7", 540),)), Stack(280, (("8", 360),)),
+        Group("Second", "pictures", (
+            column(290, "9", Large("10", 200), parts_to_concept("11", "12", "The second concept")),
         )),
-        Group("Second", 380, 880, (
-            Stack(280, (("9", 340), ("10", 330))), Stack(300, (("11", 540),)), Stack(280, (("12", 360),)),
-        )),
-        Group("Blend", 1440, 0, (
-            Stack(280, (BLEND_AMOUNTS, ("13", 110), ("14", 180))),
-            Stack(280, (("15", 120), ("16", 120), ("17", 110), ("18", 60))),
-            Stack(280, (("19", 280), ("20", 50), ("21", 130))),
-        )),
-        Group("Strip", 1440, 880, (Stack(920, (("22", 310),)),)),
-    ),
-    random_seeds=(),
+        (
+            Group("Blend", "concept", (column(290, "13", BLEND_AMOUNTS),)),
+            Group("Render", "render", (
+                column(290, render_concept("14", "15", "16", "17", "19", "20", "18")),
+            )),
+        ),
+        Group("Strip", "result", (column(420, "21", Large("22", 260)),)),
+    ),),
 )
 
 LAYOUTS = {

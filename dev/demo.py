@@ -22,7 +22,7 @@ CELL, GAP, TITLE = 256, 8, 36
 def run_demo(client: ComfyClient, workflow: Path = WORKFLOW, output: Path = OUTPUT) -> list[Path]:
     """Run the workflow, write its parts, its concepts and a contact sheet; returns the files written.
 
-    The workflow's SaveImage nodes are found by their titles, "Parts" and "Concepts".
+    Its nodes that show or save pictures are found by their titles, "Parts" and "Concepts".
     """
     graph = json.loads(workflow.read_text())
     result = finished(client, graph)
@@ -46,7 +46,7 @@ def finished(client: ComfyClient, graph: dict) -> Result:
 
 
 def pictures(client: ComfyClient, graph: dict, result: Result, title: str) -> list[Image.Image]:
-    """What the output node with this title saved, in order."""
+    """What the output node with this title shows or saves, in order."""
     nodes = [node_id for node_id, node in graph.items() if title_of(node) == title]
     saved = [image for node_id in nodes for image in result.outputs.get(node_id, {}).get("images", [])]
     if not saved:

@@ -2,104 +2,100 @@
 
 from __future__ import annotations
 
-from dev.layouts import Group, Layout, Note, Stack
+from dev.layouts import (
+    Group,
+    Large,
+    Layout,
+    Note,
+    column,
+    numbers,
+    parts_to_concept,
+    render_concept,
+    title_of,
+)
+from dev.subgraphs import Folded
 
-FIND_START = Note("Start here", height=350, text="""\
-**Press Run.** From 32 creatures without wings and 32 with wings, a direction is found, which gives wings to \
-a creature that was not among them.
+FIND_START = Note("Start here", """\
+**Press Run.** From 32 creatures without wings and 32 with wings a direction is found, which gives wings to \
+another creature.
 
-Things to change first:
-- **Pictures of two kinds** and **A creature to edit**: the same **difference** in both.
-- **count**: how many pictures are used. The chart shows where each lies if it is left out.
-- **IP+ Direction Edit**: its amounts.
+Change first: the same **difference** in both **Creature Kinds**, **count**, and the **amounts**.
 
-For your own pictures, set **pictures** of *Find IP+ Direction* to `folders`, with one folder for each kind \
-in ComfyUI's input folder.""")
+For your own pictures, set **pictures** of **Find IP+ Direction** to *folders*, with one folder for each \
+kind in ComfyUI's *input*.""")
 
-FIND_KEPT = Note("Saved", height=110, text="""\
-**Save IP+ Direction** writes `models/ip_directions/my_direction.safetensors`. Press R, and **Load IP+ \
-Direction** lists it in any graph.""")
+FIND_KEPT = Note("Saved", f"""\
+The direction goes to models/ip_directions. Press **R**, and **Load IP+ Direction** lists it in any graph, \
+such as {title_of("edit_by_direction")}.""")
 
-STRIP_SIZE = Note("How many", height=130, text="""\
-There is one picture for each of the **amounts**, since **Empty Latent for Tokens** follows them.
-
-All pictures start from the same noise, and *euler* adds none, so only the edit changes them.""")
-
-RENDER = (("1", 100), ("2", 100), ("3", 110), ("4", 60), ("5", 280), ("6", 50))
+STRIP_SIZE = Note("How many", """\
+There is one picture for each of the **amounts**. All start from the same noise, so only the edit changes \
+them.""")
 
 
-def render(first: int) -> tuple[Stack, Stack]:
-    """Apply IP+ Tokens, with the id `first`, then prompts, latents and sampler, with the next ids."""
-    rows = tuple((str(first + number), height) for number, (_, height) in enumerate(RENDER, 1))
-    return Stack(280, ((str(first), 180), *rows[:3])), Stack(280, rows[3:])
+def render(first: int) -> Folded:
+    """The subgraph that draws tokens, of nodes that follow one another; `first` is Apply IP+ Tokens."""
+    apply, prompt, negative, latent, noise, sampler, decode = numbers(first, 7)
+    return render_concept(apply, prompt, negative, latent, sampler, decode, noise)
 
 
 FIND = Layout(
-    groups=(
-        Group("Start", 0, 0, (Stack(300, (FIND_START, ("1", 130))),)),
-        Group("Kinds", 380, 0, (Stack(280, (("2", 130),)),)),
-        Group("Direction", 740, 0, (Stack(480, (("3", 440), ("4", 90))), Stack(280, (FIND_KEPT,)))),
-        Group("Edit", 0, 760, (
-            Stack(280, (("5", 130), ("6", 60))), Stack(300, (("7", 200), STRIP_SIZE)),
-        )),
-        Group("Render", 720, 760, render(8)),
-        Group("Strip", 1380, 760, (Stack(900, (("15", 330), ("16", 330))),)),
-    ),
-    random_seeds=(),
+    rows=((
+        Group("Start", "models", (column(280, FIND_START, "1"),)),
+        Group("Kinds", "pictures", (column(270, "2", "5", "6"),)),
+        Group("Direction", "concept", (column(350, Large("3", 500), Large("4", 160), FIND_KEPT),)),
+        (
+            Group("Edit", "concept", (column(300, "7", STRIP_SIZE),)),
+            Group("Render", "render", (column(300, render(8)),)),
+        ),
+        Group("Strip", "result", (column(390, Large("15", 410), Large("16", 310)),)),
+    ),),
 )
 
-EDIT_START = Note("Start here", height=330, text="""\
-**Press Run.** One concept is moved along two directions at once, by five amounts: to a round and cold \
-creature on the left, and to a tall and warm one on the right.
+EDIT_START = Note("Start here", """\
+**Press Run.** One concept is moved along two directions at once, by five amounts: round and cold on the \
+left, tall and warm on the right.
 
-Things to change first:
-- **One direction** and **Another direction**: ten come with the creature models.
-- **Both at once**: `first without second` removes the second direction from the first.
-- **IP+ Direction Edit**: its amounts, for example `-1 to 1 in 9`.
+Change first: the two directions (ten come with the creature models), how they are joined, and the \
+**amounts**, for example -1 to 1 in 9.""")
 
-For SDXL, use its own models, and a published or found direction.""")
-
-EDIT_UNITS = Note("Units", height=150, text="""\
-`raw` measures in lengths of the direction itself. A single direction from **Find IP+ Direction** also has \
-`standard deviations` and a `recommended` amount; a combination has neither.""")
+EDIT_UNITS = Note("Units", """\
+*raw* measures in lengths of the direction itself. A single direction from **Find IP+ Direction** also has \
+*standard deviations* and a *recommended* amount.""")
 
 EDIT = Layout(
-    groups=(
-        Group("Start", 0, 0, (Stack(300, (EDIT_START, ("1", 130))),)),
-        Group("Concept", 380, 0, (
-            Stack(280, (("2", 340),)), Stack(300, (("3", 480),)), Stack(280, (("4", 590),)),
-        )),
-        Group("Directions", 1380, 0, (
-            Stack(300, (("5", 200), ("6", 200))), Stack(300, (("7", 150), ("8", 200), EDIT_UNITS)),
-        )),
-        Group("Render", 380, 760, render(9)),
-        Group("Strip", 1040, 760, (Stack(980, (("16", 330), ("17", 330))),)),
-        Group("Sizes", 0, 760, (Stack(300, (STRIP_SIZE,)),)),
-    ),
-    random_seeds=(),
+    rows=((
+        Group("Start", "models", (column(280, EDIT_START, "1"),)),
+        Group("Parts", "pictures", (column(250, "2"),)),
+        Group("Directions", "concept", (column(300, Large("5", 160), Large("6", 160), "7", "8"),)),
+        (
+            Group("Concept", "concept", (column(300, parts_to_concept("3", "4", "A concept")),)),
+            Group("Render", "render", (column(300, render(9)),)),
+        ),
+        Group("Strip", "result", (column(420, Large("16", 410), Large("17", 310), EDIT_UNITS),)),
+    ),),
 )
 
-LIBRARY_START = Note("Start here", height=310, text="""\
-**Press Run.** Three concepts from files are rendered, and two that are made from them: the first, with what \
-distinguishes the second from the third added, and the one half-way between those two.
+LIBRARY_START = Note("Start here", """\
+**Press Run.** Three concepts from files are drawn, and two that are made from them: the first with what \
+tells the second from the third, and the one half-way between those two.
 
-**Save IP+ Tokens** writes the new one to `models/ip_tokens/my_concept.safetensors`. Press R, and **Load IP+ \
-Tokens** lists it in any graph.
+**Save IP+ Tokens** writes to models/ip_tokens. Press **R**, and **Load IP+ Tokens** lists it \
+in any graph.""")
 
-You can save any concept: put the node after *IP-Prior Sample* or *Encode IP+ Image*.""")
-
-LIBRARY_SIZE = Note("How many", height=110, text="""\
+LIBRARY_SIZE = Note("How many", """\
 Five concepts go into **Batch Concepts**, so there are five pictures, and five lines of **labels**.""")
 
 LIBRARY = Layout(
-    groups=(
-        Group("Start", 0, 0, (Stack(300, (LIBRARY_START, ("1", 130))),)),
-        Group("Load", 380, 0, (Stack(300, (("2", 160), ("3", 160), ("4", 160))),)),
-        Group("Make", 760, 0, (Stack(300, (("5", 150), ("6", 110), ("7", 130), ("8", 90))),)),
-        Group("Render", 1140, 0, render(9)),
-        Group("Strip", 0, 840, (Stack(980, (("16", 330), ("17", 330))), Stack(300, (LIBRARY_SIZE,)))),
-    ),
-    random_seeds=(),
+    rows=((
+        (
+            Group("Start", "models", (column(290, LIBRARY_START, "1"),)),
+            Group("Load", "pictures", (column(290, Large("2", 160), Large("3", 160), Large("4", 160)),)),
+        ),
+        Group("Make", "concept", (column(300, "5", "6", "7", Large("8", 160)),)),
+        Group("Render", "render", (column(300, render(9), LIBRARY_SIZE),)),
+        Group("Strip", "result", (column(420, Large("16", 410), Large("17", 310)),)),
+    ),),
 )
 
 LAYOUTS = {"edit_by_direction": EDIT, "find_a_direction": FIND, "token_library": LIBRARY}

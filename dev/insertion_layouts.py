@@ -2,92 +2,86 @@
 
 from __future__ import annotations
 
-from dev.layouts import Group, Layout, Note, Stack
+from dev.layouts import Group, Large, Layout, Note, column
+from dev.subgraphs import Folded
 
-FILES = Note("Files", height=330, text="""\
-Two commands, run in the folder of this pack. The first downloads all files, the second writes the UNet as \
-ComfyUI loads it, with `M` for /path/to/ComfyUI/models:
+FILES = Note("Files", """\
+Two commands, run in the folder of this pack; the second writes the UNet as ComfyUI loads it. M is your \
+models folder.
 
-`python -m pit download object-insertion --models M`
+**python -m pit download object-insertion --models M**
 
-`python -m pit convert M/object_insertion/unet.safetensors \
-M/diffusion_models/object_insertion_unet.safetensors`
+**python -m pit convert M/object_insertion/unet.safetensors \
+M/diffusion_models/object_insertion_unet.safetensors**""")
 
-With an InstructPix2Pix of *add-base*, **Patch InstructPix2Pix Bias** and a file of 22 MB will do.""")
-
-ONE_START = Note("Start here", height=330, text="""\
+ONE_START = Note("Start here", """\
 **The object stands in the scene.** The model finds the place by itself: no mask, no box, no words.
 
-The graph starts with a scene and an object that the pack draws. For your own, put **Load Image** in place \
-of **Scene and object**: a scene of any size, and an object, best on white or with its mask (ComfyUI's \
-**Remove Background** gives one) connected to **Encode Object**.
+For your own pictures, put **Load Image** in place of *Scene* and *Object*: the object on white, or with its \
+mask connected to **object_mask**. The seed changes after every run.""")
 
-**RandomNoise** changes after every run.""")
-
-ONE_TRY = Note("What to try", height=190, text="""\
+ONE_TRY = Note("What to try", """\
 The object does not appear: raise **guidance**. The scene changes: raise **image_guidance**, or connect a \
-mask to **region**, outside of which every pixel is kept.
+mask to **region**, outside of which every pixel is kept. As published: 100 **steps**.""")
 
-As published: sampler *euler_ancestral*, 100 steps, spacing *as published*.""")
-
-MANY_START = Note("Start here", height=330, text="""\
-**Several objects, several pictures, one run.** Each of two objects is inserted twice; then another one goes \
+MANY_START = Note("Start here", """\
+**Several objects, several pictures, one run.** Each of two objects is inserted twice; then another goes \
 into all four pictures.
 
-**variants** of **Encode two objects** is how many pictures of each object. A batch of scenes goes with one \
-object, or with as many.
+**variants** is how many pictures of each object. For your own, put **Load Image** in place of the \
+examples.""")
 
-For your own pictures, put **Load Image** in place of what the pack draws; **other_objects** puts those of \
-other sizes together.""")
+MANY_TRY = Note("One after another", """\
+The result of the first insertion is the scene of the second. For more, copy *Then another* and connect its \
+**scene** to the last image.""")
 
-MANY_TRY = Note("One after another", height=150, text="""\
-The result of the first insertion is the scene of the second. To insert more, copy the group *Then another* \
-and connect its **scene** to the last **Put Back into Scene**.""")
+INSERT = Folded(
+    "Insert an object", "10 11 1 2 3 4 12 13 14 15 16 17",
+    shown="unet_name=1.unet_name vae_name=2.vae_name clip_name=3.clip_name optimizer=4.file "
+          "guidance=11.guidance image_guidance=11.image_guidance steps=12.steps seed=14.noise_seed",
+    sockets="object=10.image object_mask=10.mask scene=11.scene region=11.region", outputs="image=17.0",
+)
 
 
-def models(left: int, top: int) -> Group:
-    """The loaders of both graphs."""
-    return Group("Models", left, top, (
-        Stack(320, (FILES, ("1", 90), ("2", 60), ("3", 60), ("4", 90))),
-    ))
+def insertion(title: str, encode: str, insert: str, rest: str) -> Folded:
+    """One insertion with models and settings from outside; `rest` is noise, sampler, decoder, put back."""
+    noise, _, _, back = rest.split()
+    return Folded(
+        title, f"{encode} {insert} {rest}",
+        shown=f"variants={encode}.variants guidance={insert}.guidance "
+              f"image_guidance={insert}.image_guidance seed={noise}.noise_seed",
+        sockets=f"object={encode}.image object_mask={encode}.mask scene={insert}.scene "
+                f"region={insert}.region", outputs=f"image={back}.0",
+    )
 
 
 ONE = Layout(
-    groups=(
-        models(0, 0),
-        Group("Pictures", 400, 0, (
-            Stack(300, (ONE_START,)), Stack(280, (("5", 540),)),
-            Stack(280, (("6", 300), ("7", 160))), Stack(280, (("8", 340), ("9", 340))),
-        )),
-        Group("Encode", 1740, 0, (Stack(280, (("10", 420),)),)),
-        Group("Insert", 2100, 0, (
-            Stack(280, (("11", 280), ("12", 90), ONE_TRY)),
-            Stack(280, (("13", 60), ("14", 90), ("15", 110), ("16", 50), ("17", 60))),
-            Stack(480, (("18", 690),)),
-        )),
-    ),
+    rows=((
+        Group("Start", "models", (column(320, ONE_START, FILES),)),
+        Group("Pictures", "pictures", (column(280, "5", Large("8", 260), "6", Large("9", 200)),)),
+        Group("Insert", "render", (column(360, INSERT, ONE_TRY),)),
+        Group("Result", "result", (column(460, Large("18", 600)),)),
+    ),),
     random_seeds=("14",),
 )
 
 MANY = Layout(
-    groups=(
-        models(0, 0),
-        Group("Pictures", 400, 0, (
-            Stack(300, (MANY_START,)), Stack(280, (("5", 540),)),
-            Stack(280, (("6", 300), ("7", 160), ("8", 300))),
-            Stack(280, (("9", 260), ("10", 260), ("11", 260))),
+    rows=((
+        Group("Start", "models", (column(300, MANY_START, FILES),)),
+        Group("Models", "models", (column(290, "1", "2", "3", Large("4", 170), "14", "15"),)),
+        Group("Pictures", "pictures", (
+            column(230, "5", Large("9", 150), "6", Large("10", 150), "8", Large("11", 150)),
         )),
-        Group("One in each", 1740, 0, (
-            Stack(280, (("12", 420), ("14", 90), ("15", 60))),
-            Stack(280, (("13", 280), ("16", 90), ("17", 110), ("18", 50), ("19", 60))),
-            Stack(480, (("20", 690),)),
-        )),
-        Group("Then another", 1740, 1000, (
-            Stack(280, (("21", 420), MANY_TRY)),
-            Stack(280, (("22", 280), ("23", 90), ("24", 110), ("25", 50), ("26", 60))),
-            Stack(480, (("27", 690),)),
-        )),
-    ),
+        (
+            Group("One in each", "render", (
+                column(300, insertion("Insert objects", "12", "13", "16 17 18 19")),
+            )),
+            Group("Then another", "render", (
+                column(300, insertion("Insert another object", "21", "22", "23 24 25 26"), MANY_TRY),
+            )),
+        ),
+        Group("Result", "result", (column(400, Large("20", 440), Large("27", 440)),)),
+    ),),
     random_seeds=("16",),
 )
 

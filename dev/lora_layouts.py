@@ -2,104 +2,126 @@
 
 from __future__ import annotations
 
-from dev.layouts import Group, Layout, Note, Stack
+from dev.layouts import Group, Large, Layout, Note, column, parts_to_concept, title_of
+from dev.piece_layouts import files
+from dev.subgraphs import Folded
 
-SCENE_START = Note("Start here", height=330, text="""\
-**Press Run.** Four concepts are rendered twice from the same noise: without an IP-LoRA, and with one that \
-has learned what `a night meadow` means.
+SCENE_START = Note("Start here", f"""\
+**Press Run.** Four concepts are drawn twice from the same noise: without an IP-LoRA, and with one that has \
+learned what a night meadow is.
 
-Things to change first:
-- **IP-LoRA Prompt**: `a creature in a night meadow`, `in a lava meadow`, `on night lava`, `on sky lava`. \
-The models alone know these words, but not these pairs of words.
-- **Apply IP-LoRA**: its strength.
+Change first: the words of **IP-LoRA Prompt** (a creature in a lava meadow, on sky lava), and **strength**.
 
-For SDXL and the published IP-LoRA, open the template *concept_in_a_scene_sdxl*.""")
+For SDXL, open {title_of("concept_in_a_scene_sdxl")}.""")
 
 SCENE = Layout(
-    groups=(
-        Group("Start", 0, 0, (Stack(300, (SCENE_START, ("1", 130))),)),
-        Group("Concepts", 380, 0, (
-            Stack(280, (("2", 340),)), Stack(300, (("3", 480),)), Stack(280, (("4", 590),)),
-        )),
-        Group("Prompt", 1380, 0, (Stack(300, (("5", 220), ("6", 100), ("7", 100), ("8", 110))),)),
-        Group("Without", 1760, 0, (
-            Stack(280, (("9", 180), ("10", 280), ("11", 50))), Stack(400, (("12", 470),)),
-        )),
-        Group("With", 1760, 780, (
-            Stack(280, (("13", 120), ("14", 280), ("15", 50))), Stack(400, (("16", 470),)),
-        )),
-    ),
+    rows=((
+        Group("Start", "models", (column(280, SCENE_START, "1"),)),
+        Group("Parts", "pictures", (column(250, "2"),)),
+        (
+            Group("Concepts", "concept", (column(300, parts_to_concept("3", "4")),)),
+            Group("Prompt", "render", (column(300, "5", Folded(
+                "Words and sizes", "6 7 8", sockets="text=6.text negative_text=7.text",
+                outputs="positive=6.0 negative=7.0",
+            )),)),
+        ),
+        (
+            Group("Without", "render", (column(300, Folded(
+                "Render without IP-LoRA", "9 10 11",
+                shown="weight=9.weight steps=10.steps cfg=10.cfg seed=10.seed",
+                outputs="model=9.0 image=11.0",
+            )),)),
+            Group("With", "render", (column(300, Large("13", 210), Folded(
+                "Render with IP-LoRA", "14 15", shown="steps=14.steps cfg=14.cfg seed=14.seed",
+                outputs="image=15.0",
+            )),)),
+        ),
+        (
+            Group("Result without", "result", (column(400, Large("12", 400)),)),
+            Group("Result with", "result", (column(400, Large("16", 400)),)),
+        ),
+    ),),
     random_seeds=("4",),
 )
 
-SHEET_START = Note("Start here", height=270, text="""\
+SHEET_START = Note("Start here", f"""\
 **Press Run.** Four concepts become character sheets: from the front, from behind, the limbs, the head.
 
-Things to change first:
-- **Creature Parts**: its seed and switches, for other parts.
-- **Apply IP-LoRA**: at strength 0 you see just the creature.
+Change first: the parts, and the **strength** of the IP-LoRA; at 0 you see just the creature.
 
-For SDXL and the published IP-LoRA, open the template *character_sheet_sdxl*.""")
+For SDXL, open {title_of("character_sheet_sdxl")}.""")
+
+
+def render_words(nodes: str, apply: str, latent: str, sampler: str, decode: str) -> Folded:
+    """The subgraph that draws tokens with words that come from outside."""
+    return Folded(
+        "Render concept with IP-LoRA", nodes,
+        shown=f"weight={apply}.weight steps={sampler}.steps cfg={sampler}.cfg seed={sampler}.seed",
+        sockets=f"size_of_model={latent}.model", outputs=f"image={decode}.0",
+    )
+
 
 SHEET = Layout(
-    groups=(
-        Group("Start", 0, 0, (Stack(300, (SHEET_START, ("1", 130))),)),
-        Group("Concepts", 380, 0, (
-            Stack(280, (("2", 340),)), Stack(300, (("3", 480),)), Stack(280, (("4", 590),)),
-        )),
-        Group("Prompt", 1380, 0, (Stack(300, (("5", 220), ("6", 100), ("7", 100), ("8", 110))),)),
-        Group("Sheets", 1760, 0, (
-            Stack(280, (("9", 120), ("10", 180), ("11", 280), ("12", 50))), Stack(480, (("13", 690),)),
-        )),
-    ),
+    rows=((
+        Group("Start", "models", (column(280, SHEET_START, "1"),)),
+        Group("Parts", "pictures", (column(260, "2"),)),
+        (
+            Group("Concepts", "concept", (column(310, parts_to_concept("3", "4")),)),
+            Group("Words", "render", (column(310, "5", Large("9", 210)),)),
+        ),
+        (
+            Group("Sheets", "render", (
+                column(440, render_words("10 6 7 8 11 12", "10", "8", "11", "12")),
+            )),
+            Group("Result", "result", (column(440, Large("13", 440)),)),
+        ),
+    ),),
     random_seeds=("4",),
 )
 
-LORA_FILES = Note("Files", height=190, text="""\
-Choose your SDXL checkpoint. One command, run in the folder of this pack, downloads the other files:
+LORA_FILES = files(
+    "ip-lora ip-adapter-plus clip-vit-h",
+    "Choose your SDXL checkpoint. Read the license of the IP-LoRAs on their model card first. ",
+)
 
-`python -m pit download ip-lora ip-adapter-plus clip-vit-h --models /path/to/ComfyUI/models`
-
-Read the license of the IP-LoRAs on their model card first.""")
-
-LORA_CONCEPT = Note("Start here", height=210, text="""\
-The graph starts with a creature that the pack draws. For your own concept, put **Load Image** in its place, \
-with a picture **on white**.
-
-Or let a prior invent it: replace **Encode IP+ Image** with **IP-Prior Sample** and what comes before it in \
-*piece_it_together_sdxl*.""")
-
+SDXL_STARTS = {
+    "scene": Note("Start here", """\
+**A concept in a scene**, as the published IP-LoRA for backgrounds does it. Put **Load Image** in place of \
+*A concept*: a picture **on white**. Or let a prior invent it: **Parts to concept** in place of **Encode \
+IP+ Image**."""),
+    "sheet": Note("Start here", """\
+**A sheet of a concept**, as the published IP-LoRA does it. Put **Load Image** in place of *A concept*: a \
+picture **on white**. Or let a prior invent it: **Parts to concept** in place of **Encode IP+ Image**."""),
+}
 SDXL_NOTES = {
-    "scene": Note("Words", height=210, text="""\
-The published LoRA for backgrounds has learned one form: the style, *an imaginary fantasy creature in*, the \
-scene. **IP-LoRA Prompt** writes it; you give it the scene and the style.
-
-As published, the tokens are the same on both branches, and zeros stand in for the negative prompt. Guidance \
-then acts on the words alone."""),
-    "sheet": Note("Words", height=170, text="""\
-The published LoRA for sheets has seen only one text, which **IP-LoRA Prompt** writes.
-
-As published, the tokens are the same on both branches, and zeros stand in for the negative prompt."""),
+    "scene": Note("Words", """\
+The LoRA has learned one form: the style, *an imaginary fantasy creature in*, the scene. **IP-LoRA Prompt** \
+writes it. As published, zeros stand in for the negative prompt."""),
+    "sheet": Note("Words", """\
+The LoRA has seen only one text, which **IP-LoRA Prompt** writes. As published, zeros stand in for the \
+negative prompt."""),
 }
 
 
-def sdxl_layout(kind: str, prompt_height: int) -> Layout:
+def sdxl_layout(kind: str) -> Layout:
     """The layout of a graph for SDXL; the two kinds differ only in their words."""
     return Layout(
-        groups=(
-            Group("Models", 0, 0, (Stack(300, (LORA_FILES, ("1", 100), ("2", 60), ("3", 60))),)),
-            Group("Concept", 380, 0, (Stack(280, (LORA_CONCEPT, ("4", 360), ("5", 60))),)),
-            Group("Model", 740, 0, (Stack(300, (("6", 120), ("7", 180), ("11", 110))),)),
-            Group("Words", 1120, 0, (
-                Stack(300, (SDXL_NOTES[kind], ("8", prompt_height), ("9", 100), ("10", 40))),
+        rows=((
+            Group("Models", "models", (column(300, SDXL_STARTS[kind], "1", "2", "3", LORA_FILES),)),
+            Group("Concept", "pictures", (column(280, "4", "5"),)),
+            Group("Words and render", "render", (
+                column(
+                    310, "8", SDXL_NOTES[kind], Large("6", 210),
+                    render_words("7 9 10 11 12 13", "7", "11", "12", "13"),
+                ),
             )),
-            Group("Render", 1500, 0, (Stack(280, (("12", 280), ("13", 50))), Stack(480, (("14", 690),)))),
-        ),
+            Group("Result", "result", (column(420, Large("14", 600)),)),
+        ),),
         random_seeds=("12",),
     )
 
 
 LAYOUTS = {
-    "character_sheet": SHEET, "character_sheet_sdxl": sdxl_layout("sheet", 80), "concept_in_a_scene": SCENE,
-    "concept_in_a_scene_sdxl": sdxl_layout("scene", 130),
+    "character_sheet": SHEET, "character_sheet_sdxl": sdxl_layout("sheet"), "concept_in_a_scene": SCENE,
+    "concept_in_a_scene_sdxl": sdxl_layout("scene"),
 }

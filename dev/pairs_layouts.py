@@ -2,126 +2,126 @@
 
 from __future__ import annotations
 
-from dev.layouts import Group, Layout, Note, Stack
+from dev.layouts import Group, Large, Layout, Note, column, numbers
+from dev.subgraphs import Folded
 
-SAMPLER, DETECT, LATENT, PROMPT = 280, 250, 110, 110  # heights of nodes
-SAVED = 330
-
-FILES = """\
-Choose your SDXL checkpoint. ComfyUI's page offers all files when it opens this graph: SAM3 (1.7 GB) finds \
-things by their names{more}."""
-
-RUNS = """\
-**Press Run: one example is made.** Its pictures go to `output/pops_datasets/{folder}`, under names that \
-**Train pOps Operator** understands. The seed of **pOps Dataset Prompts** changes after every run, so the \
-next one adds another example. An operator needs thousands: set the number of runs next to Run, and let it \
-work overnight.
-
-{what}
-
-For your own **things** and **places**, write one on each line; nothing uses the lists of the pack."""
-
-NOT_FOUND = Note("Not found", height=110, text="""\
-An empty mask means that SAM3 did not find it. The training leaves such an example out and says so; nothing \
-has to be deleted.""")
-
-TURBO = Note("Faster", height=110, text="""\
-Size, steps and **cfg** are for SDXL. Turbo and Lightning need 4 steps and **cfg** 1; the published pictures \
-were made by Turbo, in one step.""")
+SAVED = 300  # height of a node that saves
 
 
-def files_note(more: str, height: int) -> Note:
-    return Note("Files", FILES.format(more=more), height)
+def files_note(more: str) -> Note:
+    return Note("Files", (
+        "Choose your SDXL checkpoint. ComfyUI's page offers all files when it opens this graph: SAM3 (1.7 "
+        f"GB) finds things by their names{more}."
+    ))
 
 
-def start(folder: str, what: str, height: int) -> Note:
-    return Note("Start here", RUNS.format(folder=folder, what=what), height)
+def start(folder: str, what: str) -> Note:
+    return Note("Start here", f"""\
+**Press Run: one example is made**, in output/pops_datasets/{folder}. {what}
+
+The seed changes after every run, so the next one adds another. An operator needs thousands: set the number \
+of runs next to Run. For your own **things** and **places**, write one on each line.""")
 
 
-TEXTURE_VARIANTS = Note("The same shape", height=130, text="""\
-The depth of the first picture goes into every variant. A lower **strength** of **Apply ControlNet** gives \
-the material more freedom, a higher one keeps the shape better.""")
+NOT_FOUND = Note("Not found", """\
+An empty mask means that SAM3 did not find it. The training leaves such an example out and says so.""")
+
+TURBO = Note("Faster", """\
+Steps and **cfg** are for SDXL. Turbo and Lightning need 4 steps and **cfg** 1.""")
+
+
+def draw(first: int, outputs: str = "") -> Folded:
+    """The subgraph that draws a picture, of the nodes from `first` on."""
+    prompt, negative, latent, sampler, decode = numbers(first, 5)
+    return Folded(
+        "Draw the picture", f"{prompt} {negative} {latent} {sampler} {decode}",
+        shown=f"negative_prompt={negative}.text width={latent}.width height={latent}.height "
+              f"steps={sampler}.steps cfg={sampler}.cfg",
+        outputs=f"image={decode}.0 {outputs}",
+    )
+
 
 TEXTURE = Layout(
-    groups=(
-        Group("Start", 0, 0, (Stack(340, (
-            start("my_textures", "An object is drawn, found and drawn again in **variants** other materials. "
-                  "The training cuts the patches itself.", 330),
-            ("5", 440),
-        )),)),
-        Group("Models", 420, 0, (Stack(320, (
-            files_note(", Depth Anything 3 and a ControlNet (2.5 GB) keep their shape", 130), ("1", 100),
-            ("2", 100), ("3", 90), ("4", 60),
-        )),)),
-        Group("Picture", 820, 0, (
-            Stack(300, (("6", PROMPT), ("7", PROMPT), ("8", LATENT), TURBO)),
-            Stack(280, (("9", SAMPLER), ("10", 50))),
+    rows=((
+        Group("Start", "models", (
+            column(320, start("my_textures", "An object is drawn, found, and drawn again in **variants** "
+                              "other materials."), "5"),
         )),
-        Group("Mask", 1500, 0, (Stack(300, (("11", PROMPT), ("12", DETECT), ("19", 30), NOT_FOUND)),)),
-        Group("Depth", 1880, 0, (Stack(300, (("13", 150), ("14", 140))),)),
-        Group("Variants", 2260, 0, (
-            Stack(300, (("15", PROMPT), ("16", 190), TEXTURE_VARIANTS)),
-            Stack(280, (("17", SAMPLER), ("18", 50))),
+        Group("Models", "models", (
+            column(290, files_note(", Depth Anything 3 and a ControlNet (2.5 GB) keep their shape"),
+                   "1", "2", "3", "4"),
         )),
-        Group("Save", 2940, 0, (Stack(300, (("20", SAVED), ("21", SAVED))), Stack(480, (("22", 730),)))),
-    ),
+        (
+            Group("Picture", "render", (column(320, draw(6, "negative=7.0 latent=8.0"), TURBO),)),
+            Group("Mask", "pictures", (column(320, Folded(
+                "Find the object", "11 12 19", shown="threshold=12.threshold", outputs="mask=19.0",
+            ), NOT_FOUND),)),
+        ),
+        Group("Variants", "render", (column(310, Folded(
+            "Draw the variants", "13 14 15 16 17 18",
+            shown="strength=16.strength steps=17.steps cfg=17.cfg", outputs="images=18.0",
+        ), Note("The same shape", """\
+The depth of the first picture goes into every variant. A lower **strength** gives the material more \
+freedom.""")),)),
+        Group("Save", "result", (column(320, Large("20", SAVED), Large("21", 200), Large("22", SAVED)),)),
+    ),),
     random_seeds=("5",),
 )
 
-SCENE_EMPTY = Note("Without the object", height=150, text="""\
-**Grow Mask** makes room for shadows; the mask that is saved is the one that was found. The model, 20 steps \
-and **cfg** 8 are the published ones. Pictures of other places in a folder `backgrounds` beside \
-the pictures stand behind half of the objects.""")
-
 SCENE = Layout(
-    groups=(
-        Group("Start", 0, 0, (Stack(340, (
-            start("my_scenes", "An object is drawn in a scene and found, and the scene is drawn without it.",
-                  330),
-            ("4", 370),
-        )),)),
-        Group("Models", 420, 0, (Stack(320, (
-            files_note(", and SDXL for inpainting (5.1 GB) empties the scene", 130), ("1", 100), ("2", 100),
-            ("3", 90),
-        )),)),
-        Group("Picture", 820, 0, (
-            Stack(300, (("5", PROMPT), ("6", PROMPT), ("7", LATENT), TURBO)),
-            Stack(280, (("8", SAMPLER), ("9", 50))),
+    rows=((
+        Group("Start", "models", (
+            column(320, start("my_scenes", "An object is drawn in a scene and found, and the scene is drawn "
+                              "without it."), "4"),
         )),
-        Group("Mask", 1500, 0, (
-            Stack(300, (("10", PROMPT), ("11", DETECT), ("12", 90), ("17", 30), NOT_FOUND)),
+        Group("Models", "models", (
+            column(290, files_note(", and SDXL for inpainting (5.1 GB) empties the scene"), "1", "2", "3"),
         )),
-        Group("Empty scene", 1880, 0, (
-            Stack(300, (("13", PROMPT), ("14", 140), SCENE_EMPTY)),
-            Stack(280, (("15", SAMPLER), ("16", 50))),
-        )),
-        Group("Save", 2560, 0, (Stack(300, (("18", SAVED), ("19", SAVED))), Stack(480, (("20", 730),)))),
-    ),
+        (
+            Group("Picture", "render", (column(320, draw(5, "negative=6.0"), TURBO),)),
+            Group("Mask", "pictures", (column(320, Folded(
+                "Find the object", "10 11 17", shown="threshold=11.threshold",
+                outputs="mask=11.0 picture=17.0",
+            ), NOT_FOUND),)),
+        ),
+        Group("Empty scene", "render", (column(310, Folded(
+            "Empty the scene", "12 13 14 15 16", shown="grow=12.expand steps=15.steps cfg=15.cfg",
+            outputs="image=16.0",
+        ), Note("Without the object", """\
+**grow** makes room for shadows; the mask that is saved is the one that was found. 20 steps and **cfg** 8 \
+are published. A folder *backgrounds* with pictures of places stands behind half of the objects.""")),)),
+        Group("Save", "result", (column(320, Large("18", SAVED), Large("19", 200), Large("20", SAVED)),)),
+    ),),
     random_seeds=("4",),
 )
 
-UNION_SORT = Note("Worth a look", height=150, text="""\
-Delete pictures whose things overlap, or of which one is hardly to be seen; their cut-outs are left out \
-then. The published script keeps those whose boxes overlap by a tenth at most.""")
+
+def cut_out(title: str, first: int) -> Folded:
+    """The subgraph that finds a thing and cuts it out, of the nodes from `first` on."""
+    _, detect, _, join = numbers(first, 4)
+    return Folded(title, " ".join(numbers(first, 4)), shown=f"threshold={detect}.threshold",
+                  outputs=f"image={join}.0")
+
 
 UNION = Layout(
-    groups=(
-        Group("Start", 0, 0, (Stack(340, (
-            start("my_unions", "Two things are drawn in one picture, found, and cut out.", 310), ("3", 370),
-        )),)),
-        Group("Models", 420, 0, (Stack(320, (files_note("", 110), ("1", 100), ("2", 100))),)),
-        Group("Picture", 820, 0, (
-            Stack(300, (("4", PROMPT), ("5", PROMPT), ("6", LATENT), TURBO)),
-            Stack(280, (("7", SAMPLER), ("8", 50))),
+    rows=((
+        Group("Start", "models", (
+            column(320, start("my_unions", "Two things are drawn in one picture, found, and cut out."), "3"),
         )),
-        Group("First thing", 1500, 0, (Stack(300, (("9", PROMPT), ("10", DETECT), ("11", 30), ("12", 50))),)),
-        Group("Second thing", 1880, 0, (
-            Stack(300, (("13", PROMPT), ("14", DETECT), ("15", 30), ("16", 50), NOT_FOUND)),
+        Group("Models", "models", (column(290, files_note(""), "1", "2"),)),
+        Group("Picture", "render", (column(310, draw(4), TURBO),)),
+        (
+            Group("Things", "pictures", (
+                column(300, cut_out("Cut out the first thing", 9), cut_out("Cut out the second thing", 13),
+                       NOT_FOUND),
+            )),
+        ),
+        Group("Save", "result", (
+            column(320, Large("17", SAVED), Large("18", 200), Large("19", 200), Note("Worth a look", """\
+Delete pictures whose things overlap, or of which one is hardly to be seen; their cut-outs are left out \
+then.""")),
         )),
-        Group("Save", 2260, 0, (
-            Stack(300, (("18", SAVED), ("19", SAVED))), Stack(480, (("17", 560), UNION_SORT)),
-        )),
-    ),
+    ),),
     random_seeds=("3",),
 )
 

@@ -2,138 +2,103 @@
 
 from __future__ import annotations
 
-from dev.layouts import Group, Layout, Note, Stack
+from dev.layouts import Group, Large, Layout, Note, column, title_of
+from dev.piece_layouts import files
+from dev.subgraphs import Folded
 
-DOWNLOAD = "One command, run in the folder of this pack, downloads the other files"
+CHECKPOINT = "Choose your checkpoint of Stable Diffusion 1.5. "
+WORDS_FILES = files("partcraft-cub", f"{CHECKPOINT}The LoRA has to lie beside the words. ")
 
-
-def files_note(names: str, height: int, more: str = "") -> Note:
-    """Which files a graph with Stable Diffusion 1.5 needs, and the command that fetches them."""
-    return Note("Files", height=height, text=(
-        f"Choose your checkpoint of Stable Diffusion 1.5. {DOWNLOAD}{more}:\n\n"
-        f"`python -m pit download {names} --models /path/to/ComfyUI/models`"
-    ))
-
-
-WORDS_FILES = files_note("partcraft-cub", 190, (
-    ", also the LoRA that has to lie beside the words (for dogs, *partcraft-dogs*)"
-))
-
-WORDS_START = Note("Start here", height=270, text="""\
+WORDS_START = Note("Start here", """\
 **The head of one bird, the wings of another.** Each **Part Words** adds a part of a species to the text; \
-choose others from the lists, or mix two of them by **mixed_with**.
+choose others, or mix two by **mixed_with**.
 
-You can also write the words yourself, in any **CLIP Text Encode** behind **Apply PartCraft**, in negative \
-prompts too: `<head:cardinal>`, `(<wing:blue jay>:1.2)`, `<body:mallard|cardinal>`.
+Copy one for a further part, and write behind the words what has these parts: *teddy bear*. The seed changes \
+after every run.""")
 
-The seed of **KSampler** changes after every run.""")
+WORDS_LOOK = Note("Where it looks", """\
+**Part Attention Maps** shows for each word where the model looked while it drew. Leave both nodes out if \
+you do not need them: they take time in each step.""")
 
-WORDS_PICK = Note("More words, other things", height=150, text="""\
-Copy a **Part Words** for a further part, such as the tail, and put it into the chain.
-
-Write behind the words what has these parts: `a photo of a <head:cardinal> <wing:blue jay> teddy bear`.""")
-
-WORDS_LOOK = Note("Where it looks", height=150, text="""\
-**Part Attention Maps** shows, for each picture and each word, where the model looked while it drew.
-
-It takes some time in each step: leave both nodes out if you do not need them.""")
+DRAW_WORDS = Folded(
+    "Draw with part words", "3 7 8 9 10 11 12",
+    shown="negative_prompt=8.text strength=3.strength pictures=10.batch_size steps=11.steps cfg=11.cfg "
+          "seed=11.seed",
+    outputs="image=12.0 attention=9.1",
+)
 
 WORDS = Layout(
-    groups=(
-        Group("Models", 0, 0, (Stack(320, (WORDS_FILES, ("1", 100), ("2", 150))),)),
-        Group("Words", 400, 0, (
-            Stack(300, (WORDS_START, WORDS_PICK)), Stack(280, (("4", 270), ("5", 270))),
-            Stack(280, (("6", 270), ("3", 180))),
-        )),
-        Group("Render", 1420, 0, (
-            Stack(280, (("7", 100), ("8", 110), ("9", 110))),
-            Stack(280, (("10", 110), ("11", 290), ("12", 50))),
-        )),
-        Group("Result", 400, 760, (Stack(480, (("13", 480),)),)),
-        Group("Attention", 960, 760, (Stack(300, (WORDS_LOOK, ("14", 260))), Stack(480, (("15", 480),)))),
-    ),
+    rows=((
+        Group("Models", "models", (column(300, WORDS_START, "1", Large("2", 210), WORDS_FILES),)),
+        Group("Words", "concept", (column(290, Large("4", 310), Large("5", 310), Large("6", 310)),)),
+        Group("Draw", "render", (column(310, DRAW_WORDS, WORDS_LOOK),)),
+        Group("Result", "result", (column(345, Large("13", 480)),)),
+        Group("Attention", "result", (column(345, Large("14", 260), Large("15", 420)),)),
+    ),),
     random_seeds=("11",),
 )
 
-FIND_FILES = Note("Files", height=150, text=(
-    "Only DINOv2 is needed, 346 MB. One command, run in the folder of this pack, downloads it:\n\n"
-    "`python -m pit download dinov2-base --models /path/to/ComfyUI/models`"
-))
+FIND_FILES = files("dinov2-base", "Only DINOv2 is needed, 346 MB. ")
 
-FIND_START = Note("Start here", height=290, text="""\
-**Press Run.** A hundred creatures that the pack draws are looked at, and **Find Parts** tells their parts \
-apart without being told that there are any: each has its color.
+FIND_START = Note("Start here", """\
+**Press Run.** A hundred creatures are looked at, and **Find Parts** tells their parts apart without being \
+told that there are any: each has its color.
 
-For your own pictures, put 100 or more of one kind of thing into a folder in ComfyUI's `input`, press **R**, \
-set **pictures** of **Find Parts** to *folder*, and choose it. **Load Image** takes the place of *Others to \
-label*.
+For your own, put 100 or more pictures of one kind of thing into a folder in ComfyUI's *input*, press **R**, \
+set **pictures** of **Find Parts** to *folder*, and choose it.""")
 
-A picture takes a few seconds on a CPU.""")
+FIND_NAMES = Note("Names", """\
+Look at the sheet and write what the parts are into **part_names**, in their order. Is the background in \
+color, and the thing dark? Choose the other cluster in **foreground** (advanced).""")
 
-FIND_NAMES = Note("Names", height=210, text="""\
-Look at the sheet, and write what the parts are into **part_names**, in their order: `head, , wing`.
-
-Is the background in color, and the thing dark? Choose the other cluster in **foreground** (among the \
-advanced inputs of **Find Parts**).
-
-**Load Part Clusters** brings the saved file into other graphs.""")
-
-FIND_LABEL = Note("Masks and words", height=170, text="""\
-**Label Parts** finds the same parts in other pictures. Below it stand the words of each picture, which a \
-prompt understands after a training (template *train_part_words_sd15*).
-
-Write names into **parts** for the masks of these alone.""")
+FIND_LABEL = Note("Masks and words", f"""\
+The same parts in other pictures. Below stand words for a prompt, which need a training: \
+{title_of("train_part_words_sd15")}.""")
 
 FIND = Layout(
-    groups=(
-        Group("Start", 0, 0, (Stack(320, (FIND_START,)), Stack(280, (FIND_FILES, ("1", 60))))),
-        Group("Pictures", 720, 0, (Stack(360, (("2", 150), ("3", 300))),)),
-        Group("Find", 1160, 0, (Stack(480, (("4", 560),)), Stack(300, (("5", 230), FIND_NAMES)))),
-        Group("Label", 440, 710, (
-            Stack(280, (("6", 150), ("7", 270))), Stack(360, (("8", 480),)),
-            Stack(300, (FIND_LABEL, ("9", 50))), Stack(480, (("10", 480),)),
-        )),
-    ),
-    random_seeds=(),
+    rows=((
+        Group("Start", "models", (column(280, FIND_START, "1", FIND_FILES),)),
+        Group("Pictures", "pictures", (column(270, "2", Large("3", 260), "6", Large("7", 200)),)),
+        Group("Find", "train", (column(380, Large("4", 500), Large("5", 240), FIND_NAMES),)),
+        Group("Label", "render", (column(345, Large("8", 420), "9", FIND_LABEL),)),
+        Group("Result", "result", (column(300, Large("10", 420)),)),
+    ),),
 )
 
-TRAIN_FILES = files_note("dinov2-base", 190)
+TRAIN_FILES = files("dinov2-base", CHECKPOINT)
 
-TRAIN_START = Note("Start here", height=410, text="""\
+TRAIN_START = Note("Start here", f"""\
 **From a folder of pictures to words for their parts.** Put 100 or more pictures of one kind of thing into \
-the folder `my_pictures` in ComfyUI's `input`, and press **R**: then **Find Parts** and **Train PartCraft** \
-offer it. Press Run.
+*input/my_pictures*, press **R**, then Run.
 
-**Train PartCraft** shows the loss, and what is drawn from the words of some pictures, while it learns. \
-**Cancel** whenever you like: Run resumes from there. A finished training is not repeated.
+**Cancel** whenever you like: Run resumes from there. A finished training is not repeated. Try first whether \
+the parts make sense: {title_of("find_the_parts_sd15")}.""")
 
-Try first whether the parts make sense: template *find_the_parts_sd15*.""")
+TRAIN_SIZES = Note("How long", """\
+2,000 steps are for about a hundred pictures; *small card* needs the least memory. Folders that are species \
+give the words their names: set **codes_by** (advanced) to *folders*.""")
 
-TRAIN_SIZES = Note("How long", height=170, text="""\
-2,000 steps are for about a hundred pictures. The preset *small card* needs the least memory.
+TRAIN_WORDS = Note("Your words", """\
+They count from 0: part, then code. With names in **part_names**, set before the training, codes count from \
+1. Later, put **Load PartCraft** in place of the training.""")
 
-Are the folders in your folder classes, such as species? Set **codes_by** (advanced) to *folders*, and the \
-words have their names.""")
-
-TRAIN_WORDS = Note("Your words", height=210, text="""\
-`<1:1>` is code 1 of part 1, both counted from 0. With names in **part_names** of **Save Part Clusters**, \
-before the training, it is `<wing:2>`: there, codes are counted from 1.
-
-To use the words later, put **Load PartCraft** in place of the training; **Part Words** then lists them.""")
+DRAW_TRAINED = Folded(
+    "Draw with part words", "6 7 8 9 10 11",
+    shown="prompt=7.text negative_prompt=8.text strength=6.strength pictures=9.batch_size steps=10.steps "
+          "cfg=10.cfg seed=10.seed",
+    outputs="image=11.0",
+)
 
 TRAIN = Layout(
-    groups=(
-        Group("Start", 0, 0, (
-            Stack(320, (TRAIN_START,)), Stack(280, (TRAIN_FILES, ("1", 100), ("2", 60))),
-        )),
-        Group("Find", 720, 0, (Stack(400, (("3", 480),)), Stack(300, (("4", 230), TRAIN_SIZES)))),
-        Group("Train", 1560, 0, (Stack(580, (("5", 1200),)),)),
-        Group("Render", 0, 640, (
-            Stack(300, (("6", 180), ("7", 100), ("8", 110))),
-            Stack(280, (("9", 110), ("10", 290), ("11", 50))),
-            Stack(280, (TRAIN_WORDS,)), Stack(520, (("12", 560),)),
-        )),
-    ),
+    rows=((
+        Group("Start", "models", (column(280, TRAIN_START, "1", "2", TRAIN_FILES),)),
+        Group("Find", "train", (column(330, Large("3", 480), Large("4", 240), TRAIN_SIZES),)),
+        Group("Train", "train", (column(400, Large("5", 700),),)),
+        (
+            Group("Draw", "render", (column(340, DRAW_TRAINED, TRAIN_WORDS),)),
+            Group("Result", "result", (column(340, Large("12", 400)),)),
+        ),
+    ),),
     random_seeds=("10",),
 )
 

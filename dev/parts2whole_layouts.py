@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-from dev.layouts import Group, Layout, Note, Stack
+from dev.layouts import Group, Large, Layout, Note, column
+from dev.piece_layouts import files
+from dev.subgraphs import Folded
 
-FILES = Note("Files", height=230, text="""\
-Choose your checkpoint of Stable Diffusion 1.5: it draws the pictures to start from, and its text encoder \
-reads the labels. One command, run in the folder of this pack, downloads the other files:
+FILES = files(
+    "parts2whole clothes-segmenter",
+    "Choose your checkpoint of Stable Diffusion 1.5: it draws the first pictures and reads the labels. ",
+)
 
-`python -m pit download parts2whole clothes-segmenter --models /path/to/ComfyUI/models`""")
-
-START = Note("Start here", height=330, text="""\
+START = Note("Start here", """\
 **The face of one picture in the clothes of another.** Two pictures are drawn; **Clothes Parser** finds \
-face, hair and clothes in them, and Parts2Whole puts these together, stitch by stitch.
+face, hair and clothes in them, and Parts2Whole puts these together.
 
-For your own pictures, put **Load Image** in place of *The first picture* and *The second picture*.
+For your own, connect **Load Image** in place of *Draw two pictures*. The seed of **Dress a figure** changes \
+after every run.""")
 
-The seed of the last **KSampler** changes after every run; the two pictures stay the same. Its steps, \
-sampler and **cfg** are as published.""")
+PARTS = Note("Parts", """\
+A **Reference Part** is a picture, a label that no other has, and a mask. Missing in the result: raise its \
+**strength**. Too much comes along: mask it out.""")
 
-PARTS = Note("Parts", height=270, text="""\
-A **Reference Part** is a picture, a label that no other has, and a mask. Copy one for a further part, such \
-as shoes, and connect it to **Encode References**: there is always another socket.
-
-A part does not appear: raise its **strength**. A mask is black: the picture does not show it. Too much \
-comes along: mask it out.""")
-
-POSE_NOTE = Note("To choose the pose", height=330, text="""\
-This group is switched off: without it, the model chooses a pose.
-
-Load a **DensePose** map (the colored one, on black) in the aspect of the picture, then select both nodes \
-and press **Ctrl+B**. ComfyUI has no node that makes such maps: take one from the data set \
-*DeepFashion-MultiModal-Parts2Whole*, or use Facebook's DensePose.""")
+POSE_NOTE = Note("To choose the pose", """\
+Switched off: the model chooses. Load a **DensePose** map (colored, on black) in the aspect of the picture, \
+then select both nodes and press **Ctrl+B**. ComfyUI has no node that makes such maps.""")
 POSE = {
     "25": {
         "class_type": "LoadImage", "inputs": {"image": "example.png"}, "_meta": {"title": "DensePose map"},
@@ -42,30 +35,34 @@ POSE = {
 }
 """Nodes that are bypassed, in the format of the API, which leaves them out."""
 
+DRAW = Folded(
+    "Draw two pictures", "5 6 7 8 9 10 11 12",
+    shown="first_prompt=5.text second_prompt=6.text width=8.width height=8.height steps=9.steps seed=9.seed",
+    outputs="first=11.0 second=12.0 latent=8.0",
+)
+DRESSED = Folded(
+    "Dress a figure", "19 18 20 21 22 23",
+    shown="prompt=20.text negative_prompt=21.text image_weight=19.image_weight steps=22.steps cfg=22.cfg "
+          "seed=22.seed",
+    sockets="pose=19.pose part_1=18.references.reference0 part_2=18.references.reference1 "
+            "part_3=18.references.reference2 part_4=18.references.reference3",
+    outputs="image=23.0",
+)
+
 DRESS = Layout(
-    groups=(
-        Group("Models", 0, 0, (
-            Stack(300, (FILES, START)), Stack(260, (("1", 100), ("2", 60), ("3", 60), ("4", 180))),
-        )),
-        Group("Pictures", 680, 0, (
-            Stack(280, (("5", 100), ("9", 270), ("11", 50))),
-            Stack(280, (("6", 100), ("10", 270), ("12", 50))),
-            Stack(280, (("7", 100), ("8", 110), PARTS)),
-        )),
-        Group("Pose (switched off)", 1680, 0, (
-            Stack(260, (POSE_NOTE,)), Stack(260, (("25", 290), ("26", 250))),
-        )),
-        Group("Parts", 0, 760, (
-            Stack(260, (("13", 500),)), Stack(260, (("14", 500),)),
-            Stack(260, (("15", 130), ("16", 130), ("17", 130))),
-        )),
-        Group("Encode", 940, 760, (Stack(300, (("18", 500),)),)),
-        Group("Render", 1320, 760, (
-            Stack(280, (("19", 160), ("20", 100), ("21", 100))),
-            Stack(260, (("22", 290), ("23", 50))),
-            Stack(300, (("24", 500),)),
-        )),
-    ),
+    rows=((
+        Group("Models", "models", (column(280, START, "1", "2", "3", "4", FILES),)),
+        Group("Pictures", "pictures", (column(280, DRAW, Large("13", 260), Large("14", 260)),)),
+        Group("Parts", "pictures", (column(260, "15", "16", "17", PARTS),)),
+        (
+            Group("Dress", "render", (column(300, DRESSED),)),
+            Group("Pose (switched off)", "render", (column(300, "26", POSE_NOTE),)),
+        ),
+        (
+            Group("Result", "result", (column(360, Large("24", 480)),)),
+            Group("Pose map (switched off)", "pictures", (column(360, Large("25", 300)),)),
+        ),
+    ),),
     random_seeds=("22",),
     bypassed=POSE,
     detours={("19", "pose"): ("26", 0)},

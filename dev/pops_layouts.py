@@ -6,7 +6,11 @@ of Kandinsky 2.2.
 
 from __future__ import annotations
 
-from dev.layouts import Group, Layout, Note, Stack
+from dataclasses import replace
+
+from dev.layouts import Cell, Group, Large, Layout, Note, Row, column, numbers
+from dev.piece_layouts import files
+from dev.subgraphs import Folded
 
 OPERATORS = {
     "texture_an_object": ("pops-texturing",), "put_it_in_a_scene": ("pops-scene",),
@@ -14,113 +18,71 @@ OPERATORS = {
     "chain_operators": ("pops-instruct", "pops-scene", "pops-texturing"),
 }
 DECODERS = {"sdxl": ("ip-adapter-bigg",), "kandinsky": ("kandinsky-decoder",)}
-PARTS, SCENE, PREVIEW = 540, 300, 280  # heights of nodes
+SMALL, WIDE = 190, 400  # heights of previews, and the width of results
 READ_WORDS = ("say_it_with_a_word", "chain_operators")
 
 
 def files_note(graph: str, decoder: str) -> Note:
-    """Which files a graph needs, and the command that fetches them."""
+    """Which files a graph needs."""
     names = " ".join((*OPERATORS[graph], "kandinsky-prior", "clip-vision-bigg", *DECODERS[decoder]))
-    command = (
-        "downloads the other files (an operator has 4.1 GB):\n\n"
-        f"`python -m pit download {names} --models /path/to/ComfyUI/models`"
-    )
     if decoder == "sdxl":
-        return Note(
-            "Files", height=200,
-            text=f"Choose your SDXL checkpoint. One command, run in the folder of this pack, {command}",
-        )
-    if graph in READ_WORDS:
-        return Note("Files", height=240, text=(
-            "Words are read by the CLIP of an SDXL checkpoint: choose yours. One command, run in the folder "
-            f"of this pack, {command}"
-        ))
-    command = command.replace("the other files", "all files")
-    return Note("Files", height=200, text=f"One command, run in the folder of this pack, {command}")
+        return files(names, "Choose your SDXL checkpoint. ")
+    return files(names, "Words are read by the CLIP of an SDXL checkpoint. " if graph in READ_WORDS else "")
 
 
-OWN_PICTURES = (
-    "The graph starts with pictures that the pack draws. For your own, put **Load Image** in their place; "
-    "objects should be **on white**."
-)
+OWN = "For your own pictures, put **Load Image** in place of the examples; objects should be **on white**."
 
-TEXTURE_START = Note("Start here", height=290, text=f"""\
-**The object in the texture of another picture.** The operator takes the embeddings of both and gives four \
-new ones, each of which is drawn.
+TEXTURE_START = Note("Start here", f"""\
+**The object in the texture of another picture.** The operator makes four new embeddings out of those of \
+both, and each is drawn.
 
-{OWN_PICTURES} A texture is best as a patch that it fills.
+{OWN} A texture is best as a patch that fills its picture.""")
 
-The seed of **pOps Combine** changes after every run.""")
+SCENE_START = Note("Start here", f"""\
+**The object in the scene of another picture.** The operator makes four new embeddings out of those of both, \
+and each is drawn.
 
-SCENE_START = Note("Start here", height=290, text=f"""\
-**The object in the scene of another picture.** The operator takes the embeddings of both and gives four new \
-ones, each of which is drawn.
+{OWN} A scene is best without anything in front.""")
 
-{OWN_PICTURES} A scene is best without anything in front.
+WORD_START = Note("Start here", f"""\
+**The same object, but as a word says.** Each line of **Words** gives one picture; the object alone comes \
+first. Write adjectives, such as shiny, or kinds of art: the operator has learned 62 and 41 of them.
 
-The seed of **pOps Combine** changes after every run.""")
+{OWN}""")
 
-WORD_START = Note("Start here", height=330, text=f"""\
-**The same object, but as a word says.** Each line of **Words** gives one picture; the object without any \
-word comes first.
+CHAIN_START = Note("Start here", f"""\
+**One operator after another.** The object becomes what a word says, goes into a scene, and gets a texture; \
+a strip shows each step. Leave one out, change their order, or add another.
 
-Write adjectives, such as `shiny`, or kinds of art: the operator has learned 62 and 41 of them.
+{OWN}""")
 
-{OWN_PICTURES}
+COMBINE = Note("How much of each", """\
+The **strengths** weigh the two pictures; 0 leaves one out. **guidance** 0 is as published: 8 for texture, 1 \
+for scene. Too much color: try 3 to 5.""")
 
-The seed of **pOps Instruct** changes after every run.""")
+INSTRUCT = Note("How much of it", """\
+**strength** is how much of the object counts; lower, the word counts more.""")
 
-CHAIN_START = Note("Start here", height=330, text=f"""\
-**One operator after another.** The object becomes what a word says, then it goes into a scene, then it gets \
-a texture; a strip shows each step.
-
-An embedding goes from operator to operator as it is: leave one out, change their order, or add another.
-
-{OWN_PICTURES}
-
-Other seeds of the three operators give other results.""")
-
-COMBINE = Note("How much of each", height=190, text="""\
-**first_strength** and **second_strength** weigh the two pictures; 0 leaves one out, and the operator \
-invents it.
-
-**guidance** 0 is as published: 8 for texture, 1 for scene. If there is too much color, try 3 to 5.""")
-
-INSTRUCT = Note("How much of it", height=150, text="""\
-**strength** is how much of the object counts; lower, the word counts more.
-
-Keep **count** at 1 here: the strip has one label for each line.""")
-
-CHAIN = Note("Less is more", height=150, text="""\
-Each operator loses a little of the object. Lower **second_strength** if a texture or a scene takes over, \
-and try several seeds of the first operator before the others.""")
+CHAIN = Note("Less is more", """\
+Each operator loses a little of the object. Lower **second_strength** if a texture or a scene takes over.""")
 
 RENDER = {
-    "sdxl": Note("As published", height=190, text="""\
-The prompt stays empty, since everything is in the embedding. A lower **weight** of **Apply IP+ Tokens** \
-lets words have a say.
-
-If memory is short, lower **percent** of **Empty Latent for Tokens**."""),
-    "kandinsky": Note("As published", height=190, text="""\
-Sampler *ddpm* with *ddim_uniform*, 50 steps and **cfg** 4 are the published settings. *dpmpp_2m* with 20 \
-steps is faster.
-
-This decoder reads no words: everything is in the embedding."""),
+    "sdxl": Note("As published", """\
+The prompt stays empty. A lower **weight** lets words have a say. Lower **percent** if memory is short."""),
+    "kandinsky": Note("As published", """\
+*ddpm*, 50 steps and **cfg** 4 are published; *dpmpp_2m* with 20 steps is faster. It reads no words."""),
 }
 
-DEPTH_NOTE = Note("To keep the shape", height=230, text="""\
-This group is switched off: the graph runs without it and its files. Select its nodes and press **Ctrl+B** \
-to switch them on; ComfyUI's page then offers both files.
-
-The depth of the object goes to SDXL by a ControlNet, so that every result has its outline. **strength** 0.5 \
-is as published; this takes the same number of steps, but more memory.""")
+DEPTH_NOTE = Note("To keep the shape", """\
+Switched off. Select the node and press **Ctrl+B**: the depth of the object then goes to SDXL by a \
+ControlNet. **strength** 0.5 is as published.""")
 DEPTH_IDS = ("20", "21", "22", "23", "24")
 DEPTH = {
     "20": {"class_type": "LoadDA3Model", "inputs": {
         "model_name": "depth_anything_3_mono_large.safetensors", "weight_dtype": "default",
     }, "_meta": {"title": "Load Depth Anything 3"}},
     "21": {"class_type": "DA3Inference", "inputs": {
-        "da3_model": ["20", 0], "image": ["5", 2], "resolution": 504, "resize_method": "upper_bound_resize",
+        "da3_model": ["20", 0], "image": ["5", 0], "resolution": 504, "resize_method": "upper_bound_resize",
         "mode": "mono",
     }, "_meta": {"title": "Run Depth Anything 3"}},
     "22": {"class_type": "DA3Render", "inputs": {
@@ -139,114 +101,136 @@ DEPTH = {
 DEPTH_LINKS = {("17", "positive"): ("24", 0), ("17", "negative"): ("24", 1)}
 
 
-def numbers(first: int, count: int) -> list[str]:
-    """Ids of nodes that follow one another."""
-    return [str(number) for number in range(first, first + count)]
+def loaders(graph: str, decoder: str) -> list[str]:
+    """The ids of the nodes that load files, which are the first ones."""
+    words = 1 if decoder == "kandinsky" and graph in READ_WORDS else 0
+    return numbers(1, (3 if decoder == "sdxl" else 2) + words + len(OPERATORS[graph]))
 
 
-def loaders(graph: str, decoder: str) -> list[tuple[str, int]]:
-    """The nodes that load files, with their heights; their ids are the first ones."""
-    operators = [130] * len(OPERATORS[graph])
-    own = [100, 60, 60] if decoder == "sdxl" else [90, 60, *([100] if graph in READ_WORDS else [])]
-    heights = [*own, *operators]
-    return list(zip(numbers(1, len(heights)), heights, strict=True))
+def models(graph: str, decoder: str, start: Note) -> Group:
+    files = loaders(graph, decoder)
+    rows: list[Row] = [*files]
+    if graph == "chain_operators":
+        names = list(zip(("word", "scene", "texture"), files[-3:], strict=True))
+        rows[-3:] = [Folded(
+            "Three operators", " ".join(files[-3:]),
+            shown=" ".join(f"{name}={node}.file" for name, node in names),
+            outputs=" ".join(f"{name}_operator={node}.0" for name, node in names),
+        )]
+    return Group("Models", "models", (column(290, start, *rows, files_note(graph, decoder)),))
 
 
-def rendering(decoder: str, first: int, fixed: bool = False) -> list[Stack]:
-    """The stacks that draw embeddings, from the node `first` on.
+def render_embedding(decoder: str, first: int, fixed: bool = False) -> tuple[Folded, int]:
+    """The subgraph that draws embeddings, of the nodes from `first` on, and the id behind them.
 
     Args:
         fixed: all pictures start from the same noise (SDXL).
     """
-    heights = [60, 180, 88, 120, 110] if decoder == "sdxl" else [60, 110]
-    heights += [60] if fixed and decoder == "sdxl" else []
-    rows = tuple(zip(numbers(first, len(heights)), heights, strict=True))
-    sampler, decode = numbers(first + len(heights), 2)
-    return [Stack(300, rows), Stack(280, ((sampler, 280), (decode, 50), RENDER[decoder]))]
+    if decoder == "kandinsky":
+        _, latent, sampler, decode = nodes = numbers(first, 4)
+        shown = f"percent={latent}.percent"
+        title = "Render embedding (Kandinsky)"
+    else:
+        nodes = numbers(first, 8 if fixed else 7)
+        _, apply, prompt, negative, latent, *_, sampler, decode = nodes
+        shown = f"prompt={prompt}.text negative_prompt={negative}.text weight={apply}.weight " \
+                f"percent={latent}.percent"
+        title = "Render embedding"
+    shown += f" steps={sampler}.steps cfg={sampler}.cfg sampler={sampler}.sampler_name seed={sampler}.seed"
+    return Folded(title, " ".join(nodes), shown, outputs=f"image={decode}.0"), first + len(nodes)
 
 
-def behind(stacks: list[Stack], count: int) -> list[str]:
-    """Ids of the nodes behind those of stacks, in which they follow one another."""
-    inside = [int(row[0]) for stack in stacks for row in stack.rows if not isinstance(row, Note)]
-    return numbers(max(inside) + 1, count)
+def combine_pictures(left: str, right: str, combine: str) -> Folded:
+    """The subgraph that encodes two pictures and combines them."""
+    return Folded(
+        "Combine two pictures", f"{left} {right} {combine}",
+        shown=f"count={combine}.count seed={combine}.seed guidance={combine}.guidance "
+              f"first_strength={combine}.first_strength second_strength={combine}.second_strength",
+        sockets=f"first={left}.image second={right}.image", outputs=f"embedding={combine}.0",
+    )
 
 
 def two_pictures(graph: str, decoder: str, start: Note) -> Layout:
     """The layout of a graph that combines two pictures."""
-    files = loaders(graph, decoder)
-    first = len(files) + 1
+    first = len(loaders(graph, decoder)) + 1
     left, right, see_left, see_right, encode_left, encode_right, combine = numbers(first, 7)
-    drawn = rendering(decoder, first + 7)
-    (result,) = behind(drawn, 1)
-    second = PARTS if graph == "texture_an_object" else SCENE
-    groups = (
-        Group("Models", 0, 0, (Stack(320, (files_note(graph, decoder), *files)),)),
-        Group("Pictures", 400, 0, (
-            Stack(280, (start,)), Stack(280, ((left, PARTS), (see_left, PREVIEW))),
-            Stack(280, ((right, second), (see_right, PREVIEW))),
+    draw, result = render_embedding(decoder, first + 7)
+    cells: tuple[Cell, ...] = (
+        models(graph, decoder, start),
+        Group("Pictures", "pictures", (
+            column(250, left, Large(see_left, SMALL), right, Large(see_right, SMALL)),
         )),
-        Group("Encode", 1400, 0, (Stack(280, ((encode_left, 330), (encode_right, 330))),)),
-        Group("Combine", 1760, 0, (Stack(280, ((combine, 300), COMBINE)),)),
-        Group("Render", 2120, 0, (*drawn, Stack(480, ((result, 690),)))),
+        (
+            Group("Combine", "concept", (column(310, combine_pictures(encode_left, encode_right, combine)),)),
+            Group("Render", "render", (column(310, draw),)),
+        ),
+        Group("Result", "result", (column(WIDE, Large(str(result), 560), COMBINE, RENDER[decoder]),)),
     )
-    return Layout(groups, random_seeds=(combine,))
+    return Layout((cells,), random_seeds=(combine,))
 
 
 def with_depth(layout: Layout) -> Layout:
     """The same with a group that is switched off and keeps the shape of the object."""
     load, infer, render, control, apply = DEPTH_IDS
-    depth = Group("Depth (switched off)", 400, 1040, (
-        Stack(280, (DEPTH_NOTE,)), Stack(300, ((load, 90), (control, 60))),
-        Stack(300, ((infer, 150),)), Stack(300, ((render, 140),)), Stack(300, ((apply, 190),)),
-    ))
-    return Layout((*layout.groups, depth), layout.random_seeds, DEPTH, DEPTH_LINKS)
+    keep = Folded(
+        "Keep the shape", f"{apply} {infer} {load} {render} {control}", shown=f"strength={apply}.strength",
+        outputs=f"positive={apply}.0 negative={apply}.1",
+    )
+    depth = Group("Depth (switched off)", "render", (column(310, keep, DEPTH_NOTE),))
+    ((*cells, (combine, render), result),) = layout.rows
+    rows = ((*cells, (combine, depth), render, result),)
+    return replace(layout, rows=rows, bypassed=DEPTH, detours=DEPTH_LINKS)
 
 
 def words(decoder: str) -> Layout:
     """The layout of the graph that follows words."""
-    graph, fixed = "say_it_with_a_word", decoder == "sdxl"
-    files = loaders(graph, decoder)
-    picture, see, encode, text, instruct, batch, first = numbers(len(files) + 1, 7)
-    drawn = rendering(decoder, int(first), fixed)
-    before, after, strip, save = behind(drawn, 4)
-    groups = (
-        Group("Models", 0, 0, (Stack(320, (files_note(graph, decoder), *files)),)),
-        Group("Picture", 400, 0, (Stack(280, (WORD_START,)), Stack(280, ((picture, PARTS), (see, PREVIEW))))),
-        Group("Encode", 1080, 0, (Stack(280, ((encode, 330),)),)),
-        Group("Say", 1440, 0, (Stack(300, ((text, 110), (instruct, 270), (batch, 90), INSTRUCT)),)),
-        Group("Render", 1820, 0, tuple(drawn)),
-        Group("Strip", 2520, 0, (
-            Stack(280, ((before, 110), (after, 110), (strip, 150))), Stack(720, ((save, 330),)),
-        )),
+    graph = "say_it_with_a_word"
+    first = len(loaders(graph, decoder)) + 1
+    picture, see, encode, text, instruct, batch = numbers(first, 6)
+    draw, after = render_embedding(decoder, first + 6, fixed=decoder == "sdxl")
+    alone, others, strip, save = numbers(after, 4)
+    say = Folded(
+        "Say it with a word", f"{encode} {instruct} {batch}",
+        shown=f"strength={instruct}.strength seed={instruct}.seed guidance={instruct}.guidance "
+              f"steps={instruct}.steps",
+        outputs=f"embedding={batch}.0",
     )
-    return Layout(groups, random_seeds=(instruct,))
+    label = Folded("Label the words", f"{alone} {others} {strip}", sockets=f"words={strip}.labels",
+                   shown=f"columns={strip}.columns", outputs=f"strip={strip}.0")
+    return Layout(((
+        models(graph, decoder, WORD_START),
+        Group("Picture", "pictures", (column(250, picture, Large(see, 220)),)),
+        Group("Say", "concept", (column(310, text, say, INSTRUCT),)),
+        Group("Render", "render", (column(310, draw, RENDER[decoder]),)),
+        Group("Strip", "result", (column(WIDE, label, Large(save, 310)),)),
+    ),), random_seeds=(instruct,))
 
 
 def chain(decoder: str) -> Layout:
     """The layout of the graph with three operators."""
-    graph, fixed = "chain_operators", decoder == "sdxl"
-    files = loaders(graph, decoder)
-    ids = numbers(len(files) + 1, 14)
-    sources, shown, encoded, done, batch = ids[:3], ids[3:6], ids[6:9], ids[9:12], ids[12]
-    drawn = rendering(decoder, int(ids[13]), fixed)
-    strip, save = behind(drawn, 2)
-    groups = (
-        Group("Models", 0, 0, (Stack(320, (files_note(graph, decoder), *files)),)),
-        Group("Pictures", 400, 0, (
-            Stack(280, (CHAIN_START,)),
-            *(
-                Stack(280, ((source, height), (see, PREVIEW)))
-                for source, see, height in zip(sources, shown, (PARTS, SCENE, PARTS), strict=True)
-            ),
-        )),
-        Group("Encode", 1720, 0, tuple(Stack(280, ((each, 330),)) for each in encoded)),
-        Group("Chain", 400, 1040, (
-            *(Stack(280, ((each, 300),)) for each in done), Stack(280, ((batch, 110), CHAIN)),
-        )),
-        Group("Render", 1720, 1040, tuple(drawn)),
-        Group("Strip", 2420, 1040, (Stack(720, ((strip, 150), (save, 330))),)),
+    graph = "chain_operators"
+    ids = numbers(len(loaders(graph, decoder)) + 1, 13)
+    sources, seen, encoded, done, batch = ids[:3], ids[3:6], ids[6:9], ids[9:12], ids[12]
+    draw, after = render_embedding(decoder, int(batch) + 1, fixed=decoder == "sdxl")
+    strip, save = numbers(after, 2)
+    encode = Folded(
+        "Encode three pictures", " ".join(encoded),
+        sockets=" ".join(f"{name}={node}.image" for name, node in
+                         zip(("object", "scene", "texture"), encoded, strict=True)),
+        outputs=" ".join(f"{name}={node}.0" for name, node in
+                         zip(("object", "scene", "texture"), encoded, strict=True)),
     )
-    return Layout(groups, random_seeds=())
+    pictures = [row for node, see in zip(sources, seen, strict=True) for row in (node, Large(see, 150))]
+    return Layout(((
+        models(graph, decoder, CHAIN_START),
+        Group("Pictures", "pictures", (column(220, *pictures),)),
+        Group("Chain", "concept", (column(290, *done, batch),)),
+        (
+            Group("Encode", "pictures", (column(310, encode),)),
+            Group("Render", "render", (column(310, draw, CHAIN),)),
+        ),
+        Group("Strip", "result", (column(WIDE, Large(strip, 410), Large(save, 310)),)),
+    ),))
 
 
 LAYOUTS = {

@@ -11,33 +11,38 @@ inside dev.py's environment:
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from dev import LOGS, ROOT, STATE, Failure
 from dev.client import ComfyClient
 from dev.comfyui import ensure_comfyui, make_base
 from dev.demo import CELL, GAP, OUTPUT, contact_sheet, finished, fitted, pictures
 from dev.server import ComfyServer
+from dev.templates import TITLES
 
 README_PICTURE = ROOT / "docs" / "piece_it_together.jpg"
-THUMBNAIL = ROOT / "workflows" / "piece_it_together.jpg"
+WORKFLOWS = ROOT / "workflows"
+THUMBNAIL = WORKFLOWS / f"{TITLES['piece_it_together']}.jpg"
 SHOWN = {
     "a_folder_of_part_sets": ("Parts", "Concepts"),
     "creature_lab": ("Concepts", "Table"),
-    "explore_concepts": ("Wall", "Variations"),
+    "explore_concepts": ("Wall",),
     "blend_concepts": ("Blends",),
     "concept_in_a_scene": ("Without IP-LoRA", "With IP-LoRA"),
     "character_sheet": ("Sheets",),
-    "find_a_direction": ("Find IP+ Direction", "Strip"),
+    "find_a_direction": ("Strip",),
     "edit_by_direction": ("Strip",),
     "token_library": ("Concepts",),
     "train_your_own_prior": ("Concepts", "Train IP-Prior"),
 }
 SETS = {"a_folder_of_part_sets": 4}  # in rows of their own, with parts and concepts side by side
+# How many pictures there are in strips, which are cut so that they fill a square.
+STRIPS = {"blend_concepts": 5, "edit_by_direction": 5, "find_a_direction": 6, "token_library": 5}
 THUMBNAIL_WIDTH, COLUMNS, MANY_COLUMNS, BETWEEN = 640, 4, 8, 8
 
 
@@ -50,7 +55,7 @@ def demo_pictures(kind: str, folder: Path) -> list[Image.Image]:
 
 
 def thumbnail(parts: list[Image.Image], concepts: list[Image.Image]) -> Image.Image:
-    """The parts in the first row, a line, and the concepts below; roughly square, as templates show them."""
+    """The parts in the first row, a line, and the concepts below."""
     step = CELL + GAP
     rows = [parts[:COLUMNS], *(concepts[start:start + COLUMNS] for start in range(0, len(concepts), COLUMNS))]
     sheet = Image.new("RGB", (COLUMNS * step + GAP, len(rows) * step + 2 * GAP), "white")
@@ -68,23 +73,35 @@ def write_pictures(output: Path, readme_picture: Path, thumbnail_file: Path) -> 
     parts, concepts = demo_pictures("part", output), demo_pictures("concept", output)
     readme_picture.parent.mkdir(exist_ok=True)
     contact_sheet(parts, concepts).save(readme_picture, quality=88, optimize=True)
-    thumbnail(parts, concepts).save(thumbnail_file, quality=88, optimize=True)
+    square = ImageOps.pad(thumbnail(parts, concepts), (THUMBNAIL_WIDTH, THUMBNAIL_WIDTH), color="white")
+    square.save(thumbnail_file, quality=88, optimize=True)
 
 
 def thumbnail_of_run(groups: list[list[Image.Image]]) -> Image.Image:
-    """Groups of pictures, one below the other: a single picture at full width, several in rows of eight."""
-    blocks = [block(group) for group in groups]
+    """Groups of pictures, one below the other, in the middle of a white square.
+
+    The pictures of a single group make a square, those of several have rows of eight.
+    """
+    columns = MANY_COLUMNS if len(groups) > 1 else math.ceil(math.sqrt(len(groups[0])))
+    blocks = [block(group, columns) for group in groups]
     height = sum(each.height for each in blocks) + (len(blocks) - 1) * BETWEEN
     sheet, top = Image.new("RGB", (THUMBNAIL_WIDTH, height), "white"), 0
     for each in blocks:
         sheet.paste(each, (0, top))
         top += each.height + BETWEEN
-    return sheet
+    return ImageOps.pad(sheet, (THUMBNAIL_WIDTH, THUMBNAIL_WIDTH), color="white")
 
 
-def block(group: list[Image.Image]) -> Image.Image:
+def cut(strip: Image.Image, count: int) -> list[Image.Image]:
+    """The pictures of a strip, and a white one if that makes two full rows."""
+    width = strip.width // count
+    cells = [strip.crop((number * width, 0, (number + 1) * width, strip.height)) for number in range(count)]
+    return [*cells, *[Image.new("RGB", cells[0].size, "white")] * (count % 2)]
+
+
+def block(group: list[Image.Image], columns: int) -> Image.Image:
     """One group of a thumbnail, at full width."""
-    columns = min(len(group), MANY_COLUMNS)
+    columns = min(len(group), columns)
     width = THUMBNAIL_WIDTH // columns
     height = group[0].height * width // group[0].width
     resized = [each.resize((width, height), Image.Resampling.LANCZOS) for each in group]
@@ -106,12 +123,14 @@ def by_sets(groups: list[list[Image.Image]], sets: int) -> list[list[Image.Image
 
 def write_thumbnail_of_run(client: ComfyClient, name: str, titles: tuple[str, ...]) -> None:
     """Run a graph, and make its thumbnail from the pictures of the nodes with these titles."""
-    graph = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text())
+    graph = json.loads((WORKFLOWS / "api" / f"{name}.json").read_text())
     result = finished(client, graph)
-    path = ROOT / "workflows" / f"{name}.jpg"
+    path = WORKFLOWS / f"{TITLES[name]}.jpg"
     groups = [pictures(client, graph, result, title) for title in titles]
     if name in SETS:
         groups = by_sets(groups, SETS[name])
+    if name in STRIPS:
+        groups = [cut(group[0], STRIPS[name]) if len(group) == 1 else group for group in groups]
     thumbnail_of_run(groups).save(path, quality=88, optimize=True)
 
 

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from dev import Failure
-from dev.thumbnails import by_sets, thumbnail_of_run, write_pictures
+from dev.thumbnails import by_sets, cut, thumbnail_of_run, write_pictures
 
 
 def write_demo_output(folder, parts, concepts):
@@ -19,7 +19,7 @@ def test_the_thumbnail_has_the_parts_above_the_concepts_in_the_order_of_their_nu
     readme_picture, thumbnail = tmp_path / "docs" / "picture.png", tmp_path / "thumbnail.jpg"
     write_pictures(tmp_path, readme_picture, thumbnail)
     picture = Image.open(thumbnail).convert("RGB")
-    assert picture.size == (640, 644)
+    assert picture.size == (640, 640)
     first, last = picture.getpixel((80, 240)), picture.getpixel((480, 560))
     assert abs(first[0] - 20) < 8
     assert abs(last[0] - 220) < 8
@@ -31,12 +31,23 @@ def test_the_thumbnail_has_the_parts_above_the_concepts_in_the_order_of_their_nu
 def test_the_thumbnail_of_a_run_has_a_picture_below_its_concepts():
     concepts = [Image.new("RGB", (128, 128), (20 * number, 0, 0)) for number in range(11)]
     picture = thumbnail_of_run([concepts, [Image.new("RGB", (1280, 900), "blue")]])
-    assert picture.size == (640, 2 * 80 + 8 + 450)
-    assert [picture.getpixel(point)[0] for point in ((40, 40), (600, 40), (40, 120), (200, 120))] == [
+    assert picture.size == (640, 640)  # 2 rows of 80, 8 between, and 450: 11 are left above and below
+    assert [picture.getpixel(point)[0] for point in ((40, 51), (600, 51), (40, 131), (200, 131))] == [
         0, 140, 160, 200,
     ]
-    assert picture.getpixel((40, 164)) == (255, 255, 255)
-    assert picture.getpixel((40, 170)) == picture.getpixel((600, 610)) == (0, 0, 255)
+    white = [picture.getpixel(point) for point in ((40, 175), (40, 5), (40, 635))]
+    assert white == [(255, 255, 255)] * 3
+    assert picture.getpixel((40, 181)) == picture.getpixel((600, 621)) == (0, 0, 255)
+
+
+def test_a_strip_is_cut_to_fill_a_square():
+    strip = Image.new("RGB", (500, 120))
+    for number in range(5):
+        strip.paste((40 * number, 0, 0), (100 * number, 0, 100 * number + 100, 120))
+    picture = thumbnail_of_run([cut(strip, 5)])
+    assert picture.size == (640, 640)
+    rows = [[picture.getpixel((x, y)) for x in (100, 320, 540)] for y in (200, 440)]
+    assert rows == [[(0, 0, 0), (40, 0, 0), (80, 0, 0)], [(120, 0, 0), (160, 0, 0), (255, 255, 255)]]
 
 
 def test_sets_stand_in_rows_of_their_own():

@@ -10,7 +10,7 @@ const SOCKETS = {
 const STAGES = [ // the first that fits the id of a node
     ["brown", /Train|Dataset|Measure|MakeParts|FindParts|PartClusters/],
     ["yellow", /_Load|_Save/],
-    ["green", /Encode|CutOut|Creature|Reference|Pose|Clothes|LabelParts|PartWords/],
+    ["green", /Encode|CutOut|Creature|Example|Reference|Pose|Clothes|LabelParts|PartWords/],
     ["pale_blue", /Apply|Insert|PutBack|EmptyLatent|Kandinsky|LayerWeights|Patch|PartAttention|Strip/],
     ["purple", /./],
 ]

@@ -7,9 +7,10 @@ from pathlib import Path
 from comfy_api.latest import io
 from torch import Tensor
 
+from ...pit.demo.examples import PART_SETS
 from ...pit.files.pictures import PictureError, describe_skipped
 from ...pit.images import to_tensor
-from ...pit.piece_it_together.part_sets import EXAMPLES, PartSet, open_parts, read_part_sets, some_sets
+from ...pit.piece_it_together.part_sets import PartSet, open_parts, read_part_sets, some_sets
 from ..bridge.feedback import as_lines, progress_bar, told
 from ..bridge.folders import file_stamp
 from ..bridge.picture_folders import input_folder, input_folders, offered_names, why_no_folder
@@ -21,7 +22,7 @@ ADVICE = "Put a folder there with a subfolder of part pictures for each set."
 
 def sets_folder(choice: str) -> Path:
     """The folder of one of the choices. Raises FileNotFoundError, with advice, for anything else."""
-    return EXAMPLES if choice == SHIPPED else input_folder(choice, "Load Part Sets", ADVICE)
+    return PART_SETS if choice == SHIPPED else input_folder(choice, "Load Part Sets", ADVICE)
 
 
 class LoadPartSets(io.ComfyNode):

@@ -11,7 +11,6 @@ from ..files.pictures import Skipped, file_name, list_pictures, listing, open_pi
 from ..images import white_image
 from ..messages import ShortError
 
-EXAMPLES = Path(__file__).with_name("example_part_sets")
 MOST_PICTURES = 500  # at once: at the largest size they take 6 GB as tensors
 MOST_PARTS = 64  # of one set
 LONGEST_SIDE = 1024  # as on the canvas that parts are placed on

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.comfyui.workflows import WORKFLOWS, read
+from tests.comfyui.workflows import template
 
 CLEAR = """() => {
     window.app.clean()
@@ -37,8 +37,14 @@ SEEN = """([type, node, count]) =>
     window.seen.filter((event) => event.type === type && (node === null || event.node === node))[count - 1]
 """
 SET_VALUE = """([node, widget, value]) => {
-    const { widgets } = window.app.graph.getNodeById(node)
-    widgets.find((each) => each.name === widget).value = value
+    const { graph } = window.app
+    const hosts = graph.nodes.filter((each) => each.subgraph?.getNodeById(node))
+    const owner = graph.getNodeById(node) ?? hosts[0].subgraph.getNodeById(node)
+    const input = owner.inputs.find((each) => each.widget?.name === widget)
+    const link = hosts[0]?.subgraph.getLink(input?.link)
+    // A widget that a subgraph shows has its value there.
+    const [shown, name] = link ? [hosts[0], hosts[0].inputs[link.origin_slot].name] : [owner, widget]
+    shown.widgets.find((each) => each.name === name).value = value
 }"""
 OPEN_ANOTHER_TAB = """async () => {
     const { command, workflow } = window.app.extensionManager
@@ -69,7 +75,7 @@ def clear(page) -> None:
 
 def open_workflow(page, name: str) -> None:
     """Open a graph that comes with the pack."""
-    page.evaluate("workflow => window.app.loadGraphData(workflow)", read(WORKFLOWS / f"{name}.json"))
+    page.evaluate("workflow => window.app.loadGraphData(workflow)", template(name))
 
 
 def build(page, nodes: dict[str, str], links: list[tuple[str, ...]] = (), values: dict | None = None) -> dict:
@@ -86,6 +92,7 @@ def build(page, nodes: dict[str, str], links: list[tuple[str, ...]] = (), values
 
 
 def set_value(page, node: str, widget: str, value) -> None:
+    """Set a widget of a node, which may be inside of a subgraph."""
     page.evaluate(SET_VALUE, [node, widget, value])
 
 

@@ -1,57 +1,54 @@
-"""The blueprint "Insert an object": the real server lists it, it fits the nodes, and it runs."""
+"""The blueprints: the server lists them, they fit the nodes, and the page makes of them what is inside."""
 from __future__ import annotations
 
 import json
 
 import pytest
 
-from dev.make_blueprint import CONTROL, FOLDER, INPUT, NAME, NODES, OUTPUT, SHOWN, blueprint
+from dev.assembly import plain
+from dev.make_blueprint import CATEGORY, FOLDER, blueprint
+from dev.subgraphs import INPUT, OUTPUT, seed_control, widget_values
+from dev.templates import BLUEPRINTS
 from tests.comfyui.nodes.graphs import node
+from tests.comfyui.workflows import template, twin
 
-FILE = FOLDER / f"{NAME}.json"
+NAMES = sorted(BLUEPRINTS)
+INSERT = "Insert an object"
 TINY = {"UNETLoader": ["tiny", 0], "VAELoader": ["tiny", 1], "CLIPVisionLoader": ["models", 3]}
 """What stands for the stock loaders, whose files nobody has here."""
+MATCHED = "COMFY_MATCHTYPE_V3"  # the page writes what comes in
+LOOSE = {"COMFY_AUTOGROW_V3", "COMFY_DYNAMICCOMBO_V3", MATCHED}
 
 
-@pytest.fixture(scope="module")
-def saved() -> dict:
-    return json.loads(FILE.read_text(encoding="utf-8"))
+def saved(name: str) -> dict:
+    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def inside_of(saved: dict) -> dict:
-    (outer,), (subgraph,) = saved["nodes"], saved["definitions"]["subgraphs"]
+def inside_of(graph: dict) -> dict:
+    (outer,), (subgraph,) = graph["nodes"], graph["definitions"]["subgraphs"]
     assert outer["type"] == subgraph["id"]
     return subgraph
 
 
-def widgets_of(node: dict) -> dict:
-    names = [each["name"] for each in node["inputs"] if "widget" in each]
-    values = iter(node["widgets_values"])
-    found = {}
-    for name in names:
-        found[name] = next(values)
-        if name in ("seed", "noise_seed"):
-            assert next(values) in ("fixed", "randomize")
-    assert not list(values)
-    return found
-
-
-def flat(saved: dict, given: dict) -> dict:
+def flat(graph: dict, given: dict) -> dict:
     """The graph for the queue, as the page makes it of a subgraph, with inputs of the subgraph as given."""
-    subgraph = inside_of(saved)
+    subgraph = inside_of(graph)
+    shown = widget_values(graph["nodes"][0])
     links = {each["id"]: each for each in subgraph["links"]}
     names = [each["name"] for each in subgraph["inputs"]]
     prompt = {}
     for inner in subgraph["nodes"]:
-        inputs = widgets_of(inner)
+        inputs = widget_values(inner)
         for each in inner["inputs"]:
             link = links.get(each["link"])
             if link is None:
                 continue
             if link["origin_id"] != INPUT:
                 inputs[each["name"]] = [str(link["origin_id"]), link["origin_slot"]]
-            elif names[link["origin_slot"]] in given:
-                inputs[each["name"]] = given[names[link["origin_slot"]]]
+                continue
+            name = names[link["origin_slot"]]
+            if name in given or name in shown:
+                inputs[each["name"]] = given.get(name, shown.get(name))
         prompt[str(inner["id"])] = {"class_type": inner["type"], "inputs": inputs}
     return prompt
 
@@ -78,68 +75,100 @@ def with_tiny_models(prompt: dict) -> dict:
     }
 
 
-def test_the_file_is_what_its_module_makes(saved):
-    assert saved == json.loads(json.dumps(blueprint()))
+def test_there_are_no_others():
+    assert sorted(path.stem for path in FOLDER.glob("*.json")) == NAMES
 
 
-def test_the_real_server_lists_it(comfyui, saved):
+@pytest.mark.parametrize("name", NAMES)
+def test_the_file_is_the_subgraph_of_its_template(name):
+    made = BLUEPRINTS[name]
+    assert saved(name) == blueprint(name, made)
+    (there,) = (each for each in template(made.template)["definitions"]["subgraphs"]
+                if each["name"] == made.title)
+    here = inside_of(saved(name))
+    for what in ("nodes", "links", "inputs", "outputs"):
+        assert here[what] == there[what]
+    ids = {str(each["id"]) for each in here["nodes"]}
+    assert ids <= set(twin(made.template))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_comfyui_reads_where_it_belongs_and_how_it_is_found(name):
+    graph, made = saved(name), BLUEPRINTS[name]
+    subgraph, extra = inside_of(graph), graph["extra"]
+    assert subgraph["category"] == f"{CATEGORY}/{made.category}"
+    assert subgraph["name"] == graph["nodes"][0]["title"] == name
+    assert subgraph["description"] == extra["BlueprintDescription"] == made.description
+    assert extra["BlueprintSearchAliases"] == list(made.words) and len(made.words) >= 3
+    assert subgraph.get("essentials_category") == (CATEGORY if made.essential else None)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_real_server_lists_it(comfyui, name):
     listed = comfyui.get("/global_subgraphs")
-    ours = {key: each for key, each in listed.items() if each["name"] == NAME}
+    ours = {key: each for key, each in listed.items() if each["name"] == name}
     (key,) = ours
     assert ours[key]["source"] == "custom_node" and "piece" in ours[key]["info"]["node_pack"].lower()
-    assert json.loads(comfyui.get(f"/global_subgraphs/{key}")["data"]) == saved
+    assert json.loads(comfyui.get(f"/global_subgraphs/{key}")["data"]) == saved(name)
 
 
-def test_every_node_in_it_is_as_the_server_knows_it(comfyui, saved):
-    """Sockets, widgets in their order, values, and outputs."""
+@pytest.mark.parametrize("name", NAMES)
+def test_every_node_in_it_is_as_the_server_knows_it(comfyui, name):
+    """Inputs, and the types of those that do not grow, and outputs."""
     definitions = comfyui.object_info()
-    for inner in inside_of(saved)["nodes"]:
+    for inner in inside_of(saved(name))["nodes"]:
         known = definitions[inner["type"]]
         inputs = known["input"].get("required", {}) | known["input"].get("optional", {})
-        own = {each["name"]: each["type"] for each in inner["inputs"] if "widget" not in each}
-        assert all(inputs[name][0] == kind for name, kind in own.items()), inner["type"]
-        sockets = {name for name, (kind, *_) in inputs.items() if isinstance(kind, str) and kind.isupper()
-                   and kind not in ("INT", "FLOAT", "BOOLEAN", "STRING", "COMBO")}
-        assert set(own) == sockets - {"other_objects"}
-        assert list(widgets_of(inner)) == [name for name in inputs if name not in sockets], inner["type"]
-        assert list(zip(known["output_name"], known["output"], strict=True)) == [
-            (each["name"], each["type"]) for each in inner["outputs"]
-        ]
+        for each in inner["inputs"]:
+            kind = inputs[each["name"].partition(".")[0]][0]
+            assert isinstance(kind, list) or kind in LOOSE or kind == each["type"], (inner["type"], each)
+        found = [(each["name"], each["type"]) for each in inner["outputs"]]
+        expected = list(zip(known["output_name"], known["output"], strict=True))
+        assert [name for name, _ in found] == [name for name, _ in expected]
+        kinds = zip((kind for _, kind in expected), (kind for _, kind in found), strict=True)
+        assert all(known in (MATCHED, seen) for known, seen in kinds)
 
 
-def test_its_links_lead_from_outputs_to_inputs_of_their_type(saved):
-    subgraph = inside_of(saved)
+@pytest.mark.parametrize("name", NAMES)
+def test_its_links_lead_from_outputs_to_inputs_of_their_type(name):
+    subgraph = inside_of(saved(name))
     nodes = {each["id"]: each for each in subgraph["nodes"]}
     for link in subgraph["links"]:
         origin = subgraph["inputs"] if link["origin_id"] == INPUT else nodes[link["origin_id"]]["outputs"]
         target = subgraph["outputs"] if link["target_id"] == OUTPUT else nodes[link["target_id"]]["inputs"]
-        assert origin[link["origin_slot"]]["type"] == target[link["target_slot"]]["type"] == link["type"]
-    shown = saved["nodes"][0]["properties"]["proxyWidgets"]
-    assert shown == [[str(number), name] for number, name in SHOWN]
-    assert all(name in NODES[number].widgets for number, name in SHOWN)
+        assert origin[link["origin_slot"]]["type"] == link["type"]
+        assert link["type"] in target[link["target_slot"]]["type"].split(",")
+    outer = saved(name)["nodes"][0]
+    for kind in ("inputs", "outputs"):
+        assert [(each["name"], each["type"]) for each in outer[kind]] == [
+            (each["name"], each["type"]) for each in subgraph[kind]
+        ]
+    assert len(outer["widgets_values"]) == len([each for each in outer["inputs"] if "widget" in each])
 
 
 @pytest.mark.parametrize("masks", [{}, {"object_mask": ["object", 1], "region": ["scene", 1]}])
-def test_it_runs(comfyui, saved, masks):
-    prompt = flat(saved, {"object": ["object", 0], "scene": ["scene", 0]} | masks)
+def test_an_object_is_inserted_by_one(comfyui, masks):
+    prompt = flat(saved(INSERT), {"object": ["object", 0], "scene": ["scene", 0]} | masks)
     result = comfyui.queue(with_tiny_models(prompt))
     assert (result.status, result.error) == ("success", "")
     assert len(result.outputs["save"]["images"]) == 1
 
 
-def test_the_page_makes_the_same_of_it(page, saved):
+@pytest.mark.parametrize("name", NAMES)
+def test_the_page_makes_the_same_of_it(page, name):
     """Its node opens in the real page, shows its widgets, and is queued as what is inside."""
-    page.evaluate("graph => window.app.loadGraphData(graph)", saved)
+    graph = saved(name)
+    page.evaluate("graph => window.app.loadGraphData(graph)", graph)
     page.wait_for_function("() => window.app.graph.nodes.length === 1")
     shown = page.evaluate("window.app.graph.nodes[0].widgets.map(({ name }) => name)")
-    assert [name for name in shown if name != CONTROL] == [name for _, name in SHOWN if name != CONTROL]
-    found = page.evaluate("window.app.graphToPrompt().then(({ output }) => output)")
-    expected = flat(saved, {})
-    plain = {key.rpartition(":")[2]: each for key, each in found.items()}
-    assert plain.keys() == expected.keys()
-    for key, each in expected.items():
-        inputs = {
-            name: [value[0].rpartition(":")[2], value[1]] if isinstance(value, list) else value
-            for name, value in plain[key]["inputs"].items()
-        }
-        assert (plain[key]["class_type"], inputs) == (each["class_type"], each["inputs"])
+    assert shown == [each["name"] for each in graph["nodes"][0]["inputs"] if "widget" in each]
+    found = plain(page.evaluate("window.app.graphToPrompt().then(({ output }) => output)"))
+    assert {key: (each["class_type"], each["inputs"]) for key, each in found.items()} == {
+        key: (each["class_type"], each["inputs"]) for key, each in flat(graph, {}).items()
+    }
+
+
+def test_a_seed_keeps_what_happens_to_it_after_a_run():
+    inner = inside_of(saved("Parts to concept"))["nodes"]
+    controls = {each["type"]: seed_control(each) for each in inner}
+    assert controls == {"PiT_EncodeParts": "fixed", "PiT_SamplePrior": "randomize"}

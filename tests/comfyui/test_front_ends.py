@@ -6,7 +6,7 @@ from dev.comfyui import ensure_newest_front_end, make_base
 from dev.server import ComfyServer
 from tests.comfyui.conftest import new_page
 from tests.comfyui.pages import images_of, open_workflow, press_run, set_value, wait_for
-from tests.comfyui.workflows import WORKFLOWS, read
+from tests.comfyui.workflows import template
 
 NAME = "piece_it_together"
 FEW = [("5", "concepts", 2), ("10", "steps", 4)]
@@ -27,7 +27,7 @@ def newest_comfyui(comfyui_folder, tmp_path_factory) -> ComfyServer:
 ])
 def test_a_template_is_opened_and_runs(chromium, request, server, nodes_2):
     server = request.getfixturevalue(server)
-    nodes = read(WORKFLOWS / f"{NAME}.json")["nodes"]
+    nodes = template(NAME)["nodes"]
     try:
         with new_page(chromium, server, Comfy__VueNodes__Enabled=nodes_2) as page:
             open_workflow(page, NAME)

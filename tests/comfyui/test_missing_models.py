@@ -2,12 +2,12 @@
 
 import pytest
 
-from tests.comfyui.workflows import WORKFLOWS, read
+from tests.comfyui.workflows import template
 
 
 def test_missing_files_are_offered_with_a_download(fresh_page):
     page = fresh_page
-    workflow = read(WORKFLOWS / "piece_it_together_sdxl.json")
+    workflow = template("piece_it_together_sdxl")
     page.evaluate("workflow => window.app.loadGraphData(workflow, true, true, 'sdxl')", workflow)
     page.get_by_text("View details").click()
     page.get_by_text("Download all").wait_for()
@@ -23,7 +23,7 @@ def test_missing_files_are_offered_with_a_download(fresh_page):
 ])
 def test_files_for_nodes_of_comfyui_are_offered_too(fresh_page, kind, names):
     page = fresh_page
-    workflow = read(WORKFLOWS / f"make_{kind}_pairs_sdxl.json")
+    workflow = template(f"make_{kind}_pairs_sdxl")
     page.evaluate("workflow => window.app.loadGraphData(workflow, true, true, 'pairs')", workflow)
     page.get_by_text("View details").click()
     page.get_by_text("Download all").wait_for()
@@ -34,7 +34,7 @@ def test_files_for_nodes_of_comfyui_are_offered_too(fresh_page, kind, names):
 
 def test_files_of_what_is_switched_off_are_not_offered(fresh_page):
     page = fresh_page
-    workflow = read(WORKFLOWS / "texture_an_object_sdxl.json")
+    workflow = template("texture_an_object_sdxl")
     page.evaluate("workflow => window.app.loadGraphData(workflow, true, true, 'texture')", workflow)
     page.get_by_text("View details").click()
     page.get_by_text("Download all").wait_for()

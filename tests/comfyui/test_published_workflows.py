@@ -35,7 +35,7 @@ FILES = {
 }
 SMALL = {
     "KSampler": {"steps": 1}, "PiT_InsertionSchedule": {"steps": 2}, "PiT_EmptyLatent": {"percent": 25},
-    "PiT_Combine": {"steps": 2}, "PiT_Instruct": {"steps": 2}, "ImageScale": {"width": 64, "height": 64},
+    "PiT_Combine": {"steps": 2}, "PiT_Instruct": {"steps": 2},
     "EmptyLatentImage": {"width": 64, "height": 96}, "PiT_PartAttention": {"size": "a 16th"},
     "PiT_FindParts": {"parts": 3},
     "PiT_TrainPartCraft": {
@@ -141,7 +141,7 @@ def test_a_strip_shows_what_each_operator_adds(run, decoder):
 
 def test_an_object_is_inserted(run):
     (picture,) = run("insert_an_object_sd15")["With the object"]
-    assert picture.size == (64, 64)
+    assert picture.size == (512, 512)
 
 
 def test_many_objects_are_inserted_and_then_another_one(run):

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 import pytest
 
 from dev import ROOT
+from dev.assembly import all_nodes, plain
 from pit.files.published import published_files
 from tests.comfyui.pages import open_workflow
-from tests.comfyui.workflows import NAMES, PAIRS, PUBLISHED, WORKFLOWS, read, twin
+from tests.comfyui.workflows import NAMES, PAIRS, PUBLISHED, template, twin
 
 HUB = "https://huggingface.co"
 CHECKPOINT = "checkpoints/sd_xl_base_1.0.safetensors"
@@ -221,37 +222,45 @@ def offered_by(nodes: Iterable[dict]) -> set[str]:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_page_can_offer_every_file_that_a_graph_for_published_models_names(name):
-    nodes = [node for node in read(WORKFLOWS / f"{name}.json")["nodes"] if node["mode"] != BYPASSED]
+    nodes = all_nodes(switched_on(template(name)))
     assert offered_by(nodes) == files_of(twin(name).values()) - {CONVERTED}
+
+
+def switched_on(graph: dict) -> dict:
+    """The graph without the nodes that are bypassed, and without what is inside of them."""
+    nodes = [node for node in graph["nodes"] if node["mode"] != BYPASSED]
+    kinds = {node["type"] for node in nodes}
+    subgraphs = [each for each in graph.get("definitions", {}).get("subgraphs", ()) if each["id"] in kinds]
+    return {"nodes": nodes, "definitions": {"subgraphs": subgraphs}}
+
+
+def switch_all_on(page, name: str) -> tuple[dict, set[str]]:
+    """What the page queues when nothing is bypassed, and which nodes the twin does not have."""
+    open_workflow(page, name)
+    page.evaluate("window.app.graph.nodes.forEach((node) => { node.mode = 0 })")
+    graph = plain(page.evaluate("window.app.graphToPrompt().then(({ output }) => output)"))
+    return graph, graph.keys() - twin(name).keys()
 
 
 def test_depth_can_be_switched_on(page, definitions):
     """The bypassed nodes fit as well, stand between the prompts and the sampler, and offer their files."""
     name = "texture_an_object_sdxl"
-    nodes = read(WORKFLOWS / f"{name}.json")["nodes"]
-    off = {str(node["id"]): node for node in nodes if node["mode"] == BYPASSED}
-    open_workflow(page, name)
-    page.evaluate("ids => ids.forEach((id) => { window.app.graph.getNodeById(id).mode = 0 })", list(off))
-    graph = page.evaluate("window.app.graphToPrompt().then(({ output }) => output)")
-    assert faults(graph, definitions) == []
-    assert graph.keys() - twin(name).keys() == off.keys()
+    graph, off = switch_all_on(page, name)
+    assert faults(graph, definitions) == [] and len(off) == 5
     (apply,) = (key for key in off if graph[key]["class_type"] == "ControlNetApplyAdvanced")
     (sampler,) = (node["inputs"] for node in graph.values() if node["class_type"] == "KSampler")
     assert (sampler["positive"], sampler["negative"]) == ([apply, 0], [apply, 1])
     before = twin(name)["17"]["inputs"]
     given = graph[apply]["inputs"]
     assert (given["positive"], given["negative"]) == (before["positive"], before["negative"])
-    assert offered_by(off.values()) == files_of(graph[key] for key in off)
+    nodes = [node for node in all_nodes(template(name)) if str(node["id"]) in off]
+    assert offered_by(nodes) == files_of(graph[key] for key in off) != set()
 
 
 def test_a_pose_can_be_switched_on(page, definitions):
     """The bypassed nodes fit as well, and the pose goes where the references go."""
-    name = "dress_a_figure_sd15"
-    off = [str(node["id"]) for node in read(WORKFLOWS / f"{name}.json")["nodes"] if node["mode"] == BYPASSED]
-    open_workflow(page, name)
-    page.evaluate("ids => ids.forEach((id) => { window.app.graph.getNodeById(id).mode = 0 })", off)
-    graph = page.evaluate("window.app.graphToPrompt().then(({ output }) => output)")
-    assert faults(graph, definitions) == [] and graph.keys() - twin(name).keys() == {*off}
+    graph, off = switch_all_on(page, "dress_a_figure_sd15")
+    assert faults(graph, definitions) == [] and len(off) == 2
     (pose,) = (key for key in off if graph[key]["class_type"] == "PiT_PoseMap")
     (apply,) = (node["inputs"] for node in graph.values() if node["class_type"] == "PiT_ApplyParts2Whole")
     (encode,) = (node["inputs"] for node in graph.values() if node["class_type"] == "PiT_EncodeReferences")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pit.demo.examples import PART_SETS
 from pit.files.pictures import PictureError
 from pit.piece_it_together.part_sets import (
-    EXAMPLES,
     LONGEST_SIDE,
     MOST_PARTS,
     MOST_PICTURES,
@@ -125,6 +125,6 @@ def test_a_picture_that_cannot_be_read_is_named(tmp_path):
 
 
 def test_the_examples_of_the_pack_are_sets_of_three():
-    sets, skipped = read_part_sets(EXAMPLES)
+    sets, skipped = read_part_sets(PART_SETS)
     assert len(sets) == 4 and skipped == []
     assert [len(open_parts(each.pictures)) for each in sets] == [3] * 4
