@@ -168,8 +168,9 @@ def make_all(playwright, base: Path, names: Sequence[str]) -> None:
     with ComfyServer(ensure_comfyui(), base, LOGS / "make_workflows.log") as server:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=ARGUMENTS)
         # While all files are missing, as for a newcomer: nodes that miss one say so, and need more room.
-        with new_page(browser, server) as page:
-            for name in names:
+        for name in names:
+            # A page of its own: behind its links, one shows texts of the graph that it has shown before.
+            with new_page(browser, server) as page:
                 write(page, name)
         fill_base(base)
         with new_page(browser, server) as page:
