@@ -35,4 +35,4 @@ function setup() { // on the body and by getters, since palettes empty the color
         for (const each of tables) Object.defineProperty(each, `PIT_${type}`, { get: () => color, set() {} })
     }
 }
-app.registerExtension({ name: "pieceittogether.appearance", setup, nodeCreated: dress, loadedGraphNode: dress })
+app.registerExtension({ name: "pieceittogether.colors", setup, nodeCreated: dress, loadedGraphNode: dress })
