@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import argparse
-import importlib
+import pkgutil
 import sys
 
 from .files.published import Command
@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name, command in COMMANDS.items():
         subparser = commands.add_parser(name, help=command.summary, description=command.summary)
         if arguments[:1] == [name]:  # importing the others would load torch for nothing
-            module = importlib.import_module(f".commands.{command.module}", __package__)
+            module = pkgutil.resolve_name(f"{__package__}.commands.{command.module}:")
             module.add_arguments(subparser)
             subparser.set_defaults(run=module.run)
     args = parser.parse_args(arguments)

@@ -1,7 +1,7 @@
 """Packages that ComfyUI does not bring: imported where they are needed, and named where they are missing."""
 from __future__ import annotations
 
-import importlib
+import pkgutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,7 +34,7 @@ def check_packages(purpose: str, modules: Sequence[str]) -> None:
 def _imports(module: str, purpose: str) -> bool:
     """Whether a package is there. Raises ImportError if it is, but cannot be imported."""
     try:
-        importlib.import_module(module)
+        pkgutil.resolve_name(f"{module}:")  # the colon: all of it is a module
     except ModuleNotFoundError as error:
         # It may be there, and lack a package of its own.
         missing = (error.name or module).partition(".")[0]

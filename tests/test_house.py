@@ -18,7 +18,7 @@ FLOORS = (
     {""}, {"commands"}, {"demo"}, SYSTEMS, {"concepts"}, {"ip_adapter"}, {"training"}, {"flow"}, {"encoders"},
     {"files"},
 )
-ROOF = {"pit", "pit.__main__", "pit.systems"}
+ROOF = {"pit", "pit.__main__", "pit.public", "pit.systems"}
 LEAVES = {
     "pit.unet", "pit.images", "pit.cutouts", "pit.number_lists", "pit.charts", "pit.messages", "pit.packages",
 }

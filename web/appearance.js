@@ -28,12 +28,11 @@ function dress(node) {
     node.inputs?.forEach(countFromOne)
     node.onInputAdded = countFromOne
 }
-function setup() { // a sheet of styles and getters, since palettes empty the colors that they lack
-    const sheet = document.head.appendChild(document.createElement("style"))
+function setup() { // on the body and by getters, since palettes empty the colors that they lack, in the root
     const tables = [window.LGraphCanvas.link_type_colors, app.canvas.default_connection_color_byType]
     for (const [type, color] of Object.entries(SOCKETS)) {
-        sheet.append(`:root { --color-datatype-PIT_${type}: ${color} }`)
+        document.body.style.setProperty(`--color-datatype-PIT_${type}`, color)
         for (const each of tables) Object.defineProperty(each, `PIT_${type}`, { get: () => color, set() {} })
     }
 }
-app.registerExtension({ name: "PieceItTogether", setup, nodeCreated: dress, loadedGraphNode: dress })
+app.registerExtension({ name: "pieceittogether.colors", setup, nodeCreated: dress, loadedGraphNode: dress })

@@ -32,6 +32,17 @@ def chosen_attention(q: Tensor, k: Tensor, v: Tensor, options: dict, mask: Tenso
     )
 
 
+def as_it_is(patch: Callable | None) -> Callable | None:
+    """A patch to keep: what others add later to the one in the slot of another clone stays out of it."""
+    # Clones share the patches in their tables, and those that take additions, as IPAdapter_plus makes them,
+    # keep these in lists of their own.
+    if not hasattr(patch, "add") or not hasattr(patch, "__dict__"):
+        return patch
+    twin = copy.copy(patch)
+    vars(twin).update({name: list(value) for name, value in vars(patch).items() if isinstance(value, list)})
+    return twin
+
+
 class SharedSlot:
     """A patch of one cross-attention: `attended` for the text, what it adds itself, then `with_added`."""
 
@@ -41,7 +52,7 @@ class SharedSlot:
     def __init__(self, patcher: ModelPatcher, previous: Callable | None):
         """`patcher` of what it computes with, `previous` the patch in the slot."""
         self.patcher = patcher
-        self.previous = previous
+        self.previous = as_it_is(previous)
         self.added: list[tuple[Callable, dict]] = []
 
     def attended(self, q: Tensor, k: Tensor, v: Tensor, options: dict) -> Tensor:

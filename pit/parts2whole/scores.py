@@ -49,11 +49,11 @@ class Lpips(nn.Module):
     }
     POOLED = {3, 6}  # are preceded by a pooling
 
-    def __init__(self) -> None:
+    def __init__(self, operations=nn) -> None:
         super().__init__()
-        self.features = nn.ModuleDict({str(place): nn.Conv2d(*sizes)
+        self.features = nn.ModuleDict({str(place): operations.Conv2d(*sizes)
                                        for place, sizes in self.CONVOLUTIONS.items()})
-        self.lin = nn.ModuleList(nn.Conv2d(sizes[1], 1, 1, bias=False)
+        self.lin = nn.ModuleList(operations.Conv2d(sizes[1], 1, 1, bias=False)
                                  for sizes in self.CONVOLUTIONS.values())
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:

@@ -154,7 +154,7 @@ def _cfg_yaml(path: Path) -> dict[str, int | bool]:
         return {}
     advice = "Repair the file, or move it away and give num_heads."
     try:
-        content = yaml.load(read_small(path, LONGEST_YAML).decode("utf-8"), _PlainLoader)
+        content = _PlainLoader(read_small(path, LONGEST_YAML).decode("utf-8")).get_single_data()
     except Exception as error:  # besides errors of YAML, its dates and numbers raise others
         reason = " ".join(str(error).split())
         raise WeightFileError(f"{path}: expected readable YAML, got an error ({reason}). {advice}") from error

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor, autocast, nn
 
 from ..files.lock import FolderLock, InUseError
 from .attention_kernel import plain_attention
@@ -269,7 +269,7 @@ class Trainer:
 
     def autocast(self) -> AbstractContextManager[None]:
         """The precision of the recipe."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16")
+        return autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16")
 
     def any_stops(self, error: BaseException | None) -> bool:
         """Whether this process or another one is to stop."""

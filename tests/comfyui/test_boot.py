@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 from dev import ROOT
-from dev.comfyui import PACK_NAME
+from dev.comfyui import PACK_NAME, RELEASE
 
 
 def boot_lines(server) -> list[str]:
@@ -48,7 +48,7 @@ def test_comfyui_reads_our_pyproject(comfyui):
     )
     command = [sys.executable, "-c", code, str(ROOT)]
     output = subprocess.run(command, cwd=comfyui.comfyui, capture_output=True, text=True, check=True).stdout
-    assert output.split() == [PACK_NAME, ">=0.30.0", PACK_NAME]
+    assert output.split() == [PACK_NAME, f">={RELEASE}", PACK_NAME]
 
 
 def test_the_page_offers_every_node(page, pack_nodes):

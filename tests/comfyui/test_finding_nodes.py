@@ -169,7 +169,7 @@ def test_nodes_of_one_stage_are_tinted_alike_and_keep_the_colors_that_people_giv
 CHOOSE_PALETTE = "name => window.app.extensionManager.setting.set('Comfy.ColorPalette', name)"
 COLORS_NOW = """type => [
     window.LGraphCanvas.link_type_colors[type], window.app.canvas.default_connection_color_byType[type],
-    getComputedStyle(document.documentElement).getPropertyValue(`--color-datatype-${type}`).trim(),
+    getComputedStyle(document.body).getPropertyValue(`--color-datatype-${type}`).trim(),
 ]"""
 
 

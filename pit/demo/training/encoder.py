@@ -42,14 +42,14 @@ class Reading(nn.Module):
     Only the preview is shipped.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, operations=nn) -> None:
         super().__init__()
         width = TOKENS_PER_PICTURE * TOKEN_DIM
-        self.attributes = nn.Linear(width, sum(CLASSES))
-        self.kind = nn.Linear(width, len(PARTS) + 2)
+        self.attributes = operations.Linear(width, sum(CLASSES))
+        self.kind = operations.Linear(width, len(PARTS) + 2)
         # Squeezed to 8 channels first: on all 64 x 192 features this head would have 1.4 million weights.
-        self.trunk_attributes = nn.Linear(VISION["positions"] * 8, sum(CLASSES))
-        self.trunk_squeeze = nn.Linear(VISION["channels"][-1], 8)
+        self.trunk_attributes = operations.Linear(VISION["positions"] * 8, sum(CLASSES))
+        self.trunk_squeeze = operations.Linear(VISION["channels"][-1], 8)
         self.preview = TokenPreview()
 
     def from_trunk(self, features: Tensor) -> Tensor:

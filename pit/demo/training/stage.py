@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, autocast, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
@@ -49,7 +49,7 @@ class Run:
         """The context in which models run."""
         enabled = self.precision != torch.float32
         dtype = self.precision if enabled else torch.bfloat16
-        return torch.autocast(self.device.type, dtype, enabled=enabled)
+        return autocast(self.device.type, dtype, enabled=enabled)
 
 
 def train_stage(

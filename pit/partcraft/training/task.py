@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from diffusers import DDPMScheduler
-from torch import Tensor, nn
+from torch import Tensor, autocast, nn
 from torch.nn.functional import interpolate
 
 from ...files.records import models_to_json
@@ -149,7 +149,7 @@ class PartTask:
         attention = torch.zeros_like(denoising)
         if maps is not None:
             # Autocast refuses this loss; each sample by itself, so that no sample depends on the others.
-            with torch.autocast(maps.device.type, enabled=False):
+            with autocast(maps.device.type, enabled=False):
                 found, there = maps_in_texts(maps.float(), batch.ids[:, 0], self.tokens.words)
                 each = zip(found.split(1), there.split(1), masks.split(1), strict=True)
                 attention = torch.stack([attention_loss(*own, recipe.attention_form) for own in each])
