@@ -69,7 +69,7 @@ def test_it_holds_texts_pictures_and_plain_weights_and_nothing_that_runs_by_itse
 
 def test_its_names_are_names_on_every_system():
     names = published_files()
-    assert [name for name in names if not re.fullmatch(r"[\w.\- ()/]+", name, re.ASCII)] == []
+    assert [name for name in names if not re.fullmatch(r"[\w.,\- ()/]+", name, re.ASCII)] == []
     assert [name for name in names if len(name) > LONGEST_NAME] == []
     assert [name for name in names if any(map(NAMED_BY_WINDOWS.fullmatch, name.split("/")))] == []
     assert len({name.lower() for name in names}) == len(names)
