@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ..files.pictures import Skipped, file_name, list_pictures, listing, open_picture, same_name
-from ..images import white_image
 from ..messages import ShortError
 
 MOST_PICTURES = 500  # at once: at the largest size they take 6 GB as tensors
@@ -95,13 +94,4 @@ def open_parts(paths: Sequence[Path]) -> list[Image.Image]:
     if len({picture.size for picture in pictures}) == 1:
         return pictures
     side = max(max(picture.size) for picture in pictures)
-    return [_in_square(picture, side) for picture in pictures]
-
-
-def _in_square(picture: Image.Image, side: int) -> Image.Image:
-    scale = side / max(picture.size)
-    width, height = (max(round(each * scale), 1) for each in picture.size)
-    square = white_image(side)
-    resized = picture.resize((width, height), Image.Resampling.LANCZOS)
-    square.paste(resized, ((side - width) // 2, (side - height) // 2))
-    return square
+    return [ImageOps.pad(each, (side, side), Image.Resampling.LANCZOS, color="white") for each in pictures]
