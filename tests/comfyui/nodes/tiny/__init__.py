@@ -316,8 +316,9 @@ class Loaded(io.ComfyNode):
 
     @classmethod
     def execute(cls, after):
-        loaded = [type(model.model.model).__name__ for model in comfy.model_management.current_loaded_models]
-        return io.NodeOutput(ui=ui.PreviewText(" ".join(loaded)))
+        comfy.model_management.cleanup_models_gc()  # a cycle can keep an entry whose patcher is gone
+        models = [each.real_model() for each in comfy.model_management.current_loaded_models]
+        return io.NodeOutput(ui=ui.PreviewText(" ".join(type(each).__name__ for each in models if each is not None)))
 
 
 class Tiny(ComfyExtension):
