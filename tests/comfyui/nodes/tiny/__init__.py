@@ -318,7 +318,8 @@ class Loaded(io.ComfyNode):
     def execute(cls, after):
         comfy.model_management.cleanup_models_gc()  # a cycle can keep an entry whose patcher is gone
         models = [each.real_model() for each in comfy.model_management.current_loaded_models]
-        return io.NodeOutput(ui=ui.PreviewText(" ".join(type(each).__name__ for each in models if each is not None)))
+        names = [type(each).__name__ for each in models if each is not None]
+        return io.NodeOutput(ui=ui.PreviewText(" ".join(names)))
 
 
 class Tiny(ComfyExtension):
