@@ -346,7 +346,9 @@ class CreatureKinds(io.ComfyNode):
                 io.Image.Output(
                     display_name="first", tooltip="Creatures of one kind, for Find IP+ Direction.",
                 ),
-                io.Image.Output(display_name="second", tooltip="The same creatures of the other kind."),
+                io.Image.Output(
+                    display_name="second", tooltip="Creatures of the other kind, for the same node.",
+                ),
             ],
         )
 

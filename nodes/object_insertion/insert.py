@@ -95,8 +95,8 @@ class InsertObject(io.ComfyNode):
             display_name="Insert Object",
             category=CATEGORY,
             description=(
-                "Prepares the insertion of encoded objects into a scene. Sample with Custom Sampler, decode, "
-                "and put the picture back with Put Back into Scene."
+                "Prepares the insertion of encoded objects into a scene. Sample with SamplerCustomAdvanced, "
+                "decode, and put the picture back with Put Back into Scene."
             ),
             search_aliases=[
                 "object insertion", "add object", "instructpix2pix", "paste object", "insert object",

@@ -270,10 +270,10 @@ class LoadParts2Whole(io.ComfyNode):
 
 def file_input(name: str) -> io.Input:
     """A part that may come from a single file."""
+    what = "decoupled attention" if name == "decoupled" else name.replace("_", " ")
     return io.Combo.Input(
         name, options=[FROM_FOLDER, *FILES.listed()], default=FROM_FOLDER, optional=True, advanced=True,
-        tooltip=f"A single file from models/parts2whole in place of the {name.replace('_', ' ')} in the "
-                "folder.",
+        tooltip=f"A single file from models/parts2whole in place of the {what} in the folder.",
     )
 
 
