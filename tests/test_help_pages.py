@@ -1,12 +1,13 @@
-"""Help pages in other languages: for the nodes that a beginner meets, and as the English pages are."""
+"""Help pages: complete in English; in other languages, for the nodes that a beginner meets, as in English."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
 from dev import ROOT
-from dev.make_locales import LANGUAGES, read_catalog
+from dev.make_locales import LANGUAGES, LOCALES, NODES, read_catalog
 
 DOCS = ROOT / "web" / "docs"
 PAGES = (
@@ -17,6 +18,10 @@ INPUTS = {"`start`", "`negative`"}  # set as code in English, by the names that 
 BLOCK = re.compile(r"(#+ |- |\d+\. |    |!\[|\|)?")
 CODE = re.compile(r'`[^`\n]+`|^    .+$|"[^"\n]+"|\]\([^)]+\)', re.MULTILINE)
 BOLD = re.compile(r"\*\*([^*\n]+)\*\*")
+SECTION = re.compile(r"^## (Input|Output)s?\n(.*?)(?=^## |\Z)", re.DOTALL | re.MULTILINE)
+ITEM = re.compile(r"^(?: *- |\| )(\*\*.+?)(?::| \||$)", re.MULTILINE)
+SIGNATURES = json.loads((ROOT / "tests/comfyui/nodes/signatures.json").read_text(encoding="utf-8"))
+TEXTS = json.loads((LOCALES / "en" / NODES).read_text(encoding="utf-8"))
 
 all_pages = pytest.mark.parametrize("page", PAGES)
 all_languages = pytest.mark.parametrize("language", LANGUAGES)
@@ -50,6 +55,31 @@ def unclosed(line: str) -> bool:
         or re.match(r"[^\w\s]", bold) and re.search(r"\w$", before)
         for before, bold, after in zip(parts[::2], parts[1::2], parts[2::2], strict=False)
     )
+
+
+def listed(text: str, section: str) -> set[str]:
+    """Names of inputs or outputs that the items, or rows of a table, of a section of a page begin with."""
+    bodies = [body for heading, body in SECTION.findall(text) if heading == section]
+    return {name for body in bodies for item in ITEM.findall(body) for name in BOLD.findall(item)}
+
+
+def input_names(node: str) -> tuple[set[str], set[str]]:
+    """The inputs of a node as ComfyUI's page shows them, and those that repeat by what all are called."""
+    shown = {key: text["name"] for key, text in TEXTS[node].get("inputs", {}).items()}
+    repeated = {key for key, name in shown.items() if re.search(r" \d+$", name)}
+    return (
+        {name for key, name in shown.items() if key not in repeated},
+        {re.sub(r"_[a-z]+\d+$", "", key) for key in repeated},
+    )
+
+
+@pytest.mark.parametrize("node", sorted(SIGNATURES))
+def test_pages_list_the_inputs_and_outputs_of_their_nodes(node):
+    text = read(node.removeprefix("PiT_"))
+    single, repeated = input_names(node)
+    assert listed(text, "Input") - single - repeated == set()
+    assert single | repeated <= set(BOLD.findall(text)), "not on the page"
+    assert listed(text, "Output") == set(SIGNATURES[node]["outputs"])
 
 
 def test_every_page_of_a_beginner_is_there_in_every_language():
