@@ -13,10 +13,17 @@ from torch import Tensor
 NoiseSchedule = DDPMScheduler
 
 
-def noise_schedule(prediction_type: str = "epsilon") -> NoiseSchedule:
-    """The noise schedule of SDXL; `prediction_type` is "epsilon" or "v_prediction"."""
+def noise_schedule(prediction_type: str = "epsilon", zero_snr: bool = False) -> NoiseSchedule:
+    """The noise schedule of SDXL.
+
+    Args:
+        prediction_type: "epsilon" or "v_prediction".
+        zero_snr: at the last timestep nothing is left of the picture (arXiv 2305.08891), not a little; for
+            the prediction of v alone.
+    """
     return DDPMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type=prediction_type
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type=prediction_type,
+        rescale_betas_zero_snr=zero_snr,
     )
 
 

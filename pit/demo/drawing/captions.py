@@ -7,9 +7,8 @@ import numpy as np
 
 from .canvas import Color
 from .composition import Composition
-from .creature import COLORS, Creature, part_words, visible_slots
+from .creature import COLORS, SCENE_WORDS, Creature, part_words, visible_slots
 from .pose import pose_words
-from .scenes import SCENE_PHRASES
 from .things import Thing, thing_words
 
 # Colors that a plain ground may be called by, besides those of the creatures.
@@ -20,12 +19,17 @@ NO_ONE = ("nothing", "an empty picture")
 PLAIN = "a creature"  # what the measures ask for: then only the tokens tell what the creature is like
 
 
-def caption(composition: Composition, rng: random.Random) -> str:
-    """A caption of random words and length for a picture.
+def caption(
+    composition: Composition, rng: random.Random, most_parts: int = 5, plain_share: float = 1 / 3
+) -> str:
+    """A caption of random words and length for a picture; things are always named with their colors.
 
-    One in three says no more of a creature than that it is one; things are always named with their colors.
+    Args:
+        most_parts: how many parts of a creature are named at most.
+        plain_share: how often it says no more of a creature than that it is one.
     """
-    said = creature_phrase(composition.creature, rng) if composition.creature else ""
+    shown = composition.creature
+    said = creature_phrase(shown, rng, most_parts, plain_share) if shown else ""
     things = [thing_phrase(thing, rng) for thing, _ in composition.things]
     if said and things:
         said = f"{said} {rng.choice(BESIDE)} {' and '.join(things)}"
@@ -45,13 +49,15 @@ def plain_caption(composition: Composition) -> str:
     return (" and ".join(kinds) or NO_ONE[0]) + scene_phrase(composition)
 
 
-def creature_phrase(creature: Creature, rng: random.Random) -> str:
-    """A creature and how it stands."""
+def creature_phrase(
+    creature: Creature, rng: random.Random, most_parts: int = 5, plain_share: float = 1 / 3
+) -> str:
+    """A creature and how it stands; see `caption`."""
     pose = pose_words(creature.pose, creature.parts)
     rng.shuffle(pose)
     # The view is named more often than not: a picture in the wrong one is all wrong.
     told = " ".join(pose[:rng.randint(0, 2)]) if rng.random() < 0.7 else ""
-    if rng.random() < 1 / 3:
+    if rng.random() < plain_share:
         return f"{PLAIN} {told}".strip()
     shown = visible_slots(creature)
     parts = [part_words(creature, part) for part in creature.parts if part in shown - {"body"}]
@@ -60,7 +66,7 @@ def creature_phrase(creature: Creature, rng: random.Random) -> str:
     body = f"{values['body_color']} {values['body']}"
     if "pattern" in shown and values["pattern"] != "plain" and rng.random() < 0.5:
         parts.insert(0, values["pattern"])
-    named = " and ".join(parts[:rng.randint(1, 5)])
+    named = " and ".join(parts[:rng.randint(1, most_parts)])
     first = f"{article(body)} {body} creature"
     return " ".join(filter(None, (first, f"with {named}" if named else "", told)))
 
@@ -80,7 +86,7 @@ def scene_phrase(composition: Composition) -> str:
     if composition.ground is None:
         above, _, below = composition.scene.partition("_")
         # Mixed as the taught ones are named: the sky of one before the ground of the other.
-        return SCENE_PHRASES[below].replace(below, f"{above} {below}") if below else SCENE_PHRASES[above]
+        return SCENE_WORDS[below].replace(below, f"{above} {below}") if below else SCENE_WORDS[above]
     name = color_name(composition.ground) or "plain"
     return f" on {article(name)} {name} background"
 

@@ -43,6 +43,14 @@ SCENE_WORDS = {
     "night": " at night",
     "meadow": " in a meadow",
     "lava": " on lava",
+    "snow": " in the snow",
+    "desert": " in a desert",
+    "beach": " on a beach",
+    "forest": " in a forest",
+    "cave": " in a cave",
+    "sea": " under the sea",
+    "swamp": " in a swamp",
+    "candy": " in candy land",
 }
 SCENES = list(SCENE_WORDS)
 # Words that the shipped models know one by one but have never read together: an IP-LoRA teaches the pairs.

@@ -10,7 +10,6 @@ from PIL import Image
 
 from . import scenery
 from .canvas import WHITE, Canvas, Color
-from .creature import SCENE_WORDS
 
 Painter = Callable[[Canvas], None]
 
@@ -44,16 +43,6 @@ SCENE = {
     "candy": Scene((255, 190, 226), (255, 232, 246), scenery.paint_candy_sky, scenery.paint_candy),
 }
 SCENE_NAMES = ["white", *SCENE]  # the order is part of the trained models: labels are indices into it
-SCENE_PHRASES = SCENE_WORDS | {
-    "snow": " in the snow",
-    "desert": " in a desert",
-    "beach": " on a beach",
-    "forest": " in a forest",
-    "cave": " in a cave",
-    "sea": " under the sea",
-    "swamp": " in a swamp",
-    "candy": " in candy land",
-}
 
 
 @lru_cache(maxsize=32)

@@ -6,11 +6,29 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .sizes import VISION
+from .sizes import EMBEDDING, EMBEDDING_DIM, VISION
+
+
+class Pooling(nn.Module):
+    """One vector from features: a few weighted means of them, then two layers."""
+
+    def __init__(self, operations, **factory):
+        super().__init__()
+        width = VISION["channels"][-1]
+        self.scores = operations.Linear(width, EMBEDDING["queries"], **factory)
+        self.hidden = operations.Linear(width * EMBEDDING["queries"], EMBEDDING["hidden"], **factory)
+        self.out = operations.Linear(EMBEDDING["hidden"], EMBEDDING_DIM, **factory)
+        self.norm = operations.LayerNorm(EMBEDDING_DIM, elementwise_affine=False, **factory)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`[B, 64, 192]` -> `[B, 256]` of zero mean and unit spread."""
+        weights = self.scores(features).softmax(dim=1)
+        means = weights.transpose(1, 2) @ features
+        return self.norm(self.out(functional.silu(self.hidden(means.flatten(1)))))
 
 
 class CreatureVision(nn.Module):
-    """Pictures `[B, 3, 64, 64]`, normalized as for CLIP, to penultimate features `[B, 64, 192]`."""
+    """Pictures `[B, 3, 64, 64]`, normalized as for CLIP, to penultimate features and one pooled embedding."""
 
     def __init__(self, operations=nn, *, device=None, dtype=None):
         super().__init__()
@@ -24,6 +42,7 @@ class CreatureVision(nn.Module):
         self.down_norm = nn.ModuleList(operations.GroupNorm(8, width, **factory) for width in widths)
         self.mix_norm = nn.ModuleList(operations.GroupNorm(8, width, **factory) for width in widths)
         self.position = operations.Embedding(VISION["positions"], widths[-1], **factory)
+        self.pooling = Pooling(operations, **factory)
 
     def levels(self, pixel_values: Tensor) -> list[Tensor]:
         """Feature maps after each halving: `[B, C, S / 2, S / 2]`, `S / 4`, `S / 8`, of normalized pixels."""
@@ -40,9 +59,13 @@ class CreatureVision(nn.Module):
         # The resampler attends to a set: without these it could not know where a feature was.
         return x.flatten(2).transpose(1, 2) + self.position.weight.to(x)
 
+    def embed(self, pixel_values: Tensor) -> Tensor:
+        """`[B, 3, 64, 64]` -> embeddings `[B, 256]`."""
+        return self.pooling(self.features(pixel_values))
+
     def forward(
         self, pixel_values: Tensor, intermediate_output: int = -2
     ) -> tuple[Tensor, Tensor, Tensor, None]:
-        """What ComfyUI's vision models return: last and penultimate features, pooled ones, no projection."""
+        """What ComfyUI's vision models return: last and penultimate features, and the pooled embedding."""
         features = self.features(pixel_values)
-        return features, features, features.mean(dim=1), None
+        return features, features, self.pooling(features), None

@@ -1,43 +1,99 @@
-"""Training the autoencoder: pictures of 128 px to latents of 4 x 16 x 16 and back."""
+"""Training the autoencoder: pictures of 256 px to latents of 12 x 16 x 16 and back."""
 from __future__ import annotations
+
+import random
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
+from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional
 
-from ...images import CLIP_MEAN, CLIP_STD
-from ..models.autoencoder import build_autoencoder
-from ..models.sizes import LATENT_SCALE, PICTURE_SIZE
-from ..models.vision import CreatureVision
+from ..drawing.scenes import SCENE, draw_scene
+from ..models.autoencoder import CreatureAutoencoder
+from ..models.sizes import PICTURE_SIZE
 from .stage import Run, Stage, train_stage
 
-STAGE = Stage("autoencoder", steps=8000, batch=12, learning_rate=1.5e-3)
-CROP = 64  # a quarter of the cost of whole pictures
-KL_WEIGHT = 1e-4  # just keeps the latents from drifting; `standardize_latents` sets their spread at the end
-# Small parts hardly count in the error of pixels, but they do in the features of an encoder that reads them.
-FEATURE_WEIGHT = 1.0
+STAGE = Stage("autoencoder", steps=11000, batch=16, learning_rate=1.2e-3)
+CROP = 128  # a quarter of the cost of whole pictures
+# Whole pictures, a quarter as many, now and then: what the layers normalize by is not the same in crops.
+WHOLE_EVERY = 4
+# Of a batch: pictures of random shapes, so that it knows drawings and not these creatures.
+STRANGE_SHARE = 0.125
+# A third has its color channels swapped, so that it knows colors and not scenes.
+SWAPPED_SHARE = 1 / 3
+# On latents of unit spread: what teaches the decoder to clean up what a UNet leaves.
+LATENT_NOISE = 0.25
 
 
-def train_autoencoder(run: Run, data: dict[str, np.ndarray], vision: CreatureVision) -> AutoencoderKL:
-    """Train the autoencoder; `vision`, the trained image encoder, judges what a picture shows."""
+def train_autoencoder(run: Run, data: dict[str, np.ndarray]) -> CreatureAutoencoder:
+    """Train the autoencoder on pictures, clean creatures and random shapes."""
     torch.manual_seed(run.seed)
-    model = build_autoencoder().to(run.device)
+    model = CreatureAutoencoder().to(run.device, memory_format=torch.channels_last)
 
     def loss_at(step: int, generator: torch.Generator) -> Tensor:
-        crops = random_crops(data["pictures"], STAGE.batch, generator).to(run.device)
+        whole = step % WHOLE_EVERY == 0
+        wanted = draw_batch(data, run.seed, step, PICTURE_SIZE if whole else CROP, generator)
+        wanted = wanted.to(run.device, memory_format=torch.channels_last)
         with run.autocast():
-            posterior = model.encode(crops).latent_dist
-            noise = torch.randn(posterior.mean.shape, generator=generator).to(run.device)
-            drawn = model.decode(posterior.mean.float() + posterior.std.float() * noise).sample.float()
-            seen = feature_loss(vision, drawn, crops)
-        # The divergence is a sum over the latents of a picture; the other losses are means.
-        divergence = posterior.kl().float().mean()
-        loss = pixel_loss(drawn, crops) + FEATURE_WEIGHT * seen
-        return loss + KL_WEIGHT * divergence / posterior.mean[0].numel()
+            latents = model.encode(wanted).float()
+            strength = LATENT_NOISE * torch.rand(len(latents), 1, 1, 1, generator=generator)
+            noise = strength * torch.randn(latents.shape, generator=generator)
+            drawn = model.decode(latents + noise.to(run.device)).float()
+        return pixel_loss(drawn, wanted) + 0.1 * spread_loss(latents)
 
-    return standardize_latents(run, train_stage(run, STAGE, model, loss_at), data)
+    trained = train_stage(run, STAGE, model, loss_at)
+    measure_latents(run, trained, data)
+    return trained
+
+
+def draw_batch(
+    data: dict[str, np.ndarray], seed: int, step: int, size: int, generator: torch.Generator
+) -> Tensor:
+    """Squares of `size` px out of pictures, a quarter as many if they are whole, `[B, 3, S, S]` in -1..1."""
+    count = STAGE.batch // 4 if size == PICTURE_SIZE else STAGE.batch
+    rng = random.Random(f"{seed}/{step}/shapes")
+    crops = []
+    for _ in range(count):
+        row = int(torch.randint(len(data["pictures"]), (), generator=generator))
+        top, left = torch.randint(PICTURE_SIZE - size + 1, (2,), generator=generator).tolist()
+        drawn, swapped, clean = torch.rand(3, generator=generator).tolist()
+        if drawn < STRANGE_SHARE:
+            picture = np.asarray(strange_picture(rng))
+        else:
+            picture = data["clean" if clean < 0.25 else "pictures"][row]
+        crop = picture[top:top + size, left:left + size]
+        if swapped < SWAPPED_SHARE:
+            crop = crop[..., torch.randperm(3, generator=generator).numpy()]
+        crops.append(crop)
+    return pixels_to_tensor(np.stack(crops))
+
+
+def strange_picture(rng: random.Random) -> Image.Image:
+    """Random shapes of random colors on a plain color or in two mixed scenes (RGB)."""
+    if rng.random() < 0.4:
+        picture = draw_scene("_".join(rng.sample(list(SCENE), 2)), PICTURE_SIZE).resize((2 * PICTURE_SIZE,) * 2)
+    else:
+        picture = Image.new("RGB", (2 * PICTURE_SIZE,) * 2, random_color(rng))
+    pen = ImageDraw.Draw(picture)
+    for _ in range(rng.randint(1, 14)):
+        x, y = (rng.uniform(0, 2 * PICTURE_SIZE) for _ in range(2))
+        width, height = (rng.uniform(10, 160) for _ in range(2))
+        outline, line = random_color(rng), rng.choice((0, 3, 5, 8))
+        if rng.random() < 0.5:
+            box = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+            pen.ellipse(box, random_color(rng), outline, line)
+        else:
+            points = [
+                (x + rng.uniform(-width, width), y + rng.uniform(-height, height))
+                for _ in range(rng.randint(3, 6))
+            ]
+            pen.polygon(points, random_color(rng), outline, line)
+    return picture.resize((PICTURE_SIZE,) * 2, Image.Resampling.BOX)
+
+
+def random_color(rng: random.Random) -> tuple[int, int, int]:
+    return tuple(rng.randrange(256) for _ in range(3))
 
 
 def pixels_to_tensor(pixels: np.ndarray) -> Tensor:
@@ -45,60 +101,42 @@ def pixels_to_tensor(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def random_crops(pictures: np.ndarray, count: int, generator: torch.Generator) -> Tensor:
-    """Square crops at random places of random pictures, `[count, 3, CROP, CROP]` in -1..1."""
-    rows = torch.randint(len(pictures), (count,), generator=generator).tolist()
-    places = torch.randint(PICTURE_SIZE - CROP + 1, (count, 2), generator=generator).tolist()
-    crops = (
-        pictures[row, top:top + CROP, left:left + CROP]
-        for row, (top, left) in zip(rows, places, strict=True)
-    )
-    return pixels_to_tensor(np.stack(list(crops)))
-
-
 def pixel_loss(drawn: Tensor, wanted: Tensor) -> Tensor:
-    """Absolute error at three scales, and of the differences of neighbors, which keeps outlines crisp."""
+    """Absolute error at four scales, of the differences of neighbors, and the squared error.
+
+    The differences keep outlines crisp, the large scales keep colors true.
+    """
     loss = sum(
         functional.l1_loss(functional.avg_pool2d(drawn, size), functional.avg_pool2d(wanted, size))
-        for size in (1, 2, 4)
+        for size in (1, 2, 4, 8)
     )
     edges = sum(functional.l1_loss(drawn.diff(dim=axis), wanted.diff(dim=axis)) for axis in (2, 3))
-    return loss + edges
+    return loss + edges + 2 * functional.mse_loss(drawn, wanted)
 
 
-def feature_loss(vision: CreatureVision, drawn: Tensor, wanted: Tensor) -> Tensor:
-    """Absolute error of the image encoder's feature maps, at the size that it sees (arXiv 1603.08155)."""
-    both = functional.avg_pool2d(torch.cat([drawn, wanted]), 2) / 2 + 0.5
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1).to(both) for values in (CLIP_MEAN, CLIP_STD))
-    levels = (level.float().chunk(2) for level in vision.levels((both - mean) / std))
-    return sum(functional.l1_loss(ours, theirs) for ours, theirs in levels)
+def spread_loss(latents: Tensor) -> Tensor:
+    """How far latent channels are from zero mean and unit spread over the batch."""
+    spread = (latents.var(dim=(0, 2, 3)) + 1e-4).sqrt()
+    return latents.mean(dim=(0, 2, 3)).square().mean() + (1 - spread).square().mean()
 
 
 @torch.no_grad()
 def encode_pictures(
-    model: AutoencoderKL, pictures: np.ndarray, device: torch.device, batch: int = 64
+    model: CreatureAutoencoder, pictures: np.ndarray, device: torch.device, batch: int = 32
 ) -> Tensor:
-    """Unscaled mean latents of pictures: uint8 `[N, 128, 128, 3]` -> `[N, 4, 16, 16]` on the CPU."""
+    """Latents of pictures: uint8 `[N, 256, 256, 3]` -> `[N, 12, 16, 16]` on the CPU."""
     chunks = (pictures[start:start + batch] for start in range(0, len(pictures), batch))
-    posteriors = (model.encode(pixels_to_tensor(chunk).to(device)).latent_dist for chunk in chunks)
-    return torch.cat([posterior.mean.float().cpu() for posterior in posteriors])
+    return torch.cat([
+        model.encode(pixels_to_tensor(chunk).to(device, memory_format=torch.channels_last)).float().cpu()
+        for chunk in chunks
+    ])
 
 
 @torch.no_grad()
-def standardize_latents(run: Run, model: AutoencoderKL, data: dict[str, np.ndarray]) -> AutoencoderKL:
-    """Shift and scale the latents so that they have zero mean, and unit spread once SDXL's factor is applied.
-
-    Both are folded into the 1x1 convolutions before and after the latents, so pictures stay what they were.
-    """
-    latents = encode_pictures(model, data["pictures"][:1024], run.device)
-    mean = latents.mean(dim=(0, 2, 3)).to(run.device)
-    scale = latents.std(dim=(0, 2, 3)).to(run.device) * LATENT_SCALE
-    before, after = model.quant_conv, model.post_quant_conv
-    # The bias after them first: it still needs the weights as they were.
-    after.bias += (after.weight[:, :, 0, 0] * mean).sum(dim=1)
-    after.weight *= scale[None, :, None, None]
-    before.weight[:4] /= scale[:, None, None, None]
-    before.bias[:4] = (before.bias[:4] - mean) / scale
-    # Channels 4 to 7 hold the logarithm of the variance, which falls with the square of the scale.
-    before.bias[4:] -= 2 * scale.log()
-    return model
+def measure_latents(run: Run, model: CreatureAutoencoder, data: dict[str, np.ndarray]) -> None:
+    """Keep mean and spread of the latents with the model, which from then on takes and gives normal ones."""
+    latents = torch.cat([
+        encode_pictures(model, data[name][:1024], run.device) for name in ("pictures", "clean")
+    ])
+    model.mean.copy_(latents.mean(dim=(0, 2, 3))[:, None, None])
+    model.spread.copy_(latents.std(dim=(0, 2, 3))[:, None, None])

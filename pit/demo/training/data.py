@@ -5,14 +5,20 @@ import json
 import random
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from ...files.whole import write_whole
-from ..drawing.creature import ATTRIBUTES, PARTS, SCENES, Creature, labels, sample_creature
+from ..drawing.canvas import Color
+from ..drawing.composition import Composition, compose, draw_composition
+from ..drawing.creature import ATTRIBUTES, PARTS, Creature, labels, sample_creature
 from ..drawing.draw import draw_part, draw_shape, encoder_view
-from ..drawing.scenes import draw_scene
+from ..drawing.pose import NEUTRAL, Pose, sample_pose
+from ..drawing.scenes import SCENE
+from ..drawing.things import sample_thing
 from ..models.sizes import ENCODER_SIZE, PICTURE_SIZE
 
 PART_VIEWS = 5
@@ -21,9 +27,17 @@ CHUNK = 500  # creatures between two updates of the manifest, which is what an i
 # instead of the parts (a prototype kept 80% of coherent parts, but 17% of freely mixed ones, where chance is
 # 14%).
 COHERENCE = ((0.0, 0.60), (0.5, 0.25), (0.85, 0.15))
+# What a picture shows, and how often.
+ALONE, WITH_THINGS, POSED, THINGS, EMPTY = KINDS = ("alone", "with things", "posed", "things", "empty")
+KIND_SHARES = (0.42, 0.20, 0.18, 0.13, 0.07)
+WHITE_SHARE, PLAIN_SHARE = 0.15, 0.15  # of the grounds; the others are scenes
+TWO_THINGS = 0.25
 ARRAYS = {
-    "pictures": ((PICTURE_SIZE, PICTURE_SIZE, 3), np.uint8),
-    "views": ((ENCODER_SIZE, ENCODER_SIZE, 3), np.uint8),
+    "pictures": ((PICTURE_SIZE, PICTURE_SIZE, 3), np.uint8),  # see `training_picture`
+    "clean": ((PICTURE_SIZE, PICTURE_SIZE, 3), np.uint8),  # the creature alone, unposed, on white
+    "views": ((ENCODER_SIZE, ENCODER_SIZE, 3), np.uint8),  # what the encoder sees of `clean`
+    "picture_views": ((ENCODER_SIZE, ENCODER_SIZE, 3), np.uint8),  # and of `pictures`
+    "patches": ((ENCODER_SIZE, ENCODER_SIZE, 3), np.uint8),  # out of the body
     "part_views": ((PART_VIEWS, ENCODER_SIZE, ENCODER_SIZE, 3), np.uint8),
     "part_kinds": ((PART_VIEWS,), np.int8),
     "labels": ((len(ATTRIBUTES),), np.int8),
@@ -32,29 +46,72 @@ ARRAYS = {
 NO_PART = -1  # a slot of `part_views` that is empty because the creature has fewer parts
 
 
+@dataclass(frozen=True)
+class TrainingPicture:
+    """One picture of the data set as data.
+
+    Attributes:
+        kind: one of `KINDS`.
+        creature: of this number, unposed, whether the picture shows it or not.
+    """
+
+    kind: str
+    creature: Creature
+    composition: Composition
+
+
 def training_creature(seed: int, index: int) -> Creature:
     """Creature number `index` of the data set with this seed, whatever the size of the set."""
     rng = random.Random(f"{seed}/{index}")
     coherence = rng.choices([value for value, _ in COHERENCE], [share for _, share in COHERENCE])[0]
-    return sample_creature(rng, coherence, scene=rng.choice(SCENES))
+    return sample_creature(rng, coherence)
+
+
+def training_picture(seed: int, index: int) -> TrainingPicture:
+    """Picture number `index` of the data set with this seed: a creature, things or both, somewhere."""
+    rng = random.Random(f"{seed}/{index}/picture")
+    creature = training_creature(seed, index)
+    kind = rng.choices(KINDS, KIND_SHARES)[0]
+    count = 0 if kind in (ALONE, POSED, EMPTY) else 2 if rng.random() < TWO_THINGS else 1
+    things = [sample_thing(rng) for _ in range(count)]
+    shown = None if kind in (THINGS, EMPTY) else replace(creature, pose=clear_pose(rng, kind))
+    scene, ground = random_ground(rng)
+    return TrainingPicture(kind, creature, compose(shown, things, scene=scene, ground=ground, rng=rng))
+
+
+def clear_pose(rng: random.Random, kind: str) -> Pose:
+    """A pose where one is asked for."""
+    return sample_pose(rng) if kind == POSED else NEUTRAL
+
+
+def random_ground(rng: random.Random) -> tuple[str, Color | None]:
+    """The name of a scene, and a plain color in its place now and then."""
+    drawn = rng.random()
+    if drawn < WHITE_SHARE:
+        return "white", None
+    if drawn < WHITE_SHARE + PLAIN_SHARE:
+        return "white", tuple(rng.randrange(256) for _ in range(3))
+    return rng.choice(list(SCENE)), None
 
 
 def draw_chunk(seed: int, start: int, count: int) -> dict[str, np.ndarray]:
     """Rows `start` to `start + count - 1` of every array."""
     rows = {name: np.empty((count, *shape), dtype) for name, (shape, dtype) in ARRAYS.items()}
     for offset in range(count):
-        for name, value in draw_row(training_creature(seed, start + offset), seed, start + offset).items():
+        for name, value in draw_row(training_picture(seed, start + offset), seed, start + offset).items():
             rows[name][offset] = value
     return rows
 
 
-def draw_row(creature: Creature, seed: int, index: int) -> dict[str, np.ndarray]:
+def draw_row(picture: TrainingPicture, seed: int, index: int) -> dict[str, np.ndarray]:
     """One row of every array; missing part views are white, of kind `NO_PART`."""
-    # Its own generator, so that the views of parts do not depend on how the creature was drawn.
+    # Its own generator, so that the views of parts do not depend on how the picture was drawn.
     rng = random.Random(f"{seed}/{index}/parts")
+    creature = picture.creature
     shape = draw_shape(creature, PICTURE_SIZE, 2)
-    picture = draw_scene(creature.scene, PICTURE_SIZE).copy()
-    picture.paste(shape, (0, 0), shape)
+    clean = Image.new("RGB", shape.size, "white")
+    clean.paste(shape, (0, 0), shape)
+    drawn = draw_composition(picture.composition, PICTURE_SIZE)
     parts = rng.sample(creature.parts, min(PART_VIEWS, len(creature.parts)))
     views = np.full(ARRAYS["part_views"][0], 255, np.uint8)
     # In use, parts fill about 83% of what the encoder sees: 90% of their picture, placed at 92% on white.
@@ -64,13 +121,35 @@ def draw_row(creature: Creature, seed: int, index: int) -> dict[str, np.ndarray]
     seen = [labels(creature, part) for part in parts]
     missing = PART_VIEWS - len(parts)
     return {
-        "pictures": np.asarray(picture),
+        "pictures": np.asarray(drawn),
+        "clean": np.asarray(clean),
         "views": np.asarray(encoder_view(shape)),
+        "picture_views": np.asarray(seen_by_encoder(drawn)),
+        "patches": np.asarray(draw_patch(creature, rng)),
         "part_views": views,
         "part_kinds": np.array(kinds + [NO_PART] * missing),
         "labels": np.array(labels(creature)),
         "part_labels": np.array(seen + [[-100] * len(ATTRIBUTES)] * missing),
     }
+
+
+def seen_by_encoder(picture: Image.Image) -> Image.Image:
+    """A picture as the image encoder sees it, 64 x 64 (RGB)."""
+    # Bicubic, like CLIP's own preprocessing, which pictures go through outside of training.
+    return picture.resize((ENCODER_SIZE, ENCODER_SIZE), Image.Resampling.BICUBIC)
+
+
+def draw_patch(creature: Creature, rng: random.Random) -> Image.Image:
+    """A square out of the middle of a body, with its color and pattern and nothing else, 64 x 64 (RGB)."""
+    drawn = draw_shape(creature, PICTURE_SIZE, 2, only="body")
+    left, top, right, bottom = drawn.getbbox()
+    # Stripes are at the sides and spots are few: a smaller square would miss them.
+    side = round(min(right - left, bottom - top) * rng.uniform(0.78, 0.92))
+    x = (left + right - side) // 2 + rng.randint(-4, 4)
+    y = (top + bottom - side) // 2 + rng.randint(-4, 6)
+    patch = Image.new("RGB", drawn.size, "white")
+    patch.paste(drawn, (0, 0), drawn)
+    return seen_by_encoder(patch.crop((x, y, x + side, y + side)))
 
 
 def open_dataset(

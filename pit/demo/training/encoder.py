@@ -1,5 +1,7 @@
-"""Training the image encoder and the resampler: a linear layer must read the attributes off the tokens."""
+"""Training the image encoder, its embedding and the resampler: linear layers must read attributes off both."""
 from __future__ import annotations
+
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -10,18 +12,23 @@ from ...files.whole import write_whole
 from ...images import CLIP_MEAN, CLIP_STD
 from ...ip_adapter.resampler import Resampler
 from ..drawing.creature import ATTRIBUTES, PARTS
+from ..drawing.scenes import SCENE_NAMES
 from ..models.preview import TokenPreview
 from ..models.reader import CLASSES
-from ..models.sizes import PREVIEW_SIZE, RESAMPLER, TOKEN_DIM, TOKENS_PER_PICTURE, VISION
+from ..models.sizes import EMBEDDING_DIM, PREVIEW_SIZE, RESAMPLER, TOKEN_DIM, TOKENS_PER_PICTURE, VISION
 from ..models.vision import CreatureVision
 from .stage import Run, Stage, train_stage
+from .truth import THING_PAIRS, UNSEEN, Truth, picture_truth
 
-STAGE = Stage("encoder", steps=1600, batch=80, learning_rate=2e-3)
+STAGE = Stage("encoder", steps=3200, batch=64, learning_rate=2e-3)
 PART_BATCH = 48
 EMPTY_BATCH = 4  # white pictures: the prior's empty slots must be unlike every part
-# On tokens of unit spread. The prior gets tokens only nearly right, and they must still be readable.
-TOKEN_NOISE = 0.5
-KIND_EMPTY, KIND_WHOLE = len(PARTS), len(PARTS) + 1
+# Whole pictures and patches of bodies, of which only the embedding is taught.
+PICTURE_BATCH, PATCH_BATCH = 64, 12
+# On tokens and embeddings of unit spread. Priors get both only nearly right, and they must still be readable.
+TOKEN_NOISE, EMBEDDING_NOISE = 0.5, 0.3
+KIND_EMPTY, KIND_WHOLE, KIND_PICTURE, KIND_PATCH = range(len(PARTS), len(PARTS) + 4)
+WHITE = SCENE_NAMES.index("white")
 
 
 class ImageTokens(nn.Module):
@@ -37,9 +44,9 @@ class ImageTokens(nn.Module):
 
 
 class Reading(nn.Module):
-    """Training heads, which read attributes, kind and a preview off tokens, and attributes off features.
+    """Training heads, which read attributes, kind and a preview off tokens, embeddings and features.
 
-    Only the preview is shipped.
+    Only the preview of tokens is shipped.
     """
 
     def __init__(self, operations=nn) -> None:
@@ -51,9 +58,25 @@ class Reading(nn.Module):
         self.trunk_attributes = operations.Linear(VISION["positions"] * 8, sum(CLASSES))
         self.trunk_squeeze = operations.Linear(VISION["channels"][-1], 8)
         self.preview = TokenPreview()
+        self.embedding = EmbeddingReading(operations)
 
     def from_trunk(self, features: Tensor) -> Tensor:
         return self.trunk_attributes(self.trunk_squeeze(features).flatten(1))
+
+
+class EmbeddingReading(nn.Module):
+    """What a linear layer each reads off an embedding, and a small picture of it by two layers."""
+
+    def __init__(self, operations=nn) -> None:
+        super().__init__()
+        self.attributes = operations.Linear(EMBEDDING_DIM, sum(CLASSES))
+        self.scene = operations.Linear(EMBEDDING_DIM, len(SCENE_NAMES))
+        self.things = operations.Linear(EMBEDDING_DIM, THING_PAIRS)
+        self.kind = operations.Linear(EMBEDDING_DIM, len(PARTS) + 4)
+        self.preview = nn.Sequential(
+            operations.Linear(EMBEDDING_DIM, 512), nn.SiLU(),
+            operations.Linear(512, 3 * PREVIEW_SIZE * PREVIEW_SIZE),
+        )
 
 
 class TaughtEncoder(nn.Module):
@@ -90,50 +113,127 @@ def spread_loss(tokens: Tensor) -> Tensor:
     return tokens.mean(dim=0).square().mean() + (1 - spread).square().mean()
 
 
-def draw_batch(data: dict[str, np.ndarray], generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Whole creatures, parts and a few white pictures: pixel values, attribute targets, kinds."""
-    count = len(data["labels"])
-    rows = torch.randint(count, (STAGE.batch,), generator=generator).numpy()
-    part_rows = torch.randint(count, (PART_BATCH,), generator=generator).numpy()
+@dataclass(frozen=True)
+class Batch:
+    """Pictures of all sorts: whole creatures, parts and a few white ones, then scenes and patches.
+
+    Attributes:
+        pixels: normalized, `[B, 3, 64, 64]`.
+        labels: attributes `[B, A]`, -100 = not seen.
+        kinds: what each shows, `[B]`.
+        scenes: `[B]`, -100 = none that has a name.
+        things: `[B, K * C]`.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    kinds: Tensor
+    scenes: Tensor
+    things: Tensor
+
+
+def draw_batch(data: dict[str, np.ndarray], truth: Truth, generator: torch.Generator) -> Batch:
+    """Pictures at random, those whose tokens are taught first."""
+    def rows(count: int) -> Tensor:
+        return torch.randint(len(truth.labels), (count,), generator=generator)
+
+    whole, part, picture, patch = (rows(n) for n in (STAGE.batch, PART_BATCH, PICTURE_BATCH, PATCH_BATCH))
     slots = torch.randint(data["part_kinds"].shape[1], (PART_BATCH,), generator=generator).numpy()
     white = np.full((EMPTY_BATCH, *data["views"].shape[1:]), 255, np.uint8)
-    pixels = np.concatenate([data["views"][rows], data["part_views"][part_rows, slots], white])
-    unseen = np.full((EMPTY_BATCH, len(CLASSES)), -100)
-    targets = np.concatenate([data["labels"][rows], data["part_labels"][part_rows, slots], unseen])
-    part_kinds = data["part_kinds"][part_rows, slots].astype(np.int64)
-    part_kinds = np.where(part_kinds < 0, KIND_EMPTY, part_kinds)
-    whole, empty = np.full(STAGE.batch, KIND_WHOLE), np.full(EMPTY_BATCH, KIND_EMPTY)
-    kinds = np.concatenate([whole, part_kinds, empty])
-    return pixel_values(pixels), torch.from_numpy(targets.astype(np.int64)), torch.from_numpy(kinds)
+    pixels = np.concatenate([
+        data["views"][whole.numpy()], data["part_views"][part.numpy(), slots], white,
+        data["picture_views"][picture.numpy()], data["patches"][patch.numpy()],
+    ])
+    part_kinds = torch.from_numpy(data["part_kinds"][part.numpy(), slots].astype(np.int64))
+    kinds = torch.cat([
+        torch.full((STAGE.batch,), KIND_WHOLE), torch.where(part_kinds < 0, KIND_EMPTY, part_kinds),
+        torch.full((EMPTY_BATCH,), KIND_EMPTY), torch.full((PICTURE_BATCH,), KIND_PICTURE),
+        torch.full((PATCH_BATCH,), KIND_PATCH),
+    ])
+    alone = STAGE.batch + PART_BATCH + EMPTY_BATCH
+    scenes = torch.cat([
+        torch.full((alone,), WHITE), truth.scenes[picture], torch.full((PATCH_BATCH,), UNSEEN)
+    ])
+    things = torch.zeros(len(pixels), THING_PAIRS)
+    things[alone:alone + PICTURE_BATCH] = truth.things[picture]
+    return Batch(
+        pixel_values(pixels), batch_labels(data, truth, (whole, part, picture, patch), slots), kinds, scenes,
+        things,
+    )
+
+
+def batch_labels(
+    data: dict[str, np.ndarray], truth: Truth, rows: tuple[Tensor, ...], slots: np.ndarray
+) -> Tensor:
+    """The attributes that each picture of a batch shows, `[B, A]`."""
+    whole, part, picture, patch = rows
+    drawn = torch.from_numpy(np.concatenate([
+        data["labels"][whole.numpy()], data["part_labels"][part.numpy(), slots],
+        np.full((EMPTY_BATCH, len(CLASSES)), UNSEEN), data["labels"][patch.numpy()],
+    ]).astype(np.int64))
+    alone = len(drawn) - PATCH_BATCH
+    # A patch shows the color and the pattern of the body, but not its shape.
+    shown = torch.tensor([name in ("pattern", "body_color") for name in ATTRIBUTES])
+    return torch.cat([drawn[:alone], truth.labels[picture], drawn[alone:].masked_fill(~shown, UNSEEN)])
 
 
 def train_encoder(run: Run, data: dict[str, np.ndarray]) -> TaughtEncoder:
-    """Train image encoder, resampler and preview together."""
+    """Train image encoder, embedding, resampler and preview together."""
     torch.manual_seed(run.seed)
     model = TaughtEncoder().to(run.device)
+    truth = picture_truth(run.seed, len(data["labels"]))
+    with_tokens = STAGE.batch + PART_BATCH + EMPTY_BATCH
 
     def loss_at(step: int, generator: torch.Generator) -> Tensor:
-        pixels, targets, kinds = (x.to(run.device) for x in draw_batch(data, generator))
+        batch = draw_batch(data, truth, generator)
+        batch = Batch(*(getattr(batch, field.name).to(run.device) for field in fields(Batch)))
         with run.autocast():
-            features = model.encoder.vision.features(pixels)
-            tokens = model.encoder.resampler(features).float()
-            noise = torch.randn(tokens.shape, generator=generator).to(tokens)
-            noisy = (tokens + TOKEN_NOISE * noise).flatten(1)
-            loss = attribute_loss(model.reading.attributes(noisy), targets)
-            # No measure is recorded behind the weights 0.5 and 0.3. The heads that they belong to only help
-            # the training and are not shipped.
-            # A direct way to the trunk: it learns within 150 steps, and the resampler follows.
-            loss = loss + 0.5 * attribute_loss(model.reading.from_trunk(features), targets)
-            loss = loss + 0.3 * functional.cross_entropy(model.reading.kind(noisy).float(), kinds)
+            features = model.encoder.vision.features(batch.pixels)
+            tokens = model.encoder.resampler(features[:with_tokens]).float()
+            embeddings = model.encoder.vision.pooling(features).float()
+            noisy = disturbed(tokens, TOKEN_NOISE, generator).flatten(1)
+            # Not at every step: the previews have more weights than the other heads together.
+            preview = step % 3 == 0
+            loss = token_loss(model.reading, noisy, features[:with_tokens], batch, preview)
             # Only for whole creatures, which are what the prior samples.
             loss = loss + 0.2 * spread_loss(tokens[:STAGE.batch])
-            if step % 3 == 0:  # not at every step: the preview has more weights than the other heads together
-                loss = loss + 2 * preview_loss(model.reading.preview, noisy, pixels)
-        return loss
+            noisy = disturbed(embeddings, EMBEDDING_NOISE, generator)
+            return loss + embedding_loss(model.reading.embedding, noisy, batch, preview)
 
     trained = train_stage(run, STAGE, model, loss_at)
     report_accuracy(run, trained, data)
     return trained
+
+
+def disturbed(values: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    return values + strength * torch.randn(values.shape, generator=generator).to(values)
+
+
+# No measure is recorded behind the weights of these losses. The heads that they belong to only help the
+# training and are not shipped.
+def token_loss(reading: Reading, noisy: Tensor, features: Tensor, batch: Batch, preview: bool) -> Tensor:
+    """What the heads cannot read off tokens with noise `[B, 16 D]`, and off the features before them."""
+    count = len(noisy)
+    labels, kinds = batch.labels[:count], batch.kinds[:count]
+    loss = attribute_loss(reading.attributes(noisy), labels)
+    # A direct way to the trunk: it learns within 150 steps, and the resampler follows.
+    loss = loss + 0.5 * attribute_loss(reading.from_trunk(features), labels)
+    loss = loss + 0.3 * functional.cross_entropy(reading.kind(noisy).float(), kinds)
+    return loss + 2 * preview_loss(reading.preview, noisy, batch.pixels[:count]) if preview else loss
+
+
+def embedding_loss(reading: EmbeddingReading, noisy: Tensor, batch: Batch, preview: bool) -> Tensor:
+    """What the heads cannot read off embeddings with noise `[B, 256]`."""
+    loss = attribute_loss(reading.attributes(noisy), batch.labels)
+    loss = loss + 0.3 * functional.cross_entropy(reading.scene(noisy).float(), batch.scenes)
+    loss = loss + 0.3 * functional.cross_entropy(reading.kind(noisy).float(), batch.kinds)
+    found = reading.things(noisy).float()
+    things = functional.binary_cross_entropy_with_logits(found, batch.things, reduction="sum")
+    loss = loss + 0.5 * things / PICTURE_BATCH
+    if not preview:
+        return loss
+    small = reading.preview(noisy).float().unflatten(-1, (3, PREVIEW_SIZE, PREVIEW_SIZE))
+    return loss + functional.mse_loss(small, functional.interpolate(batch.pixels, PREVIEW_SIZE, mode="area"))
 
 
 def preview_loss(preview: TokenPreview, noisy: Tensor, pixels: Tensor) -> Tensor:
@@ -144,16 +244,17 @@ def preview_loss(preview: TokenPreview, noisy: Tensor, pixels: Tensor) -> Tensor
 
 @torch.no_grad()
 def report_accuracy(run: Run, trained: TaughtEncoder, data: dict[str, np.ndarray]) -> None:
-    """Write how well the training heads themselves read the attributes off the tokens: a hint, no measure."""
+    """Write how well the training heads themselves read tokens and embeddings: a hint, no measure."""
     rows = slice(len(data["labels"]) - 1000, None)
-    tokens = encode_views(trained.encoder, data["views"][rows], run.device).to(run.device)
-    logits = trained.reading.attributes(tokens.flatten(1)).split(CLASSES, dim=1)
+    pixels, vision = pixel_values(data["views"][rows]).to(run.device), trained.encoder.vision
+    tokens, embeddings = trained.encoder(pixels).flatten(1), vision.embed(pixels)
     targets = torch.from_numpy(data["labels"][rows].astype(np.int64)).to(run.device)
-    lines = []
-    for index, (name, part) in enumerate(zip(ATTRIBUTES, logits, strict=True)):
-        seen = targets[:, index] != -100
-        right = (part.argmax(dim=1) == targets[:, index])[seen]
-        lines.append(f"{name},{right.float().mean().item():.4f}")
+    readings = trained.reading.attributes(tokens), trained.reading.embedding.attributes(embeddings)
+    lines = ["attribute,tokens,embedding"]
+    for index, name in enumerate(ATTRIBUTES):
+        seen = targets[:, index] != UNSEEN
+        found = (logits.split(CLASSES, dim=1)[index].argmax(dim=1) == targets[:, index] for logits in readings)
+        lines.append(",".join([name, *(f"{right[seen].float().mean().item():.4f}" for right in found)]))
     write_whole(run.folder / "encoder_accuracy.csv", ("\n".join(lines) + "\n").encode())
 
 

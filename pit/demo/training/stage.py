@@ -44,6 +44,7 @@ class Run:
     device: torch.device
     precision: torch.dtype
     seed: int
+    compiled: bool = False  # UNets by torch.compile: faster, once its minutes of compilation are paid for
 
     def autocast(self) -> torch.autocast:
         """The context in which models run."""

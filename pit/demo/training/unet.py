@@ -1,70 +1,187 @@
-"""Training the renderer: UNet, text encoders and image cross-attention together."""
+"""Training the renderer: UNet, text encoders and both IP-Adapters together, the resampler among them."""
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from diffusers import DDPMScheduler
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
+from ...ip_adapter.resampler import Resampler
 from ...training.denoising import noise_schedule
-from ..drawing.creature import caption
-from ..models.sizes import LATENT_SCALE
+from ..drawing.captions import caption, plain_caption
+from ..drawing.composition import Composition, compose
+from ..models.preview import TokenPreview
+from ..models.reader import CLASSES
+from ..models.sizes import RESAMPLER, TOKEN_DIM, TOKENS_PER_PICTURE
 from ..models.unet import PREDICTION, Renderer
-from .data import training_creature
+from .data import ALONE, KINDS, WITH_THINGS, training_picture
+from .encoder import attribute_loss, disturbed, pixel_values, preview_loss, spread_loss
 from .stage import Run, Stage, train_stage
+from .truth import Truth
 
-STAGE = Stage("unet", steps=12500, batch=40, learning_rate=1e-3, warmup=200, decay=0.28)
+# Rows with IP+ tokens, and rows with tokens of the base adapter.
+PLUS_ROWS, BASE_ROWS = 28, 16
+STAGE = Stage("unet", steps=20000, batch=PLUS_ROWS + BASE_ROWS, learning_rate=1e-3, warmup=200, decay=0.4)
 MOST_SNR = 5.0
-TOKEN_NOISE = 0.4
+TOKEN_NOISE, EMBEDDING_NOISE = 0.4, 0.25
 # The negative branch of guidance has neither tokens nor words, or a negative prompt without tokens, or the
 # same tokens as the other branch without words: the UNet must know all three.
 DROP_BOTH, DROP_TOKENS, DROP_TEXT = 0.08, 0.05, 0.10
+CLEAN_SHARE = 0.5  # of the rows: the creature alone on white, where every tint of the ground shows
 
 
 @dataclass(frozen=True)
 class RendererData:
-    """What the UNet learns from.
+    """What the renderer learns from, N rows of each.
 
     Attributes:
-        latents: unscaled, `[N, 4, 16, 16]`.
-        tokens: of the same creatures, `[N, 16, D]`.
-        uncond: tokens of the negative branch, `[1, 16, D]`.
+        pictures, clean: latents `[N, 12, 16, 16]`.
+        features: of the clean creatures, `[N, 64, 192]`.
+        nothing: features of an all-zero picture, `[1, 64, 192]`.
+        embeddings, clean_embeddings: of the same pictures, `[N, 256]`.
+        compositions, clean_compositions: what they show.
+        views, labels: of the clean creatures, uint8 `[N, 64, 64, 3]` and int64 `[N, A]`.
+        truth: about the pictures.
+    """
+
+    pictures: Tensor
+    clean: Tensor
+    features: Tensor
+    nothing: Tensor
+    embeddings: Tensor
+    clean_embeddings: Tensor
+    compositions: list[Composition]
+    clean_compositions: list[Composition]
+    views: np.ndarray
+    labels: np.ndarray
+    truth: Truth
+
+
+class TaughtRenderer(nn.Module):
+    """The renderer, the resampler, and what keeps its tokens readable: a head and the preview."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.renderer = Renderer()
+        self.resampler = Resampler(**RESAMPLER)
+        self.attributes = nn.Linear(TOKENS_PER_PICTURE * TOKEN_DIM, sum(CLASSES))
+        self.preview = TokenPreview()
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of one step: those with IP+ tokens come first.
+
+    Attributes:
+        latents: `[B, 12, 16, 16]`.
+        captions: of all rows.
+        plus: numbers of the pictures of the first rows, `[M]`.
+        embeddings: of the pictures of the other rows, with noise, `[B - M, 256]`.
     """
 
     latents: Tensor
-    tokens: Tensor
-    uncond: Tensor
+    captions: list[str]
+    plus: Tensor
+    embeddings: Tensor
 
 
-def train_unet(run: Run, data: RendererData) -> Renderer:
-    """Train the renderer to predict v from noisy latents, captions and tokens."""
+def train_unet(run: Run, data: RendererData, start: dict[str, dict[str, Tensor]]) -> TaughtRenderer:
+    """Train the renderer to predict v from noisy latents, captions and tokens.
+
+    Args:
+        start: weights of the resampler, of the head and of the preview as the encoder's stage has left them.
+    """
     torch.manual_seed(run.seed)
-    model = Renderer().to(run.device)
-    schedule = noise_schedule(PREDICTION)
+    model = TaughtRenderer()
+    for name, state in start.items():
+        getattr(model, name).load_state_dict(state)
+    model.renderer.unet.to(memory_format=torch.channels_last)
+    model.to(run.device)
+    schedule = noise_schedule(PREDICTION, zero_snr=True)
     density = timestep_density(schedule)
-    # The data set holds no creatures, which captions are made from; but they follow from seed and number.
-    creatures = [training_creature(run.seed, index) for index in range(len(data.tokens))]
+    fitting = fitting_rows(data.truth)
+    predict = torch.compile(model.renderer.predict, dynamic=False) if run.compiled else model.renderer.predict
 
     def loss_at(step: int, generator: torch.Generator) -> Tensor:
-        rows = torch.randint(len(creatures), (STAGE.batch,), generator=generator)
-        # A new caption each time a creature is seen, as its words are drawn by the step.
-        words = random.Random(f"{run.seed}/{step}")
-        captions = [caption(creatures[row], words) for row in rows.tolist()]
-        tokens = noisy_tokens(data.tokens[rows], generator)
-        tokens, captions = drop_conditions(data, tokens, captions, generator)
-        latents = data.latents[rows] * LATENT_SCALE
-        noise = torch.randn(latents.shape, generator=generator)
+        rows = draw_rows(data, fitting, random.Random(f"{run.seed}/{step}"), generator)
+        noise = torch.randn(rows.latents.shape, generator=generator)
         timesteps = torch.multinomial(density, STAGE.batch, replacement=True, generator=generator)
-        noisy = schedule.add_noise(latents, noise, timesteps).to(run.device)
-        wanted = schedule.get_velocity(latents, noise, timesteps).to(run.device)
+        noisy = schedule.add_noise(rows.latents, noise, timesteps)
+        wanted = schedule.get_velocity(rows.latents, noise, timesteps).to(run.device)
+        noisy = noisy.to(run.device, memory_format=torch.channels_last)
+        no_tokens, captions = dropped(rows.captions, generator)
         with run.autocast():
-            predicted = model(noisy, timesteps.to(run.device), captions, tokens.to(run.device))
-        return functional.mse_loss(predicted.float(), wanted)
+            tokens = model.resampler(torch.cat([data.features[rows.plus].float(), data.nothing])).float()
+            tokens, uncond = tokens.split([PLUS_ROWS, 1])
+            given = disturbed(tokens, TOKEN_NOISE * torch.rand(PLUS_ROWS, 1, 1, generator=generator), generator)
+            given = torch.where(no_tokens[:PLUS_ROWS, None, None], uncond, given)
+            embeddings = rows.embeddings.masked_fill(no_tokens[PLUS_ROWS:, None], 0)
+            base = model.renderer.base_projection(embeddings)
+            words = model.renderer.text(captions)
+            predicted = predict(noisy, timesteps.to(run.device), words, given, base).float()
+            loss = functional.mse_loss(predicted, wanted)
+            return loss + reading_loss(model, tokens, data, rows.plus, step, generator)
 
     return train_stage(run, STAGE, model, loss_at)
+
+
+def reading_loss(
+    model: TaughtRenderer, tokens: Tensor, data: RendererData, rows: Tensor, step: int,
+    generator: torch.Generator,
+) -> Tensor:
+    """What keeps tokens as a prior and the preview need them, as in the stage of the encoder."""
+    noisy = disturbed(tokens, 0.5, generator).flatten(1)
+    labels = torch.from_numpy(data.labels[rows.numpy()].astype(np.int64))
+    loss = 0.05 * attribute_loss(model.attributes(noisy), labels) + 0.05 * spread_loss(tokens)
+    if step % 3 == 0:
+        # Read off tokens that stay as they are: the preview follows them, and does not lead them.
+        loss = loss + preview_loss(model.preview, noisy.detach(), pixel_values(data.views[rows.numpy()]))
+    return loss
+
+
+def fitting_rows(truth: Truth) -> Tensor:
+    """The pictures that show the creature as its tokens do, unposed: numbers `[M]`."""
+    kinds = torch.tensor([KINDS.index(ALONE), KINDS.index(WITH_THINGS)])
+    return torch.isin(truth.kinds, kinds).nonzero().flatten()
+
+
+def draw_rows(
+    data: RendererData, fitting: Tensor, words: random.Random, generator: torch.Generator
+) -> Rows:
+    """Draw pictures for both adapters, with captions that are new at each step."""
+    count = len(data.pictures)
+    plus = torch.randint(count, (PLUS_ROWS,), generator=generator)
+    others = fitting[torch.randint(len(fitting), (PLUS_ROWS,), generator=generator)]
+    base = torch.randint(count, (BASE_ROWS,), generator=generator)
+    clean = torch.rand(STAGE.batch, generator=generator) < torch.tensor(
+        [CLEAN_SHARE] * PLUS_ROWS + [CLEAN_SHARE / 2] * BASE_ROWS
+    )
+    plus = torch.where(clean[:PLUS_ROWS], plus, others)
+    rows = torch.cat([plus, base])
+    latents = torch.where(clean[:, None, None, None], data.clean[rows], data.pictures[rows]).float()
+    of_base = clean[PLUS_ROWS:, None]
+    embeddings = torch.where(of_base, data.clean_embeddings[base], data.embeddings[base]).float()
+    noise = EMBEDDING_NOISE * torch.rand(BASE_ROWS, 1, generator=generator)
+    captions = []
+    for number, (row, is_clean) in enumerate(zip(rows.tolist(), clean.tolist(), strict=True)):
+        shown = (data.clean_compositions if is_clean else data.compositions)[row]
+        captions.append(words_for(shown, number >= PLUS_ROWS, words))
+    return Rows(latents, captions, plus, disturbed(embeddings, noise, generator))
+
+
+def words_for(shown: Composition, by_embedding: bool, words: random.Random) -> str:
+    """A caption, mostly a plain one: then only the tokens tell what the creature is like.
+
+    An embedding holds scene and things as well, and often does without any words.
+    """
+    drawn = words.random()
+    if by_embedding and drawn < 0.35:
+        return ""
+    return plain_caption(shown) if drawn < 0.65 else caption(shown, words)
 
 
 def timestep_density(schedule: DDPMScheduler) -> Tensor:
@@ -78,19 +195,20 @@ def timestep_density(schedule: DDPMScheduler) -> Tensor:
     return ((MOST_SNR + 1) * (1 - signal)).clamp(max=1)
 
 
-def noisy_tokens(tokens: Tensor, generator: torch.Generator) -> Tensor:
-    """Tokens with noise of random strength, so that the UNet tolerates small errors of a prior."""
-    strength = TOKEN_NOISE * torch.rand(len(tokens), 1, 1, generator=generator)
-    return tokens + strength * torch.randn(tokens.shape, generator=generator)
+def dropped(captions: list[str], generator: torch.Generator) -> tuple[Tensor, list[str]]:
+    """Leave out tokens, words or both now and then, so that guidance has a negative branch.
 
-
-def drop_conditions(
-    data: RendererData, tokens: Tensor, captions: list[str], generator: torch.Generator
-) -> tuple[Tensor, list[str]]:
-    """Leave out tokens, words or both now and then, so that guidance has a negative branch."""
+    Returns:
+        Which rows go without tokens, bool `[B]`; and the captions that remain.
+    """
     # One number decides: below 0.08 both, up to 0.13 the tokens, above 0.9 the words.
-    draw = torch.rand(len(tokens), generator=generator)
-    no_tokens = draw < DROP_BOTH + DROP_TOKENS
+    draw = torch.rand(len(captions), generator=generator)
     no_text = (draw < DROP_BOTH) | (draw > 1 - DROP_TEXT)
-    tokens = torch.where(no_tokens[:, None, None], data.uncond, tokens)
-    return tokens, ["" if empty else text for text, empty in zip(captions, no_text.tolist(), strict=True)]
+    kept = ["" if empty else text for text, empty in zip(captions, no_text.tolist(), strict=True)]
+    return draw < DROP_BOTH + DROP_TOKENS, kept
+
+
+def compositions(seed: int, count: int) -> tuple[list[Composition], list[Composition]]:
+    """What the pictures of the data set show, and the same creatures alone on white."""
+    pictures = [training_picture(seed, index) for index in range(count)]
+    return [picture.composition for picture in pictures], [compose(picture.creature) for picture in pictures]

@@ -1,0 +1,62 @@
+"""What the pictures of the data set show, as targets for those that learn to read them."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..drawing.composition import Composition
+from ..drawing.creature import ATTRIBUTES, COLOR_NAMES, Creature, labels
+from ..drawing.scenes import SCENE_NAMES
+from ..drawing.things import THINGS
+from .data import KINDS, TrainingPicture, training_picture
+
+UNSEEN = -100
+# A thing is one of all pairs of kind and color.
+THING_PAIRS = len(THINGS) * len(COLOR_NAMES)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Targets for N pictures.
+
+    Attributes:
+        labels: of the creature as it is shown, int64 `[N, A]`, -100 = not seen.
+        scenes: indices into `SCENE_NAMES`, int64 `[N]`, -100 = a plain color.
+        things: which pairs of kind and color stand there, float `[N, K * C]`.
+        kinds: indices into `KINDS`, int64 `[N]`.
+    """
+
+    labels: Tensor
+    scenes: Tensor
+    things: Tensor
+    kinds: Tensor
+
+
+def picture_truth(seed: int, count: int) -> Truth:
+    """The truth about the first pictures of the data set."""
+    pictures = [training_picture(seed, index) for index in range(count)]
+    return Truth(
+        torch.tensor([labels_of(picture.composition.creature) for picture in pictures]),
+        torch.tensor([scene_of(picture.composition) for picture in pictures]),
+        torch.from_numpy(np.stack([things_of(picture) for picture in pictures])),
+        torch.tensor([KINDS.index(picture.kind) for picture in pictures]),
+    )
+
+
+def labels_of(creature: Creature | None) -> list[int]:
+    """The labels of a creature as it stands, all of them unseen where there is none."""
+    return labels(creature) if creature else [UNSEEN] * len(ATTRIBUTES)
+
+
+def scene_of(composition: Composition) -> int:
+    return UNSEEN if composition.ground else SCENE_NAMES.index(composition.scene)
+
+
+def things_of(picture: TrainingPicture) -> np.ndarray:
+    found = np.zeros(THING_PAIRS, np.float32)
+    for thing, _ in picture.composition.things:
+        found[THINGS.index(thing.kind) * len(COLOR_NAMES) + COLOR_NAMES.index(thing.color)] = 1
+    return found
