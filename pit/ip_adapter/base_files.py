@@ -1,6 +1,7 @@
 """Base IP-Adapter files as published: `ip-adapter_sdxl`, `ip-adapter_sdxl_vit-h`, `ip-adapter_sd15`."""
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from ..files.checked import (
     sound,
     without_wrappers,
 )
-from ..files.weights import WeightFileError, read_state
+from ..files.weights import WeightFileError, read_state, write_state
+from .attention import ImageCrossAttention
 from .files import (
+    attention_entries,
     check_layer_numbers,
     cross_attention_shapes,
     cross_attention_state,
@@ -64,6 +67,15 @@ def read_base_adapter(path: StrPath) -> BaseAdapterFile:
     return BaseAdapterFile(
         sizes, projection_state(state), inner_dims, cross_attention_state(state, numbers)
     )
+
+
+def save_base_adapter(
+    path: StrPath, projection: ImageProjection, attention: ImageCrossAttention,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write a base IP-Adapter in the published flat layout."""
+    state = {f"image_proj.{key}": tensor for key, tensor in projection.state_dict().items()}
+    write_state(path, state | attention_entries(attention), metadata or {})
 
 
 def _projection_sizes(path: Path, state: State) -> dict[str, int]:

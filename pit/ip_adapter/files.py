@@ -162,12 +162,18 @@ def load_ip_adapter(path: StrPath) -> IPAdapterPlus:
 def save_ip_adapter(path: StrPath, adapter: IPAdapterPlus, metadata: Mapping[str, str] | None = None) -> None:
     """Write an IP-Adapter-plus in the published flat layout, with `resampler_dim_head` in its metadata."""
     state = {f"image_proj.{key}": tensor for key, tensor in adapter.resampler.state_dict().items()}
-    for layer, pair in enumerate(adapter.cross_attention):
-        state[f"ip_adapter.{2 * layer + 1}.to_k_ip.weight"] = pair.to_k.weight
-        state[f"ip_adapter.{2 * layer + 1}.to_v_ip.weight"] = pair.to_v.weight
+    state |= attention_entries(adapter.cross_attention)
     attention = adapter.resampler.layers[0][0]
     dim_head = attention.to_q.weight.shape[0] // attention.heads
     write_state(path, state, dict(metadata or {}) | {"resampler_dim_head": str(dim_head)})
+
+
+def attention_entries(attention: ImageCrossAttention) -> State:
+    """The weights of the cross-attention under the keys of published files."""
+    return {
+        f"ip_adapter.{2 * layer + 1}.to_{kind}_ip.weight": getattr(pair, f"to_{kind}").weight
+        for layer, pair in enumerate(attention) for kind in "kv"
+    }
 
 
 def _resampler_sizes(path: Path, state: State, metadata: Mapping[str, str]) -> dict[str, int]:

@@ -95,9 +95,9 @@ def two_halves(composition: Composition, rng: random.Random) -> Image.Image:
 def dissolved(composition: Composition, rng: random.Random) -> Image.Image:
     """Half transparent: over the empty scene, or over another creature."""
     other = None if rng.random() < 0.3 else stranger(composition, rng)
-    both = (draw_composition(each, PICTURE_SIZE) for each in (composition, replace(composition, creature=other)))
+    rest = draw_composition(replace(composition, creature=other), PICTURE_SIZE)
     # Close enough to half and half that neither picture dominates.
-    return Image.blend(*both, rng.uniform(0.35, 0.65))
+    return Image.blend(draw_composition(composition, PICTURE_SIZE), rest, rng.uniform(0.35, 0.65))
 
 
 def smeared(composition: Composition, rng: random.Random) -> Image.Image:
@@ -154,21 +154,25 @@ def cut(first: Composition, second: Composition, rng: random.Random) -> Image.Im
     return halves(first, second, middle, angle, rng.random() < 0.5)
 
 
-def halves(first: Composition, second: Composition, middle: float, angle: float, swapped: bool) -> Image.Image:
+def halves(
+    first: Composition, second: Composition, middle: float, angle: float, swapped: bool
+) -> Image.Image:
     """The left half of one picture and the right one of another.
 
     Args:
-        middle: x of the line between them; its y, if the angle is about 90 degrees.
-        angle: by which the line is turned, in degrees.
-        swapped: the right half of the first one.
+        middle: x of the line between them in units; its y, if the angle is about 90 degrees.
+        angle: by which the line is turned clockwise, in degrees.
+        swapped: the right half of the first one and the left one of the second.
     """
     one, other = (draw_composition(each, PICTURE_SIZE) for each in (first, second))
     # Twice the size, so that no corner of the picture is left uncovered once the mask is turned.
-    mask = Image.new("L", (PICTURE_SIZE * 2,) * 2, 255 if swapped else 0)
-    ImageDraw.Draw(mask).rectangle((PICTURE_SIZE, 0, PICTURE_SIZE * 2, PICTURE_SIZE * 2), 0 if swapped else 255)
+    size = PICTURE_SIZE * 2
+    mask = Image.new("L", (size, size), 0)
+    start = 0 if swapped else size // 2
+    ImageDraw.Draw(mask).rectangle((start, 0, start + size // 2 - 1, size), 255)
     mask = mask.rotate(-angle)
-    x, y = (PICTURE_SIZE / 2, middle * UNIT) if angle > 45 else (middle * UNIT, PICTURE_SIZE / 2)
-    left, top = round(PICTURE_SIZE - x), round(PICTURE_SIZE - y)
+    x, y = (50, middle) if angle > 45 else (middle, 50)
+    left, top = size // 2 - round(x * UNIT), size // 2 - round(y * UNIT)
     one.paste(other, (0, 0), mask.crop((left, top, left + PICTURE_SIZE, top + PICTURE_SIZE)))
     return one
 

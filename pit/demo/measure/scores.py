@@ -77,10 +77,7 @@ def open_entropies(reading: Reading, targets: Tensor, rng: random.Random) -> tup
 
 def joined(readings: list[Reading]) -> Reading:
     """Several readings as one, on the CPU."""
-    def together(name: str) -> Tensor:
-        return torch.cat([getattr(reading, name) for reading in readings]).cpu()
-
-    return Reading(*(together(name) for name in ("attributes", "scenes", "whole", "features")))
+    return Reading.joined(readings).cpu()
 
 
 def frechet_distance(first: Tensor, second: Tensor) -> float:

@@ -14,19 +14,38 @@ from PIL import Image
 from torch import Tensor
 
 from ...images import clip_pixel_values
+from ...ip_adapter.base_files import read_base_adapter
 from ...ip_adapter.files import load_ip_adapter
 from ...piece_it_together.parts import MIN_SLOTS, place_part
 from ...piece_it_together.prior_files import load_prior
 from ...piece_it_together.sample import concept_noise, sample_prior
 from ...training.denoising import noise_schedule
-from .autoencoder import build_autoencoder
+from .autoencoder import CreatureAutoencoder
 from .reader import as_pictures
-from .sizes import ENCODER_SIZE, LATENT_SCALE, PICTURE_SIZE, TOKEN_DIM, TOKENS_PER_PICTURE
-from .unet import PREDICTION, Renderer
+from .sizes import ENCODER_SIZE, LATENT_CHANNELS, LATENT_SIZE, TOKEN_DIM, TOKENS_PER_PICTURE
+from .unet import PREDICTION, Renderer, TextRenderer
 from .vision import CreatureVision
-from .weights import IP_ADAPTER, IP_PRIOR, RENDERER, VISION, read_weights, weight_file, with_prefix
+from .weights import (
+    AUTOENCODER,
+    BASE_ADAPTER,
+    IP_ADAPTER,
+    IP_PRIOR,
+    RENDERER,
+    SD15,
+    VISION,
+    float_weights,
+    weight_file,
+    with_prefix,
+)
 
-LATENT_SHAPE = (4, PICTURE_SIZE // 8, PICTURE_SIZE // 8)
+LATENT_SHAPE = (LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE)
+GUIDANCE = 3.0  # of the UNets
+Predict = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+OnBatch = Callable[[int], None]
+
+
+def ignore(count: int) -> None:
+    """Do nothing with a number of pictures."""
 
 
 class CreatureChain:
@@ -43,17 +62,16 @@ class CreatureChain:
         Raises:
             WeightFileError: a file is missing, damaged or of another version.
         """
-        state = {key: value.float() for key, value in read_weights(RENDERER).items()}
         adapter = load_ip_adapter(weight_file(IP_ADAPTER)).float()
         self.vision, self.resampler = CreatureVision(), adapter.resampler
-        self.vision.load_state_dict(read_weights(VISION))
-        self.renderer, self.autoencoder = Renderer(), build_autoencoder()
-        self.renderer.unet.load_state_dict(with_prefix(state, "unet."))
-        self.renderer.text.load_comfyui_state(state)
+        self.vision.load_state_dict(float_weights(VISION))
+        self.renderer, self.autoencoder = load_renderer(), CreatureAutoencoder()
         self.renderer.image.load_state_dict(adapter.cross_attention.state_dict())
-        self.autoencoder.load_state_dict(with_prefix(state, "vae."))
+        self.autoencoder.load_state_dict(float_weights(AUTOENCODER))
         self.prior = load_prior(weight_file(IP_PRIOR)).float()
-        for model in (self.vision, self.resampler, self.renderer, self.autoencoder, self.prior):
+        self.text_renderer = load_text_renderer()
+        for model in (self.vision, self.resampler, self.renderer, self.autoencoder, self.prior,
+                      self.text_renderer):
             model.eval().requires_grad_(False)
         # As published: white fills empty slots of the prior, zeros (mid-gray, once normalized) the negative
         # branch of the UNet.
@@ -66,6 +84,12 @@ class CreatureChain:
         chunks = (pictures[start:start + batch] for start in range(0, len(pictures), batch))
         pixels = (clip_pixel_values(chunk, ENCODER_SIZE) for chunk in chunks)
         return torch.cat([self.resampler(self.vision.features(chunk)) for chunk in pixels])
+
+    @torch.no_grad()
+    def embed(self, pictures: list[Image.Image], batch: int = 128) -> Tensor:
+        """One embedding for each picture, `[N, 256]`."""
+        chunks = (pictures[start:start + batch] for start in range(0, len(pictures), batch))
+        return torch.cat([self.vision.embed(clip_pixel_values(chunk, ENCODER_SIZE)) for chunk in chunks])
 
     def encode_parts(self, parts: list[Image.Image]) -> Tensor:
         """IP+ tokens of pictures of parts, placed on white as **Encode IP+ Parts** does it, `[P, 16, D]`."""
@@ -87,52 +111,136 @@ class CreatureChain:
             noise=concept_noise(seed, len(conditions), TOKEN_DIM), solver=solver,
         )
 
-    @torch.no_grad()
     def render(
         self, tokens: Tensor, captions: list[str], seed: int, *, weight: float = 1.0, steps: int = 25,
-        guidance_scale: float = 2.0, batch: int = 16, on_batch: Callable[[int], None] = lambda count: None,
+        guidance_scale: float = GUIDANCE, batch: int = 16, on_batch: OnBatch = ignore,
     ) -> Tensor:
-        """Render tokens `[N, T, D]` with captions: pictures `[N, 3, 128, 128]` in 0..1.
+        """Render tokens `[N, T, D]` with captions: pictures `[N, 3, 256, 256]` in 0..1.
 
         Args:
             weight: of the image half of the cross-attention, as in **Apply IP+ Tokens**.
             on_batch: called with the number of pictures after each batch.
         """
+        def draw(rows: slice, generator: torch.Generator) -> Tensor:
+            return self.denoise(tokens[rows], captions[rows], generator, steps, guidance_scale, weight)
+
+        return self._in_batches(len(tokens), seed, batch, draw, on_batch)
+
+    def render_embeddings(
+        self, embeddings: Tensor, captions: list[str], seed: int, *, steps: int = 25,
+        guidance_scale: float = GUIDANCE, batch: int = 16, on_batch: OnBatch = ignore,
+    ) -> Tensor:
+        """Render embeddings `[N, 256]` by the base IP-Adapter: pictures `[N, 3, 256, 256]` in 0..1."""
+        def draw(rows: slice, generator: torch.Generator) -> Tensor:
+            return self.denoise_embeddings(embeddings[rows], captions[rows], generator, steps, guidance_scale)
+
+        return self._in_batches(len(embeddings), seed, batch, draw, on_batch)
+
+    def render_words(
+        self, captions: list[str], seed: int, *, steps: int = 25, guidance_scale: float = GUIDANCE,
+        batch: int = 16, on_batch: OnBatch = ignore,
+    ) -> Tensor:
+        """Render captions by the base of SD 1.5's structure: pictures `[N, 3, 256, 256]` in 0..1."""
+        def draw(rows: slice, generator: torch.Generator) -> Tensor:
+            context = self.text_renderer.text(captions[rows] + [""] * len(captions[rows]))
+
+            def predict(x: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+                return self.text_renderer.predict(x, time, context).chunk(2)
+
+            return ancestral(predict, len(captions[rows]), generator, steps, guidance_scale, "epsilon")
+
+        return self._in_batches(len(captions), seed, batch, draw, on_batch)
+
+    @torch.no_grad()
+    def _in_batches(
+        self, count: int, seed: int, batch: int, draw: Callable[[slice, torch.Generator], Tensor],
+        on_batch: OnBatch,
+    ) -> Tensor:
         pictures = []
-        for start in range(0, len(tokens), batch):
-            chunk, words = tokens[start:start + batch], captions[start:start + batch]
+        for start in range(0, count, batch):
             # A generator for each batch: its pictures do not depend on how many came before.
             generator = torch.Generator().manual_seed(seed + start)
-            pictures.append(self.decode(self.denoise(chunk, words, generator, steps, guidance_scale, weight)))
-            on_batch(len(chunk))
+            pictures.append(self.decode(draw(slice(start, start + batch), generator)))
+            on_batch(len(pictures[-1]))
         return torch.cat(pictures)
 
     @torch.no_grad()
     def denoise(
         self, tokens: Tensor, captions: list[str], generator: torch.Generator, steps: int = 25,
-        guidance_scale: float = 2.0, weight: float = 1.0,
+        guidance_scale: float = GUIDANCE, weight: float = 1.0,
     ) -> Tensor:
-        """Unscaled latents `[N, 4, 16, 16]`, by the ancestral Euler sampler, as in the bundled workflow."""
-        schedule = EulerAncestralDiscreteScheduler.from_config(noise_schedule(PREDICTION).config)
-        schedule.set_timesteps(steps)
-        latents = torch.randn(len(tokens), *LATENT_SHAPE, generator=generator) * schedule.init_noise_sigma
+        """Latents `[N, 12, 16, 16]` of tokens, by the ancestral Euler sampler, as in the bundled workflow."""
         # Both branches run as one batch, so the negative one needs as many tokens as the other.
         uncond = self.uncond.expand(len(tokens), -1, -1).repeat(1, tokens.shape[1] // TOKENS_PER_PICTURE, 1)
         both, words = torch.cat([tokens, uncond]), self.renderer.text(captions + [""] * len(captions))
-        for time in schedule.timesteps:
-            x = schedule.scale_model_input(torch.cat([latents, latents]), time)
-            asked, unasked = self.renderer.predict(x, time.expand(len(x)), words, both, weight).chunk(2)
-            guided = unasked + guidance_scale * (asked - unasked)
-            latents = schedule.step(guided, time, latents, generator=generator).prev_sample
-        return latents / LATENT_SCALE
+
+        def predict(x: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+            return self.renderer.predict(x, time, words, both, image_weight=weight).chunk(2)
+
+        return ancestral(predict, len(tokens), generator, steps, guidance_scale, PREDICTION)
+
+    @torch.no_grad()
+    def denoise_embeddings(
+        self, embeddings: Tensor, captions: list[str], generator: torch.Generator, steps: int = 25,
+        guidance_scale: float = GUIDANCE,
+    ) -> Tensor:
+        """Latents `[N, 12, 16, 16]` of embeddings `[N, 256]`; zeros are the negative ones, as published."""
+        both = self.renderer.base_projection(torch.cat([embeddings, torch.zeros_like(embeddings)]))
+        words = self.renderer.text(captions + [""] * len(captions))
+
+        def predict(x: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+            return self.renderer.predict(x, time, words, base_tokens=both).chunk(2)
+
+        return ancestral(predict, len(embeddings), generator, steps, guidance_scale, PREDICTION)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Unscaled latents `[N, 4, 16, 16]` to pictures `[N, 3, 128, 128]` in 0..1."""
-        return (self.autoencoder.decode(latents).sample / 2 + 0.5).clamp(0, 1)
+        """Latents `[N, 12, 16, 16]` to pictures `[N, 3, 256, 256]` in 0..1."""
+        return (self.autoencoder.decode(latents) / 2 + 0.5).clamp(0, 1)
 
     @torch.no_grad()
     def reconstruct(self, pictures: list[Image.Image], batch: int = 32) -> Tensor:
-        """What the autoencoder alone makes of pictures of 128 px, `[N, 3, 128, 128]` in 0..1."""
+        """What the autoencoder alone makes of pictures of 256 px, `[N, 3, 256, 256]` in 0..1."""
         chunks = (as_pictures(pictures) * 2 - 1).split(batch)
-        return torch.cat([self.decode(self.autoencoder.encode(chunk).latent_dist.mean) for chunk in chunks])
+        return torch.cat([self.decode(self.autoencoder.encode(chunk)) for chunk in chunks])
+
+
+def load_renderer() -> Renderer:
+    """The renderer with its base adapter; its other adapter has random weights still."""
+    state, base = float_weights(RENDERER), read_base_adapter(weight_file(BASE_ADAPTER))
+    renderer = Renderer()
+    renderer.unet.load_state_dict(with_prefix(state, "unet."))
+    renderer.text.load_comfyui_state(state)
+    renderer.base_projection.load_state_dict(base.projection_state)
+    renderer.base_image.load_state_dict(base.cross_attention_state)
+    return renderer
+
+
+def load_text_renderer() -> TextRenderer:
+    """The base of SD 1.5's structure."""
+    state, base = float_weights(SD15), TextRenderer()
+    base.unet.load_state_dict(with_prefix(state, "unet."))
+    base.text.load_comfyui_state(state)
+    return base
+
+
+def ancestral(
+    predict: Predict, count: int, generator: torch.Generator, steps: int, guidance_scale: float,
+    prediction: str,
+) -> Tensor:
+    """Latents `[count, 12, 16, 16]` by the ancestral Euler sampler.
+
+    Args:
+        predict: noisy latents of both branches `[2 * count, 12, 16, 16]` and their timesteps to what is
+            predicted with and without the condition.
+    """
+    config = noise_schedule(prediction, zero_snr=prediction == PREDICTION).config
+    schedule = EulerAncestralDiscreteScheduler.from_config(config)
+    schedule.set_timesteps(steps)
+    latents = torch.randn(count, *LATENT_SHAPE, generator=generator) * schedule.init_noise_sigma
+    for time in schedule.timesteps:
+        x = schedule.scale_model_input(torch.cat([latents, latents]), time)
+        asked, unasked = predict(x, time.expand(len(x)))
+        guided = unasked + guidance_scale * (asked - unasked)
+        latents = schedule.step(guided, time, latents, generator=generator).prev_sample
+    return latents

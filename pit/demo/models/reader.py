@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import NamedTuple
@@ -51,6 +52,17 @@ class Reading:
     things: Tensor
     counts: Tensor
     maps: Tensor
+
+    @classmethod
+    def joined(cls, readings: Sequence[Reading]) -> Reading:
+        """Several readings as one."""
+        return cls(*(
+            torch.cat([getattr(reading, field.name) for reading in readings]) for field in fields(cls)
+        ))
+
+    def cpu(self) -> Reading:
+        """The same on the CPU."""
+        return Reading(*(getattr(self, field.name).cpu() for field in fields(self)))
 
 
 class Logits(NamedTuple):
@@ -188,7 +200,7 @@ class CreatureReader(nn.Module):
     @torch.no_grad()
     def read(self, pictures: Tensor, batch: int = 32) -> Reading:
         """Read pictures `[N, 3, 256, 256]` in 0..1."""
-        return joined([self._read(chunk) for chunk in pictures.split(batch)])
+        return Reading.joined([self._read(chunk) for chunk in pictures.split(batch)])
 
     def _read(self, pictures: Tensor) -> Reading:
         levels = self.trunk(pictures)
@@ -208,14 +220,6 @@ class CreatureReader(nn.Module):
 def doubled(x: Tensor) -> Tensor:
     """`[N, C, h, w]` -> `[N, C, 2 h, 2 w]`."""
     return functional.interpolate(x, scale_factor=2.0, mode="nearest")
-
-
-def joined(readings: list[Reading]) -> Reading:
-    """Several readings as one."""
-    return Reading(**{
-        field.name: torch.cat([getattr(reading, field.name) for reading in readings])
-        for field in fields(Reading)
-    })
 
 
 def load_reader() -> CreatureReader:

@@ -13,12 +13,12 @@ from ...ip_adapter.files import load_ip_adapter
 from ...piece_it_together.ip_lora.cache import RenderEncoders
 from ...piece_it_together.ip_lora.image_prompt import ImagePromptUNet
 from ...training.denoising import noise_schedule
-from .autoencoder import build_autoencoder
-from .sizes import ENCODER_SIZE, LATENT_SCALE
+from .autoencoder import CreatureAutoencoder
+from .sizes import ENCODER_SIZE
 from .text import TextEncoders
 from .unet import PREDICTION, build_unet
 from .vision import CreatureVision
-from .weights import IP_ADAPTER, RENDERER, VISION, read_weights, weight_file, with_prefix
+from .weights import AUTOENCODER, IP_ADAPTER, RENDERER, VISION, float_weights, weight_file, with_prefix
 
 
 def creature_renderer() -> tuple[ImagePromptUNet, DDPMScheduler]:
@@ -28,24 +28,24 @@ def creature_renderer() -> tuple[ImagePromptUNet, DDPMScheduler]:
         WeightFileError: a file is missing, damaged or of another version.
     """
     unet = build_unet()
-    unet.load_state_dict(with_prefix(renderer_state(), "unet."))
+    unet.load_state_dict(with_prefix(float_weights(RENDERER), "unet."))
     image = load_ip_adapter(weight_file(IP_ADAPTER)).cross_attention.float()
-    return ImagePromptUNet(unet.eval(), image), noise_schedule(PREDICTION)
+    return ImagePromptUNet(unet.eval(), image), noise_schedule(PREDICTION, zero_snr=True)
 
 
 def creature_render_encoders() -> RenderEncoders:
     """What encodes pictures, captions and references for the renderer; errors as in `creature_renderer`."""
-    state = renderer_state()
-    autoencoder, text = build_autoencoder(), TextEncoders()
-    autoencoder.load_state_dict(with_prefix(state, "vae."))
+    state = float_weights(RENDERER)
+    autoencoder, text = CreatureAutoencoder(), TextEncoders()
+    autoencoder.load_state_dict(float_weights(AUTOENCODER))
     text.load_comfyui_state(state)
     for model in (autoencoder, text):
         model.eval().requires_grad_(False)
 
     def latents(pixels: Tensor) -> Tensor:
-        # The spread too: the training draws new latents from it each time it sees a picture.
-        found = autoencoder.encode(pixels).latent_dist
-        return torch.cat([found.mean, found.std], dim=1) * LATENT_SCALE
+        # Without spread: this autoencoder always gives the same latents of a picture.
+        found = autoencoder.encode(pixels)
+        return torch.cat([found, torch.zeros_like(found)], dim=1)
 
     def words(captions: Sequence[str]) -> tuple[Tensor, Tensor]:
         try:
@@ -64,11 +64,6 @@ def creature_stamp() -> str:
     return "".join(sha256_of(weight_file(name)) for name in (RENDERER, IP_ADAPTER, VISION))
 
 
-def renderer_state() -> dict[str, Tensor]:
-    """The shipped weights of the renderer, in fp32."""
-    return {key: value.float() for key, value in read_weights(RENDERER).items()}
-
-
 def creature_encoder(device: torch.device | str = "cpu") -> TokenEncoder:
     """The image encoder and resampler of the shipped creature models, in fp32.
 
@@ -76,7 +71,7 @@ def creature_encoder(device: torch.device | str = "cpu") -> TokenEncoder:
         WeightFileError: a file is missing, damaged or of another version.
     """
     vision, resampler = CreatureVision(), load_ip_adapter(weight_file(IP_ADAPTER)).resampler
-    vision.load_state_dict(read_weights(VISION))
+    vision.load_state_dict(float_weights(VISION))
     for module in (vision, resampler):
         module.to(device).float().eval().requires_grad_(False)
     return TokenEncoder(

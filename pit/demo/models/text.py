@@ -33,9 +33,10 @@ class TextEncoders(nn.Module):
     def forward(self, captions: list[str]) -> tuple[Tensor, Tensor]:
         """Context `[B, 77, 64]` and pooled embedding `[B, 32]`."""
         device = self.clip_g.text_projection.weight.device
-        states_l = self.clip_l(caption_ids(captions, END, device), output_hidden_states=True).hidden_states[-2]
+        output_l = self.clip_l(caption_ids(captions, END, device), output_hidden_states=True)
         output_g = self.clip_g(caption_ids(captions, 0, device), output_hidden_states=True)
-        return torch.cat([states_l, output_g.hidden_states[-2]], dim=-1), output_g.text_embeds
+        states = [output.hidden_states[-2] for output in (output_l, output_g)]
+        return torch.cat(states, dim=-1), output_g.text_embeds
 
     def comfyui_state(self) -> dict[str, Tensor]:
         """All weights under ComfyUI's names, whatever this version of transformers calls them."""
@@ -51,7 +52,7 @@ class TextEncoders(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """Turns captions into the context that the UNet of SD 1.5's structure takes: the last states of CLIP-L."""
+    """Turns captions into the context of the UNet of SD 1.5's structure: the last states of CLIP-L."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -56,7 +56,7 @@ def build_unet() -> UNet2DConditionModel:
 
 
 def build_sd15_unet(in_channels: int = LATENT_CHANNELS) -> UNet2DConditionModel:
-    """SD 1.5's block structure at miniature widths, with random weights: attention on all levels but the last."""
+    """SD 1.5's block structure at miniature widths and with one level less, with random weights."""
     return UNet2DConditionModel(
         sample_size=LATENT_SIZE,
         in_channels=in_channels,
@@ -72,7 +72,7 @@ def build_sd15_unet(in_channels: int = LATENT_CHANNELS) -> UNet2DConditionModel:
 
 
 class TwoAdapters:
-    """An attention processor for diffusers: words, and beside them the tokens of either of two IP-Adapters."""
+    """An attention processor for diffusers: words, and beside them the tokens of one of two IP-Adapters."""
 
     def __init__(self, plus: ImageKeyValue | None, base: ImageKeyValue | None):
         self.plus, self.base = plus, base

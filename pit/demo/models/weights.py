@@ -7,12 +7,18 @@ from torch import Tensor
 
 from ...files.weights import WeightFileError, read_state
 from .library import FOLDER
+from .sizes import TEXT_VOCABULARY
+from .words import KNOWN_IDS
 
-RENDERER, VISION, IP_ADAPTER, IP_PRIOR, READER, PREVIEW = (
+RENDERER, SD15, AUTOENCODER, VISION, IP_ADAPTER, BASE_ADAPTER, IP_PRIOR, READER, PREVIEW = (
     f"creature_{name}.safetensors"
-    for name in ("renderer", "vision", "ip_adapter", "ip_prior", "reader", "preview")
+    for name in (
+        "renderer", "sd15", "autoencoder", "vision", "ip_adapter", "base_adapter", "ip_prior", "reader",
+        "preview",
+    )
 )
-VERSION = "2"  # to be raised with any change after which old files no longer fit the code or each other
+WORD_TABLE = "text_model.embeddings.token_embedding.weight"
+VERSION = "3"  # to be raised with any change after which old files no longer fit the code or each other
 
 
 def weight_file(name: str) -> Path:
@@ -34,7 +40,12 @@ def read_weights(name: str) -> dict[str, Tensor]:
     """
     state, metadata = read_state(_shipped(name))
     _check_version(name, metadata)
-    return state
+    return with_all_words(state)
+
+
+def float_weights(name: str) -> dict[str, Tensor]:
+    """The tensors of a shipped weight file in fp32; errors as in `read_weights`."""
+    return {key: value.float() for key, value in read_weights(name).items()}
 
 
 def _shipped(name: str) -> Path:
@@ -58,3 +69,24 @@ def _check_version(name: str, metadata: dict[str, str]) -> None:
 def with_prefix(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors whose keys begin with a prefix, without it."""
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+
+
+def without_unused_words(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of text encoders whose tables hold only the words of captions, row by row as in `KNOWN_IDS`.
+
+    The other rows, which no caption has trained, are most of such a small encoder.
+    """
+    return {
+        key: value[list(KNOWN_IDS)] if key.endswith(WORD_TABLE) else value for key, value in state.items()
+    }
+
+
+def with_all_words(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The reverse of `without_unused_words`; words that no caption has are zero, and so say nothing."""
+    return {key: _full_table(value) if key.endswith(WORD_TABLE) else value for key, value in state.items()}
+
+
+def _full_table(rows: Tensor) -> Tensor:
+    table = rows.new_zeros(TEXT_VOCABULARY, rows.shape[1])
+    table[list(KNOWN_IDS)] = rows
+    return table

@@ -54,6 +54,10 @@ WORDS: dict[str, tuple[int, ...]] = {
     29346),
 }
 
+# All ids that captions are made of; 0 is what SDXL's second encoder pads with. The rows in the weight files
+# have this order.
+KNOWN_IDS = tuple(sorted({START, END, 0, *(token for ids in WORDS.values() for token in ids)}))
+
 
 def token_ids(text: str, length: int, padding: int) -> list[int]:
     """The ids of a caption, as CLIP's tokenizer gives them: start, words, end, padding.

@@ -2,5 +2,7 @@
 from __future__ import annotations
 
 TRAINING_SEED = 7
-# In the order in which they need one another: the autoencoder, for example, is judged by the encoder.
-STAGES = ("data", "reader", "encoder", "autoencoder", "unet", "prior", "export", "loras", "library")
+# In the order in which they need one another: the UNets, for example, draw in the autoencoder's latents.
+STAGES = (
+    "data", "reader", "encoder", "autoencoder", "unet", "text_unet", "prior", "export", "loras", "library",
+)

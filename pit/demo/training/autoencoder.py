@@ -72,9 +72,10 @@ def draw_batch(
 def strange_picture(rng: random.Random) -> Image.Image:
     """Random shapes of random colors on a plain color or in two mixed scenes (RGB)."""
     if rng.random() < 0.4:
-        picture = draw_scene("_".join(rng.sample(list(SCENE), 2)), PICTURE_SIZE).resize((2 * PICTURE_SIZE,) * 2)
+        picture = draw_scene("_".join(rng.sample(list(SCENE), 2)), PICTURE_SIZE)
     else:
-        picture = Image.new("RGB", (2 * PICTURE_SIZE,) * 2, random_color(rng))
+        picture = Image.new("RGB", (PICTURE_SIZE, PICTURE_SIZE), random_color(rng))
+    picture = picture.resize((2 * PICTURE_SIZE,) * 2)
     pen = ImageDraw.Draw(picture)
     for _ in range(rng.randint(1, 14)):
         x, y = (rng.uniform(0, 2 * PICTURE_SIZE) for _ in range(2))

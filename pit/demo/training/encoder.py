@@ -1,4 +1,4 @@
-"""Training the image encoder, its embedding and the resampler: linear layers must read attributes off both."""
+"""Training the image encoder and the resampler: linear layers must read attributes off what they make."""
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
@@ -205,7 +205,7 @@ def train_encoder(run: Run, data: dict[str, np.ndarray]) -> TaughtEncoder:
     return trained
 
 
-def disturbed(values: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+def disturbed(values: Tensor, strength: Tensor | float, generator: torch.Generator) -> Tensor:
     return values + strength * torch.randn(values.shape, generator=generator).to(values)
 
 
@@ -253,8 +253,9 @@ def report_accuracy(run: Run, trained: TaughtEncoder, data: dict[str, np.ndarray
     lines = ["attribute,tokens,embedding"]
     for index, name in enumerate(ATTRIBUTES):
         seen = targets[:, index] != UNSEEN
-        found = (logits.split(CLASSES, dim=1)[index].argmax(dim=1) == targets[:, index] for logits in readings)
-        lines.append(",".join([name, *(f"{right[seen].float().mean().item():.4f}" for right in found)]))
+        found = (logits.split(CLASSES, dim=1)[index].argmax(dim=1) for logits in readings)
+        shares = ((read == targets[:, index])[seen].float().mean().item() for read in found)
+        lines.append(",".join([name, *(f"{share:.4f}" for share in shares)]))
     write_whole(run.folder / "encoder_accuracy.csv", ("\n".join(lines) + "\n").encode())
 
 

@@ -115,11 +115,13 @@ def draw_batch(data: dict[str, np.ndarray], seed: int, step: int, generator: tor
     examples = [Example(data["pictures"][row], training_picture(seed, row)) for row in rows[:STAGE.batch]]
     examples += [Example(data["clean"][row], clean_picture(seed, row)) for row in rows[STAGE.batch:]]
     examples += [flawed_example(rng) for _ in range(FLAWED)] + [odd_example(rng) for _ in range(ODD)]
-    pictures = torch.from_numpy(np.stack([each.pixels for each in examples])).permute(0, 3, 1, 2).float() / 255
+    pixels = torch.from_numpy(np.stack([each.pixels for each in examples]))
+    pictures = pixels.permute(0, 3, 1, 2).float() / 255
     places = torch.randint(2 * SHIFT + 1, (len(pictures), 2), generator=generator)
-    cells = places[:MAPPED] // CELL
-    places[:MAPPED] = cells * CELL  # by whole cells, so that their maps can follow
-    maps = np.stack([draw_map(each.shown.composition, MAP_SIZE) for each in examples[:MAPPED]])
+    mapped = min(MAPPED, STAGE.batch)
+    cells = places[:mapped] // CELL
+    places[:mapped] = cells * CELL  # by whole cells, so that their maps can follow
+    maps = np.stack([draw_map(each.shown.composition, MAP_SIZE) for each in examples[:mapped]])
     maps = torch.from_numpy(maps.clip(max=THING_LABEL))[:, None].float()
     return Batch(
         worn(moved(pictures, places.tolist(), SHIFT), generator), *targets_of(examples),
@@ -127,7 +129,7 @@ def draw_batch(data: dict[str, np.ndarray], seed: int, step: int, generator: tor
     )
 
 
-def targets_of(examples: list[Example]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def targets_of(examples: list[Example]) -> tuple[Tensor, ...]:
     """The labels, scenes, wholeness, things and their numbers, as in `Batch`."""
     shown = [example.shown.composition for example in examples]
     counts = [
@@ -176,7 +178,6 @@ def odd_example(rng: random.Random) -> Example:
     if rng.random() < 0.5:
         alone = replace(composition, creature=None)
         composition = rng.choice((composition, alone))
-        # The first of the things is the one that is cut.
         shown = replace(composition, things=composition.things[1:])
         x = composition.things[0][1].x
         picture = halves(composition, shown, x, rng.uniform(-8, 8), rng.random() < 0.5)
@@ -206,14 +207,15 @@ def worn(pictures: Tensor, generator: torch.Generator) -> Tensor:
     count, size = len(pictures), pictures.shape[-1]
     softness, strength, noisy = torch.rand(3, count, 1, 1, 1, generator=generator)
     soft = functional.interpolate(functional.avg_pool2d(pictures, 2), size, mode="bilinear")
-    stains = 0.06 * strength * torch.randn(count, 3, 8, 8, generator=generator)
-    tints = 0.02 * torch.randn(count, 3, 1, 1, generator=generator)
     contrasts = 1 + 0.05 * torch.randn(count, 1, 1, 1, generator=generator)
+    tints = 0.5 * (1 - contrasts) + 0.02 * torch.randn(count, 3, 1, 1, generator=generator)
+    stains = 0.06 * strength * torch.randn(count, 3, 8, 8, generator=generator)
     # One for all pictures, each of which gets another piece of it: drawing noise takes long.
     noise = torch.randn(1, 3, size + 32, size + 32, generator=generator).expand(count, -1, -1, -1)
-    places = torch.randint(33, (count, 2), generator=generator).tolist()
-    x = torch.lerp(pictures, soft, softness) + functional.interpolate(stains + tints, size, mode="bilinear")
-    return ((x - 0.5) * contrasts + 0.5 + 0.04 * noisy * cropped(noise, places, size)).clamp(0, 1)
+    noise = cropped(noise, torch.randint(33, (count, 2), generator=generator).tolist(), size)
+    x = functional.interpolate(stains + tints, size, mode="bilinear")
+    x.addcmul_(torch.lerp(pictures, soft, softness), contrasts).addcmul_(noise, 0.04 * noisy)
+    return x.clamp_(0, 1)
 
 
 def moved(pictures: Tensor, places: list[list[int]], most: int) -> Tensor:

@@ -7,28 +7,35 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from ...files.weights import load_states, save_states
 from ...piece_it_together.prior import IPPrior
-from ..models.autoencoder import build_autoencoder
+from ..models.autoencoder import CreatureAutoencoder
 from ..models.library import FOLDER
 from ..models.reader import CreatureReader
 from ..models.sizes import ENCODER_SIZE, PRIOR
-from ..models.unet import Renderer
+from ..models.unet import TextRenderer
 from . import STAGES
 from .autoencoder import encode_pictures, train_autoencoder
 from .data import open_dataset
-from .encoder import ImageTokens, TaughtEncoder, encode_pixels, encode_views, train_encoder
-from .export import export
+from .encoder import ImageTokens, TaughtEncoder, encode_pixels, encode_views, pixel_values, train_encoder
+from .export import Trained, export
 from .library import write_library
 from .loras import train_loras
 from .prior import PriorData, train_prior, write_cache
 from .reader import train_reader
 from .stage import Run
-from .unet import RendererData, train_unet
+from .text_unet import TextData, train_text_unet
+from .truth import picture_truth
+from .unet import RendererData, TaughtRenderer, compositions, train_unet
+
+Data = dict[str, np.ndarray]
+BUILDERS: dict[str, Callable[[], nn.Module]] = {
+    "reader": CreatureReader, "encoder": TaughtEncoder, "autoencoder": CreatureAutoencoder,
+    "unet": TaughtRenderer, "text_unet": TextRenderer, "prior": lambda: IPPrior(**PRIOR),
+}
 
 
 def run_stages(arguments: argparse.Namespace) -> int:
@@ -37,14 +44,15 @@ def run_stages(arguments: argparse.Namespace) -> int:
         torch.set_num_threads(arguments.threads)
     device = torch.device(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     precision = torch.bfloat16 if arguments.precision == "bf16" else torch.float32
-    run = Run(arguments.folder, device, precision, arguments.seed)
+    run = Run(arguments.folder, device, precision, arguments.seed, arguments.compile)
     run.folder.mkdir(parents=True, exist_ok=True)
     data = drawn_data(run, arguments.creatures, arguments.workers)
     trainers = {
         "reader": lambda: train_reader(run, data),
         "encoder": lambda: train_encoder(run, data),
-        "autoencoder": lambda: train_autoencoder(run, data, finished(run, "encoder").encoder.vision),
-        "unet": lambda: train_unet(run, renderer_data(run, data)),
+        "autoencoder": lambda: train_autoencoder(run, data),
+        "unet": lambda: train_unet(run, renderer_data(run, data), taught_tokens(run)),
+        "text_unet": lambda: train_text_unet(run, text_data(run, data)),
         "prior": lambda: train_prior(run, token_cache(run, data)),
     }
     wanted = arguments.stage or STAGES
@@ -52,11 +60,7 @@ def run_stages(arguments: argparse.Namespace) -> int:
         if name in trainers and name in wanted:
             save_states(result_path(run, name), trainers[name]().state_dict())
     if "export" in wanted:
-        taught = finished(run, "encoder")
-        export(
-            arguments.weights or FOLDER, finished(run, "autoencoder"), taught.encoder,
-            finished(run, "unet"), finished(run, "prior"), finished(run, "reader"), taught.reading.preview,
-        )
+        export(arguments.weights or FOLDER, Trained(*(finished(run, name) for name in BUILDERS)))
     # These use the weight files of the pack, whatever this run has trained.
     on_shipped = {
         "loras": lambda: train_loras(run, FOLDER), "library": lambda: write_library(FOLDER, run.seed),
@@ -69,7 +73,7 @@ def run_stages(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def drawn_data(run: Run, count: int, workers: int) -> dict[str, np.ndarray]:
+def drawn_data(run: Run, count: int, workers: int) -> Data:
     """The data set, drawn unless it is there already."""
     with tqdm(total=count, desc="data", mininterval=5) as bar:
         folder = run.folder / "data"
@@ -92,13 +96,26 @@ def finished(run: Run, stage: str) -> nn.Module:
         raise FileNotFoundError(
             f"Expected the result of the stage {stage!r} in {path}, got no such file. Run that stage first."
         )
-    builders = {
-        "reader": CreatureReader, "autoencoder": build_autoencoder, "encoder": TaughtEncoder,
-        "unet": Renderer, "prior": lambda: IPPrior(**PRIOR),
-    }
-    model = builders[stage]()
+    model = BUILDERS[stage]()
     model.load_state_dict(load_states(path))
     return model.to(run.device).eval().requires_grad_(False)
+
+
+def taught_tokens(run: Run) -> dict[str, dict[str, Tensor]]:
+    """What the stage of the encoder knows of tokens: weights of the resampler, of a head, of the preview."""
+    taught = finished(run, "encoder")
+    parts = {
+        "resampler": taught.encoder.resampler, "attributes": taught.reading.attributes,
+        "preview": taught.reading.preview,
+    }
+    return {name: part.cpu().state_dict() for name, part in parts.items()}
+
+
+def final_tokens(run: Run) -> ImageTokens:
+    """The encoder with the resampler as it was trained on along with the UNet."""
+    encoder = finished(run, "encoder").encoder
+    encoder.resampler = finished(run, "unet").resampler
+    return encoder
 
 
 def uncond_tokens(encoder: ImageTokens, device: torch.device) -> Tensor:
@@ -106,49 +123,66 @@ def uncond_tokens(encoder: ImageTokens, device: torch.device) -> Tensor:
     return encode_pixels(encoder, torch.zeros(1, 3, ENCODER_SIZE, ENCODER_SIZE), device)
 
 
-def renderer_data(run: Run, data: dict[str, np.ndarray]) -> RendererData:
-    """What the UNet learns from, encoded once."""
-    def encode(model: AutoencoderKL) -> Tensor:
-        return encode_pictures(model, data["pictures"], run.device)
+def renderer_data(run: Run, data: Data) -> RendererData:
+    """What the renderer learns from, encoded once."""
+    pictures, clean = compositions(run.seed, len(data["labels"]))
+    vision = finished(run, "encoder").encoder.vision
+    nothing = vision.features(torch.zeros(1, 3, ENCODER_SIZE, ENCODER_SIZE, device=run.device)).cpu()
+    return RendererData(
+        latents(run, data, "pictures"), latents(run, data, "clean"),
+        seen(run, data, "views", "features"), nothing,
+        seen(run, data, "picture_views", "embed"), seen(run, data, "views", "embed"),
+        pictures, clean, data["views"], data["labels"], picture_truth(run.seed, len(data["labels"])),
+    )
 
-    encoder = finished(run, "encoder").encoder
-    latents = cached(run, "latents", "autoencoder", encode)
-    return RendererData(latents, whole_tokens(run, data), uncond_tokens(encoder, run.device))
+
+def text_data(run: Run, data: Data) -> TextData:
+    """What the base of SD 1.5's structure learns from, encoded once."""
+    shown = compositions(run.seed, len(data["labels"]))
+    return TextData(latents(run, data, "pictures"), latents(run, data, "clean"), *shown)
 
 
-def whole_tokens(run: Run, data: dict[str, np.ndarray]) -> Tensor:
-    """Tokens of all creatures, `[N, 16, D]`, encoded once."""
+def latents(run: Run, data: Data, name: str) -> Tensor:
+    """Latents of the pictures of an array, fp16 `[N, 12, 16, 16]`."""
+    def encode(model: CreatureAutoencoder) -> Tensor:
+        return encode_pictures(model.to(memory_format=torch.channels_last), data[name], run.device)
+
+    return cached(run, f"latents_{name}", "autoencoder", encode)
+
+
+def seen(run: Run, data: Data, name: str, method: str) -> Tensor:
+    """Features or embeddings of the views of an array, fp16, by that method of the image encoder."""
+    @torch.no_grad()
     def encode(model: TaughtEncoder) -> Tensor:
-        return encode_views(model.encoder, data["views"], run.device)
+        views, see = data[name], getattr(model.encoder.vision, method)
+        chunks = (pixel_values(views[start:start + 512]) for start in range(0, len(views), 512))
+        return torch.cat([see(chunk.to(run.device)).half().cpu() for chunk in chunks])
 
-    return cached(run, "tokens", "encoder", encode)
+    return cached(run, f"{method}_{name}", "encoder", encode)
 
 
-def prior_data(run: Run, data: dict[str, np.ndarray]) -> PriorData:
+def prior_data(run: Run, data: Data) -> PriorData:
     """What the prior learns from, encoded once."""
     shape = data["part_views"].shape
     views = data["part_views"].reshape(-1, *shape[2:])
     white = np.full((1, ENCODER_SIZE, ENCODER_SIZE, 3), 255, np.uint8)
-
-    encoder = finished(run, "encoder").encoder
-
-    def encode(model: TaughtEncoder) -> Tensor:
-        return encode_views(model.encoder, views, run.device)
-
+    encoder = final_tokens(run)
     return PriorData(
-        tokens=whole_tokens(run, data),
-        parts=cached(run, "part_tokens", "encoder", encode).unflatten(0, shape[:2]),
+        tokens=encode_views(encoder, data["views"], run.device),
+        parts=encode_views(encoder, views, run.device).unflatten(0, shape[:2]),
         part_kinds=data["part_kinds"],
         empty=encode_views(encoder, white, run.device),
         uncond=uncond_tokens(encoder, run.device),
     )
 
 
-def token_cache(run: Run, data: dict[str, np.ndarray]) -> Path:
-    """The token cache that the prior learns from; written again if the encoder is newer."""
+def token_cache(run: Run, data: Data) -> Path:
+    """The token cache that the prior learns from; written again if the resampler is newer."""
     folder = run.folder / "tokens"
-    if is_older(folder / "manifest.json", result_path(run, "encoder")):
-        write_cache(folder, prior_data(run, data), finished(run, "encoder").encoder.cpu())
+    if is_older(folder / "manifest.json", result_path(run, "unet")):
+        with run.autocast():
+            found = prior_data(run, data)
+        write_cache(folder, found, final_tokens(run).cpu())
     return folder
 
 
@@ -164,4 +198,4 @@ def cached(run: Run, name: str, stage: str, make: Callable[[nn.Module], Tensor])
         with run.autocast():
             # fp16 halves the file; its rounding is far below the noise that trainings add.
             save_states(path, {name: make(finished(run, stage)).half()})
-    return load_states(path)[name].float()
+    return load_states(path)[name]

@@ -117,7 +117,8 @@ def train_unet(run: Run, data: RendererData, start: dict[str, dict[str, Tensor]]
         with run.autocast():
             tokens = model.resampler(torch.cat([data.features[rows.plus].float(), data.nothing])).float()
             tokens, uncond = tokens.split([PLUS_ROWS, 1])
-            given = disturbed(tokens, TOKEN_NOISE * torch.rand(PLUS_ROWS, 1, 1, generator=generator), generator)
+            strength = TOKEN_NOISE * torch.rand(PLUS_ROWS, 1, 1, generator=generator)
+            given = disturbed(tokens, strength, generator)
             given = torch.where(no_tokens[:PLUS_ROWS, None, None], uncond, given)
             embeddings = rows.embeddings.masked_fill(no_tokens[PLUS_ROWS:, None], 0)
             base = model.renderer.base_projection(embeddings)

@@ -1,17 +1,31 @@
 """The attribute reader: it reads drawn creatures, and loads its weights completely or not at all."""
 
 import random
+from dataclasses import fields, replace
 
+import numpy as np
 import pytest
 import torch
 
-from pit.demo.drawing.creature import ATTRIBUTES, SCENES, sample_creature
+from pit.demo.drawing.composition import THING_LABEL, compose, draw_composition, draw_map
+from pit.demo.drawing.creature import ATTRIBUTES, COLOR_NAMES, SCENES, sample_creature
 from pit.demo.drawing.draw import draw_creature
 from pit.demo.drawing.flaws import draw_flawed
+from pit.demo.drawing.pose import sample_pose
+from pit.demo.drawing.scenes import SCENE_NAMES
+from pit.demo.drawing.things import THINGS, sample_thing
 from pit.demo.measure.scores import HIDDEN, is_whole, targets_of
 from pit.demo.models import weights
-from pit.demo.models.reader import CreatureReader, as_pictures, load_reader
-from pit.demo.models.sizes import READER
+from pit.demo.models.reader import (
+    COUNTS,
+    MAP_LABELS,
+    MAP_SIZE,
+    CreatureReader,
+    Reading,
+    as_pictures,
+    load_reader,
+)
+from pit.demo.models.sizes import PICTURE_SIZE, READER
 from pit.demo.models.weights import VERSION
 from pit.files.weights import WeightFileError, write_state
 
@@ -24,7 +38,7 @@ def random_reader(seed=0):
 
 
 def noise(count):
-    return torch.rand(count, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    return torch.rand(count, 3, PICTURE_SIZE, PICTURE_SIZE, generator=torch.Generator().manual_seed(0))
 
 
 def save(reader, folder, version=VERSION):
@@ -44,8 +58,20 @@ def fresh():
     rng = random.Random("fresh creatures")
     creatures = [sample_creature(rng, 0.0, scene=rng.choice(SCENES)) for _ in range(FRESH)]
     reader = load_reader()
-    reading = reader.read(as_pictures([draw_creature(creature) for creature in creatures]))
+    reading = reader.read(as_pictures([draw_creature(creature, PICTURE_SIZE) for creature in creatures]))
     return creatures, reading, reader.read(as_pictures([draw_flawed(each, rng) for each in creatures]))
+
+
+@pytest.fixture(scope="module")
+def composed():
+    """Posed creatures beside one or two things, things alone, and what the shipped reader reads in them."""
+    rng = random.Random("fresh compositions")
+    compositions = []
+    for number in range(FRESH):
+        creature = replace(sample_creature(rng, 0.0), pose=sample_pose(rng)) if number % 4 else None
+        things = [sample_thing(rng) for _ in range(1 + number % 2)]
+        compositions.append(compose(creature, things, scene=rng.choice(SCENE_NAMES), rng=rng))
+    return compositions, load_reader().read(as_pictures([draw_composition(each) for each in compositions]))
 
 
 def test_a_reading_answers_every_question_for_every_picture():
@@ -53,9 +79,18 @@ def test_a_reading_answers_every_question_for_every_picture():
     assert reading.attributes.shape == (5, len(ATTRIBUTES)) and reading.attributes.dtype == torch.int64
     options = torch.tensor([len(values) for values in ATTRIBUTES.values()])
     assert (reading.attributes >= 0).all() and (reading.attributes < options).all()
-    assert reading.scenes.shape == (5,) and (reading.scenes < len(SCENES)).all()
+    assert reading.scenes.shape == (5,) and (reading.scenes < len(SCENE_NAMES)).all()
     assert reading.whole.shape == (5,) and ((0 <= reading.whole) & (reading.whole <= 1)).all()
     assert reading.features.shape == (5, READER["features"])
+    assert reading.things.shape == (5, len(THINGS) * len(COLOR_NAMES))
+    assert ((0 <= reading.things) & (reading.things <= 1)).all()
+    assert reading.counts.shape == (5,) and (reading.counts < COUNTS).all()
+    assert reading.maps.shape == (5, MAP_SIZE, MAP_SIZE) and reading.maps.dtype == torch.uint8
+    assert (reading.maps < MAP_LABELS).all()
+
+
+def test_the_reader_fits_into_three_megabytes():
+    assert 2 * sum(weight.numel() for weight in random_reader().parameters()) <= 3_000_000
 
 
 def test_pictures_are_read_the_same_in_any_batch():
@@ -63,6 +98,15 @@ def test_pictures_are_read_the_same_in_any_batch():
     apart, together = reader.read(pictures, batch=2), reader.read(pictures)
     assert torch.allclose(apart.features, together.features, atol=1e-5)
     assert torch.equal(apart.attributes, together.attributes)
+
+
+def test_joined_readings_have_all_that_each_had():
+    reader, pictures = random_reader(), noise(3)
+    one, together = reader.read(pictures[:1]), reader.read(pictures)
+    joined = Reading.joined([one, reader.read(pictures[1:])])
+    for field in fields(Reading):
+        both = getattr(joined, field.name), getattr(together, field.name)
+        assert torch.allclose(*(value.float() for value in both), atol=1e-5), field.name
 
 
 def test_saved_weights_read_the_same(folder):
@@ -106,6 +150,33 @@ def test_the_shipped_reader_tells_complete_creatures_from_flawed_ones(fresh):
     _, reading, flawed = fresh
     assert is_whole(reading).float().mean() >= 0.9
     assert (~is_whole(flawed)).float().mean() >= 0.9
+
+
+def test_the_shipped_reader_reads_small_and_posed_creatures(composed):
+    compositions, reading = composed
+    rows = [number for number, each in enumerate(compositions) if each.creature]
+    targets = torch.stack([targets_of(compositions[row].creature) for row in rows])
+    right, shown = reading.attributes[rows] == targets, targets != HIDDEN
+    assert (right & shown).sum() / shown.sum() >= 0.95
+    assert is_whole(reading)[rows].float().mean() >= 0.9
+
+
+def test_the_shipped_reader_reads_things(composed):
+    compositions, reading = composed
+    pairs = torch.zeros_like(reading.things, dtype=torch.bool)
+    for row, composition in enumerate(compositions):
+        for thing, _ in composition.things:
+            pairs[row, THINGS.index(thing.kind) * len(COLOR_NAMES) + COLOR_NAMES.index(thing.color)] = True
+    assert ((reading.things > 0.5) == pairs).all(dim=1).float().mean() >= 0.95
+    counts = torch.tensor([len(composition.things) for composition in compositions])
+    assert (reading.counts == counts).float().mean() >= 0.95
+
+
+def test_the_shipped_reader_draws_label_maps(composed):
+    compositions, reading = composed
+    truth = np.stack([draw_map(each, MAP_SIZE).clip(max=THING_LABEL) for each in compositions])
+    found, drawn = reading.maps.numpy(), truth > 0
+    assert (found == truth)[drawn].mean() >= 0.85 and (found == truth)[~drawn].mean() >= 0.97
 
 
 def test_every_other_file_of_another_version_is_refused(folder):
