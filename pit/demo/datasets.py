@@ -3,17 +3,26 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from ..files.lock import only_process
 from ..files.pictures import save_picture
 from ..files.whole import clean_leftovers, write_whole
 from ..images import contact_sheet, on_white
 from ..piece_it_together.training.make_parts import save_concept
-from .drawing.creature import ALL_SCENE_WORDS, PARTS, Creature, sample_creature
+from .drawing.creature import (
+    ALL_SCENE_WORDS,
+    PARTS,
+    SCENE_WORDS,
+    TAUGHT_SCENE_WORDS,
+    Creature,
+    sample_creature,
+)
 from .drawing.draw import draw_creature, draw_parts, draw_shape
+from .drawing.pose import BACK, SIDE, Pose
 from .models.sizes import PICTURE_SIZE
 
 # The last chunk of every PNG; a file that was cut off while it was written lacks it.
@@ -69,11 +78,10 @@ def _is_complete(folder: Path, name: str, parts: int) -> bool:
 
 # Words that the miniature text encoders know, in an order that no caption of their training has.
 SHEET_CAPTION = "a creature and the creature"
-# Four views of a creature, as the parts that each shows: from the front, from behind, its limbs, its head.
-VIEWS = (
-    set(PARTS), set(PARTS) - {"eyes", "mouth"}, {"wings", "tail", "arms", "legs"},
-    {"ears", "horns", "eyes", "mouth"},
-)
+# Four views of a creature: from the front, from its right, from behind, and with raised limbs.
+VIEWS = (Pose(), Pose(view=SIDE), Pose(view=BACK), Pose(arms=0.8, wings=0.8))
+# Of the pictures of the scenes' IP-LoRA. One that sees mostly new scenes forgets the others.
+NEW_SCENES = 0.45
 
 
 def write_scene_dataset(
@@ -81,14 +89,12 @@ def write_scene_dataset(
 ) -> None:
     """Draw `count` creatures in all scenes, including those that the shipped models do not know.
 
-    The known scenes are among them because an IP-LoRA that sees mostly new ones forgets the others.
-
     Raises:
         OSError: the folder cannot be written.
     """
     for index in range(count):
         rng = random.Random(f"scenes/{seed}/{index}")
-        scene = rng.choice(list(ALL_SCENE_WORDS))
+        scene = rng.choice(list(TAUGHT_SCENE_WORDS if rng.random() < NEW_SCENES else SCENE_WORDS))
         # Free mixtures, here and in the sheets: an IP-LoRA must not learn the species along with the rest.
         creature = sample_creature(rng, 0.0, scene=scene)
         caption = f"a creature{ALL_SCENE_WORDS[scene]}"
@@ -99,7 +105,7 @@ def write_scene_dataset(
 def write_sheet_dataset(
     folder: Path, count: int, seed: int, on_progress: Callable[[int, int], None] = lambda done, total: None
 ) -> None:
-    """Draw `count` character sheets of 256 x 256 pixels.
+    """Draw `count` character sheets of 512 x 512 pixels.
 
     Raises:
         OSError: the folder cannot be written.
@@ -112,8 +118,7 @@ def write_sheet_dataset(
 
 def draw_sheet(creature: Creature) -> Image.Image:
     """A character sheet on white: the four `VIEWS`, two by two (RGB)."""
-    views = [draw_parts(creature, parts, PICTURE_SIZE) for parts in VIEWS]
-    views[1] = ImageOps.mirror(views[1])  # left and right change places when seen from behind
+    views = [draw_parts(replace(creature, pose=pose), PARTS, PICTURE_SIZE) for pose in VIEWS]
     return contact_sheet([on_white(view) for view in views], 2, PICTURE_SIZE)
 
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from ..models.sizes import PICTURE_SIZE
 from .canvas import Canvas
 from .composition import Composition, Place, draw_composition, paint_composition
-from .creature import Creature, sample_creature
+from .creature import STYLES, Creature, sample_creature
 from .draw import FOOT, paint_creature
 from .pose import BACK, FRONT, NEUTRAL, SIDE
 from .things import paint_thing, sample_thing
@@ -52,14 +52,16 @@ def with_a_part_twice(composition: Composition, rng: random.Random) -> Image.Ima
 
 
 def with_two_tails(composition: Composition, rng: random.Random) -> Image.Image:
-    """A second tail on the other side."""
+    """A second tail on the other side, of the same style or of another."""
     picture, canvas = draw_composition(composition, PICTURE_SIZE), Canvas(PICTURE_SIZE, 2)
     creature, place = composition.creature, composition.place
+    other = rng.choice([style for style in STYLES["tail"] if style != "none"])
+    attributes = creature.attributes | {"tail": rng.choice((creature.attributes["tail"], other))}
     # From behind, both would cover each other if only mirrored.
     view = FRONT if creature.pose.view == BACK else creature.pose.view
     pose = replace(creature.pose, mirrored=not creature.pose.mirrored, view=view)
     with canvas.placed(place.x - 50, grow=place.size, around=FOOT):
-        paint_creature(replace(creature, pose=pose), canvas, only="tail")
+        paint_creature(replace(creature, attributes=attributes, pose=pose), canvas, only="tail")
     return pasted(picture, canvas)
 
 
