@@ -3,11 +3,12 @@ from __future__ import annotations
 
 from .datasets import CreatureDataset
 from .examples import ExamplePictures
+from .loading import LoadCreatureModels, LoadCreatureSD15
 from .measure import MeasureCreatures
-from .models import CreatureKinds, CreatureParts, LoadCreatureModels
+from .parts import CreatureKinds, CreatureParts
 from .scenes import CreatureScene
 
 NODES = (
-    LoadCreatureModels, CreatureParts, CreatureScene, CreatureKinds, CreatureDataset, MeasureCreatures,
-    ExamplePictures,
+    LoadCreatureModels, LoadCreatureSD15, CreatureParts, CreatureScene, CreatureKinds, CreatureDataset,
+    MeasureCreatures, ExamplePictures,
 )

@@ -18,7 +18,7 @@ from ..bridge.feedback import progress_bar
 from ..bridge.memory import managed
 from ..piece_it_together.encoding import PICTURES_AT_ONCE
 from ..piece_it_together.types import CATEGORY
-from .models import CreatureType
+from .types import CreatureType
 
 ANY_SCENE = "any"
 

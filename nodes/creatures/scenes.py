@@ -25,7 +25,7 @@ from ...pit.demo.drawing.things import THINGS, Thing, draw_thing, sample_thing
 from ...pit.demo.measure.trials import PART_PICTURE_SIZE, Trial
 from ...pit.images import to_tensor
 from ..piece_it_together.types import CATEGORY
-from .models import CreatureType
+from .types import CreatureType
 
 ANY, NONE, MIXED, PLAIN = "any", "none", "mixed", "plain"
 NO_THING = "Creature Scene drew no thing, so there is none to use. Choose a first_thing."

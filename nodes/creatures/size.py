@@ -23,7 +23,7 @@ def tell_other_sizes(model: ModelPatcher) -> None:
 def check_size_first(
     executor: Callable[..., Tensor], noise: Tensor, *given: object, **named: object
 ) -> Tensor:
-    """A wrapper of `CFGGuider.outer_sample`, whose first argument is the noise `[B, 4, H, W]`."""
+    """A wrapper of `CFGGuider.outer_sample`, whose first argument is the noise `[B, C, H, W]`."""
     model = executor.class_obj.model_patcher
     height, width = (side * model.model.latent_format.spacial_downscale_ratio for side in noise.shape[-2:])
     learned = {PICTURE_SIZE, SHEET_SIZE} if model.patches else {PICTURE_SIZE}

@@ -51,7 +51,7 @@ def draw_batch(
     data: dict[str, np.ndarray], seed: int, step: int, size: int, generator: torch.Generator
 ) -> Tensor:
     """Squares of `size` px out of pictures, a quarter as many if they are whole, `[B, 3, S, S]` in -1..1."""
-    count = STAGE.batch // 4 if size == PICTURE_SIZE else STAGE.batch
+    count = max(1, STAGE.batch // 4) if size == PICTURE_SIZE else STAGE.batch
     rng = random.Random(f"{seed}/{step}/shapes")
     crops = []
     for _ in range(count):

@@ -64,11 +64,11 @@ class RendererData:
 class TaughtRenderer(nn.Module):
     """The renderer, the resampler, and what keeps its tokens readable: a head and the preview."""
 
-    def __init__(self) -> None:
+    def __init__(self, operations=nn) -> None:
         super().__init__()
         self.renderer = Renderer()
         self.resampler = Resampler(**RESAMPLER)
-        self.attributes = nn.Linear(TOKENS_PER_PICTURE * TOKEN_DIM, sum(CLASSES))
+        self.attributes = operations.Linear(TOKENS_PER_PICTURE * TOKEN_DIM, sum(CLASSES))
         self.preview = TokenPreview()
 
 

@@ -9,11 +9,14 @@ import torch
 from torch import nn
 
 from pit.commands.demo_train import add_arguments, run
-from pit.demo.training import autoencoder, encoder, prior, reader, stage, unet
-from pit.demo.training.data import open_dataset
+from pit.demo.models.autoencoder import CreatureAutoencoder
+from pit.demo.training import autoencoder, encoder, prior, reader, stage, text_unet, unet
+from pit.demo.training.data import KINDS, open_dataset, training_picture
 from pit.demo.training.stage import Run, Stage, learning_rate_factor, train_stage
+from pit.demo.training.truth import UNSEEN, picture_truth
 from pit.ip_adapter.files import load_ip_adapter
 from pit.piece_it_together.prior_files import load_prior
+from pit.training.denoising import noise_schedule
 
 STAGE = Stage("toy", steps=12, batch=4, learning_rate=1e-2, warmup=3)
 
@@ -77,23 +80,62 @@ def test_a_half_drawn_data_set_resumes_where_it_stopped(tmp_path, monkeypatch):
         open_dataset(tmp_path / "b", 20, 4, 1, lambda done: None)
 
 
-def test_latents_have_unit_spread_after_standardizing(tmp_path):
+@torch.no_grad()
+def test_latents_are_normal_once_they_are_measured_and_pictures_stay_what_they_were(tmp_path):
     torch.manual_seed(0)
-    model = autoencoder.build_autoencoder().eval()
-    pictures = np.random.default_rng(0).integers(0, 255, (6, 128, 128, 3), np.uint8)
-    before = model.decode(autoencoder.encode_pictures(model, pictures, torch.device("cpu"))).sample.detach()
-    model = autoencoder.standardize_latents(toy_run(tmp_path), model, {"pictures": pictures})
-    latents = autoencoder.encode_pictures(model, pictures, torch.device("cpu"))
-    assert torch.allclose(latents.std(dim=(0, 2, 3)) * autoencoder.LATENT_SCALE, torch.ones(4), atol=1e-3)
-    assert torch.allclose(model.decode(latents).sample, before, atol=1e-3)
+    model, device = CreatureAutoencoder().eval(), torch.device("cpu")
+    pictures = np.random.default_rng(0).integers(0, 255, (6, 64, 64, 3), np.uint8)
+    before = model.decode(autoencoder.encode_pictures(model, pictures, device))
+    autoencoder.measure_latents(toy_run(tmp_path), model, {"pictures": pictures, "clean": pictures})
+    latents = autoencoder.encode_pictures(model, pictures, device)
+    channels = latents.shape[1]
+    assert torch.allclose(latents.std(dim=(0, 2, 3)), torch.ones(channels), atol=1e-2)
+    assert torch.allclose(latents.mean(dim=(0, 2, 3)), torch.zeros(channels), atol=1e-3)
+    assert torch.allclose(model.decode(latents), before, atol=1e-3)
+
+
+def test_pictures_of_the_data_set_are_what_their_truth_says():
+    truth = picture_truth(3, 60)
+    for index in range(60):
+        picture = training_picture(3, index)
+        things = picture.composition.things
+        assert KINDS[truth.kinds[index]] == picture.kind
+        assert truth.things[index].sum() == len({(thing.kind, thing.color) for thing, _ in things})
+        assert (picture.composition.creature is None) == (picture.kind in ("things", "empty"))
+        assert (truth.labels[index] == UNSEEN).all() == (picture.composition.creature is None)
+        assert (truth.scenes[index] == UNSEEN) == (picture.composition.ground is not None)
+    assert set(truth.kinds.tolist()) == set(range(len(KINDS)))
+
+
+def test_most_timesteps_are_trained_evenly_and_the_last_ones_of_a_sampler_rarely():
+    density = unet.timestep_density(noise_schedule("v_prediction", zero_snr=True))
+    assert density[-1] == 1 and density[0] < 0.01 and (density.diff() >= -1e-6).all()
+
+
+def test_the_error_of_noise_counts_as_that_of_v_within_bounds():
+    schedule = noise_schedule()
+    weights, snr = text_unet.noise_weights(schedule), schedule.alphas_cumprod / (1 - schedule.alphas_cumprod)
+    middle = int((snr - 1).abs().argmin())
+    assert weights[middle] == pytest.approx(float((snr[middle] + 1) / snr[middle]), rel=1e-4)
+    assert weights.max() <= text_unet.MOST_WEIGHT and weights[0] < 0.1
+
+
+def test_a_row_has_neither_words_nor_tokens_now_and_then():
+    no_tokens, captions = unet.dropped(["a creature"] * 4000, torch.Generator().manual_seed(0))
+    no_words = torch.tensor([caption == "" for caption in captions])
+    assert (no_tokens & no_words).float().mean().item() == pytest.approx(unet.DROP_BOTH, abs=0.02)
+    assert no_tokens.float().mean().item() == pytest.approx(unet.DROP_BOTH + unet.DROP_TOKENS, abs=0.02)
+    assert no_words.float().mean().item() == pytest.approx(unet.DROP_BOTH + unet.DROP_TEXT, abs=0.02)
 
 
 def test_the_whole_command_trains_and_exports(tmp_path, monkeypatch):
-    for module in (reader, encoder, autoencoder, unet):
+    for module in (reader, encoder, autoencoder, unet, text_unet):
         monkeypatch.setattr(module, "STAGE", replace(module.STAGE, steps=1, batch=2))
     monkeypatch.setattr(prior, "RECIPE", replace(prior.RECIPE, steps=1, batch=2))
-    monkeypatch.setattr(encoder, "PART_BATCH", 2)
-    monkeypatch.setattr(reader, "FLAWED", 2)
+    for name in ("PART_BATCH", "PICTURE_BATCH", "PATCH_BATCH"):
+        monkeypatch.setattr(encoder, name, 2)
+    for name in ("PLUS_ROWS", "BASE_ROWS"):
+        monkeypatch.setattr(unet, name, 1)
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     flags = [
@@ -101,7 +143,10 @@ def test_the_whole_command_trains_and_exports(tmp_path, monkeypatch):
         "--workers", "1", "--device", "cpu", "--precision", "fp32",
     ]
     assert run(parser.parse_args(flags)) == 0
-    names = ("ip_adapter", "ip_prior", "preview", "reader", "renderer", "vision")
+    names = (
+        "autoencoder", "base_adapter", "ip_adapter", "ip_prior", "preview", "reader", "renderer", "sd15",
+        "vision",
+    )
     written = {path.name for path in (tmp_path / "weights").iterdir()}
     assert written == {f"creature_{name}.safetensors" for name in names}
     adapter = load_ip_adapter(tmp_path / "weights" / "creature_ip_adapter.safetensors")
