@@ -6,15 +6,21 @@ import json
 import sys
 from pathlib import Path
 
+from ..demo.measure import GROUPS
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
     add = parser.add_argument
     add("--quick", action="store_true", help="fewer samples and wider intervals: minutes on two CPU cores")
+    add("--only", choices=GROUPS, action="append", metavar="GROUP",
+        help="take only the measures of this group (can be given more than once); the default is all, in "
+        f"order: {', '.join(GROUPS)}")
     add("--json", type=Path, metavar="FILE", help="also write every number to this file")
     add("--against", type=Path, metavar="FILE", help="also print what changed since the run that wrote FILE")
     add("--picture", type=Path, metavar="FILE", default=Path("demo-measure.png"),
-        help="where to save the sheet of parts and concepts (default: %(default)s)")
+        help="where to save the sheet of parts and concepts, unless --only leaves out kept (default: "
+        "%(default)s)")
     add("--seed", type=int, default=0, help="decides which creatures are asked for (default: %(default)s)")
     add("--threads", type=int, default=None, help="CPU threads (default: torch's own)")
 
@@ -25,10 +31,12 @@ def run(arguments: argparse.Namespace) -> int:
     import torch
     from tqdm import tqdm
 
+    from ..demo.measure import plan as plans
     from ..demo.measure.changes import changes_table, read_numbers
-    from ..demo.measure.experiment import FULL, QUICK, run_measures
-    from ..demo.measure.report import as_json, concept_sheet, tables
+    from ..demo.measure.experiment import run_measures
+    from ..demo.measure.report import as_json, concept_sheet
     from ..demo.measure.suite import Laboratory
+    from ..demo.measure.tables import tables
     from ..demo.measure.trials import check_seed
     from ..demo.models.chain import CreatureChain
     from ..demo.models.reader import load_reader
@@ -37,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    plan = QUICK if arguments.quick else FULL
+    plan, groups = plans.QUICK if arguments.quick else plans.FULL, arguments.only or GROUPS
     # Before the work, which takes long: a typing error in a file name must not cost its results.
     try:
         check_seed(arguments.seed)
@@ -47,17 +55,18 @@ def run(arguments: argparse.Namespace) -> int:
     except (WeightFileError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    with tqdm(total=plan.pictures, desc="pictures", mininterval=5) as bar:
+    with tqdm(total=plan.pictures(groups), unit="picture", mininterval=5) as bar:
         lab = Laboratory(chain, reader, arguments.seed, bar.update)
-        findings = run_measures(lab, plan)
+        findings = run_measures(lab, plan, groups, bar.set_description)
     print(tables(findings) + "\n")
     if earlier:
         print(changes_table(as_json(findings), earlier) + "\n")
     if arguments.json:
         write_whole(arguments.json, (json.dumps(as_json(findings), indent=2) + "\n").encode())
         print(f"numbers: {arguments.json}")
-    concept_sheet(Laboratory(chain, reader, arguments.seed)).save(arguments.picture)
-    print(f"picture: {arguments.picture}")
+    if "kept" in groups:
+        concept_sheet(Laboratory(chain, reader, arguments.seed)).save(arguments.picture)
+        print(f"picture: {arguments.picture}")
     return 0
 
 

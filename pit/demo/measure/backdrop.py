@@ -10,11 +10,11 @@ from ..drawing.scenes import draw_scene
 from ..models.reader import as_pictures
 from ..models.sizes import PICTURE_SIZE
 
-EDGE, CORNER = 10, 30  # pixels: how deep the compared stripes are, and how far the lower ones reach inward
+EDGE, CORNER = 20, 60  # pixels: how deep the compared stripes are, and how far the lower ones reach inward
 
 
 def nearest_scenes(pictures: Tensor, names: Sequence[str]) -> Tensor:
-    """The scene that each picture comes closest to: `pictures [N, 3, 128, 128]` in 0..1 -> indices `[N]`.
+    """The scene that each picture comes closest to: `pictures [N, 3, 256, 256]` in 0..1 -> indices `[N]`.
 
     The sky (the upper edge and both sides) and the ground (the lower corners) are compared separately.
     """
@@ -29,7 +29,7 @@ def nearest_scenes(pictures: Tensor, names: Sequence[str]) -> Tensor:
 
 
 def places() -> tuple[Tensor, Tensor]:
-    """Masks of the sky and of the ground, bool `[128, 128]` each."""
+    """Masks of the sky and of the ground, bool `[256, 256]` each."""
     sky = torch.zeros(PICTURE_SIZE, PICTURE_SIZE, dtype=torch.bool)
     ground = sky.clone()
     sky[:EDGE] = sky[:-4 * EDGE, :EDGE] = sky[:-4 * EDGE, -EDGE:] = True

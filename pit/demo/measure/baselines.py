@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -41,7 +40,8 @@ def nearest_training_creature(known: int) -> Method:
         known: how many creatures of the training set are searched.
     """
     def tokens(lab: Laboratory, trials: list[Trial]) -> Tensor:
-        theirs, owners = training_parts(lab, known)
+        # The comparisons of 2 and of 5 parts search the same creatures.
+        theirs, owners = lab.once(("training parts", known), lambda: training_parts(lab, known))
         chosen = [nearest_owner(parts.flatten(1), theirs, owners) for parts in part_tokens(lab, trials)]
         views = [whole_view(training_creature(TRAINING_SEED, index)) for index in chosen]
         return lab.chain.encode(views)
@@ -49,7 +49,6 @@ def nearest_training_creature(known: int) -> Method:
     return tokens
 
 
-@lru_cache(maxsize=1)  # the comparisons of 2 and of 5 parts search the same creatures
 def training_parts(lab: Laboratory, known: int) -> tuple[Tensor, Tensor]:
     """Tokens of every part of the first training creatures, `[K, F]`, and the creature of each, `[K]`."""
     tokens, owners = [], []

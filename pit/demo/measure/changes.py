@@ -4,7 +4,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from .labels import LABELS
+from .catalog import LABELS, unit_of
 from .markdown import markdown
 
 Numbers = dict[str, object]
@@ -31,8 +31,8 @@ def changes_table(now: Numbers, before: Numbers) -> str:
     for name, (low, high) in now["intervals"].items():
         if name in before["intervals"]:
             low_before, high_before = before["intervals"][name]
-            change = now[name] - before[name]
             clear = "clear" if low > high_before or high < low_before else ""
-            points = f"{change * 100:+.1f} points"
-            rows.append([LABELS[name], f"{before[name]:.1%}", f"{now[name]:.1%}", points, clear])
+            unit = unit_of(name)
+            numbers = unit.text(before[name]), unit.text(now[name]), unit.difference(now[name] - before[name])
+            rows.append([LABELS[name], *numbers, clear])
     return markdown(["measure", "before", "now", "change", ""], rows)

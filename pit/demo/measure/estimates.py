@@ -2,10 +2,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
+
+from .units import SHARE, Unit
 
 FEW = 30  # samples, below which an interval is marked
 Z = 1.96  # standard deviations on either side that hold 95% of a normal distribution
@@ -46,6 +49,16 @@ def share(yes: Tensor) -> Estimate:
     return Estimate(p, max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale), count)
 
 
+def column_shares(yes: Tensor, counted: Tensor, names: Sequence[str]) -> dict[str, Estimate]:
+    """The share of true values in each column of `[N, K]`, by its name.
+
+    Args:
+        counted: which values count, bool `[N, K]`; a column without any is left out.
+    """
+    columns = zip(names, yes.T, counted.T, strict=True)
+    return {name: share(column[counts]) for name, column, counts in columns if counts.any()}
+
+
 def mean(values: Tensor) -> Estimate:
     """The mean of `[N]`, with the percentile bootstrap interval (Efron 1979); repeatable.
 
@@ -56,25 +69,41 @@ def mean(values: Tensor) -> Estimate:
 
 
 def ratio(above: Tensor, below: Tensor) -> Estimate:
-    """The sum of `above` over the sum of `below > 0`, both `[N]`; pairs are resampled together, as in `mean`.
+    """The sum of `above` over the sum of `below >= 0`, both `[N]`; rows are resampled together, as in `mean`.
+
+    Of `[N, K]`, the mean of the K ratios of sums, without those that have nothing below.
 
     Raises:
         ValueError: there are no values.
     """
     count = _count(above)
-    pairs = np.stack([above.double().numpy(), below.double().numpy()])
+    values = np.stack([each.double().reshape(count, -1).numpy() for each in (above, below)])
     # A fixed seed: the same values always have the same interval.
     rows = np.random.default_rng(0).integers(count, size=(RESAMPLES, count))
-    sums = pairs[:, rows].sum(axis=2)
-    low, high = np.percentile(sums[0] / sums[1], [2.5, 97.5])
-    return Estimate(float(pairs[0].sum() / pairs[1].sum()), float(low), float(high), count)
+    # How often each row was drawn: to repeat the rows themselves would take much memory.
+    drawn = np.stack([np.bincount(row, minlength=count) for row in rows]).astype(float)
+    low, high = np.nanpercentile(_mean_ratio(*(drawn @ values)), [2.5, 97.5])
+    return Estimate(float(_mean_ratio(*values.sum(axis=1))), float(low), float(high), count)
+
+
+def written(estimate: Estimate, unit: Unit) -> str:
+    """A number and its 95% interval as text, with a note if there are too few samples."""
+    samples = "sample" if estimate.count == 1 else "samples"
+    note = f", only {estimate.count} {samples}" if estimate.is_scant else ""
+    return f"{unit.text(estimate.value)} ({unit.text(estimate.low)} to {unit.text(estimate.high)}{note})"
 
 
 def percent(estimate: Estimate) -> str:
-    """A share and its 95% interval as text, with a note if there are too few samples."""
-    samples = "sample" if estimate.count == 1 else "samples"
-    note = f", only {estimate.count} {samples}" if estimate.is_scant else ""
-    return f"{estimate.value:.1%} ({estimate.low:.1%} to {estimate.high:.1%}{note})"
+    """A share and its 95% interval as text; see `written`."""
+    return written(estimate, SHARE)
+
+
+def _mean_ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """The mean over the last axis of above / below, where there is anything below."""
+    there = below > 0
+    ratios = np.divide(above, below, out=np.zeros_like(above), where=there)
+    with np.errstate(invalid="ignore"):  # not a number, if there is nothing below at all
+        return ratios.sum(axis=-1) / there.sum(axis=-1)
 
 
 def _count(values: Tensor) -> int:

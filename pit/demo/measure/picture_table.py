@@ -27,7 +27,7 @@ def measured_rows(reading: Reading, trial: Trial, scene: str | None) -> list[Bar
         ValueError: an unknown scene, or no picture.
     """
     if scene is not None and scene not in SCENES:
-        raise ValueError(f"unknown scene {scene!r}; there are {', '.join(SCENES)}")
+        raise ValueError(f"Expected one of the scenes {', '.join(SCENES)}, got {scene!r}.")
     share = mean(kept(reading, trial.targets))
     rows = attribute_rows(reading, trial.targets)
     rows.append(Bar("kept, on average", percent(share), share.value))

@@ -1,4 +1,4 @@
-"""What is counted in pictures of creatures: attributes found, completeness, entropy, distances."""
+"""What is counted in pictures: attributes and things found, completeness, whites, entropy, distances."""
 from __future__ import annotations
 
 import random
@@ -14,6 +14,7 @@ NAMES = list(ATTRIBUTES)
 # For each attribute: the index of "none", if it has one, and the position of the style of the same part.
 NONE = [options.index("none") if "none" in options else HIDDEN for options in ATTRIBUTES.values()]
 STYLE_OF = [NAMES.index(name.removesuffix("_color")) for name in NAMES]
+BORDER = 6  # pixels along the edges that no complete creature reaches
 
 
 def targets_of(creature: Creature, parts: list[str] | None = None) -> Tensor:
@@ -50,6 +51,21 @@ def kept(reading: Reading, targets: Tensor) -> Tensor:
 def is_whole(reading: Reading) -> Tensor:
     """Whether each picture shows one complete creature, `[N]`."""
     return reading.whole > 0.5
+
+
+def found_things(reading: Reading) -> Tensor:
+    """Which pairs of kind and color each picture shows, bool `[N, K * C]`."""
+    return reading.things > 0.5
+
+
+def border_distances(pictures: Tensor) -> Tensor:
+    """How far the borders of pictures are from white: `[N, 3, H, W]` in 0..1 -> `[N]` in levels of 255.
+
+    The mean of 255 - value over all channels of the pixels that are at most `BORDER` from an edge.
+    """
+    border = torch.ones(pictures.shape[2:], dtype=torch.bool)
+    border[BORDER:-BORDER, BORDER:-BORDER] = False
+    return 255 * (1 - pictures[:, :, border]).mean(dim=(1, 2))
 
 
 def entropies(attributes: Tensor) -> Tensor:

@@ -1,24 +1,28 @@
-"""The measures, each a function of the models and the trials."""
+"""The models that are measured, and the measures of what the prior and the adapter keep."""
 from __future__ import annotations
 
 import random
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from ..drawing.creature import ATTRIBUTES, SCENES, Creature, sample_creature
-from ..drawing.flaws import draw_flawed
+from ..drawing.creature import SCENES, Creature
+from ..drawing.draw import draw_creature
 from ..models.chain import CreatureChain
 from ..models.reader import CreatureReader, Reading, as_pictures
-from .estimates import Estimate, mean, ratio, share
+from ..models.sizes import PICTURE_SIZE
+from .estimates import Estimate, column_shares, mean, ratio, share
+from .pictures import batches
 from .scores import (
     HIDDEN,
+    NAMES,
+    border_distances,
     frechet_distance,
-    is_whole,
+    is_found,
     kept,
     kernel_distance,
     open_entropies,
@@ -26,7 +30,9 @@ from .scores import (
 )
 from .trials import FREE, Trial, all_targets, draw_trials, scene_caption, true_pictures, whole_view
 
+T = TypeVar("T")
 DIVERSE_SEEDS = 32
+WHITES = 32  # creatures rendered on white
 WORDED_SCENES = [scene for scene in SCENES if scene != "white"]
 
 
@@ -45,7 +51,7 @@ PUBLISHED = Sampling(guidance_scale=2.0)
 UNGUIDED = Sampling(guidance_scale=1.0)
 
 
-@dataclass(eq=False)  # compared, and so hashed, by identity: `baselines.training_parts` caches by it
+@dataclass
 class Laboratory:
     """The models that are measured, and the reader that judges them.
 
@@ -57,14 +63,21 @@ class Laboratory:
     reader: CreatureReader
     seed: int
     on_pictures: Callable[[int], None] = field(default=lambda count: None)
+    _made: dict[Hashable, object] = field(default_factory=dict, init=False, repr=False)
 
-    def read(self, pictures: list[Image.Image]) -> Reading:
-        """Read pictures of 128 px."""
-        return self.reader.read(as_pictures(pictures))
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` returns; made once, since several measures need it, and kept with this laboratory."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+    def read(self, pictures: Iterable[Image.Image]) -> Reading:
+        """Read pictures of 256 px."""
+        return Reading.joined([self.reader.read(as_pictures(batch)) for batch in batches(pictures)])
 
     def true_reading(self, creatures: list[Creature]) -> Reading:
         """Read the creatures as they are drawn."""
-        return self.read(true_pictures(creatures))
+        return self.read(draw_creature(creature, PICTURE_SIZE) for creature in creatures)
 
     def conditions(self, trials: list[Trial]) -> Tensor:
         """The prior's condition for each trial, `[N, 16 S, D]`."""
@@ -84,46 +97,67 @@ class Laboratory:
         return self.reader.read(pictures)
 
 
-def reader_accuracy(lab: Laboratory, count: int) -> tuple[Estimate, dict[str, Estimate]]:
-    """How often the reader is right on freshly drawn free mixtures.
+@dataclass(frozen=True)
+class Encoded:
+    """Creatures whose parts are not given one by one, but all at once, by their own tokens.
 
-    Returns:
-        The mean over the attributes; and the share for each attribute, among the pictures that show it, for
-        `scene`, and for `whole`, on as many flawed creatures as complete ones.
+    Attributes:
+        targets: all attributes that each shows, `[N, A]`.
+        tokens: `[N, 16, D]`.
+        rendered: what is read when these are rendered, each in its scene.
     """
-    rng = random.Random(f"reader/{lab.seed}")
-    creatures = [sample_creature(rng, FREE, scene=rng.choice(SCENES)) for _ in range(count)]
-    reading, flawed = lab.true_reading(creatures), lab.read([draw_flawed(c, rng) for c in creatures])
-    targets = torch.stack([targets_of(creature) for creature in creatures])
-    right, shown = reading.attributes == targets, targets != HIDDEN
-    found = {name: share(right[shown[:, index], index]) for index, name in enumerate(ATTRIBUTES)}
-    weights = shown / shown.sum(dim=0)  # every attribute counts the same, however often it is shown
-    average = ratio((right * weights).sum(dim=1), weights.sum(dim=1))
-    scenes = torch.tensor([SCENES.index(creature.scene) for creature in creatures])
-    return average, found | {
-        "scene": share(reading.scenes == scenes),
-        "whole": share(torch.cat([is_whole(reading), ~is_whole(flawed)])),
-    }
+
+    creatures: list[Creature]
+    targets: Tensor
+    tokens: Tensor
+    rendered: Reading
 
 
-def ceilings(lab: Laboratory, creatures: list[Creature]) -> tuple[dict[str, Estimate], Reading]:
-    """The share of all attributes of true creatures that survive, stage by stage.
+def encoded(lab: Laboratory, count: int, coherence: float) -> Encoded:
+    """Unseen creatures, encoded and rendered."""
+    def make() -> Encoded:
+        creatures = [trial.creature for trial in draw_trials(lab.seed, count, 1, coherence)]
+        tokens = lab.chain.encode([whole_view(creature) for creature in creatures])
+        rendered = lab.render(tokens, [scene_caption(creature.scene) for creature in creatures])
+        return Encoded(creatures, torch.stack([targets_of(each) for each in creatures]), tokens, rendered)
 
-    Returns:
-        The shares as drawn, after the autoencoder, and rendered from the true tokens; and the reading of the
-        last.
+    return lab.once(("encoded", count, coherence), make)
+
+
+def completed(lab: Laboratory, count: int, parts: int, coherence: float) -> tuple[list[Trial], Reading]:
+    """Trials, and what is read in the pictures that the recommended prior leads to."""
+    def make() -> tuple[list[Trial], Reading]:
+        trials = draw_trials(lab.seed, count, parts, coherence)
+        tokens = lab.sample(lab.conditions(trials), RECOMMENDED)
+        return trials, lab.render(tokens, [trial.caption for trial in trials])
+
+    return lab.once(("completed", count, parts, coherence), make)
+
+
+def ceilings(lab: Laboratory, known: Encoded) -> dict[str, Estimate]:
+    """The share of all attributes of true creatures that survive, stage by stage: as drawn, after the
+    autoencoder, and rendered from the true tokens.
     """
-    targets = torch.stack([targets_of(creature) for creature in creatures])
-    pictures = true_pictures(creatures)
-    tokens = lab.chain.encode([whole_view(creature) for creature in creatures])
-    rendered = lab.render(tokens, [scene_caption(creature.scene) for creature in creatures])
+    pictures = true_pictures(known.creatures)
     # Saved reports use these names, although the first is drawn and the last is rendered.
     readings = {
         "rendered": lab.read(pictures),
         "autoencoder": lab.reader.read(lab.chain.reconstruct(pictures)),
-        "drawn": rendered,
+        "drawn": known.rendered,
     }
-    return {name: mean(kept(reading, targets)) for name, reading in readings.items()}, rendered
+    return {name: mean(kept(reading, known.targets)) for name, reading in readings.items()}
+
+
+def shares_by_attribute(reading: Reading, targets: Tensor) -> dict[str, Estimate]:
+    """How often each attribute is found where it is wanted; targets `[N, A]`, -100 = not wanted."""
+    return column_shares(is_found(reading, targets), targets != HIDDEN, NAMES)
+
+
+def whites_from_tokens(lab: Laboratory, known: Encoded) -> Estimate:
+    """How far the borders of creatures rendered on white are from white; see `border_distances`."""
+    tokens = known.tokens[:WHITES]
+    captions = [scene_caption("white")] * len(tokens)
+    return mean(border_distances(lab.chain.render(tokens, captions, lab.seed, on_batch=lab.on_pictures)))
 
 
 def kept_and_floor(reading: Reading, trials: list[Trial]) -> tuple[Estimate, Estimate]:
@@ -174,26 +208,3 @@ def distances(lab: Laboratory, rendered: Reading, ceiling: Reading, coherence: f
         "kernel": kernel_distance(rendered.features, first),
         "kernel of the ceiling": kernel_distance(ceiling.features, first),
     }
-
-
-def seconds_per_stage(lab: Laboratory, sampling: Sampling, concepts: int = 8) -> dict[str, float]:
-    """Seconds that each stage takes for eight concepts of one set of three parts, once warmed up."""
-    trial = draw_trials(lab.seed, 1, 3, FREE, purpose="seconds")[0]
-    pictures = trial.part_pictures()
-    latents = torch.zeros(concepts, 4, 16, 16)
-    conditions = lab.conditions([trial]).expand(concepts, -1, -1)
-    tokens = lab.chain.empty.expand(concepts, -1, -1)
-    stages: dict[str, Callable[[], object]] = {
-        "encode the parts": lambda: lab.chain.encode_parts(pictures),
-        "sample the tokens": lambda: lab.sample(conditions, sampling),
-        "denoise": lambda: lab.chain.denoise(tokens, [trial.caption] * concepts, torch.Generator()),
-        "decode": lambda: lab.chain.decode(latents),
-    }
-    return {name: _seconds(stage) for name, stage in stages.items()}
-
-
-def _seconds(stage: Callable[[], object]) -> float:
-    stage()  # the first call also pays for memory and kernels
-    start = time.perf_counter()
-    stage()
-    return time.perf_counter() - start

@@ -14,7 +14,7 @@ from ..models.autoencoder import CreatureAutoencoder
 from ..models.sizes import PICTURE_SIZE
 from .stage import Run, Stage, train_stage
 
-STAGE = Stage("autoencoder", steps=11000, batch=16, learning_rate=1.2e-3)
+STAGE = Stage("autoencoder", steps=8000, batch=16, learning_rate=1.2e-3)
 CROP = 128  # a quarter of the cost of whole pictures
 # Whole pictures, a quarter as many, now and then: what the layers normalize by is not the same in crops.
 WHOLE_EVERY = 4

@@ -1,0 +1,53 @@
+"""How long the models and the renderer of drawings take."""
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+
+from ..drawing.composition import draw_composition
+from ..models.chain import LATENT_SHAPE
+from ..models.sizes import PICTURE_SIZE
+from .estimates import Estimate, ratio
+from .pictures import fresh_pictures
+from .suite import Laboratory, Sampling
+from .trials import FREE, draw_trials
+
+
+def seconds_per_stage(lab: Laboratory, sampling: Sampling, concepts: int = 8) -> dict[str, float]:
+    """Seconds that each stage takes for eight concepts of one set of three parts, once warmed up."""
+    trial = draw_trials(lab.seed, 1, 3, FREE, purpose="seconds")[0]
+    pictures = trial.part_pictures()
+    latents = torch.zeros(concepts, *LATENT_SHAPE)
+    conditions = lab.conditions([trial]).expand(concepts, -1, -1)
+    tokens = lab.chain.empty.expand(concepts, -1, -1)
+    stages: dict[str, Callable[[], object]] = {
+        "encode the parts": lambda: lab.chain.encode_parts(pictures),
+        "sample the tokens": lambda: lab.sample(conditions, sampling),
+        "denoise": lambda: lab.chain.denoise(tokens, [trial.caption] * concepts, torch.Generator()),
+        "decode": lambda: lab.chain.decode(latents),
+    }
+    return {name: seconds(stage) for name, stage in stages.items()}
+
+
+def seconds(stage: Callable[[], object]) -> float:
+    """Seconds that a second call takes: the first one also pays for memory and kernels."""
+    stage()
+    start = time.perf_counter()
+    stage()
+    return time.perf_counter() - start
+
+
+def drawings_a_second(kind: str, seed: int, count: int = 100) -> Estimate:
+    """How many fresh pictures of one of `KINDS` are drawn at 256 px in a second of one core."""
+    shown = [picture.composition for picture in fresh_pictures(seed, kind, count, "speed")]
+    for composition in shown:  # the scenes among them are kept once they are drawn
+        draw_composition(composition, PICTURE_SIZE)
+    spent = []
+    for composition in shown:
+        # Of this thread alone: other processes and torch's own threads do not count.
+        start = time.thread_time()
+        draw_composition(composition, PICTURE_SIZE)
+        spent.append(time.thread_time() - start)
+    return ratio(torch.ones(count), torch.tensor(spent))
