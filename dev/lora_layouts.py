@@ -45,7 +45,7 @@ SCENE = Layout(
 )
 
 SHEET_START = Note("Start here", f"""\
-**Press Run.** Four concepts become character sheets: from the front, from behind, the limbs, the head.
+**Press Run.** Four concepts become character sheets: from the front, the side, behind, and with raised limbs.
 
 Change first: the parts, and the **strength** of the IP-LoRA; at 0 you see just the creature.
 

@@ -32,7 +32,7 @@ DEMO_START = Note("Start here", f"""\
 
 Change first:
 - **Creature Parts**: seed and switches, for other parts.
-- **prompt**: a creature in the sky, at night, in a meadow, on lava.
+- **prompt**: a creature at night, in a forest, under the sea, on lava.
 
 {INSIDE} For SDXL, open {title_of("piece_it_together_sdxl")}.""")
 

@@ -1,10 +1,28 @@
-"""How much of the first noise a sampling begins with."""
+"""The noise of models: what they were trained with, and how much of the first a sampling begins with."""
 from __future__ import annotations
 
 import copy
+from typing import TYPE_CHECKING
 
+import comfy.model_sampling
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from ...pit.training.denoising import NoiseSchedule
+
+
+def trained_schedule(model: ModelPatcher) -> NoiseSchedule:
+    """The noise that a MODEL of Stable Diffusion's kind was trained with, for trainers."""
+    # Imported here, because diffusers takes seconds to import.
+    from ...pit.training.denoising import noise_schedule
+
+    # What a UNet predicts is not in its weights: on the other target, a LoRA would learn to undo the model.
+    sampling = model.get_model_object("model_sampling")
+    velocity = isinstance(sampling, comfy.model_sampling.V_PREDICTION)
+    return noise_schedule(
+        "v_prediction" if velocity else "epsilon", zero_snr=velocity and getattr(sampling, "zsnr", False)
+    )
 
 
 def with_published_start(model: ModelPatcher) -> ModelPatcher:

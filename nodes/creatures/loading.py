@@ -74,13 +74,13 @@ class LoadCreatureSD15(io.ComfyNode):
             display_name="Load Creature SD 1.5",
             category=CATEGORY,
             description=(
-                "Loads a miniature text-to-image model with the structure of Stable Diffusion 1.5, trained on "
-                "drawn creatures and things."
+                "Loads the miniature text-to-image model that comes with the pack: built like Stable "
+                "Diffusion 1.5, trained on drawn creatures and things."
             ),
             search_aliases=["demo models", "sd15 demo", "text to image demo"],
             inputs=[],
             outputs=[
-                io.Model.Output(tooltip="The model that draws creatures and things from words, for KSampler."),
+                io.Model.Output(tooltip="The model that draws creatures and things by words, for KSampler."),
                 io.Clip.Output(tooltip="Its text encoder, for CLIP Text Encode."),
                 io.Vae.Output(tooltip="Its VAE, for VAE Decode."),
             ],

@@ -16,7 +16,7 @@ import comfy.supported_models
 import comfy.supported_models_base
 import comfy.utils
 import torch
-from comfy.ldm.models.autoencoder import AutoencoderKL
+from comfy.taesd.taesd import TAESD
 from torch import Tensor
 
 from ...pit.demo.models.autoencoder import CreatureAutoencoder
@@ -190,14 +190,10 @@ class CreatureVAE(comfy.sd.VAE):
     def __init__(self, state: dict[str, Tensor]) -> None:
         """`state`: all weights of a `CreatureAutoencoder`."""
         device = comfy.model_management.vae_device()
-        # The superclass builds an autoencoder, which is replaced below: so the smallest one there is.
-        small = {"embed_dim": 1, "ddconfig": {
-            "double_z": True, "z_channels": 1, "resolution": 8, "in_channels": 3, "out_ch": 3, "ch": 32,
-            "ch_mult": [1], "num_res_blocks": 1, "attn_resolutions": [], "dropout": 0.0,
-        }}
+        # The superclass builds an autoencoder by its weights, which is replaced below: so a tiny one.
         super().__init__(
-            sd=AutoencoderKL(**small).state_dict(), config={"params": small}, device=device,
-            # It is small enough for full precision, in which white is white.
+            sd=TAESD().state_dict(), device=device,
+            # Small enough for full precision, in which white is white.
             dtype=comfy.model_management.vae_dtype(device, [torch.float32]),
         )
         self.latent_channels = LATENT_CHANNELS
@@ -219,8 +215,8 @@ class CreatureVAE(comfy.sd.VAE):
         self.size = comfy.model_management.module_size(self.first_stage_model)
 
 
-# Values for each pixel of a picture that are there at once, measured, and as much again for what a GPU needs to
-# compute a convolution.
+# Values for each pixel of a picture that are there at once, as measured, and as much again for what a GPU
+# needs to compute a convolution.
 ENCODED, DECODED = 120, 150
 
 

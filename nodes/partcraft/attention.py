@@ -22,8 +22,8 @@ from .text import words_of_conditioning
 from .types import CATEGORY, PartAttentionType
 
 KEY = "part_attention"
-# Saved graphs hold these options by name; how much smaller than the latent the maps are.
-DETAILS = {"a 32nd, as published": 4, "a 16th": 2, "an 8th": 1}
+# Saved graphs hold these options by name; how much smaller than the picture the maps are.
+DETAILS = {"a 32nd, as published": 32, "a 16th": 16, "an 8th": 8}
 
 
 class RecordedMaps:
@@ -33,7 +33,11 @@ class RecordedMaps:
     """
 
     def __init__(self, context: Tensor, words: dict[str, list[int]], level: int):
-        """`context`: the prompt `[1,T,C]` that the words stand in, by which its rows are recognized."""
+        """
+        Args:
+            context: the prompt `[1,T,C]` that the words stand in, by which its rows are recognized.
+            level: how much smaller than the latent the maps are.
+        """
         self.context, self.words, self.level = context, words, level
         self.maps: AttentionMaps | None = None
         self.images = 0
@@ -200,7 +204,9 @@ class PartAttention(io.ComfyNode):
     def execute(
         cls, model: ModelPatcher, positive: list, size: str = next(iter(DETAILS))
     ) -> io.NodeOutput:
-        maps = RecordedMaps(*words_of_conditioning(positive, "Part Attention"), DETAILS[size])
+        # Maps cannot be larger than the latent, which is an 8th of the picture in SD 1.5 and SDXL.
+        level = max(1, DETAILS[size] // model.model.latent_format.spacial_downscale_ratio)
+        maps = RecordedMaps(*words_of_conditioning(positive, "Part Attention"), level)
         return io.NodeOutput(watched_model(model, maps), maps)
 
 

@@ -26,21 +26,14 @@ from ...pit.partcraft.training.recipes import PART_CHOICES, PRESETS, RESULT, Par
 from ...pit.training.recipes import RunSettings
 from ..bridge.feedback import progress_bar, say_and_log
 from ..bridge.folders import own_folder
+from ..bridge.noise import trained_schedule
 from ..bridge.outputs import Outputs
 from ..bridge.picture_folders import input_folder, input_folders, offered_names, why_no_folder
 from ..bridge.stamps import patched_weights_of
 from ..bridge.training import batch_inputs, last_chart, run, save_every_input, seed_input, steps_input
 from .dino import check_width
 from .loading import FILES, load_words
-from .training_models import (
-    NODE,
-    SIZES,
-    check_base,
-    encoders_of,
-    schedule_of,
-    text_encoder_of,
-    unet_of,
-)
+from .training_models import NODE, check_base, encoders_of, picture_size, text_encoder_of, unet_of
 from .types import CATEGORY, CLIP_VISION_TOOLTIP, CLUSTERS_TOOLTIP, PartClustersType, PartWordsType
 
 ADVICE = "Put a folder of pictures there; 100 or more of one kind of thing are best."
@@ -187,7 +180,7 @@ class TrainPartCraft(io.ComfyNode):
             preset, attention_form, batch, accumulation, learning_rate, steps=steps, rank=rank,
             masked=masked, class_name=class_name.strip(), map_level=map_level,
         )
-        preparation = Preparation(size or SIZES[len(names)], variants, recipe.flips, seed)
+        preparation = Preparation(size or picture_size(model, names), variants, recipe.flips, seed)
         cache = encoded(cls, model, vae, clip_vision, clusters, folder, name, codes_by, preparation)
         # After the encoding, which needs the models, and before their weights are read below, since unloading
         # also takes patches out of them again.
@@ -247,7 +240,7 @@ def train(
     tokens = clip_tokens(parts, len(encoders))
     mapper = new_mapper(parts, cache.coding.count, encoders, recipe.projections, settings.seed)
     painter = PartPainter(unet_of(model, dtype), encoders, mapper, tokens.words, recipe.map_level)
-    task = PartTask(painter, tokens, cache, recipe, settings, schedule_of(model))
+    task = PartTask(painter, tokens, cache, recipe, settings, trained_schedule(model))
     trainer = Trainer(task, recipe, settings, accelerator)
 
     def decode(latents: Tensor) -> list[Image.Image]:

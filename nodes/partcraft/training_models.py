@@ -1,10 +1,9 @@
 """The models of the graph as the training of part words takes them."""
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import comfy.clip_model
-import comfy.model_base
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP, VAE
@@ -16,12 +15,9 @@ from ..bridge.stamps import patched_weights_of, weights_of
 from ..bridge.training_copies import copied_weights, fill_unet
 from .text import text_encoders
 
-if TYPE_CHECKING:
-    from ...pit.training.denoising import NoiseSchedule
-
 NODE = "Train PartCraft"
 ENCODERS = {1: ["clip_l"], 2: ["clip_l", "clip_g"]}
-SIZES = {1: 512, 2: 1024}
+SIZES = {1: 512, 2: 1024}  # of pictures, by the number of text encoders
 
 
 def check_base(model: ModelPatcher, clip: CLIP | None) -> list[str]:
@@ -43,6 +39,12 @@ def check_base(model: ModelPatcher, clip: CLIP | None) -> list[str]:
             f"{' and '.join(names)}. Connect the CLIP of the same Load Checkpoint."
         )
     return names
+
+
+def picture_size(model: ModelPatcher, names: Sequence[str]) -> int:
+    """The side of the pictures that a model with these text encoders draws."""
+    # Of the class: ComfyUI logs a warning when a description of a model is asked for what it lacks.
+    return getattr(type(model.model.model_config), "native_size", SIZES[len(names)])
 
 
 def encoders_of(model: ModelPatcher, vae: VAE, clip_vision) -> PartEncoders:
@@ -90,12 +92,3 @@ def text_encoder_of(clip: CLIP, name: str) -> nn.Module:
     keys = [prefix + key for key in transformer.state_dict()]
     weights = copied_weights(clip.patcher, keys, torch.float32)
     return text_encoder(config, {key.removeprefix(prefix): value for key, value in weights.items()})
-
-
-def schedule_of(model: ModelPatcher) -> NoiseSchedule:
-    """The noise that the model was trained with."""
-    from ...pit.training.denoising import noise_schedule
-
-    # What a UNet predicts is not in its weights: on the other target, the LoRA would learn to undo the model.
-    velocity = model.model.model_type == comfy.model_base.ModelType.V_PREDICTION
-    return noise_schedule("v_prediction" if velocity else "epsilon")

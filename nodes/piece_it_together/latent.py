@@ -24,7 +24,8 @@ MOST_VALUES = 100_000_000  # 1,525 pictures of SDXL's size
 def native_size(model: ModelPatcher) -> int:
     """The size of the square pictures that a model draws best. Raises ValueError for an unknown kind."""
     config = getattr(model.model, "model_config", None)
-    own = getattr(config, "native_size", None)
+    # Of the class: ComfyUI logs a warning when a description of a model is asked for what it lacks.
+    own = getattr(type(config), "native_size", None)
     if own is not None:
         return own
     for kind, size in NATIVE_SIZES.items():

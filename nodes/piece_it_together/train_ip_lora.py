@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import comfy.model_base
 import comfy.model_management
 import comfy.utils
 import folder_paths
@@ -32,6 +31,7 @@ from ...pit.piece_it_together.ip_lora.recipes import PRESETS, RESULT, LoraRecipe
 from ...pit.training.recipes import RunSettings
 from ..bridge.feedback import progress_bar
 from ..bridge.folders import own_folder
+from ..bridge.noise import trained_schedule
 from ..bridge.picture_folders import offered_names, why_no_folder
 from ..bridge.sockets import IPAdapterType
 from ..bridge.stamps import patched_weights_of, weights_of
@@ -234,19 +234,15 @@ def train(
     # Imported here, because accelerate and diffusers take seconds to import.
     from ...pit.piece_it_together.ip_lora.samples import sample_latents
     from ...pit.piece_it_together.ip_lora.task import LoraTask
-    from ...pit.training.denoising import noise_schedule
     from ...pit.training.launch import data_parallel, for_device
     from ...pit.training.trainer import Trainer
 
     cpu = comfy.model_management.get_torch_device().type == "cpu"
-    # What the UNet predicts is not in its weights: trained on the other target, the LoRA would learn to undo
-    # the model.
-    velocity = model.model.model_type == comfy.model_base.ModelType.V_PREDICTION
-    schedule = noise_schedule("v_prediction" if velocity else "epsilon")
     accelerator = data_parallel(cpu)
     recipe = for_device(recipe, accelerator.device)
     dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
-    task = LoraTask(image_prompt_unet(model, ip_adapter, dtype), schedule, cache, recipe, settings)
+    unet = image_prompt_unet(model, ip_adapter, dtype)
+    task = LoraTask(unet, trained_schedule(model), cache, recipe, settings)
     trainer = Trainer(task, recipe, settings, accelerator)
 
     def draw(renderer: nn.Module, device: torch.device) -> Image.Image:

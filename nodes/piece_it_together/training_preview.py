@@ -64,13 +64,11 @@ class TrainingPreview:
                 values.cpu(), self.parts.uncond, source="the IP-Prior in training",
                 adapter=self.parts.adapter,
             )
-            # As KSampler does it: latents of the model's number of channels, noise from the seed on the CPU.
-            model = apply_tokens(self.model, self.ip_adapter, tokens)
-            latent = comfy.sample.fix_empty_latent_channels(model, self.latent)
-            noise = comfy.sample.prepare_noise(latent, self.seed)
+            # As KSampler does it: noise from the seed on the CPU.
+            noise = comfy.sample.prepare_noise(self.latent, self.seed)
             latent = comfy.sample.sample(
-                model, noise, self.steps, self.cfg, "euler", "normal", self.positive, self.negative, latent,
-                disable_pbar=True, seed=self.seed,
+                apply_tokens(self.model, self.ip_adapter, tokens), noise, self.steps, self.cfg, "euler",
+                "normal", self.positive, self.negative, self.latent, disable_pbar=True, seed=self.seed,
             )
             pictures = to_pil(self.vae.decode(latent))
         return contact_sheet(pictures, min(4, count), pictures[0].width)
@@ -117,5 +115,9 @@ class MakeTrainingPreview(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, latent: dict, **parts: object) -> io.NodeOutput:
-        return io.NodeOutput(TrainingPreview(latent=latent["samples"], **parts))
+    def execute(cls, latent: dict, model: ModelPatcher, **parts: object) -> io.NodeOutput:
+        # As KSampler does it: ComfyUI's empty latents have 4 channels and an 8th of the picture's size.
+        samples = comfy.sample.fix_empty_latent_channels(
+            model, latent["samples"], latent.get("downscale_ratio_spacial")
+        )
+        return io.NodeOutput(TrainingPreview(latent=samples, model=model, **parts))

@@ -14,6 +14,8 @@ from .weights import WeightFileError
 
 MOST_BLOCKS, MOST_LAYERS = 8, 8  # each is built before the first weight is looked at
 HEADS, NORM_GROUPS = 8, 32  # of Stable Diffusion 1.5; weights do not tell them
+LATENT_CHANNELS = 4
+LAST = "conv_out.weight"
 
 
 def sizes_of_unet(path: Path, state: State, metadata: Mapping[str, str]) -> dict[str, Any]:
@@ -57,17 +59,25 @@ def unet_config(path: Path, state: State) -> dict[str, Any]:
     outer = "CrossAttnDownBlock2D", "DownBlock2D"
     inner = "CrossAttnUpBlock2D", "UpBlock2D"
     rising = [f"up_blocks.{block}.attentions.0.norm.weight" in state for block in range(blocks)]
+    given = channels(path, state, "conv_in.weight")[1]
     return {
         "block_out_channels": [
             channels(path, state, f"down_blocks.{block}.resnets.0.conv1.weight")[0]
             for block in range(blocks)
         ],
-        "in_channels": channels(path, state, "conv_in.weight")[1],
+        "in_channels": given, "out_channels": predicted_channels(path, state, given),
         "layers_per_block": count_numbers(path, state, "down_blocks.0.resnets", MOST_LAYERS),
         "down_block_types": [outer[0 if each else 1] for each in attending],
         "up_block_types": [inner[0 if each else 1] for each in rising],
         "cross_attention_dim": matrix_shape(path, state, cross)[1],
     }
+
+
+def predicted_channels(path: Path, state: State, given: int) -> int:
+    """How many channels a UNet predicts: as many as it is given, or else as many as Stable Diffusion does."""
+    # A reference UNet has no last layer; and a damaged one must not pass for one of another size.
+    found = channels(path, state, LAST)[0] if LAST in state else LATENT_CHANNELS
+    return given if found == given else LATENT_CHANNELS
 
 
 def channels(path: Path, state: State, key: str) -> tuple[int, int]:
@@ -101,7 +111,7 @@ def count_numbers(path: Path, state: State, prefix: str, most: int) -> int:
     return count
 
 
-def _heads(path: Path, metadata: Mapping[str, str]) -> dict[str, int]:
+def _heads(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     numbers = {"attention_head_dim": HEADS, "norm_num_groups": NORM_GROUPS}
     config = path.with_name("config.json")
     if os.path.lexists(config):
@@ -116,7 +126,9 @@ def _heads(path: Path, metadata: Mapping[str, str]) -> dict[str, int]:
     elif "num_heads" in metadata:
         numbers["attention_head_dim"] = whole_number(path, "num_heads", metadata)
     for name, number in numbers.items():
-        if type(number) is not int or not 1 <= number <= 1024:
+        # Where levels have heads of one width, each has a number of heads of its own.
+        each = number if name == "attention_head_dim" and type(number) is list else [number]
+        if not each or any(type(one) is not int or not 1 <= one <= 1024 for one in each):
             raise WeightFileError(
                 f"{config}: expected {name} to be a whole number, got {quoted(number)}. Fetch it again."
             )

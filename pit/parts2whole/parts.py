@@ -20,7 +20,7 @@ LABELS = (
 """Those that the published model was trained on; any other words are embedded just the same."""
 LETTERBOX, CROP, STRETCH = "letterbox", "crop", "stretch"
 FITS = (LETTERBOX, CROP, STRETCH)
-MULTIPLE = 8  # of which sides must be: a VAE makes one latent pixel of 8 by 8
+MULTIPLE = 8  # of which sides must be: Stable Diffusion's VAE makes one latent pixel of 8 by 8
 
 
 @dataclass(frozen=True)
@@ -107,10 +107,12 @@ def placed(references: Sequence[Reference], width: int, height: int, fit: str = 
     return Placed(pictures, masks[:, None])
 
 
-def check_size(width: int, height: int) -> None:
-    """Raise ValueError unless both sides are a multiple of 8."""
-    if width < MULTIPLE or height < MULTIPLE or width % MULTIPLE or height % MULTIPLE:
-        raise ValueError(f"Expected a width and a height that are multiples of 8, got {width}x{height}.")
+def check_size(width: int, height: int, multiple: int = MULTIPLE) -> None:
+    """Raise ValueError unless both sides are multiples of a number."""
+    if width < multiple or height < multiple or width % multiple or height % multiple:
+        raise ValueError(
+            f"Expected a width and a height that are multiples of {multiple}, got {width}x{height}."
+        )
 
 
 def _placed(reference: Reference, size: tuple[int, int], fit: str) -> tuple[Image.Image, Image.Image]:
@@ -173,8 +175,19 @@ class Wiring:
         return labels[:1].expand_as(labels), labels[:1].expand_as(prompt)
 
     def tokens(self, text: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-        """What cross-attention takes for words `[B, L, D]` and for image tokens `[B, n, D]`, of the two."""
+        """What cross-attention takes for words `[B, L, D]` and for image tokens `[B, n, D]`, of the two.
+
+        Raises:
+            ValueError: image tokens are to be words, and are of another width than these.
+        """
         words = 0 if self.all_images else max(0, images.shape[1] - IMAGE_TOKENS)
+        if not words:
+            return text, images
+        if images.shape[-1] != text.shape[-1]:
+            raise ValueError(
+                f"Expected at most {IMAGE_TOKENS} references as published, since the image tokens of this "
+                f"model are no words, got {images.shape[1]}. Wire it as trained."
+            )
         return torch.cat([text, images[:, :words]], 1), images[:, words:]
 
     def masks_of(self, masks: Tensor) -> Tensor:

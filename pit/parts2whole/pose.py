@@ -19,8 +19,14 @@ CHANNELS = (16, 32, 96, 256)
 SAME_ASPECT = 0.02  # how far the aspect of a pose may be from that of the picture, as a share of it
 
 
+def channels_for(latent_pixel: int) -> tuple[int, ...]:
+    """Widths of a guider for latent pixels of this many pixels along their side, a power of two from 8 on."""
+    more = latent_pixel.bit_length() - len(CHANNELS)
+    return CHANNELS[:1] * more + CHANNELS
+
+
 class PoseGuider(nn.Module):
-    """Pictures `[B, 3, H, W]` in 0..1 -> features `[B, output_dim, H / 8, W / 8]`."""
+    """Pictures `[B, 3, H, W]` in 0..1 -> features `[B, output_dim, H / f, W / f]`, by default with f = 8."""
 
     def __init__(self, output_dim: int = 320, channels: Sequence[int] = CHANNELS, input_dim: int = 3,
                  operations=nn, *, device=None, dtype=None):
@@ -49,6 +55,11 @@ class PoseGuider(nn.Module):
             "output_dim": self.conv_out.out_channels, "input_dim": self.conv_in.in_channels,
             "channels": [self.conv_in.out_channels, *(each.out_channels for each in self.blocks[1::2])],
         }
+
+    @property
+    def latent_pixel(self) -> int:
+        """How many pixels along its side one of the features stands for."""
+        return 2 ** (len(self.blocks) // 2)
 
     def forward(self, pictures: Tensor) -> Tensor:
         hidden = functional.silu(self.conv_in(pictures))
@@ -81,6 +92,6 @@ def pose_picture(image: Tensor, width: int, height: int) -> Tensor:
 
 @torch.no_grad()
 def pose_features(guider: PoseGuider, pose: Tensor, strength: float = 1.0) -> Tensor:
-    """Features `[B, C, H / 8, W / 8]` of poses `[B, 3, H, W]`, the same in all steps and for all prompts."""
+    """Features `[B, C, h, w]` of poses `[B, 3, H, W]`, the same in all steps and for all prompts."""
     weight = guider.conv_in.weight
     return guider(pose.to(weight)) * strength

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from .attention import ReferenceTokens
 
-LATENT_PIXEL = 8  # pixels along the side of a latent pixel
+LATENT_PIXEL = 8  # pixels along the side of a latent pixel, in Stable Diffusion
 FACTORS = [2**halvings for halvings in range(12)]  # pixels along the side of a token
 # Logits up to 16 are rounded by up to 1/32 in bfloat16, which has 8 bits.
 MOST_ROUNDING = 0.035
@@ -63,11 +63,11 @@ def token_mask(mask: Tensor, tokens: int) -> Tensor:
     return grown.clamp(0, 1).flatten(1)
 
 
-def seen_mask(mask: Tensor) -> Tensor:
+def seen_mask(mask: Tensor, latent_pixel: int = LATENT_PIXEL) -> Tensor:
     """Pixel masks `[R, 1, H, W]` as the finest layers see them, in the same size: what a preview shows."""
-    rows, columns = (-(-side // LATENT_PIXEL) for side in mask.shape[-2:])
+    rows, columns = (-(-side // latent_pixel) for side in mask.shape[-2:])
     grown = token_mask(mask, rows * columns).unflatten(1, (1, rows, columns))
-    scaled = grown.repeat_interleave(LATENT_PIXEL, -2).repeat_interleave(LATENT_PIXEL, -1)
+    scaled = grown.repeat_interleave(latent_pixel, -2).repeat_interleave(latent_pixel, -1)
     return scaled[..., :mask.shape[-2], :mask.shape[-1]]
 
 

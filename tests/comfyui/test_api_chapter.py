@@ -63,7 +63,7 @@ def test_a_graph_runs_and_its_pictures_come(said, folder):
     (result,) = json.loads((folder / "result.json").read_text()).values()
     assert result["status"]["status_str"] == "success"
     (name,) = (folder / "names.txt").read_text().split()
-    assert Image.open(folder / name).size == (128, 128)
+    assert Image.open(folder / name).size == (256, 256)
 
 
 def test_many_prompts_come_into_one_folder(said, folder):

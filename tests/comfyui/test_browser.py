@@ -53,7 +53,7 @@ LINKS = [
 QUICK = {
     "parts": {"seed": 3},
     "positive": {"text": "a creature in the sky"},
-    "latent": {"width": 128, "height": 128, "batch_size": 2},
+    "latent": {"width": 256, "height": 256, "batch_size": 2},
     "sample": {"concepts": 2, "steps": 4},
     "sampler": {"steps": 4, "cfg": 3.0, "scheduler": "normal"},
 }
@@ -67,6 +67,10 @@ LAST_STEP = """node =>
 """
 
 
+PICTURE_SHOWN = """() => {
+    const picture = document.querySelector(".node-help-content img")
+    return picture?.src.endsWith("/docs/pictures/PiT_SamplePrior.jpg") && picture.naturalWidth > 0
+}"""
 CONNECT = """([from, output, to, input]) => {
     const [source, target] = [from, to].map((id) => window.app.graph.getNodeById(id))
     const slot = target.findInputSlot(input)
@@ -80,7 +84,7 @@ def test_a_graph_built_by_hand_runs_to_a_picture(comfyui, page):
     press_run(page)
     wait_for(page, "execution_success")
     pictures = [Image.open(io.BytesIO(comfyui.view(image))) for image in images_of(page, ids["save"])]
-    assert [picture.size for picture in pictures] == [(128, 128)] * 2
+    assert [picture.size for picture in pictures] == [(256, 256)] * 2
     assert pictures[0].tobytes() != pictures[1].tobytes()
     assert len(images_of(page, ids["encode"])) == 3
 
@@ -90,8 +94,9 @@ def test_the_help_page_of_a_node_shows(fresh_page):
     ids = build(page, {"sample": "PiT_SamplePrior"})
     select(page, ids["sample"])
     page.get_by_test_id("info-button").click()
-    paragraph = (ROOT / "web" / "docs" / "PiT_SamplePrior.md").read_text(encoding="utf-8").split("\n\n")[1]
+    _, _, paragraph, *_ = (DOCS / "PiT_SamplePrior.md").read_text(encoding="utf-8").split("\n\n")
     page.get_by_text(paragraph).wait_for()
+    page.wait_for_function(PICTURE_SHOWN)
 
 
 def test_our_words_are_in_the_error_that_the_page_shows(fresh_page):

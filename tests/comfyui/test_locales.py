@@ -111,7 +111,7 @@ def test_the_page_of_a_japanese_user_is_in_japanese(comfyui, fresh_page):
         help_page = (ROOT / "web" / "docs" / "PiT_EncodeParts" / "ja.md").read_text(encoding="utf-8")
         select(page, ids["encode"])
         page.get_by_test_id("info-button").click()
-        page.get_by_text(help_page.split("\n\n")[1]).wait_for()
+        page.get_by_text(help_page.split("\n\n")[2]).wait_for()
     finally:
         comfyui.post("/settings", {"Comfy.Locale": "en"})
     catalog = read_catalog("ja")

@@ -1,11 +1,10 @@
-"""The creatures' InstructPix2Pix and its Embedding Optimizer: the base of SD 1.5's structure, partly replaced.
+"""The creatures' InstructPix2Pix, the base of SD 1.5's structure with other weights, and its optimizer.
 
-The file of the UNet holds the weights that are not those of the base, in full. Of low rank, their differences
-would hardly be smaller: matrices of such small widths have half of their rank in half of their numbers.
+The file of the UNet holds in full the weights that are not those of the base. At these widths, differences of
+a rank that loses nothing would take as much room.
 """
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from torch import Tensor
 
 from ...files.weights import WeightFileError, read_state
 from ...files.whole import sha256_of
-from ...flow.guidance import seeded_noise
 from ...object_insertion.condition import LETTERBOX, object_context, object_pictures, object_pixels
 from ...object_insertion.embedding_optimizer import EmbeddingOptimizer
 from ...object_insertion.files import load_embedding_optimizer
@@ -24,7 +22,6 @@ from ...object_insertion.sampling import GUIDANCE, IMAGE_GUIDANCE, OFFSET, STEPS
 from ...object_insertion.training.inserter import Inserter
 from ...training.denoising import noise_schedule
 from .autoencoder import CreatureAutoencoder
-from .reader import as_pictures
 from .sizes import ENCODER_SIZE, LATENT_CHANNELS, TEXT_SD15, VISION
 from .unet import build_sd15_unet
 from .vision import CreatureVision
@@ -140,20 +137,17 @@ class CreatureInserter:
         for module in (self.vision, self.autoencoder, self.model):
             module.eval().requires_grad_(False)
 
-    def contexts(self, objects: Iterable[Image.Image], seed: int = 0, queries: int = QUERIES) -> Tensor:
+    @torch.no_grad()
+    def contexts(self, objects: list[Image.Image], seed: int = 0, queries: int = QUERIES) -> Tensor:
         """What the UNet reads of pictures of objects, `[N, 77, C]`."""
-        return torch.cat([self._context(each, seed, queries) for each in objects])
+        features = object_features(self.vision, objects).split(1)
+        # One by one, since many queries take many times the memory of an object.
+        return torch.cat([object_context(self.model.optimizer, each, seed, queries) for each in features])
 
     @torch.no_grad()
-    def _context(self, picture: Image.Image, seed: int, queries: int) -> Tensor:
-        features = object_features(self.vision, [picture])
-        return object_context(self.model.optimizer, features, seed, queries)
-
-    @torch.no_grad()
-    def encode(self, pictures: Sequence[Image.Image], batch: int = 16) -> Tensor:
-        """Latents of pictures of one size, `[N, 12, h, w]`."""
-        chunks = (as_pictures(list(pictures[start:start + batch])) for start in range(0, len(pictures), batch))
-        return torch.cat([self.autoencoder.encode(chunk * 2 - 1) for chunk in chunks])
+    def encode(self, pictures: Tensor, batch: int = 16) -> Tensor:
+        """Pictures `[N, 3, H, W]` in 0..1, both sides multiples of 16, to latents `[N, 12, h, w]`."""
+        return torch.cat([self.autoencoder.encode(chunk * 2 - 1) for chunk in pictures.split(batch)])
 
     @torch.no_grad()
     def decode(self, latents: Tensor, batch: int = 16) -> Tensor:
@@ -182,11 +176,12 @@ class CreatureInserter:
     def sample(self, scene: Tensor, context: Tensor, seed: int, settings: InsertionSettings) -> Tensor:
         """Latents `[N, 12, h, w]` of scenes with objects in them; arguments as in `insert`."""
         scheduler = scheduler_of(settings)
-        generators = [torch.Generator().manual_seed(seed + number + 1) for number in range(len(scene))]
-        x = seeded_noise(seed, len(scene), *scene.shape[1:]) * scheduler.init_noise_sigma
+        generators = [torch.Generator().manual_seed(seed + number) for number in range(len(scene))]
+        noise = [torch.randn(scene.shape[1:], generator=generator) for generator in generators]
+        x = torch.stack(noise) * scheduler.init_noise_sigma
         for time in scheduler.timesteps:
-            noise = self.noise(scheduler.scale_model_input(x, time), time, scene, context, settings)
-            x = scheduler.step(noise, time, x, generator=generators).prev_sample
+            found = self.noise(scheduler.scale_model_input(x, time), time, scene, context, settings)
+            x = scheduler.step(found, time, x, generator=generators).prev_sample
         return x
 
     def noise(
@@ -213,7 +208,9 @@ def object_features(vision: CreatureVision, pictures: list[Image.Image]) -> Tens
     return vision.features(pixels.to(vision.position.weight.device))
 
 
-def scheduler_of(settings: InsertionSettings) -> EulerAncestralDiscreteScheduler | DPMSolverMultistepScheduler:
+def scheduler_of(
+    settings: InsertionSettings,
+) -> EulerAncestralDiscreteScheduler | DPMSolverMultistepScheduler:
     """diffusers' scheduler, with its steps."""
     config = noise_schedule().config
     if settings.ancestral:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -21,7 +21,7 @@ from ...files.records import Models
 from ...files.whole import sha256_of
 from ...images import clip_pixel_values, on_white
 from ...training.sample_cache import digest, models_folder, read_sample, write_sample
-from ..parts import check_size
+from ..parts import MULTIPLE, check_size
 from .crops import Box, crop_box, cropped, to_channels
 from .layout import Example, PartFiles
 
@@ -59,19 +59,21 @@ class Preparation:
     """How pictures are prepared.
 
     Attributes:
-        width, height: of all pictures, multiples of 8.
+        width, height: of all pictures, multiples of `multiple`.
         variants: crops of each picture: the largest in the middle, and random ones.
         seed: of the random ones.
+        multiple: pixels along the side of a latent pixel.
     """
 
     width: int = SIZE
     height: int = SIZE
     variants: int = 4
     seed: int = 0
+    multiple: int = field(default=MULTIPLE, repr=False)  # follows from the VAE, which a cache knows
 
     def check(self) -> None:
         """Raise ValueError for a size or number out of range."""
-        check_size(self.width, self.height)
+        check_size(self.width, self.height, self.multiple)
         if self.variants < 1:
             raise ValueError(f"Expected at least 1 variant of each picture, got {self.variants}.")
 

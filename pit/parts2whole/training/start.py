@@ -1,21 +1,29 @@
 """What a training of Parts2Whole starts from: a trained one, or a new one on a Stable Diffusion 1.5."""
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
 
 from ...ip_adapter.attention import ImageCrossAttention
 from ..files import Parts2Whole
-from ..pose import PoseGuider
+from ..pose import CHANNELS, PoseGuider
 from ..unets import blocks_of, empty_reference_unet, widths_of
 
 
-def new_parts(unet: UNet2DConditionModel, seed: int) -> Parts2Whole:
+def new_parts(
+    unet: UNet2DConditionModel, seed: int, token_dim: int | None = None, channels: Sequence[int] = CHANNELS
+) -> Parts2Whole:
     """Parts2Whole as its published training begins, from the denoising UNet of a Stable Diffusion 1.5.
 
     The reference UNet is a copy of it, the image tokens are read as words are, and the pose guider, whose
     inner weights follow from the seed, changes nothing yet.
+
+    Args:
+        token_dim: width of image tokens that are not as wide as words; they change nothing yet, either.
+        channels: of the pose guider.
     """
     config = {key: value for key, value in unet.config.items() if not key.startswith("_")}
     reference_unet, state = empty_reference_unet(config), unet.state_dict()
@@ -24,8 +32,18 @@ def new_parts(unet: UNet2DConditionModel, seed: int) -> Parts2Whole:
     # The global generator is put back, since others use it, too; asking for devices would start CUDA.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        guider = PoseGuider(unet.conv_in.out_channels)
-    return Parts2Whole(unet, reference_unet, guider, decoupled_of(unet))
+        guider = PoseGuider(unet.conv_in.out_channels, channels)
+        new = token_dim not in (None, unet.config.cross_attention_dim)
+        decoupled = silent_attention(token_dim, widths_of(unet)) if new else decoupled_of(unet)
+    return Parts2Whole(unet, reference_unet, guider, decoupled)
+
+
+def silent_attention(token_dim: int, widths: Sequence[int]) -> ImageCrossAttention:
+    """Decoupled attention to which image tokens say nothing; its keys are random."""
+    attention = ImageCrossAttention(token_dim, widths)
+    for layer in attention:
+        nn.init.zeros_(layer.to_v.weight)
+    return attention
 
 
 @torch.no_grad()

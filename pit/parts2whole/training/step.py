@@ -15,6 +15,8 @@ from ..references import reading
 from ..schedule import SCHEDULER
 from ..unets import Denoiser, write_references
 
+OUTER = ("conv_in.", "conv_norm_out.", "conv_out.")
+"""What the names of the denoising UNet's first and last layers begin with."""
 TRAINING_SCHEDULE = {
     name: SCHEDULER[name]
     for name in ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type")
@@ -122,5 +124,4 @@ class WholeModel(nn.Module):
 
 def outer_layers(denoiser: Denoiser) -> list[nn.Parameter]:
     """The first and the last layers of the denoising UNet, which stay as they are, as published."""
-    outer = ("conv_in.", "conv_norm_out.", "conv_out.")
-    return [value for name, value in denoiser.unet.named_parameters() if name.startswith(outer)]
+    return [value for name, value in denoiser.unet.named_parameters() if name.startswith(OUTER)]

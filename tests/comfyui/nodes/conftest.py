@@ -20,9 +20,16 @@ def lab(comfyui) -> ComfyServer:
 
 @pytest.fixture(scope="session")
 def shipped(inside):
-    """MODEL, CLIP, VAE, CLIP_VISION, PIT_IP_ADAPTER, PIT_PRIOR."""
+    """MODEL, CLIP, VAE, CLIP_VISION, PIT_IP_ADAPTER, PIT_PRIOR, and a base PIT_IP_ADAPTER."""
     with torch.inference_mode():
-        return inside.pack("nodes.creatures.models").LoadCreatureModels.execute().args
+        return inside.pack("nodes.creatures.loading").LoadCreatureModels.execute().args
+
+
+@pytest.fixture(scope="session")
+def creature_sd15(inside):
+    """MODEL, CLIP, VAE."""
+    with torch.inference_mode():
+        return inside.pack("nodes.creatures.loading").LoadCreatureSD15.execute().args
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ PARTS = ("body", "eyes", "mouth", "horns", "ears", "wings", "arms", "legs", "tai
 @pytest.fixture
 def drawn(inside):
     def draw(seed=3, species="mixed", **pose):
-        node = inside.pack("nodes.creatures.models").CreatureParts
+        node = inside.pack("nodes.creatures.parts").CreatureParts
         wanted = {part: part in CHOSEN for part in PARTS}
         return node.execute(seed, species, **wanted, **pose).args
 

@@ -24,7 +24,7 @@ def draw(inside):
 
 @pytest.fixture
 def creature(inside):
-    node = inside.pack("nodes.creatures.models").CreatureParts
+    node = inside.pack("nodes.creatures.parts").CreatureParts
     return node.execute(3, "mixed", **dict.fromkeys(PARTS, True)).args[1]
 
 

@@ -44,7 +44,7 @@ def finished(lab, graph):
 @pytest.fixture(scope="module")
 def found(inside, shipped):
     """The directions in token space and CLIP space that eight pictures of each kind give."""
-    first, second = inside.pack("nodes.creatures.models").CreatureKinds.execute(KINDS, 8, 0).args
+    first, second = inside.pack("nodes.creatures.parts").CreatureKinds.execute(KINDS, 8, 0).args
     pictures = {"pictures": "batches", "first": first, "second": second}
     return find(inside, shipped, pictures).args
 
@@ -52,7 +52,7 @@ def found(inside, shipped):
 @pytest.fixture(scope="module")
 def encoded(inside, shipped):
     """Tokens of two creatures without wings."""
-    creatures, _ = inside.pack("nodes.creatures.models").CreatureKinds.execute(KINDS, 2, 50).args
+    creatures, _ = inside.pack("nodes.creatures.parts").CreatureKinds.execute(KINDS, 2, 50).args
     with torch.inference_mode():
         return inside.nodes("parts").EncodeImage.execute(shipped[3], shipped[4], creatures).args[0]
 
@@ -96,7 +96,7 @@ def test_a_file_that_is_written_anew_is_read_anew(lab):
 
 
 def test_folders_give_what_their_pictures_give(inside, shipped, found):
-    first, second = inside.pack("nodes.creatures.models").CreatureKinds.execute(KINDS, 8, 0).args
+    first, second = inside.pack("nodes.creatures.parts").CreatureKinds.execute(KINDS, 8, 0).args
     root = inside.base / "input" / "kinds"
     for name, batch in (("without", first), ("with", second)):
         (root / name).mkdir(parents=True)
@@ -119,7 +119,7 @@ def test_the_directions_lie_in_both_spaces(found, shipped):
 
 
 def test_the_published_method_is_the_difference_of_means(inside, shipped):
-    first, second = inside.pack("nodes.creatures.models").CreatureKinds.execute(KINDS, 4, 1).args
+    first, second = inside.pack("nodes.creatures.parts").CreatureKinds.execute(KINDS, 4, 1).args
     pictures = {"pictures": "batches", "first": first, "second": second}
     direction = find(inside, shipped, pictures, "difference of means").args[0]
     encode = inside.nodes("parts").EncodeImage

@@ -26,7 +26,7 @@ def creature_parts(inside):
     """Runs Creature Parts; returns its PIT_CREATURE."""
     def run(seed=7, species="mixed", parts=GIVEN):
         wanted = {part: part in parts for part in PARTS}
-        return inside.pack("nodes.creatures.models").CreatureParts.execute(seed, species, **wanted).args[1]
+        return inside.pack("nodes.creatures.parts").CreatureParts.execute(seed, species, **wanted).args[1]
 
     return run
 

@@ -124,7 +124,7 @@ class Shown:
 
 
 def test_the_creature_models_show_what_the_concepts_come_to(inside):
-    outputs = inside.pack("nodes.creatures.models").LoadCreatureModels.execute().args
+    outputs = inside.pack("nodes.creatures.loading").LoadCreatureModels.execute().args
     prior, adapter, clip_vision = outputs[5], outputs[4], outputs[3]
     picture = torch.ones(1, 64, 64, 3)
     with torch.inference_mode():

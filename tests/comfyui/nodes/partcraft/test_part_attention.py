@@ -48,7 +48,7 @@ def test_a_sampling_gives_masks_of_any_size(inside, applied, encode, height, wid
     attention = nodes(inside, "attention")
     positive = encode(applied[1], "a <part2:3> and <part0:1>, <part2:3>")
     negative = encode(applied[1], "")
-    size = next(name for name, each in attention.DETAILS.items() if each == level)
+    size = next(name for name, each in attention.DETAILS.items() if each == 8 * level)
     model, maps = attention.PartAttention.execute(applied[0], positive, size).args
     ours = sample(inside, model, positive, negative, height, width)
     assert maps.found().shape == (2, 2, *grid)

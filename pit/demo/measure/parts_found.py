@@ -1,0 +1,208 @@
+"""Parts that DINO and k-means find in creatures without any label, compared with the true ones."""
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from ...encoders.dino import dino_features, dino_pixels, middle_box
+from ...partcraft.discovery import SEED, Discovery, Features, discover, find_parts, usual_codes
+from ...partcraft.kmeans import cluster
+from ..drawing.canvas import most_of_each
+from ..drawing.creature import ATTRIBUTES, PARTS, Creature, sample_creature
+from ..drawing.draw import draw_creature, draw_label_map
+from ..models.dino import PATCH
+from ..models.sizes import PICTURE_SIZE
+from .estimates import Estimate, column_shares, percent, ratio
+from .markdown import markdown
+from .trials import FREE
+
+CREATURES = 1024
+GROUPS = len(PARTS) + 1  # with the background
+# Where random rows are the first centroids, as published, most of them are background.
+START = "spread"
+AT_ONCE = 64
+FAR = 5.0  # what makes cosines of places compare distances
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Creatures on white.
+
+    Attributes:
+        truth: which part covers most of each place that DINO sees, by `PART_LABELS`, 0 = none; int64
+            `[N, 16, 16]`.
+    """
+
+    creatures: list[Creature]
+    pictures: list[Image.Image]
+    truth: Tensor
+
+
+@dataclass(frozen=True)
+class PartsFound:
+    """How well parts and codes were found.
+
+    Attributes:
+        parts, by_place: intersection over union with the true masks, by part; found by features, and by
+            where a place is alone, with the foreground given.
+        codes, by_chance: purity by part: the share of creatures whose part has the style and color that most
+            creatures of its code have; with the codes exchanged among the creatures in the second.
+    """
+
+    parts: dict[str, Estimate]
+    by_place: dict[str, Estimate]
+    codes: dict[str, Estimate]
+    by_chance: dict[str, Estimate]
+
+
+MEAN = "mean"  # beside the parts
+
+
+def draw_collection(creatures: list[Creature]) -> Collection:
+    """Draw creatures, and what is where."""
+    return Collection(
+        creatures, [draw_creature(creature, PICTURE_SIZE) for creature in creatures],
+        torch.stack([true_places(creature) for creature in creatures]),
+    )
+
+
+def free_creatures(seed: int, count: int) -> list[Creature]:
+    """Unseen creatures of free mixtures."""
+    rng = random.Random(f"parts found/{seed}")
+    return [sample_creature(rng, FREE) for _ in range(count)]
+
+
+def true_places(creature: Creature) -> Tensor:
+    """Which part covers most of each place that DINO sees, int64 `[16, 16]`."""
+    left, top, right, bottom = middle_box(PICTURE_SIZE, PICTURE_SIZE)
+    found = draw_label_map(creature, PICTURE_SIZE)[top:bottom, left:right]
+    return torch.from_numpy(most_of_each(found, PATCH)).long()
+
+
+def features_of(dino: torch.nn.Module, pictures: Sequence[Image.Image]) -> Tensor:
+    """What a DINO sees of the middle of pictures, `[N, d, 16, 16]`."""
+    chunks = (pictures[start:start + AT_ONCE] for start in range(0, len(pictures), AT_ONCE))
+    return torch.cat([dino_features(dino, dino_pixels(chunk)).float() for chunk in chunks])
+
+
+def from_features(seen: Tensor) -> Features:
+    """The features of numbered pictures, as `discover` asks for them."""
+    return lambda numbers: seen[list(numbers)]
+
+
+def measure_parts(dino: torch.nn.Module, collection: Collection, codes: int | None = None) -> PartsFound:
+    """Find the parts of a collection as published, and compare them with the true ones.
+
+    Args:
+        codes: of each part; one for every four creatures, 256 at most, if None.
+    """
+    seen = features_of(dino, collection.pictures)
+    count = len(seen)
+    found = discover(from_features(seen), count, GROUPS, codes or usual_codes(count), seed=SEED, start=START)
+    overlaps = Overlaps.of(find_parts(seen, found.clusters).labels, collection.truth)
+    own = found.codes[:, overlaps.groups]
+    chance = torch.stack([column[shuffled(count)] for column in own.T], dim=1)
+    return PartsFound(
+        overlaps.shares(), Overlaps.of(labels_by_place(collection.truth), collection.truth).shares(),
+        purities(own, found, collection), purities(chance, found, collection),
+    )
+
+
+@dataclass(frozen=True)
+class Overlaps:
+    """Groups of places, matched one to one with the true parts.
+
+    Attributes:
+        groups: the group of each part, int64 `[9]`.
+        both, either: how many places of each creature belong to a part and its group, or to one of them,
+            `[N, 9]`.
+    """
+
+    groups: Tensor
+    both: Tensor
+    either: Tensor
+
+    @classmethod
+    def of(cls, labels: Tensor, truth: Tensor) -> Overlaps:
+        """Match the groups of places `[N, h, w]` so that the mean of intersection over union is greatest."""
+        count = max(GROUPS, int(labels.max()) + 1)
+        found, true = one_hot(labels.flatten(1), count).float(), one_hot(truth.flatten(1), GROUPS).float()
+        both = found.transpose(1, 2) @ true
+        either = found.sum(dim=1)[:, :, None] + true.sum(dim=1)[:, None] - both
+        # The background takes part in the matching, so that its group is no part's.
+        score = both.sum(dim=0) / either.sum(dim=0).clamp(min=1)
+        rows, columns = linear_sum_assignment(score.numpy(), maximize=True)
+        groups = torch.from_numpy(rows[np.argsort(columns)][1:])
+        parts = torch.arange(1, GROUPS)
+        return cls(groups, both[:, groups, parts], either[:, groups, parts])
+
+    def shares(self) -> dict[str, Estimate]:
+        """Intersection over union by part, and their mean."""
+        columns = zip(PARTS, self.both.T, self.either.T, strict=True)
+        return {part: ratio(both, either) for part, both, either in columns} | {
+            MEAN: ratio(self.both, self.either)
+        }
+
+
+def labels_by_place(truth: Tensor) -> Tensor:
+    """Groups by where places are alone, in the true foreground; left and right are the same, `[N, h, w]`."""
+    height, width = truth.shape[1:]
+    rows, columns = torch.meshgrid(middles(height), middles(width).abs(), indexing="ij")
+    places = torch.stack([columns, rows, torch.full_like(rows, FAR)], dim=-1)
+    front = truth > 0
+    _, groups = cluster(
+        places.expand(len(truth), -1, -1, -1)[front], len(PARTS), np.random.RandomState(SEED), start=START
+    )
+    return torch.full_like(truth, len(PARTS)).masked_scatter(front, groups)
+
+
+def middles(count: int) -> Tensor:
+    """The middles of places in a row, -0.5 to 0.5."""
+    return (torch.arange(count) + 0.5) / count - 0.5
+
+
+def purities(codes: Tensor, found: Discovery, collection: Collection) -> dict[str, Estimate]:
+    """The purity of codes `[N, 9]` by part, and the mean over the parts; see `PartsFound`."""
+    looks = torch.tensor([[look(creature, part) for part in PARTS] for creature in collection.creatures])
+    seen = (looks >= 0) & (codes != found.clusters.absent)
+    right = torch.stack([
+        is_usual(*columns) for columns in zip(codes.T, looks.T, seen.T, strict=True)
+    ], dim=1)
+    return column_shares(right, seen, PARTS) | {MEAN: ratio(right & seen, seen)}
+
+
+def look(creature: Creature, part: str) -> int:
+    """A number for style and color of a part, -1 if the creature lacks it."""
+    style = creature.attributes[part]
+    colors = ATTRIBUTES.get(f"{part}_color", [""])
+    color = creature.attributes.get(f"{part}_color", "")
+    return -1 if style == "none" else ATTRIBUTES[part].index(style) * len(colors) + colors.index(color)
+
+
+def is_usual(codes: Tensor, looks: Tensor, seen: Tensor) -> Tensor:
+    """Whether each of N parts has the look that most of its code have, among those that are seen, `[N]`."""
+    counts = torch.zeros(int(codes.max()) + 1, max(int(looks.max()), 0) + 1)
+    counts.index_put_((codes[seen], looks[seen]), torch.ones(int(seen.sum())), accumulate=True)
+    return counts.argmax(dim=1)[codes] == looks
+
+
+def shuffled(count: int) -> Tensor:
+    """The numbers of as many rows in random order; always the same."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(SEED))
+
+
+def parts_table(found: PartsFound) -> str:
+    """The measures by part, in Markdown."""
+    columns = (found.parts, found.by_place, found.codes, found.by_chance)
+    rows = [[name, *(percent(column[name]) for column in columns)] for name in (*PARTS, MEAN)]
+    return markdown([
+        "part", "mean IoU, found", "found by place alone", "purity of codes", "purity by chance"
+    ], rows)
