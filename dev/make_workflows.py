@@ -44,18 +44,15 @@ from dev.piece_layouts import LAYOUTS as PIECE_LAYOUTS
 from dev.pops_layouts import LAYOUTS as POPS_LAYOUTS
 from dev.server import ComfyServer
 from dev.subgraphs import Graph
-from dev.templates import TITLES
+from dev.templates import NOW, TITLES
 
 WORKFLOWS = ROOT / "workflows"
 LAYOUTS = (
     PIECE_LAYOUTS | CONCEPT_LAYOUTS | LORA_LAYOUTS | DIRECTION_LAYOUTS | POPS_LAYOUTS | INSERTION_LAYOUTS
     | PARTCRAFT_LAYOUTS | PARTS2WHOLE_LAYOUTS | PAIRS_LAYOUTS
 )
-PICTURED = (
-    "blend_concepts_sdxl", "character_sheet_sdxl", "concept_in_a_scene_sdxl", "explore_concepts_sdxl",
-    "generate_a_dataset", "piece_it_together_sdxl", *POPS_LAYOUTS, *INSERTION_LAYOUTS, *PARTCRAFT_LAYOUTS,
-    *PARTS2WHOLE_LAYOUTS, *PAIRS_LAYOUTS,
-)
+# Those that need published models: others have pictures of what they draw.
+PICTURED = tuple(name for name, title in TITLES.items() if NOW not in title)
 THUMBNAIL = 640  # width and height, as the templates are shown
 SETTINGS = {
     "Comfy__Minimap__Visible": False, "Comfy__Graph__CanvasInfo": False, "Comfy__Graph__CanvasMenu": False,

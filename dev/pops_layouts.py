@@ -1,14 +1,14 @@
 """The layout of the graphs with pOps operators, and what their notes say.
 
-Each comes in two kinds, which differ in what draws an embedding: SDXL with a base IP-Adapter, or the decoder
-of Kandinsky 2.2.
+Each comes in three kinds, which differ in the models, and in what draws an embedding: the creatures' renderer
+or SDXL with a base IP-Adapter, or the decoder of Kandinsky 2.2.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from dev.layouts import Cell, Group, Large, Layout, Note, Row, column, numbers
+from dev.layouts import Cell, Group, Large, Layout, Note, Row, column, numbers, title_of
 from dev.piece_layouts import files
 from dev.subgraphs import Folded
 
@@ -18,6 +18,9 @@ OPERATORS = {
     "chain_operators": ("pops-instruct", "pops-scene", "pops-texturing"),
 }
 DECODERS = {"sdxl": ("ip-adapter-bigg",), "kandinsky": ("kandinsky-decoder",)}
+CREATURES = "creatures"
+# Nodes that load files, besides those of operators.
+FIRST_LOADERS = {CREATURES: 1, "sdxl": 3, "kandinsky": 2}
 SMALL, WIDE = 190, 400  # heights of previews, and the width of results
 READ_WORDS = ("say_it_with_a_word", "chain_operators")
 
@@ -56,6 +59,36 @@ a strip shows each step. Leave one out, change their order, or add another.
 
 {OWN}""")
 
+STARTS = {
+    "texture_an_object": TEXTURE_START, "put_it_in_a_scene": SCENE_START, "say_it_with_a_word": WORD_START,
+    "chain_operators": CHAIN_START,
+}
+CREATURE_STARTS = {
+    "texture_an_object": Note("Start here", f"""\
+**Press Run.** The creature gets the color and the pattern of a patch. The operator makes four new \
+embeddings out of those of both pictures, and each is drawn.
+
+Other creatures: **Creature Scene** in place of the examples. For photos, open \
+{title_of("texture_an_object_sdxl")}."""),
+    "put_it_in_a_scene": Note("Start here", f"""\
+**Press Run.** The creature comes into the scene of another picture. The operator makes four new embeddings \
+out of those of both pictures, and each is drawn.
+
+Other scenes: **Creature Scene** in place of the examples. For photos, open \
+{title_of("put_it_in_a_scene_sdxl")}."""),
+    "say_it_with_a_word": Note("Start here", f"""\
+**Press Run.** The same creature, but as a word says. Each line of **Words** gives one picture; the creature \
+alone comes first.
+
+It knows colors, *tall*, *boxy*, *plain*, *spotted*, *striped* and *scaly*, and parts: *red wings*, *bat \
+wings*, *no horns*. For photos, open {title_of("say_it_with_a_word_sdxl")}."""),
+    "chain_operators": Note("Start here", f"""\
+**Press Run.** One operator after another: the creature becomes what a word says, goes into a scene, and \
+gets a texture; a strip shows each step. Leave one out, change their order, or add another.
+
+For photos, open {title_of("chain_operators_sdxl")}."""),
+}
+
 COMBINE = Note("How much of each", """\
 The **strengths** weigh the two pictures; 0 leaves one out. **guidance** 0 is as published: 8 for texture, 1 \
 for scene. Too much color: try 3 to 5.""")
@@ -67,6 +100,8 @@ CHAIN = Note("Less is more", """\
 Each operator loses a little of the object. Lower **second_strength** if a texture or a scene takes over.""")
 
 RENDER = {
+    CREATURES: Note("The prompt", """\
+It stays empty: the embedding holds the scene as well. A lower **weight** lets words have a say."""),
     "sdxl": Note("As published", """\
 The prompt stays empty. A lower **weight** lets words have a say. Lower **percent** if memory is short."""),
     "kandinsky": Note("As published", """\
@@ -104,10 +139,10 @@ DEPTH_LINKS = {("17", "positive"): ("24", 0), ("17", "negative"): ("24", 1)}
 def loaders(graph: str, decoder: str) -> list[str]:
     """The ids of the nodes that load files, which are the first ones."""
     words = 1 if decoder == "kandinsky" and graph in READ_WORDS else 0
-    return numbers(1, (3 if decoder == "sdxl" else 2) + words + len(OPERATORS[graph]))
+    return numbers(1, FIRST_LOADERS[decoder] + words + len(OPERATORS[graph]))
 
 
-def models(graph: str, decoder: str, start: Note) -> Group:
+def models(graph: str, decoder: str) -> Group:
     files = loaders(graph, decoder)
     rows: list[Row] = [*files]
     if graph == "chain_operators":
@@ -117,14 +152,16 @@ def models(graph: str, decoder: str, start: Note) -> Group:
             shown=" ".join(f"{name}={node}.file" for name, node in names),
             outputs=" ".join(f"{name}_operator={node}.0" for name, node in names),
         )]
-    return Group("Models", "models", (column(290, start, *rows, files_note(graph, decoder)),))
+    if decoder == CREATURES:
+        return Group("Start", "models", (column(290, CREATURE_STARTS[graph], *rows),))
+    return Group("Models", "models", (column(290, STARTS[graph], *rows, files_note(graph, decoder)),))
 
 
 def render_embedding(decoder: str, first: int, fixed: bool = False) -> tuple[Folded, int]:
     """The subgraph that draws embeddings, of the nodes from `first` on, and the id behind them.
 
     Args:
-        fixed: all pictures start from the same noise (SDXL).
+        fixed: all pictures start from the same noise (not for Kandinsky).
     """
     if decoder == "kandinsky":
         _, latent, sampler, decode = nodes = numbers(first, 4)
@@ -150,13 +187,13 @@ def combine_pictures(left: str, right: str, combine: str) -> Folded:
     )
 
 
-def two_pictures(graph: str, decoder: str, start: Note) -> Layout:
+def two_pictures(graph: str, decoder: str) -> Layout:
     """The layout of a graph that combines two pictures."""
     first = len(loaders(graph, decoder)) + 1
     left, right, see_left, see_right, encode_left, encode_right, combine = numbers(first, 7)
     draw, result = render_embedding(decoder, first + 7)
     cells: tuple[Cell, ...] = (
-        models(graph, decoder, start),
+        models(graph, decoder),
         Group("Pictures", "pictures", (
             column(250, left, Large(see_left, SMALL), right, Large(see_right, SMALL)),
         )),
@@ -187,7 +224,7 @@ def words(decoder: str) -> Layout:
     graph = "say_it_with_a_word"
     first = len(loaders(graph, decoder)) + 1
     picture, see, encode, text, instruct, batch = numbers(first, 6)
-    draw, after = render_embedding(decoder, first + 6, fixed=decoder == "sdxl")
+    draw, after = render_embedding(decoder, first + 6, fixed=decoder != "kandinsky")
     alone, others, strip, save = numbers(after, 4)
     say = Folded(
         "Say it with a word", f"{encode} {instruct} {batch}",
@@ -198,7 +235,7 @@ def words(decoder: str) -> Layout:
     label = Folded("Label the words", f"{alone} {others} {strip}", sockets=f"words={strip}.labels",
                    shown=f"columns={strip}.columns", outputs=f"strip={strip}.0")
     return Layout(((
-        models(graph, decoder, WORD_START),
+        models(graph, decoder),
         Group("Picture", "pictures", (column(250, picture, Large(see, 220)),)),
         Group("Say", "concept", (column(310, text, say, INSTRUCT),)),
         Group("Render", "render", (column(310, draw, RENDER[decoder]),)),
@@ -211,7 +248,7 @@ def chain(decoder: str) -> Layout:
     graph = "chain_operators"
     ids = numbers(len(loaders(graph, decoder)) + 1, 13)
     sources, seen, encoded, done, batch = ids[:3], ids[3:6], ids[6:9], ids[9:12], ids[12]
-    draw, after = render_embedding(decoder, int(batch) + 1, fixed=decoder == "sdxl")
+    draw, after = render_embedding(decoder, int(batch) + 1, fixed=decoder != "kandinsky")
     strip, save = numbers(after, 2)
     encode = Folded(
         "Encode three pictures", " ".join(encoded),
@@ -222,7 +259,7 @@ def chain(decoder: str) -> Layout:
     )
     pictures = [row for node, see in zip(sources, seen, strict=True) for row in (node, Large(see, 150))]
     return Layout(((
-        models(graph, decoder, CHAIN_START),
+        models(graph, decoder),
         Group("Pictures", "pictures", (column(220, *pictures),)),
         Group("Chain", "concept", (column(290, *done, batch),)),
         (
@@ -233,12 +270,15 @@ def chain(decoder: str) -> Layout:
     ),))
 
 
+def named(graph: str, decoder: str) -> str:
+    """The name of the API twin."""
+    return graph if decoder == CREATURES else f"{graph}_{decoder}"
+
+
 LAYOUTS = {
-    **{f"texture_an_object_{decoder}": two_pictures("texture_an_object", decoder, TEXTURE_START)
-       for decoder in DECODERS},
-    **{f"put_it_in_a_scene_{decoder}": two_pictures("put_it_in_a_scene", decoder, SCENE_START)
-       for decoder in DECODERS},
-    **{f"say_it_with_a_word_{decoder}": words(decoder) for decoder in DECODERS},
-    **{f"chain_operators_{decoder}": chain(decoder) for decoder in DECODERS},
+    **{named(graph, decoder): two_pictures(graph, decoder)
+       for graph in ("texture_an_object", "put_it_in_a_scene") for decoder in FIRST_LOADERS},
+    **{named("say_it_with_a_word", decoder): words(decoder) for decoder in FIRST_LOADERS},
+    **{named("chain_operators", decoder): chain(decoder) for decoder in FIRST_LOADERS},
 }
 LAYOUTS["texture_an_object_sdxl"] = with_depth(LAYOUTS["texture_an_object_sdxl"])

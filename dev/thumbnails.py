@@ -13,12 +13,13 @@ from __future__ import annotations
 import json
 import math
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageOps
 
-from dev import LOGS, ROOT, STATE, Failure
+from dev import LOGS, ROOT, Failure
 from dev.client import ComfyClient
 from dev.comfyui import ensure_comfyui, make_base
 from dev.demo import CELL, GAP, OUTPUT, contact_sheet, finished, fitted, pictures
@@ -38,11 +39,18 @@ SHOWN = {
     "find_a_direction": ("Strip",),
     "edit_by_direction": ("Strip",),
     "token_library": ("Concepts",),
+    "texture_an_object": ("Textured objects",),
+    "put_it_in_a_scene": ("In the scene",),
+    "say_it_with_a_word": ("Said with words",),
+    "chain_operators": ("Step by step",),
     "train_your_own_prior": ("Concepts", "Train IP-Prior"),
 }
 SETS = {"a_folder_of_part_sets": 4}  # in rows of their own, with parts and concepts side by side
 # How many pictures there are in strips, which are cut so that they fill a square.
-STRIPS = {"blend_concepts": 5, "edit_by_direction": 5, "find_a_direction": 6, "token_library": 5}
+STRIPS = {
+    "blend_concepts": 5, "edit_by_direction": 5, "find_a_direction": 6, "token_library": 5,
+    "say_it_with_a_word": 4, "chain_operators": 4,
+}
 THUMBNAIL_WIDTH, COLUMNS, MANY_COLUMNS, BETWEEN = 640, 4, 8, 8
 
 
@@ -138,9 +146,12 @@ def main(names: Sequence[str]) -> int:
     try:
         if not names:
             write_pictures(OUTPUT, README_PICTURE, THUMBNAIL)
-        with ComfyServer(ensure_comfyui(), make_base(STATE / "base"), LOGS / "thumbnails.log") as server:
-            for name in names or SHOWN:
-                write_thumbnail_of_run(server, name, SHOWN[name])
+        # A new folder each time, or trainings of a former run would count as finished.
+        with tempfile.TemporaryDirectory() as folder:
+            base, log = make_base(Path(folder)), LOGS / "thumbnails.log"
+            with ComfyServer(ensure_comfyui(), base, log) as server:
+                for name in names or SHOWN:
+                    write_thumbnail_of_run(server, name, SHOWN[name])
     except Failure as failure:
         print(failure, file=sys.stderr)
         return 1

@@ -10,7 +10,7 @@ import pytest
 from dev import ROOT
 from dev.templates import NOW
 
-WORKFLOWS = ROOT / "workflows"
+WORKFLOWS, HELP = ROOT / "workflows", ROOT / "web" / "docs"
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("web/docs/**/*.md"))]
 LINKED = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "pit" / "demo" / "TRAINING.md"]
 FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
@@ -58,10 +58,12 @@ def anchors(text: str) -> set[str]:
 
 def dead_links(page: Path, text: str) -> set[str]:
     """Links out of a page into this project that lead nowhere."""
+    # ComfyUI's page resolves links of help pages from their folder, also where a language has one of its own.
+    base = HELP if page.is_relative_to(HELP) else page.parent
     dead = set()
     for link in ("".join(groups) for groups in LINK.findall(text)):
         path, _, heading = unquote(link).partition("#")
-        target = page.parent / path if path else page
+        target = base / path if path else page
         if not re.match(r"\w+:", link) and not (
             target.exists() and (not heading or heading in anchors(target.read_text(encoding="utf-8")))
         ):
@@ -122,3 +124,9 @@ def test_dead_links_are_found():
     assert dead_links(page, alive) == set()
     dead = {"docs/no.md", "docs/api.md#no", "#no"}
     assert dead_links(page, " ".join(f"[a]({link})" for link in dead)) == dead
+
+
+def test_links_of_help_pages_are_resolved_from_their_folder():
+    page = HELP / "PiT_SamplePrior" / "de.md"
+    assert dead_links(page, "[a](PiT_SamplePrior.md) [b](PiT_SamplePrior/fr.md)") == set()
+    assert dead_links(page, "[a](fr.md)") == {"fr.md"}

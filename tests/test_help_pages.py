@@ -1,12 +1,19 @@
-"""Help pages: complete in English; in other languages, for the nodes that a beginner meets, as in English."""
+"""Help pages: complete in English; in other languages, for the nodes that a beginner meets, as in English.
+
+Each begins with a picture that the page resolves from the folder of the help pages, in all languages.
+"""
 
 import json
 import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from dev import ROOT
+from dev.archive import published_files
+from dev.help_pictures.recipes import RECIPES
+from dev.help_pictures.sheet import HEIGHT, LARGEST_FILE, WIDTH
 from dev.make_locales import LANGUAGES, LOCALES, NODES, read_catalog
 
 DOCS = ROOT / "web" / "docs"
@@ -19,9 +26,13 @@ BLOCK = re.compile(r"(#+ |- |\d+\. |    |!\[|\|)?")
 CODE = re.compile(r'`[^`\n]+`|^    .+$|"[^"\n]+"|\]\([^)]+\)', re.MULTILINE)
 BOLD = re.compile(r"\*\*([^*\n]+)\*\*")
 SECTION = re.compile(r"^## (Input|Output)s?\n(.*?)(?=^## |\Z)", re.DOTALL | re.MULTILINE)
+PICTURE = re.compile(r"!\[([^\]\n]+)\]\(([^)\s]+)\)")
+SHORTEST, LONGEST = 20, 160  # of what is said of a picture; Chinese says as much in a third
 ITEM = re.compile(r"^(?: *- |\| )(\*\*.+?)(?::| \||$)", re.MULTILINE)
 SIGNATURES = json.loads((ROOT / "tests/comfyui/nodes/signatures.json").read_text(encoding="utf-8"))
 TEXTS = json.loads((LOCALES / "en" / NODES).read_text(encoding="utf-8"))
+
+ALL_PAGES = sorted(DOCS.rglob("*.md"))
 
 all_pages = pytest.mark.parametrize("page", PAGES)
 all_languages = pytest.mark.parametrize("language", LANGUAGES)
@@ -82,8 +93,43 @@ def test_pages_list_the_inputs_and_outputs_of_their_nodes(node):
     assert listed(text, "Output") == set(SIGNATURES[node]["outputs"])
 
 
+def picture_of(text: str) -> tuple[str, str]:
+    """What is said of the picture behind the title of a page, and where it is; nothing if there is none."""
+    lines = text.splitlines()
+    match = PICTURE.fullmatch(lines[2]) if lines[1] == lines[3] == "" else None
+    return (match[1], match[2]) if match else ("", "")
+
+
+@pytest.mark.parametrize("path", ALL_PAGES, ids=lambda path: path.relative_to(DOCS).as_posix())
+def test_every_page_begins_with_the_picture_of_its_node(path):
+    node = path.stem if path.parent == DOCS else path.parent.name
+    said, place = picture_of(path.read_text(encoding="utf-8"))
+    assert place == f"pictures/{node}.jpg"
+    assert (SHORTEST if path.parent == DOCS else SHORTEST // 3) <= len(said) <= LONGEST
+
+
+def test_every_page_has_a_recipe_for_its_picture():
+    assert {path.stem for path in DOCS.glob("*.md")} <= set(RECIPES)
+
+
+def test_pictures_are_there_small_and_of_one_width():
+    """`python -m dev.help_pictures` makes them."""
+    pages = {path.stem for path in DOCS.glob("*.md")}
+    assert {path.stem for path in (DOCS / "pictures").glob("*")} == pages
+    for path in (DOCS / "pictures").glob("*"):
+        with Image.open(path) as picture:
+            assert picture.format == "JPEG" and picture.width == WIDTH and picture.height <= HEIGHT, path.name
+        assert path.stat().st_size <= LARGEST_FILE, path.name
+
+
+def test_pictures_are_published():
+    published = {Path(name) for name in published_files(("--others", "--exclude-standard"))}
+    for path in DOCS.glob("*.md"):
+        assert (DOCS / "pictures" / f"{path.stem}.jpg").relative_to(ROOT) in published
+
+
 def test_every_page_of_a_beginner_is_there_in_every_language():
-    found = {path.relative_to(DOCS) for path in DOCS.glob("*/*")}
+    found = {path.relative_to(DOCS) for path in DOCS.glob("PiT_*/*")}
     assert found == {Path(f"PiT_{page}") / f"{language}.md" for page in PAGES for language in LANGUAGES}
 
 
@@ -109,6 +155,12 @@ def test_pages_call_nodes_and_inputs_as_the_page_shows_them(page, language):
 @all_languages
 def test_bold_words_are_bold(page, language):
     assert [line for line in read(page, language).splitlines() if unclosed(line)] == []
+
+
+def test_pictures_are_found_behind_the_title_alone():
+    assert picture_of("# A\n\n![b](pictures/C.jpg)\n\nd") == ("b", "pictures/C.jpg")
+    for text in ("# A\n\nd\n\n![b](C.jpg)\n", "# A\n\n![b](C.jpg) d\n\n", "# A\n![b](C.jpg)\n\nd"):
+        assert picture_of(text) == ("", "")
 
 
 def test_the_rules_are_sharp():

@@ -1,10 +1,14 @@
-"""The pictures that show what the demo does."""
+"""The pictures that show what the demo and the graphs with creatures do."""
+
+import json
 
 import pytest
 from PIL import Image
 
 from dev import Failure
-from dev.thumbnails import by_sets, cut, thumbnail_of_run, write_pictures
+from dev.demo import title_of
+from dev.templates import NOW, TITLES
+from dev.thumbnails import SHOWN, WORKFLOWS, by_sets, cut, thumbnail_of_run, write_pictures
 
 
 def write_demo_output(folder, parts, concepts):
@@ -53,6 +57,18 @@ def test_a_strip_is_cut_to_fill_a_square():
 def test_sets_stand_in_rows_of_their_own():
     parts, concepts = (list(range(first, first + 6)) for first in (0, 10))
     assert by_sets([parts, concepts[:4]], 2) == [[0, 1, 2, 10, 11], [3, 4, 5, 12, 13]]
+
+
+def test_every_graph_that_runs_at_once_is_pictured_by_its_run():
+    """The first one is pictured by the demo, which runs it."""
+    at_once = {name for name, title in TITLES.items() if title.endswith(f"({NOW})")}
+    assert set(SHOWN) | {"piece_it_together"} == at_once
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_what_is_pictured_is_shown_by_the_graph(name):
+    graph = json.loads((WORKFLOWS / "api" / f"{name}.json").read_text(encoding="utf-8"))
+    assert set(SHOWN[name]) <= set(map(title_of, graph.values()))
 
 
 def test_without_the_demos_pictures_it_says_what_to_do(tmp_path):

@@ -125,5 +125,5 @@ def defaults(
         elif path in given:
             continue
         elif isinstance(kind, list) or kind in WIDGETS:
-            first = next(iter(options_of(entry)), EMPTY.get(kind, 0))
-            yield path, more.get("default", first)
+            offered = options_of(entry)
+            yield path, more.get("default", offered[0] if offered else EMPTY.get(str(kind), 0))

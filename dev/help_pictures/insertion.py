@@ -20,10 +20,7 @@ class Insertion(Creatures):
 
     def __init__(self, graph: Graph):
         super().__init__(graph)
-        self.model = graph.add("PiT_LoadCreatureInstruct")["MODEL"]
-        self.optimizer = graph.add(
-            "PiT_LoadEmbeddingOptimizer", file=graph.choice("PiT_LoadEmbeddingOptimizer", "file")
-        )
+        self.inserter = graph.add("PiT_LoadCreatureInstruct")
         who = self.parts(seed=4)["creature"]
         self.drawn = graph.add("PiT_CreatureScene", seed=3, first_thing="lantern", creature=who)
         self.scene, self.thing = self.drawn["without_things"], self.drawn["things"]
@@ -31,8 +28,9 @@ class Insertion(Creatures):
     def objects(self, pictures: Link, **more: Any) -> Node:
         """Contexts of objects."""
         return self.graph.add(
-            "PiT_EncodeObject", optimizer=self.optimizer, clip_vision=self.models["CLIP_VISION"],
-            image=pictures, queries=QUERIES, fit="letterbox", **more,
+            "PiT_EncodeObject", optimizer=self.inserter["optimizer"],
+            clip_vision=self.inserter["CLIP_VISION"], image=pictures, queries=QUERIES, fit="letterbox",
+            **more,
         )
 
     def inserted(
@@ -40,10 +38,10 @@ class Insertion(Creatures):
         sampler: str = "dpmpp_2m", variants: int = 1, **more: Any,
     ) -> Node:
         """The scene with objects; `more` for Insert Object."""
-        graph, model = self.graph, self.model
+        graph, model, vae = self.graph, self.inserter["MODEL"], self.inserter["VAE"]
         contexts = self.objects(pictures, variants=variants)
         insert = graph.add(
-            "PiT_InsertObject", model=model, vae=self.models["VAE"], scene=self.scene,
+            "PiT_InsertObject", model=model, vae=vae, scene=self.scene,
             object_context=contexts["object_context"], null_context=contexts["null_context"], **more,
         )
         sigmas = graph.add("PiT_InsertionSchedule", model=model, steps=steps, spacing=spacing)
@@ -52,7 +50,7 @@ class Insertion(Creatures):
             sampler=graph.add("KSamplerSelect", sampler_name=sampler), sigmas=sigmas,
             latent_image=insert["latent"],
         )
-        decoded = graph.add("VAEDecode", samples=samples, vae=self.models["VAE"])
+        decoded = graph.add("VAEDecode", samples=samples, vae=vae)
         return graph.add("PiT_PutBack", image=decoded, place=insert["place"])
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from PIL import Image
 
 from dev.help_pictures.chain import NATIVE, Creatures, Link
-from dev.help_pictures.graph import Graph, Node
+from dev.help_pictures.graph import Graph, Node, options_of
 from dev.help_pictures.sheet import Cell, Words, sheet
 from dev.help_pictures.studio import Recipe, Studio
 
 PICTURES, SHOWN = 100, 6  # to find parts in, of which a few are shown
-WHOSE = {"horns": "ember", "wings": "storm", "tail": "frost"}
+# The first three that have words, each of another species.
+PREFERRED, SPECIES = ("horns", "wings", "tail", "ears", "body", "legs"), ("ember", "storm", "frost")
 FILE = "my_parts\n.safetensors"
 FINEST = "an 8th"  # of the sizes of attention maps: pictures are small
 
@@ -41,14 +43,26 @@ class Parts(Creatures):
         found, _ = self.found(dino)
         return self.graph.add("PiT_LabelParts", clip_vision=dino, clusters=found["clusters"], image=picture)
 
-    def prompt(self, whose: dict[str, str]) -> Node:
-        """A text with a word for each part."""
-        text: Any = "a creature with"
+    def mixture(self) -> dict[str, str]:
+        """Parts that have words, each of another species."""
+        entry = self.graph.definitions["PiT_PartWords"]["input"]["required"]["file"]
+        (option,) = (each for each in entry[1]["options"] if each["key"] == self.words_file)
+        offered = options_of(option["inputs"]["required"]["part"])
+        parts = [part for part in PREFERRED if part in offered]
+        return dict(zip(parts, SPECIES, strict=False))
+
+    def pure(self) -> dict[str, dict[str, str]]:
+        """The same parts, all of one species, by species."""
+        return {species: dict.fromkeys(self.mixture(), species) for species in SPECIES}
+
+    def prompt(self, whose: Mapping[str, str]) -> Node:
+        """A text with a word for each part, as the words were learned."""
+        text: Any = "a photo of a"
         for part, species in whose.items():
             text = self.graph.add(
                 "PiT_PartWords", file=self.words_file, file__part=part, file__whose=species, text=text,
             )["text"]
-        return self.graph.add("PrimitiveStringMultiline", value=text)
+        return self.graph.add("StringConcatenate", string_a=text, string_b="creature", delimiter=" ")
 
     def drawn(self, words: Link, count: int = 1, attention: bool = False) -> tuple[Node, Node | None]:
         """Pictures by a text with part words, and Part Attention on them if it is asked for."""
@@ -124,7 +138,7 @@ def part_words(studio: Studio) -> Image.Image:
     """A text with words, and what is drawn by it."""
     graph = studio.graph()
     parts = Parts(graph)
-    words = parts.prompt(WHOSE)
+    words = parts.prompt(parts.mixture())
     drawn, _ = parts.drawn(words, 4)
     text, key = graph.tell(words), graph.show(drawn, 4)
     shown = studio.run(graph)
@@ -135,14 +149,11 @@ def load_partcraft(studio: Studio) -> Image.Image:
     """The words of three species, and each of them drawn."""
     graph = studio.graph()
     parts = Parts(graph)
-    keys = {}
-    for species in WHOSE.values():
-        drawn, _ = parts.drawn(parts.prompt(dict.fromkeys(WHOSE, species)))
-        keys[f"<...:{species}>"] = graph.show(drawn)
+    keys = {name: graph.show(parts.drawn(parts.prompt(whose))[0]) for name, whose in parts.pure().items()}
     shown = studio.run(graph)
     return sheet([
         Words("a word for each\npart of each\nspecies", room=150), "->",
-        *(Cell(shown[key], name) for name, key in keys.items()),
+        *(Cell(shown[key], f"<...:{name}>") for name, key in keys.items()),
     ])
 
 
@@ -150,23 +161,19 @@ def apply_partcraft(studio: Studio) -> Image.Image:
     """Pure species, and a mixture of their parts."""
     graph = studio.graph()
     parts = Parts(graph)
-    keys = {
-        name: graph.show(parts.drawn(parts.prompt(whose))[0])
-        for name, whose in {
-            **{species: dict.fromkeys(WHOSE, species) for species in WHOSE.values()},
-            ", ".join(f"{part} of {species}" for part, species in WHOSE.items()): WHOSE,
-        }.items()
-    }
-    shown = studio.run(graph)
-    *pure, mixed = (Cell(shown[key], name) for name, key in keys.items())
-    return sheet([pure[0], "+", pure[1], "+", pure[2], "->", mixed])
+    wanted = [*parts.pure().values(), parts.mixture()]
+    keys = [graph.show(parts.drawn(parts.prompt(whose))[0]) for whose in wanted]
+    *pure, mixed = studio.pictures(graph, *keys)
+    first, second, third = map(Cell, pure, SPECIES)
+    told = ", ".join(f"{part} of {species}" for part, species in parts.mixture().items())
+    return sheet([first, "+", second, "+", third, "->", Cell(mixed, told)])
 
 
 def attention_maps(studio: Studio, caption: str) -> Image.Image:
     """A picture, and where the model looked at each word."""
     graph = studio.graph()
     parts = Parts(graph)
-    drawn, watching = parts.drawn(parts.prompt(WHOSE), attention=True)
+    drawn, watching = parts.drawn(parts.prompt(parts.mixture()), attention=True)
     maps = graph.add("PiT_PartAttentionMaps", attention=watching["attention"], image=drawn)
     picture, seen = studio.pictures(graph, graph.show(drawn), graph.show(maps["pictures"], 0))
     return sheet([Cell(picture, "drawn by part words"), "->", Cell(seen, caption)])
@@ -188,7 +195,7 @@ def measure_part_words(studio: Studio) -> Image.Image:
     parts = Parts(graph)
     dino = parts.dino()
     clusters = graph.add("PiT_LoadPartClusters", file=graph.choice("PiT_LoadPartClusters", "file"))
-    words = parts.prompt(WHOSE)
+    words = parts.prompt(parts.mixture())
     drawn, _ = parts.drawn(words, 4)
     scores = graph.add(
         "PiT_MeasurePartWords", clip_vision=dino, clusters=clusters, image=drawn, prompts=words,
@@ -209,7 +216,7 @@ def train_partcraft(studio: Studio) -> Image.Image:
     graph = studio.graph()
     parts = Parts(graph)
     found, few = parts.found(parts.dino())
-    drawn, _ = parts.drawn(parts.prompt(WHOSE), 4)
+    drawn, _ = parts.drawn(parts.prompt(parts.mixture()), 4)
     keys = graph.show(few, SHOWN), graph.show(found["sheet"]), graph.show(drawn, 4)
     pictures, colored, mixed = studio.pictures(graph, *keys)
     return sheet([

@@ -159,8 +159,8 @@ def clothes_parser(studio: Studio) -> Image.Image:
         "PiT_ClothesParser", image=drawn["whole"], file="masks by name", names="\n".join(NAMES.values()),
         **{f"masks__mask{number}": mask for number, mask in enumerate(masks)},
     )
-    key, found = graph.show(drawn["whole"]), graph.watch(parser)
-    picture, labels = studio.pictures(graph, key, found)
+    graph.tell(parser)  # or it would not run
+    picture, labels = studio.pictures(graph, graph.show(drawn["whole"]), graph.watch(parser))
     return sheet([Cell(picture, "a figure"), "->", Cell(labels, "the masks of the six labels")])
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image
 
-from dev.help_pictures.chain import NATIVE, PROMPT, Creatures, Link
+from dev.help_pictures.chain import NATIVE, Creatures, Link
 from dev.help_pictures.graph import Graph, Node
 from dev.help_pictures.sheet import Cell, Item, Words, sheet
 from dev.help_pictures.studio import Recipe, Studio
@@ -15,7 +15,8 @@ from pit.demo.drawing.creature import creature_from_seed
 from pit.demo.drawing.draw import draw_creature
 
 OBJECT, OTHER, TEXTURE, SCENE, THING = "creature", "another creature", "spots", "meadow", "lantern"
-WORDS = ("red body", "no wings", "striped", "bunny ears")
+WORDS = ("blue body", "no wings", "spotted", "cyclops eyes")
+WORD = "bat wings"
 FILE = "my_embedding\n.safetensors"
 HERE = "here by the creature models"
 
@@ -45,8 +46,8 @@ class Operators(Creatures):
             clip=self.models["CLIP"], words=words,
         )
 
-    def embedding_drawn(self, embedding: Link, prompt: str = PROMPT, **more: Any) -> Node:
-        """Pictures of embeddings, by the base IP-Adapter."""
+    def embedding_drawn(self, embedding: Link, prompt: str = "", **more: Any) -> Node:
+        """Pictures of embeddings, by the base IP-Adapter; they need no words."""
         adapter = self.models["base_adapter"]
         tokens = self.graph.add("PiT_EmbeddingToTokens", embedding=embedding, ip_adapter=adapter)
         return self.draw(tokens, prompt, ip_adapter=adapter, **more)
@@ -66,7 +67,7 @@ def load_operator(studio: Studio) -> Image.Image:
         "texture": operators.combined("texturing", seen[OBJECT], seen[TEXTURE]),
         "scene": operators.combined("scene", seen[OBJECT], seen[SCENE]),
         "union": operators.combined("union", seen[OBJECT], seen[THING]),
-        "instruct": operators.instructed(seen[OBJECT], WORDS[0]),
+        "instruct": operators.instructed(seen[OBJECT], WORD),
     }
     keys = [graph.show(examples[OBJECT])]
     keys += [graph.show(operators.embedding_drawn(each, same=True)) for each in made.values()]
@@ -117,7 +118,7 @@ def compose(studio: Studio) -> Image.Image:
 
 
 def through_words(
-    studio: Studio, between: Words, caption: str, prompts: tuple[str, ...] = (PROMPT,) * 3, **more: Any
+    studio: Studio, between: Words, caption: str, prompts: tuple[str, ...] = ("",) * 3, **more: Any
 ) -> Image.Image:
     """A picture, what it becomes, and what is drawn of that with these words."""
     graph, operators = started(studio)
@@ -192,13 +193,17 @@ def train_operator(studio: Studio) -> Image.Image:
 
 
 def operator_prompts(studio: Studio) -> Image.Image:
-    """What the node writes for one example."""
+    """Two of the prompts that the node writes for one example of each kind."""
     graph = studio.graph()
-    node = graph.add("PiT_OperatorPrompts", kind="scene", folder="my_pairs", seed=3)
-    names = ("prompt", "first", "picture_name")
-    keys = [graph.tell(node[name]) for name in names]
+    kinds = {"texture": {"kind__variants": 1}, "scene": {}, "union": {}}
+    keys = {}
+    for kind, more in kinds.items():
+        node = graph.add("PiT_OperatorPrompts", folder="my_pairs", seed=3, kind=kind, **more)
+        keys[kind] = [graph.tell(node[name]) for name in ("prompt", "second")]
     texts = studio.run(graph).texts
-    return sheet([Words(texts[key], name, 190) for name, key in zip(names, keys, strict=True)])
+    return sheet([
+        Words("\n\n".join(texts[key] for key in each), kind, 190) for kind, each in keys.items()
+    ])
 
 
 RECIPES: dict[str, Recipe] = {

@@ -72,7 +72,8 @@ class Words:
     def lines(self) -> list[str]:
         """The words as they are broken."""
         room = self.room - GAP
-        return [part for line in self.text.splitlines() for part in wrapped(line, room, font(TEXT))]
+        broken = (wrapped(line, room, font(TEXT)) or [""] for line in self.text.splitlines())
+        return [part for parts in broken for part in parts]
 
     def width(self, height: int) -> int:
         """In pixels, at any height: words that are wider than the card make it wider."""
@@ -107,7 +108,7 @@ def sheet(*rows: Sequence[Item]) -> Image.Image:
     """
     items = [item for row in rows for item in row]
     cards = [item.least for item in items if isinstance(item, Words)]
-    lowest = max(LOWEST, *cards)
+    lowest = max([LOWEST, *cards])
     tallest = TALLEST if any(isinstance(item, Cell) for item in items) else lowest
     for height in range(tallest, lowest - 1, -2):
         laid = [Row(row, height) for row in rows]

@@ -40,7 +40,8 @@ class LoadCreatureModels(io.ComfyNode):
                 io.Clip.Output(tooltip="Its text encoder, for CLIP Text Encode."),
                 io.Vae.Output(tooltip="Its VAE, for VAE Decode."),
                 io.ClipVision.Output(
-                    tooltip="The encoder of pictures, for Encode IP+ Parts and Encode IP+ Image.",
+                    tooltip="The encoder of pictures, for Encode IP+ Parts, Encode IP+ Image and Encode "
+                            "Image Embedding.",
                 ),
                 IPAdapterType.Output(
                     display_name="ip_adapter",
@@ -51,7 +52,8 @@ class LoadCreatureModels(io.ComfyNode):
                 ),
                 IPAdapterType.Output(
                     display_name="base_adapter",
-                    tooltip="The base IP-Adapter of the creatures, for Embedding to IP+ Tokens.",
+                    tooltip="The base IP-Adapter of the creatures, for Embedding to IP+ Tokens and Apply IP+ "
+                            "Tokens.",
                 ),
             ],
         )

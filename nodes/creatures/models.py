@@ -1,13 +1,14 @@
 """The miniature models as native ComfyUI objects."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 import comfy.clip_vision
 import comfy.latent_formats
+import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
@@ -79,6 +80,19 @@ class CreatureLatent(comfy.latent_formats.LatentFormat):
     spacial_downscale_ratio = LATENT_FACTOR
 
 
+class SizedSDXL(comfy.model_base.SDXL):
+    """SDXL that is told the true size of its pictures."""
+
+    def encode_adm(self, **given: Any) -> Tensor:
+        """The vector `[1, A]` that SDXL is told beside the context."""
+        noise = given.get("noise")
+        # Where nobody tells the size of the picture, ComfyUI takes it to be 8 times that of the latents.
+        for name, dim in (("height", 2), ("width", 3)):
+            if noise is not None and given.get(name) == 8 * noise.shape[dim]:
+                given[name] = LATENT_FACTOR * noise.shape[dim]
+        return super().encode_adm(**given)
+
+
 class Miniature(comfy.supported_models_base.BASE):
     """What both base models have in common."""
 
@@ -104,6 +118,11 @@ class MiniatureSDXL(Miniature, comfy.supported_models.SDXL):
         adm_in_channels=TEXT_G["hidden_size"] + TIME_IDS * TIME_ID_DIM,
     )
     unet_extra_config = {"num_heads": -1, "num_head_channels": UNET_HEAD_DIM}
+
+    def get_model(
+        self, state_dict: Mapping[str, Tensor], prefix: str = "", device: torch.device | None = None
+    ) -> SizedSDXL:
+        return SizedSDXL(self, model_type=self.model_type(state_dict, prefix), device=device)
 
 
 class MiniatureSD15(Miniature, comfy.supported_models.SD15):

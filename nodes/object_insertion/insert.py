@@ -17,7 +17,6 @@ from ..bridge.noise import with_published_start
 from .models import check_model
 from .types import CATEGORY, PlaceType
 
-LATENT_CHANNELS = 4
 WORKING_SIZE, MARGIN = 512, 0.5
 Conditioning = list[list[Any]]
 
@@ -42,14 +41,14 @@ def opaque(scene: Tensor) -> Tensor:
     return scene if scene.ndim == 4 and scene.shape[-1] == 3 else to_tensor(to_pil(scene))
 
 
-def scene_latents(vae, place: Place) -> Tensor:
-    """The unscaled latents of what is worked on, `[S, 4, h, w]`. Raises ValueError for another VAE."""
-    if vae.latent_channels != LATENT_CHANNELS:
+def check_vae(model: ModelPatcher, vae) -> None:
+    """Raise ValueError for the VAE of a model with other latents."""
+    wanted = model.model.latent_format.latent_channels
+    if vae.latent_channels != wanted:
         raise ValueError(
-            f"Insert Object expected the VAE of Stable Diffusion 1.5, with {LATENT_CHANNELS} latent "
-            f"channels, got one with {vae.latent_channels}. Load the VAE that belongs to the model."
+            f"Insert Object expected the VAE of the model, with {wanted} latent channels, got one with "
+            f"{vae.latent_channels}. Load the VAE that belongs to the model."
         )
-    return vae.encode(working_pictures(place))
 
 
 def with_scene(contexts: Conditioning, latents: Tensor) -> Conditioning:
@@ -152,6 +151,7 @@ class InsertObject(io.ComfyNode):
         check_model("Insert Object", model)
         objects = check_contexts(model, object_context)
         check_contexts(model, null_context)
+        check_vae(model, vae)
         pictures = opaque(scene)
         if objects > 1 and len(pictures) not in (1, objects):
             raise ValueError(
@@ -161,7 +161,7 @@ class InsertObject(io.ComfyNode):
         masks = None if region is None else region.reshape(-1, *region.shape[-2:])
         multiple = vae.spacial_compression_encode()
         place = find_place(pictures, masks, working_size, margin, multiple)
-        latents = scene_latents(vae, place)
+        latents = vae.encode(working_pictures(place))
         both, alone = with_scene(object_context, latents), with_scene(null_context, latents)
         started = with_published_start(model)
         guider = guider_for(started, both, alone, null_context, guidance, image_guidance)

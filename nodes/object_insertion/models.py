@@ -17,8 +17,7 @@ from ..bridge.loaders import FileNode
 from .types import CATEGORY
 
 FILES = ModelFiles("instruct_unet")
-CHANNELS = 8  # noisy latents and those of the scene
-OTHER_CHANNELS = {4: "a text-to-image model", 9: "an inpainting model"}
+LATENT_CHANNELS = 4  # of Stable Diffusion 1.5
 FIRST = "diffusion_model.input_blocks.0.0"
 KARRAS = "karras"
 SPACINGS = (AS_PUBLISHED, KARRAS)
@@ -26,18 +25,17 @@ SPACINGS = (AS_PUBLISHED, KARRAS)
 
 def check_model(node: str, model: ModelPatcher) -> None:
     """Raise ValueError unless a model is an InstructPix2Pix of Stable Diffusion 1.5's kind."""
-    base, first = model.model, None
-    if hasattr(base.diffusion_model, "input_blocks"):
-        first = comfy.utils.get_attr(base, f"{FIRST}.weight")
-    if first is None or isinstance(base, comfy.model_base.SDXL):
-        got = type(base).__name__
-    elif first.shape[1] != CHANNELS or not isinstance(base, comfy.model_base.IP2P):
-        what = OTHER_CHANNELS.get(first.shape[1], "another model")
-        got = f"{what} with {first.shape[1]}"
-    else:
+    base, channels, latent = model.model, None, LATENT_CHANNELS
+    if hasattr(base.diffusion_model, "input_blocks") and not isinstance(base, comfy.model_base.SDXL):
+        channels = comfy.utils.get_attr(base, f"{FIRST}.weight").shape[1]
+        latent = base.latent_format.latent_channels
+    wanted = 2 * latent  # noisy latents and those of the scene
+    if channels == wanted and isinstance(base, comfy.model_base.IP2P):
         return
+    kinds = {latent: "a text-to-image model", wanted + 1: "an inpainting model"}
+    got = f"{kinds.get(channels, 'another model')} with {channels}" if channels else type(base).__name__
     raise ValueError(
-        f"{node} expected an InstructPix2Pix of Stable Diffusion 1.5, with {CHANNELS} input channels, got "
+        f"{node} expected an InstructPix2Pix of Stable Diffusion 1.5, with {wanted} input channels, got "
         f"{got}. Load that of paint-by-inpaint/add-base or the published one, which `python -m pit download "
         f"{NAME}` fetches; the help page of Patch InstructPix2Pix Bias tells how ComfyUI loads them."
     )

@@ -46,6 +46,7 @@ from ...pit.packages import LORA_TRAINING, check_packages
 from ...pit.training.recipes import RunSettings
 from ..bridge.feedback import progress_bar
 from ..bridge.folders import ModelFiles, own_folder
+from ..bridge.noise import trained_schedule
 from ..bridge.outputs import Outputs
 from ..bridge.picture_folders import input_folder, input_folders, offered_names, why_no_folder
 from ..bridge.stamps import patched_weights_of, weights_of
@@ -237,7 +238,8 @@ class TrainEmbeddingOptimizer(io.ComfyNode):
             accumulation=accumulation or chosen.accumulation,
             learning_rate=learning_rate or chosen.learning_rate,
         )
-        preparation = Preparation(size, variants, fit, pixel_scale, seed)
+        multiple = vae.spacial_compression_encode()
+        preparation = Preparation(size, variants, fit, pixel_scale, seed, multiple)
         cache = encoded(vae, clip_vision, folder, name, start, preparation)
         # After the encoding, which needs the models, and before their weights are read below, since unloading
         # also takes patches out of them again.
@@ -292,7 +294,7 @@ def train(
     widths = cache.blank.shape[-1], model.model.model_config.unet_config["context_dim"]
     inserter = inserter_of(model, starting_optimizer(start, *widths, settings.seed), dtype)
     scale = model.model.latent_format.scale_factor
-    task = InsertionTask(inserter, cache, recipe, settings, latent_scale=scale)
+    task = InsertionTask(inserter, cache, recipe, settings, trained_schedule(model), scale)
     trainer = Trainer(task, recipe, settings, accelerator)
 
     def decode(latents: Tensor) -> list[Image.Image]:

@@ -124,7 +124,7 @@ class Dropped(NamedTuple):
 
     Attributes:
         context: `[B, 77, C]`.
-        scene: latents of the scene `[B, 4, h, w]`.
+        scene: latents of the scene `[B, C, h, w]`.
     """
 
     context: Tensor

@@ -40,6 +40,12 @@ def test_every_node_has_a_help_page(comfyui, pack_nodes):
         assert page.startswith("# "), key
 
 
+def test_the_picture_of_every_help_page_is_served(comfyui, pack_nodes):
+    for key in pack_nodes:
+        picture = comfyui.fetch(f"/extensions/{PACK_NAME}/docs/pictures/{key}.jpg")
+        assert picture.startswith(b"\xff\xd8"), key
+
+
 def test_comfyui_reads_our_pyproject(comfyui):
     code = (
         "import sys; from comfy_config.config_parser import extract_node_configuration as extract;"

@@ -18,6 +18,7 @@ from tests.comfyui.pages import (
     wait_for_picture,
 )
 
+DOCS = ROOT / "web" / "docs"
 NODES = {
     "models": "PiT_LoadCreatureModels",
     "parts": "PiT_CreatureParts",

@@ -44,7 +44,7 @@ def seconds(stage: Callable[[], object]) -> float:
 def drawings_a_second(kind: str, seed: int, count: int = 60) -> Estimate:
     """How many fresh pictures of one of `KINDS` are drawn at 256 px in a second of one core.
 
-    Every picture is drawn several times, of which the fastest counts: others only say how busy the machine is.
+    Each is drawn several times, of which the fastest counts: the others only tell how busy the machine is.
     """
     shown = [picture.composition for picture in fresh_pictures(seed, kind, count, "speed")]
     times = torch.tensor([[drawing_time(each) for each in shown] for _ in range(REPEATS)])

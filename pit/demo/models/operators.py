@@ -40,19 +40,25 @@ class CreatureOperators:
     def instruct(self, embeddings: Tensor, words: Sequence[Tensor], seed: int) -> Tensor:
         """Embeddings `[N, 256]`, changed as the words of each row say, see `word_states`."""
         operator = self.operators["instruct"]
-        return self.sample("instruct", *word_condition(operator.normalized(embeddings), words), seed=seed)
+        condition, mask = word_condition(operator.normalized(embeddings), words)
+        return self.sample("instruct", condition, seed, mask)
 
-    def compose(self, parts: Sequence[Tensor], seed: int) -> Tensor:
-        """One embedding for the parts `[P, 256]` of each row."""
+    def compose(self, parts: Sequence[Tensor], seed: int, guidance: float | None = None) -> Tensor:
+        """One embedding for the parts `[P, 256]` of each row; guidance as published, unless one is given."""
         operator = self.operators["clothes"]
-        return self.sample("clothes", *in_one_batch([operator.normalized(each) for each in parts]), seed=seed)
+        condition, mask = in_one_batch([operator.normalized(each) for each in parts])
+        return self.sample("clothes", condition, seed, mask, guidance)
 
-    def sample(self, mode: str, condition: Tensor, mask: Tensor | None = None, seed: int = 0) -> Tensor:
+    def sample(
+        self, mode: str, condition: Tensor, seed: int, mask: Tensor | None = None,
+        guidance: float | None = None,
+    ) -> Tensor:
         """Raw embeddings `[N, 256]` under a condition `[N, n, 256]`, as the nodes draw them by default."""
         noise, step_noise = operator_noise(seed, len(condition), EMBEDDING_DIM, STEPS)
+        scale = MODES[mode].guidance if guidance is None else guidance
         return sample_operator(
             self.operators[mode], condition, noise=noise, step_noise=step_noise, steps=STEPS,
-            guidance_scale=MODES[mode].guidance, mask=mask,
+            guidance_scale=scale, mask=mask,
         )
 
 

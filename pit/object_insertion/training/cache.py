@@ -42,7 +42,7 @@ class TripletEncoders:
         size: side of the square pictures that the image encoder sees.
         tokens: pixel values `[B, 3, size, size]` -> CLIP tokens `[B, N, E]`.
         latents: pictures `[B, 3, H, W]` in -1..1 -> mean and standard deviation of their latents, unscaled,
-            `[B, 8, h, w]`.
+            `[B, 2 C, h, w]`.
     """
 
     models: Models
@@ -56,10 +56,11 @@ class Preparation:
     """How triplets are prepared before they are encoded.
 
     Attributes:
-        size: side of the squares that scenes and targets become, a multiple of 8; published: 224.
+        size: side of the squares that scenes and targets become; published: 224.
         variants: versions of each triplet: the triplet itself, and random ones.
         fit, pixel_scale: of the object's picture, as for Encode Object.
         seed: of the random versions.
+        multiple: of which the size must be one: how many pixels the VAE makes a latent of.
     """
 
     size: int = SIZE
@@ -67,18 +68,19 @@ class Preparation:
     fit: str = CROP
     pixel_scale: str = AS_PUBLISHED
     seed: int = 0
+    multiple: int = LATENT_PIXELS
 
     def check(self) -> None:
         """Raise ValueError for a size or number out of range."""
-        if self.size < LATENT_PIXELS or self.size % LATENT_PIXELS:
-            raise ValueError(f"Expected a size that is a multiple of {LATENT_PIXELS}, got {self.size}.")
+        if self.size < self.multiple or self.size % self.multiple:
+            raise ValueError(f"Expected a size that is a multiple of {self.multiple}, got {self.size}.")
         if self.variants < 1:
             raise ValueError(f"Expected at least 1 variant of each triplet, got {self.variants}.")
 
 
 @dataclass(frozen=True)
 class EncodedTriplet:
-    """CLIP tokens of the object `[N, E]`, latents of the scene `[4, h, w]` (mean) and target `[8, h, w]`."""
+    """CLIP tokens of the object `[N, E]`, latents of scene `[C, h, w]` (mean) and target `[2 C, h, w]`."""
 
     tokens: Tensor
     scene: Tensor

@@ -32,11 +32,11 @@ class Inserter(nn.Module):
         blank: Tensor | None = None, blank_query: Tensor | None = None, chances: Tensor | None = None,
         dropping: float = 0.0,
     ) -> Tensor:
-        """The noise that the UNet predicts of noisy latents `[B, 4, h, w]`, in their shape.
+        """The noise that the UNet predicts of noisy latents `[B, C, h, w]`, in their shape.
 
         Args:
             timesteps: `[B]`.
-            scene: its latents, unscaled, `[B, 4, h, w]`.
+            scene: its latents, unscaled, `[B, C, h, w]`.
             tokens: of the object `[B, N, E]`; query: `[B, 77, C]`.
             blank: tokens of no object `[B, N, E]` with their query `[B, 77, C]`; None = zeros as its context.
             chances: for each sample one in 0..1, `[B]`, that decides what of it is dropped; None = nothing.

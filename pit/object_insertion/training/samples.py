@@ -17,7 +17,7 @@ SHOWN, STEPS = 4, 20
 """Steps as the published validation has them."""
 PIXELS = 192
 Decode = Callable[[Tensor], list[Image.Image]]
-"""From latents of the VAE, unscaled, `[B, 4, h, w]`, to pictures."""
+"""From latents of the VAE, unscaled, `[B, C, h, w]`, to pictures."""
 
 
 @torch.no_grad()
@@ -25,7 +25,7 @@ def sample_latents(
     task: InsertionTask, model: nn.Module, device: torch.device, *, count: int = SHOWN, steps: int = STEPS,
     guidance: float = GUIDANCE, image_guidance: float = IMAGE_GUIDANCE, seed: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Latents of scenes, of what is inserted into them, and of the targets, unscaled, `[B, 4, h, w]` each.
+    """Latents of scenes, of what is inserted into them, and of the targets, unscaled, `[B, C, h, w]` each.
 
     Under the same query and noise each time, so that two pictures of a training differ by what was learned in
     between.
@@ -44,9 +44,18 @@ def sample_latents(
     x = seeded_noise(seed, len(samples), *scene.shape[1:]).to(device) * (sigmas[0] ** 2 + 1) ** 0.5
     for time, sigma, after in zip(leading_timesteps(steps), sigmas, sigmas[1:], strict=False):
         inputs = (x / (sigma**2 + 1) ** 0.5).repeat(3, 1, 1, 1)
-        noise = model.predicted(inputs, time.to(device).expand(len(inputs)), scenes, contexts).float()
-        x = x + guided(*noise.chunk(3), guidance, image_guidance) * (after - sigma)
+        found = model.predicted(inputs, time.to(device).expand(len(inputs)), scenes, contexts).float()
+        followed = guided(*found.chunk(3), guidance, image_guidance)
+        if task.schedule.config.prediction_type == "v_prediction":
+            followed = noise_of_velocity(followed, x, sigma)
+        x = x + followed * (after - sigma)
     return scene.cpu(), (x / task.latent_scale).cpu(), targets
+
+
+def noise_of_velocity(velocity: Tensor, x: Tensor, sigma: float) -> Tensor:
+    """The noise in `x`, a picture plus `sigma` times noise, by the v that is predicted (arXiv 2202.00512)."""
+    # Of x / sqrt(sigma^2 + 1), the model says v = (noise - sigma * picture) / sqrt(sigma^2 + 1).
+    return (velocity * (sigma**2 + 1) ** 0.5 + sigma * x) / (sigma**2 + 1)
 
 
 def sample_sheet(task: InsertionTask, model: nn.Module, device: torch.device, decode: Decode) -> Image.Image:

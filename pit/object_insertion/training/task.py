@@ -35,7 +35,7 @@ class InsertionBatch(Batch):
     """The samples of one step; `Inserter` describes the fields that are not listed here.
 
     Attributes:
-        noisy: latents of targets with noise; wanted: that noise; both `[B, 4, h, w]`.
+        noisy: latents of targets with noise; wanted: that noise; both `[B, C, h, w]`.
     """
 
     noisy: Tensor

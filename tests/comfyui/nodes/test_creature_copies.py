@@ -5,12 +5,12 @@ import torch
 
 from tests.comfyui.nodes.graphs import node
 
-# SDXL has no such weights, and ComfyUI leaves them as it finds the memory.
+# SDXL and SD 1.5 have no such weights, and ComfyUI leaves them as it finds the memory.
 UNUSED = {"clip_l.transformer.text_projection.weight"}
 
 
 def sampled(inside, model, words):
-    noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(3))
+    noise = torch.randn(1, 12, 16, 16, generator=torch.Generator().manual_seed(3))
     return inside.comfy("sample").sample(
         model, noise, 2, 2.0, "euler", "normal", words, words, torch.zeros_like(noise), disable_pbar=True,
         seed=0,
@@ -24,8 +24,11 @@ def finished(lab, graph):
 
 
 @pytest.fixture
-def patchers(shipped):
-    return {"MODEL": shipped[0], "CLIP": shipped[1].patcher, "VAE": shipped[2].patcher}
+def patchers(shipped, creature_sd15):
+    return {
+        "MODEL": shipped[0], "CLIP": shipped[1].patcher, "VAE": shipped[2].patcher,
+        "MODEL like SD 1.5": creature_sd15[0], "CLIP like SD 1.5": creature_sd15[1].patcher,
+    }
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +38,7 @@ def unloaded(inside):
     inside.comfy("model_management").unload_all_models()
 
 
-@pytest.mark.parametrize("kind", ["MODEL", "CLIP", "VAE"])
+@pytest.mark.parametrize("kind", ["MODEL", "CLIP", "VAE", "MODEL like SD 1.5", "CLIP like SD 1.5"])
 def test_deep_clones_have_the_same_weights_in_memory_of_their_own(patchers, kind):
     given = patchers[kind]
     for copy in (given.deepclone_multigpu(), given.clone(force_deepcopy=True)):
@@ -47,7 +50,7 @@ def test_deep_clones_have_the_same_weights_in_memory_of_their_own(patchers, kind
         assert not (places[0] & places[1]) - {0} and copy.model is not given.model
 
 
-@pytest.mark.parametrize("kind", ["MODEL", "CLIP"])
+@pytest.mark.parametrize("kind", ["MODEL", "CLIP", "MODEL like SD 1.5", "CLIP like SD 1.5"])
 def test_the_factory_keeps_a_copy_whole_where_comfyui_asks_for_it(inside, patchers, kind, monkeypatch):
     class PieceByPiece(inside.comfy("model_patcher").ModelPatcher):
         pass
@@ -69,15 +72,17 @@ def test_a_deep_clone_draws_the_same(inside, shipped):
     assert drawn[0].std() > 0.01
 
 
-def base_graph() -> dict:
+def base_graph(loader: str) -> dict:
     return {
-        "models": node("PiT_LoadCreatureModels"),
+        "models": node(loader),
         "words": node("CLIPTextEncode", clip=["models", 1], text="a creature"),
-        "latent": node("EmptyLatentImage", width=128, height=128, batch_size=1),
+        "picture": node("EmptyImage", width=256, height=256, batch_size=1, color=0xff8000),
+        "latent": node("VAEEncode", pixels=["picture", 0], vae=["models", 2]),
     }
 
 
-def test_stock_train_lora_trains_the_creature_model(lab):
+@pytest.mark.parametrize("loader", ["PiT_LoadCreatureModels", "PiT_LoadCreatureSD15"])
+def test_stock_train_lora_trains_the_creature_models(lab, loader):
     train = node(
         "TrainLoraNode", model=["models", 0], latents=["latent", 0], positive=["words", 0], batch_size=1,
         grad_accumulation_steps=1, steps=2, learning_rate=0.01, rank=2, optimizer="AdamW",
@@ -85,9 +90,9 @@ def test_stock_train_lora_trains_the_creature_model(lab):
         algorithm="LoRA", gradient_checkpointing=False, checkpoint_depth=1, offloading=False,
         existing_lora="[None]", bucket_mode=False, bypass_mode=False,
     )
-    save = node("SaveLoRA", lora=["train", 0], prefix="loras/creature", steps=["train", 2])
-    finished(lab, base_graph() | {"train": train, "save": save})
-    assert list((lab.base / "output" / "loras").glob("creature*.safetensors"))
+    save = node("SaveLoRA", lora=["train", 0], prefix=f"loras/{loader}", steps=["train", 2])
+    finished(lab, base_graph(loader) | {"train": train, "save": save})
+    assert list((lab.base / "output" / "loras").glob(f"{loader}*.safetensors"))
 
 
 def test_a_lora_hook_does_what_the_lora_does(inside, shipped):

@@ -23,7 +23,7 @@ def train(inside, shipped):
     write_scene_dataset(inside.base / "input" / "lora_pictures", 4, 0)
 
     def run_node(name, **changes):
-        model, clip, vae, clip_vision, ip_adapter, _ = shipped
+        model, clip, vae, clip_vision, ip_adapter = shipped[:5]
         with torch.inference_mode():
             try:
                 return inside.nodes("train_ip_lora").TrainIPLora.execute(
@@ -53,7 +53,7 @@ def creature_graph(name, **changes):
             ip_adapter=["models", 4], name=name, **SETTINGS | changes,
         ),
         "words": node("CLIPTextEncode", clip=models[1], text="a creature in a night meadow"),
-        "latent": node("EmptyLatentImage", width=128, height=128, batch_size=1),
+        "latent": node("EmptyLatentImage", width=256, height=256, batch_size=1),
         "sampler": node(
             "KSampler", model=["apply", 0], positive=["words", 0], negative=["words", 0],
             latent_image=["latent", 0], seed=0, steps=2, cfg=2.0, sampler_name="euler", scheduler="normal",
@@ -95,6 +95,22 @@ def test_the_stock_loader_opens_what_was_trained(inside, shipped, train, caplog)
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
+def test_the_noise_is_that_of_the_model_under_the_patches_of_others(inside, shipped, creature_sd15):
+    from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
+
+    tiny, patch = inside.tiny.tiny_sdxl(), ModelSamplingDiscrete().patch
+    schedule = inside.pack("nodes.bridge.noise").trained_schedule
+    for model, prediction, zero_snr in (
+        (shipped[0], "v_prediction", True), (creature_sd15[0], "epsilon", False), (tiny, "epsilon", False),
+        (patch(tiny, "v_prediction", False)[0], "v_prediction", False),
+        (patch(tiny, "v_prediction", True)[0], "v_prediction", True),
+    ):
+        config = schedule(model).config
+        assert (config.prediction_type, config.rescale_betas_zero_snr) == (prediction, zero_snr)
+        sigmas, kept = model.get_model_object("model_sampling").sigmas, schedule(model).alphas_cumprod
+        assert ((1 - kept) / kept).sqrt()[:-1].allclose(sigmas[:-1], rtol=1e-4)
+
+
 def test_batch_and_accumulation_are_those_of_the_preset_unless_given(inside, train):
     recipes = []
     for name, changes in (("preset", {"accumulation": 0}), ("given", {"batch": 3, "accumulation": 1})):
@@ -117,9 +133,9 @@ def test_the_trained_model_draws_as_the_trainer_does(inside, shipped, train):
             down, up = (lora.adapter[f"{module}.lora_{half}.weight"] for half in ("down", "up"))
             getattr(twin.image[number], f"to_{kind}").weight.data += up @ down
     generator = torch.Generator().manual_seed(0)
-    latents, context = (torch.randn(2, *shape, generator=generator) for shape in ((4, 16, 16), (77, 64)))
+    latents, context = (torch.randn(2, *shape, generator=generator) for shape in ((12, 16, 16), (77, 64)))
     pooled, tokens = (torch.randn(2, *shape, generator=generator) for shape in ((32,), (16, 64)))
-    time_ids = torch.tensor([[128.0, 128, 0, 0, 128, 128]]).expand(2, -1)
+    time_ids = torch.tensor([[256.0, 256, 0, 0, 256, 256]]).expand(2, -1)
     given = inside.concepts("tokens").Tokens(tokens, tokens[:1], source="a test")
     patched = inside.apply(model, adapter, given)
     management = inside.comfy("model_management")

@@ -206,14 +206,15 @@ def creature_tokens(inside, shipped):
 
 
 def training_preview(inside, shipped):
-    model, clip, vae, clip_vision, ip_adapter, _ = shipped
+    model, clip, vae, clip_vision, ip_adapter = shipped[:5]
     with torch.inference_mode():
         parts = inside.nodes("parts").EncodeParts.execute(
             clip_vision, ip_adapter, {"part0": torch.rand(1, 8, 8, 3)}, "centred", 0, 0.0, False, 3).args[0]
         words = clip.encode_from_tokens_scheduled(clip.tokenize("a creature"))
         return inside.nodes("training_preview").MakeTrainingPreview.execute(
-            {"samples": torch.zeros(2, 4, 16, 16)}, model=model, vae=vae, ip_adapter=ip_adapter,
-            positive=words, negative=words, parts=parts, seed=0, steps=2, cfg=2.0, guidance=2.0).args[0]
+            {"samples": torch.zeros(2, 4, 32, 32), "downscale_ratio_spacial": 8},  # as ComfyUI says it
+            model=model, vae=vae, ip_adapter=ip_adapter, positive=words, negative=words, parts=parts, seed=0,
+            steps=2, cfg=2.0, guidance=2.0).args[0]
 
 
 def to_picture(inside, image):

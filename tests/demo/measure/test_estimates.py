@@ -4,7 +4,8 @@ import pytest
 import torch
 from scipy.stats import binomtest
 
-from pit.demo.measure.estimates import FEW, Estimate, mean, percent, ratio, share
+from pit.demo.measure.estimates import FEW, Estimate, column_shares, mean, percent, ratio, share, written
+from pit.demo.measure.units import DECIBELS
 
 
 def yes_of(right, count):
@@ -59,6 +60,28 @@ def test_a_ratio_is_that_of_the_sums_and_its_pairs_stay_together():
     assert (tied.value, tied.low, tied.high) == (pytest.approx(2), pytest.approx(2), pytest.approx(2))
 
 
+def test_a_ratio_of_columns_is_the_mean_of_their_ratios():
+    above = torch.tensor([[1.0, 0, 0], [1, 2, 0]])
+    below = torch.tensor([[1.0, 4, 0], [3, 4, 0]])
+    assert ratio(above, below).value == pytest.approx((2 / 4 + 2 / 8) / 2)  # nothing is below in the third
+
+
+def test_the_interval_of_columns_is_that_of_resampled_rows():
+    below = torch.rand(50, generator=torch.Generator().manual_seed(5)) + 0.1
+    above = below * torch.rand(50, generator=torch.Generator().manual_seed(6))
+    one, twice = ratio(above, below), ratio(above[:, None].repeat(1, 2), below[:, None].repeat(1, 2))
+    assert (twice.low, twice.high, twice.count) == (pytest.approx(one.low), pytest.approx(one.high), 50)
+
+
+def test_columns_are_counted_where_they_count():
+    yes = torch.tensor([[True, True, True], [True, False, True]])
+    counted = torch.tensor([[True, True, False], [True, True, False]])
+    found = column_shares(yes, counted, ["all", "half", "none"])
+    assert {name: (estimate.value, estimate.count) for name, estimate in found.items()} == {
+        "all": (1.0, 2), "half": (0.5, 2),
+    }
+
+
 def test_the_same_values_have_the_same_interval():
     values = torch.rand(40, generator=torch.Generator().manual_seed(4))
     assert mean(values) == mean(values.clone())
@@ -69,6 +92,7 @@ def test_too_few_samples_are_named():
     assert [estimate.is_scant for estimate in (plenty, few, one)] == [False, True, True]
     assert percent(plenty) == "50.0% (25.0% to 75.0%)"
     assert percent(few) == "50.0% (25.0% to 75.0%, only 29 samples)"
+    assert written(few, DECIBELS) == "0.5 dB (0.2 dB to 0.8 dB, only 29 samples)"
     assert percent(one) == "50.0% (25.0% to 75.0%, only 1 sample)"
 
 

@@ -11,7 +11,7 @@ from pit.demo.drawing.creature import ATTRIBUTES, SCENES, creature_from_seed, sa
 from pit.demo.measure.picture_table import measured_rows
 from pit.demo.measure.scores import NAMES, joined, open_entropies, targets_of
 from pit.demo.measure.trials import Trial
-from pit.demo.models.reader import Reading
+from tests.demo.measure.readings import reading_of
 
 CREATURE = creature_from_seed(7, 0.0)  # it has every part
 TRIAL = Trial(CREATURE, ("body", "wings"))
@@ -23,16 +23,8 @@ def truth(creature):
     return targets_of(creature).clamp(min=0)
 
 
-def reading(attributes, scenes=None, whole=None):
-    """Of attributes `[N, A]`."""
-    count = len(attributes)
-    scenes = torch.zeros(count, dtype=torch.long) if scenes is None else torch.tensor(scenes)
-    whole = torch.ones(count) if whole is None else torch.tensor(whole)
-    return Reading(attributes, scenes, whole, torch.zeros(count, 192))
-
-
 def exact(count, **others):
-    return reading(truth(CREATURE).repeat(count, 1), **others)
+    return reading_of(truth(CREATURE).repeat(count, 1), **others)
 
 
 def table(read, scene=None, trial=TRIAL):
@@ -92,7 +84,7 @@ def test_thirty_pictures_are_enough():
 
 def mixtures(count):
     rng = random.Random(5)
-    return reading(torch.stack([truth(sample_creature(rng, 0.0)) for _ in range(count)]))
+    return reading_of(torch.stack([truth(sample_creature(rng, 0.0)) for _ in range(count)]))
 
 
 def test_variety_is_none_among_equals_and_full_among_free_mixtures():
@@ -131,7 +123,7 @@ def test_readings_are_joined_in_order():
 
 
 @pytest.mark.parametrize(("read", "scene", "message"), [
-    (exact(2), "desert", "unknown scene 'desert'; there are white, sky, night"),
+    (exact(2), "moon", "Expected one of the scenes white, sky, night"),
     (exact(0), None, "at least one sample to measure, got none"),
 ])
 def test_bad_input_is_named(read, scene, message):

@@ -10,9 +10,12 @@ from scipy.linalg import sqrtm
 
 from pit.demo.drawing.creature import ATTRIBUTES, creature_from_seed
 from pit.demo.measure.scores import (
+    BORDER,
     HIDDEN,
     NAMES,
+    border_distances,
     entropies,
+    found_things,
     frechet_distance,
     is_whole,
     kept,
@@ -21,7 +24,8 @@ from pit.demo.measure.scores import (
     targets_of,
     visible,
 )
-from pit.demo.models.reader import Reading
+from tests.demo.measure.readings import PAIRS
+from tests.demo.measure.readings import reading_of as made_up
 
 EMBER = creature_from_seed(0, 1.0, "ember")  # it has no ears
 
@@ -29,8 +33,7 @@ EMBER = creature_from_seed(0, 1.0, "ember")  # it has no ears
 def reading_of(*creatures, whole=1.0):
     """What a perfect reader reads; it has to name some color for absent parts, too."""
     attributes = torch.stack([targets_of(creature) for creature in creatures]).clamp(min=0)
-    count = len(creatures)
-    return Reading(attributes, torch.zeros(count), torch.full((count,), whole), torch.zeros(count, 192))
+    return made_up(attributes, whole=torch.full((len(creatures),), whole))
 
 
 def changed(creature, **attributes):
@@ -86,6 +89,20 @@ def test_nothing_wanted_is_not_a_number():
 
 def test_whole_is_what_the_reader_considers_more_likely():
     assert is_whole(reading_of(EMBER, whole=0.51)).all() and not is_whole(reading_of(EMBER, whole=0.5)).any()
+
+
+def test_things_are_found_where_they_are_more_likely_than_not():
+    things = torch.zeros(2, PAIRS)
+    things[0, 3], things[1, 5] = 0.51, 0.5
+    found = found_things(made_up(torch.zeros(2, len(NAMES)), things=things))
+    assert found.nonzero().tolist() == [[0, 3]]
+
+
+def test_borders_are_compared_with_white_and_nothing_else_is():
+    pictures = torch.ones(2, 3, 64, 64)
+    pictures[:, :, BORDER:-BORDER, BORDER:-BORDER] = 0
+    pictures[1] -= 10 / 255 * (pictures[1] == 1)
+    assert border_distances(pictures).tolist() == pytest.approx([0, 10], abs=1e-4)
 
 
 def test_entropies_of_uniform_constant_and_uneven_columns():

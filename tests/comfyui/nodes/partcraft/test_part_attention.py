@@ -62,6 +62,13 @@ def test_a_sampling_gives_masks_of_any_size(inside, applied, encode, height, wid
     assert torch.equal(ours, sample(inside, applied[0], positive, negative, height, width))
 
 
+def test_maps_are_a_share_of_the_picture_whatever_the_latent_is(inside, applied, encode, creature_sd15):
+    attention, positive = nodes(inside, "attention"), encode(applied[1], "a <part2:3>")
+    for model, levels in ((applied[0], [4, 2, 1]), (creature_sd15[0], [2, 1, 1])):
+        maps = [attention.PartAttention.execute(model, positive, size).args[1] for size in attention.DETAILS]
+        assert [each.level for each in maps] == levels
+
+
 def sample(inside, model, positive, negative, height, width, steps=2):
     samplers = inside.comfy("samplers")
     guider = samplers.CFGGuider(model)

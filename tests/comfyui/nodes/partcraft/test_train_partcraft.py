@@ -231,6 +231,29 @@ def test_it_trains_under_the_patches_of_model_and_clip(inside, sd15):
     assert weights[0].data_ptr() != model.model_state_dict()[key].data_ptr()
 
 
+def test_pictures_have_the_size_that_the_model_draws(inside, sd15, shipped, creature_sd15, caplog):
+    copies = nodes(inside, "training_models")
+    for model, clip, size in ((*sd15[:2], 512), (*creature_sd15[:2], 256), (*shipped[:2], 256)):
+        assert copies.picture_size(model, copies.check_base(model, clip)) == size
+    assert "doesn't exist" not in caplog.text
+
+
+def test_the_base_like_sd15_is_copied_for_training(inside, creature_sd15):
+    model, clip, _ = creature_sd15
+    copies = nodes(inside, "training_models")
+    with torch.inference_mode(False), torch.no_grad():
+        unet = copies.unet_of(model, torch.float32)
+        encoder = copies.text_encoder_of(clip, "clip_l")
+    x, times, context = torch.randn(2, 12, 16, 16), torch.tensor([300.0, 10.0]), torch.randn(2, 77, 96)
+    with torch.inference_mode():
+        expected = unet(x, times, context).sample
+        inside.comfy("model_management").load_models_gpu([model])
+        assert relative_error(model.model.diffusion_model(x, times, context), expected) < 1e-4
+        tokens = clip.tokenize("a red ball")
+        ids = torch.tensor([[token for token, _ in tokens["l"][0]]])
+        assert relative_error(clip.encode_from_tokens(tokens), encoder(ids).last_hidden_state) < 1e-4
+
+
 def test_cancel_stops_at_the_next_step_and_going_on_is_as_never_having_stopped(inside, train):
     management, utils = inside.comfy("model_management"), inside.comfy("utils")
 
