@@ -1,8 +1,8 @@
-"""The layout of the graph that dresses a figure, and what its notes say."""
+"""The layout of the graphs that make a whole of references and a pose, and what their notes say."""
 
 from __future__ import annotations
 
-from dev.layouts import Group, Large, Layout, Note, column
+from dev.layouts import Group, Large, Layout, Note, column, columns, title_of
 from dev.piece_layouts import files
 from dev.subgraphs import Folded
 
@@ -68,4 +68,104 @@ DRESS = Layout(
     detours={("19", "pose"): ("26", 0)},
 )
 
-LAYOUTS = {"dress_a_figure_sd15": DRESS}
+WEAR_START = Note("Start here", f"""\
+**Press Run.** The body of one creature, the wings of another and the horns of a third come together in the \
+pose of a fourth, four times.
+
+Change first: the **seed** of a part, for that of another creature. For people, open \
+{title_of("dress_a_figure_sd15")}.""")
+
+WEAR_PARTS = Note("Parts", """\
+Each is a picture, a mask and a word: *body, eyes, mouth, horns, ears, wings, arms, legs* or *tail*. To give \
+another part, open its subgraph: change the switch and **words**. For more, copy one and connect it.""")
+
+WEAR_POSE = Note("The pose", """\
+A label map: a color for each part. What is given takes its shape from the references, everything else from \
+the map. Try **view**, or draw a map of your own in these colors.""")
+
+
+def part_of(name: str, drawn: str, reference: str) -> Folded:
+    """A creature, and one of its parts as a reference."""
+    return Folded(
+        name, f"{drawn} {reference}", shown=f"seed={drawn}.seed strength={reference}.strength",
+        outputs=f"reference={reference}.0 picture={drawn}.2",
+    )
+
+
+def numbered(name: str, count: int) -> list[str]:
+    """The name with the numbers from 1 on."""
+    return [f"{name}_{number}" for number in range(1, count + 1)]
+
+
+def drawn_whole(encode: str, *slots: str) -> Folded:
+    """What reads references and draws the whole, of the nodes from the encoding on."""
+    first = int(encode)
+    _, apply, prompt, negative, sampler, decode = (str(first + number) for number in range(6))
+    sockets = " ".join(f"{slot}={encode}.references.reference{number}" for number, slot in enumerate(slots))
+    return Folded(
+        "Draw the whole", f"{encode} {apply} {prompt} {negative} {sampler} {decode}",
+        shown=f"prompt={prompt}.text image_weight={apply}.image_weight steps={sampler}.steps "
+              f"cfg={sampler}.cfg seed={sampler}.seed",
+        sockets=f"pose={apply}.pose {sockets}", outputs=f"image={decode}.0",
+    )
+
+
+WEAR = Layout(
+    rows=((
+        Group("Start", "models", (column(260, WEAR_START, "1", WEAR_PARTS),)),
+        Group("Parts", "pictures", columns(
+            190,
+            (part_of("A body", "2", "5"), Large("8", 190)),
+            (part_of("Wings", "3", "6"), Large("9", 190)),
+            (part_of("Horns", "4", "7"), Large("10", 190)),
+        )),
+        Group("Pose", "pictures", (column(260, Folded(
+            "A creature in a pose", "11",
+            shown="seed=11.seed view=11.view raise_arms=11.raise_arms raise_wings=11.raise_wings "
+                  "lean=11.lean", outputs="label_map=11.3",
+        ), Large("13", 260), WEAR_POSE),)),
+        (
+            Group("Draw", "render", (column(380, "12", drawn_whole("14", *numbered("part", 4))),)),
+            Group("Result", "result", (column(380, Large("20", 420)),)),
+        ),
+    ),),
+    random_seeds=("18",),
+)
+
+POSED_START = Note("Start here", """\
+**Press Run.** One creature is drawn four times, each time in another pose.
+
+Change first: *Which creature*, and the poses, each of which may be seen from the *front*, the *side* or the \
+*back*.""")
+
+POSED_REFERENCE = Note("All of it", """\
+One reference shows the whole creature: its word is *creature*, and it needs no mask. Single parts of others \
+can stand beside it: add **Reference Part** with a mask, and connect it.""")
+
+POSED_MAPS = Note("Your own poses", """\
+The map of one picture is enough for all of them. Draw it in the colors that you see, one for each part, on \
+violet.""")
+
+FOUR_POSES = Folded(
+    "Four poses", "5 6 7 8 9",
+    shown=" ".join(
+        f"{name}_{number}={4 + number}.{name}"
+        for number in range(1, 5) for name in ("view", "raise_arms", "raise_wings", "lean")
+    ),
+    sockets="creature=5.seed", outputs="label_maps=9.0",
+)
+
+POSED = Layout(
+    rows=((
+        Group("Start", "models", (column(270, POSED_START, "1", POSED_MAPS),)),
+        Group("Creature", "pictures", (column(270, "2", Folded(
+            "A creature", "3 13", sockets="creature=3.seed", outputs="reference=13.0 picture=3.2",
+        ), Large("4", 240), POSED_REFERENCE),)),
+        Group("Poses", "pictures", (column(300, FOUR_POSES, Large("10", 260)),)),
+        Group("Draw", "render", (column(290, "11", "12", drawn_whole("14", "creature", "part")),)),
+        Group("Result", "result", (column(400, Large("20", 480)),)),
+    ),),
+    random_seeds=("18",),
+)
+
+LAYOUTS = {"dress_a_figure": WEAR, "creature_in_a_pose": POSED, "dress_a_figure_sd15": DRESS}

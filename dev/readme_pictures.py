@@ -20,13 +20,14 @@ from pit.demo.measure.report import as_images
 from pit.demo.measure.suite import RECOMMENDED
 from pit.demo.measure.trials import FREE, Trial, draw_trials
 from pit.demo.models.chain import CreatureChain
-from pit.demo.models.sizes import PICTURE_SIZE, TOKEN_DIM
+from pit.demo.models.sizes import TOKEN_DIM
 from pit.piece_it_together.sample import concept_noise, sample_prior
 
 TRIALS = draw_trials(0, 16, 3, FREE, purpose="pictures")
-SHOWN = (3, 15, 0, 13)  # a meadow, the night, the sky, lava
+SHOWN = (3, 0, 14, 2)  # a beach, a meadow, a desert, the snow; the first has wings
 CONCEPTS = 6
-PART, GAP, RADIUS, LABEL = 104, 8, 14, 190
+# In pixels; pictures are drawn larger.
+PICTURE, PART, GAP, RADIUS, LABEL = 160, 128, 8, 16, 210
 INK, QUALITY = "#333333", 86
 WEIGHTS = (-1.0, 0.0, 0.5, 0.6, 0.7, 1.0)
 AMOUNTS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -79,8 +80,9 @@ class Studio:
         return torch.cat([first, varied])
 
     def render(self, tokens: Tensor, caption: str) -> list[Image.Image]:
-        """Pictures of tokens `[B, 16, D]`, all from the same noise."""
-        return [as_images(self.chain.render(each[None], [caption], 0))[0] for each in tokens]
+        """Pictures of tokens `[B, 16, D]`, all from the same noise, as large as they are shown."""
+        drawn = (as_images(self.chain.render(each[None], [caption], 0))[0] for each in tokens)
+        return [each.resize((PICTURE, PICTURE), Image.Resampling.LANCZOS) for each in drawn]
 
 
 def rounded(picture: Image.Image) -> Image.Image:
@@ -96,12 +98,12 @@ def rounded(picture: Image.Image) -> Image.Image:
 def parts_to_creatures(studio: Studio) -> Image.Image:
     """A row for each set of parts: part + part + part, an arrow, and what the first seeds make of them."""
     trials = [TRIALS[number] for number in SHOWN]
-    step, between = PICTURE_SIZE + GAP, 30
+    step, between = PICTURE + GAP, 30
     left = 3 * (PART + between) + 24
     sheet = Image.new("RGB", (left + CONCEPTS * step, len(trials) * step - GAP), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(28)
     for row, trial in enumerate(trials):
-        middle = row * step + PICTURE_SIZE // 2
+        middle = row * step + PICTURE // 2
         for column, part in enumerate(trial.part_pictures()):
             x = column * (PART + between)
             sheet.paste(part.resize((PART, PART), Image.Resampling.LANCZOS), (x, middle - PART // 2))
@@ -126,15 +128,15 @@ def steering(studio: Studio) -> Image.Image:
         "variations of it": (studio.varied(trial, CONCEPTS), ["picked", *map(str, range(1, CONCEPTS))]),
         "blend with another": (blend(*ends, AMOUNTS, True), [f"{amount:g}" for amount in AMOUNTS]),
     }
-    step, title = PICTURE_SIZE + GAP, 22
+    step, title = PICTURE + GAP, 26
     sheet = Image.new("RGB", (LABEL + CONCEPTS * step, len(rows) * (step + title)), "white")
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(17)
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(20)
     for row, (label, (tokens, names)) in enumerate(rows.items()):
         top = row * (step + title) + title
-        pen.text((0, top + PICTURE_SIZE / 2), label, INK, font, anchor="lm")
+        pen.text((0, top + PICTURE / 2), label, INK, font, anchor="lm")
         for column, picture in enumerate(studio.render(tokens, trial.caption)):
             x = LABEL + column * step
-            pen.text((x + PICTURE_SIZE / 2, top - title / 2), names[column], INK, font, anchor="mm")
+            pen.text((x + PICTURE / 2, top - title / 2), names[column], INK, font, anchor="mm")
             sheet.paste(rounded(picture), (x, top))
     return sheet
 

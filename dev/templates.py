@@ -58,6 +58,8 @@ CHAPTERS: tuple[tuple[str, dict[str, tuple[str, str]]], ...] = (
         "find_the_parts_sd15": ("Find the parts", "DINOv2"),
     }),
     ("Dress a figure", {
+        "dress_a_figure": ("Dress a figure", NOW),
+        "creature_in_a_pose": ("Creature in a pose", NOW),
         "dress_a_figure_sd15": ("Dress a figure", SD15),
     }),
     ("Train and measure", {

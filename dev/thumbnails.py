@@ -22,27 +22,23 @@ from PIL import Image, ImageDraw, ImageOps
 from dev import LOGS, ROOT, Failure
 from dev.client import ComfyClient
 from dev.comfyui import ensure_comfyui, make_base
-from dev.demo import CELL, GAP, OUTPUT, contact_sheet, finished, fitted, pictures
+from dev.demo import CELL, GAP, OUTPUT, contact_sheet, finished, fitted, pictures, title_of
 from dev.server import ComfyServer
-from dev.templates import TITLES
+from dev.templates import NOW, TITLES
 
 README_PICTURE = ROOT / "docs" / "piece_it_together.jpg"
 WORKFLOWS = ROOT / "workflows"
 THUMBNAIL = WORKFLOWS / f"{TITLES['piece_it_together']}.jpg"
+AT_ONCE = [
+    name for name, title in TITLES.items() if title.endswith(f"({NOW})") and title != THUMBNAIL.stem
+]
+"""The graphs with creatures, but for the one that the demo runs."""
+# Which nodes have the pictures, by their titles, where these are not just all that a graph saves.
 SHOWN = {
     "a_folder_of_part_sets": ("Parts", "Concepts"),
-    "creature_lab": ("Concepts", "Table"),
     "explore_concepts": ("Wall",),
-    "blend_concepts": ("Blends",),
-    "concept_in_a_scene": ("Without IP-LoRA", "With IP-LoRA"),
-    "character_sheet": ("Sheets",),
-    "find_a_direction": ("Strip",),
-    "edit_by_direction": ("Strip",),
-    "token_library": ("Concepts",),
-    "texture_an_object": ("Textured objects",),
-    "put_it_in_a_scene": ("In the scene",),
-    "say_it_with_a_word": ("Said with words",),
-    "chain_operators": ("Step by step",),
+    "find_the_parts": ("Find Parts",),
+    "insert_an_object": ("The scene", "The object", "With the object"),
     "train_your_own_prior": ("Concepts", "Train IP-Prior"),
 }
 SETS = {"a_folder_of_part_sets": 4}  # in rows of their own, with parts and concepts side by side
@@ -120,6 +116,12 @@ def block(group: list[Image.Image], columns: int) -> Image.Image:
     return image
 
 
+def together(groups: list[list[Image.Image]]) -> list[list[Image.Image]]:
+    """Groups of single pictures as one group; others as they are."""
+    single = len(groups) > 1 and all(len(group) == 1 for group in groups)
+    return [[each for group in groups for each in group]] if single else groups
+
+
 def by_sets(groups: list[list[Image.Image]], sets: int) -> list[list[Image.Image]]:
     """For each set its pictures of every group, which hold equally many of each."""
     sizes = [len(group) // sets for group in groups]
@@ -129,12 +131,18 @@ def by_sets(groups: list[list[Image.Image]], sets: int) -> list[list[Image.Image
     ]
 
 
-def write_thumbnail_of_run(client: ComfyClient, name: str, titles: tuple[str, ...]) -> None:
-    """Run a graph, and make its thumbnail from the pictures of the nodes with these titles."""
+def shown_titles(name: str, graph: dict) -> list[str]:
+    """The titles of the nodes whose pictures a thumbnail shows."""
+    saved = (title_of(node) for node in graph.values() if node["class_type"] == "SaveImage")
+    return list(SHOWN.get(name, saved))
+
+
+def write_thumbnail_of_run(client: ComfyClient, name: str) -> None:
+    """Run a graph, and make its thumbnail from pictures of its nodes."""
     graph = json.loads((WORKFLOWS / "api" / f"{name}.json").read_text())
     result = finished(client, graph)
     path = WORKFLOWS / f"{TITLES[name]}.jpg"
-    groups = [pictures(client, graph, result, title) for title in titles]
+    groups = together([pictures(client, graph, result, title) for title in shown_titles(name, graph)])
     if name in SETS:
         groups = by_sets(groups, SETS[name])
     if name in STRIPS:
@@ -150,8 +158,8 @@ def main(names: Sequence[str]) -> int:
         with tempfile.TemporaryDirectory() as folder:
             base, log = make_base(Path(folder)), LOGS / "thumbnails.log"
             with ComfyServer(ensure_comfyui(), base, log) as server:
-                for name in names or SHOWN:
-                    write_thumbnail_of_run(server, name, SHOWN[name])
+                for name in names or AT_ONCE:
+                    write_thumbnail_of_run(server, name)
     except Failure as failure:
         print(failure, file=sys.stderr)
         return 1

@@ -17,7 +17,7 @@ SETS = ("ember", "lagoon", "moss", "storm")
 def cut_out_part(studio: Studio) -> Image.Image:
     """A picture and a mask, and the part."""
     graph = studio.graph()
-    drawn = Creatures(graph).parts("wings", seed=3)
+    drawn = Creatures(graph).parts("wings", seed=13)  # whose arms do not hide them
     part = graph.add("PiT_CutOutPart", image=drawn["whole"], mask=drawn["masks"])
     keys = graph.show(drawn["whole"]), graph.show_masks(drawn["masks"]), graph.show(part)
     picture, mask, result = studio.pictures(graph, *keys)
@@ -29,15 +29,14 @@ def encode_parts(studio: Studio) -> Image.Image:
     graph = studio.graph()
     creatures = Creatures(graph)
     parts = creatures.parts()
-    settings = {"centred": {}, "random": {"placement": "random"}, "sketch 1": {"sketch": 1.0}}
     keys = {}
-    for name, more in settings.items():
+    for name, more in {"what the encoder sees": {}, "with sketch 1": {"sketch": 1.0}}.items():
         encoded = creatures.encode(parts, **more)
         graph.tell(encoded)  # or it would not run
         keys[name] = graph.watch(encoded, 3)
     given = graph.show(parts, 3)
     shown = studio.run(graph)
-    seen = [Cell(shown[key], name, 1) for name, key in keys.items()]
+    seen = [Cell(shown[key], name) for name, key in keys.items()]
     return sheet([Cell(shown[given], "parts", 1), "->", *seen])
 
 

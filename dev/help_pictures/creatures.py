@@ -94,7 +94,7 @@ def creature_kinds(studio: Studio) -> Image.Image:
 def creature_dataset(studio: Studio) -> Image.Image:
     """What the node shows of a data set."""
     graph = studio.graph()
-    node = graph.add("PiT_CreatureDataset", count=8, name="help_creatures")
+    node = graph.add("PiT_CreatureDataset", count=4, name="help_creatures")
     key = graph.show(node["sheet"])
     return sheet([Cell(studio.run(graph)[key], "creatures and their parts")])
 

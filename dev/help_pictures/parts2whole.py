@@ -30,15 +30,14 @@ class Figures(Creatures):
 
     def __init__(self, graph: Graph):
         super().__init__(graph)
-        self.base = graph.add("PiT_LoadCreatureSD15")
-        folder = graph.choice("PiT_LoadParts2Whole", "folder")
-        self.whole = graph.add("PiT_LoadParts2Whole", folder=folder)
+        self.whole = graph.add("PiT_LoadCreatureParts2Whole")
         self.latent = graph.add("EmptyLatentImage", width=NATIVE, height=NATIVE)
 
     def reference(self, part: str, seed: int, masked: bool = True) -> Reference:
         drawn = self.parts(part, seed=seed)
-        mask = {"mask": drawn["masks"]} if masked else {}
-        node = self.graph.add("PiT_ReferencePart", image=drawn["whole"], words=part, **mask)
+        # Without a mask, all of the creature counts.
+        more = {"words": part, "mask": drawn["masks"]} if masked else {"words": "creature"}
+        node = self.graph.add("PiT_ReferencePart", image=drawn["whole"], **more)
         return Reference(drawn["whole"], drawn["masks"], node)
 
     def references(self) -> list[Reference]:
@@ -47,8 +46,8 @@ class Figures(Creatures):
     def encoded(self, references: list[Reference]) -> Node:
         slots = {f"references__reference{number}": each.node for number, each in enumerate(references)}
         return self.graph.add(
-            "PiT_EncodeReferences", parts2whole=self.whole["parts2whole"], clip=self.base["CLIP"],
-            vae=self.models["VAE"], clip_vision=self.models["CLIP_VISION"], latent=self.latent, **slots,
+            "PiT_EncodeReferences", parts2whole=self.whole["parts2whole"], clip=self.whole["CLIP"],
+            vae=self.whole["VAE"], clip_vision=self.whole["CLIP_VISION"], latent=self.latent, **slots,
         )
 
     def posed(self, **pose: Any) -> tuple[Link, Node]:
@@ -62,10 +61,10 @@ class Figures(Creatures):
         """A picture of all references."""
         more = {} if pose is None else {"pose": pose}
         model = self.graph.add(
-            "PiT_ApplyParts2Whole", model=self.whole["model"], parts2whole=self.whole["parts2whole"],
+            "PiT_ApplyParts2Whole", model=self.whole["MODEL"], parts2whole=self.whole["parts2whole"],
             references=self.encoded(references)["references"], **more,
         )
-        return self.rendered(model, self.latent, "a creature", seed, "ddim", self.base["CLIP"])
+        return self.rendered(model, self.latent, "a creature", seed, "euler_ancestral", self.whole["CLIP"])
 
 
 def shown_parts(studio: Studio, graph: Graph, references: list[Reference], *keys: str) -> list:
@@ -101,6 +100,19 @@ def load_parts2whole(studio: Studio) -> Image.Image:
     return sheet([Cell(colored, "references", 1), "->", whole])
 
 
+def load_creature_parts2whole(studio: Studio) -> Image.Image:
+    """Parts of three creatures and a pose, and several wholes."""
+    graph = studio.graph()
+    figures = Figures(graph)
+    references = figures.references()
+    label_map, pose = figures.posed(**POSES[0])
+    keys = [graph.show(label_map)]
+    keys += [graph.show(figures.together(references, pose, seed)) for seed in range(4)]
+    colored, drawn_pose, *wholes = shown_parts(studio, graph, references, *keys)
+    whole = Cell([each for (each,) in wholes], "wholes, four seeds", 2)
+    return sheet([Cell(colored, "references", 1), "+", Cell(drawn_pose, "a pose"), "->", whole])
+
+
 def pose_map(studio: Studio) -> Image.Image:
     """The same references in two poses."""
     graph = studio.graph()
@@ -126,7 +138,7 @@ def reference_part(studio: Studio) -> Image.Image:
     picture, mask, with_mask, without = studio.pictures(graph, *keys)
     return sheet([
         Cell(picture, "image"), "+", Cell(mask, "mask"), "+", Words("wings", "label", 80), "->",
-        Cell(with_mask, "its wings"), Cell(without, "no mask: all of it"),
+        Cell(with_mask, "its wings"), Cell(without, "no mask, all of it"),
     ])
 
 
@@ -202,7 +214,8 @@ def train_parts2whole(studio: Studio) -> Image.Image:
 
 RECIPES: dict[str, Recipe] = {
     "PiT_ApplyParts2Whole": apply_parts2whole, "PiT_ClothesParser": clothes_parser,
-    "PiT_EncodeReferences": encode_references, "PiT_LoadParts2Whole": load_parts2whole,
+    "PiT_EncodeReferences": encode_references, "PiT_LoadCreatureParts2Whole": load_creature_parts2whole,
+    "PiT_LoadParts2Whole": load_parts2whole,
     "PiT_MeasurePictures": measure_pictures, "PiT_PoseMap": pose_map,
     "PiT_ReferencePart": reference_part, "PiT_TrainParts2Whole": train_parts2whole,
 }

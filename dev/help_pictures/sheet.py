@@ -134,7 +134,7 @@ class Row:
         self.items, self.inner = items, height
         self.rooms = [SIGN if isinstance(each, str) else room_of(each, height) for each in items]
         self.captions = [
-            [] if isinstance(each, str) else wrapped(each.caption, room + GAP, font(CAPTION))
+            [] if isinstance(each, str) else wrapped(each.caption, room, font(CAPTION))
             for each, room in zip(items, self.rooms, strict=True)
         ]
 

@@ -26,9 +26,10 @@ def batch_concepts(studio: Studio) -> Image.Image:
     keys = [graph.show(creatures.draw(each, same=True)) for each in concepts]
     keys.append(graph.show(creatures.draw(batch, "a creature in the snow", weight=0.7), 3))
     first, second, third, together = studio.pictures(graph, *keys)
-    return sheet([
-        Cell(first), "+", Cell(second), "+", Cell(third), "->", Cell(together, "drawn in one run", 1),
-    ])
+    return sheet(
+        [Cell(first), "+", Cell(second), "+", Cell(third)],
+        ["->", Cell(together, "all of them in the snow, in one run")],
+    )
 
 
 def blend_concepts(studio: Studio) -> Image.Image:

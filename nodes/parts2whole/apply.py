@@ -136,7 +136,7 @@ def check_model(model: ModelPatcher, parts: ManagedParts2Whole) -> list[Attentio
     """The layers of a model that reads these parts. Raises ValueError for any other model."""
     unet = model.get_model_object("diffusion_model")
     layers = attention_layers(unet) if hasattr(unet, "input_blocks") else []
-    wanted = parts.image_attention.inner_dims, parts.image_attention.token_dim
+    wanted = parts.image_attention.inner_dims, parts.word_dim
     width = unet.get_submodule(layers[0].module).to_k.weight.shape[1] if layers else 0
     if wanted == ([layer.inner_dim for layer in layers], width):
         return layers

@@ -12,6 +12,7 @@ import comfy.supported_models
 import comfy.utils
 import folder_paths
 import torch
+from comfy.latent_formats import LatentFormat
 from comfy_api.latest import io
 from torch import Tensor, nn
 
@@ -23,7 +24,8 @@ from ...pit.parts2whole.schedule import BETA_END, BETA_START, COMFYUI_NAME
 from ..bridge.feedback import progress_bar
 from ..bridge.folders import ModelFiles, file_stamp, same_but_for_separators
 from ..bridge.memory import managed
-from .types import CATEGORY, ManagedParts2Whole, Parts2WholeType
+from ..bridge.widths import WidthFactor
+from .types import CATEGORY, ManagedParts2Whole, Parts2WholeType, latents_of
 
 if TYPE_CHECKING:
     from ...pit.parts2whole.files import Parts2Whole
@@ -54,6 +56,10 @@ class Parts2WholeUNet(comfy.supported_models.SD15):
     """
 
     sampling_settings = SAMPLING
+
+    def inpaint_model(self) -> bool:
+        # By default, ComfyUI takes all models with more than 4 channels for ones that inpaint.
+        return self.unet_config["in_channels"] > self.latent_format.latent_channels
 
 
 def folders() -> list[str]:
@@ -112,10 +118,10 @@ def chosen_paths(folder: str, files: Sequence[str]) -> list[Path]:
 def comfyui_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """The sizes of a UNet in ComfyUI's names, from those in diffusers'. Raises ValueError for other sizes."""
     widths, layers = config["block_out_channels"], config["layers_per_block"]
-    if config["norm_num_groups"] != NORM_GROUPS or any(width % widths[0] for width in widths):
+    if config["norm_num_groups"] != NORM_GROUPS or any(width % NORM_GROUPS for width in widths):
         raise ShortError(
             f"Expected a denoising UNet with {NORM_GROUPS} groups in its norms and widths that are multiples "
-            f"of the first, as ComfyUI has them, got {config['norm_num_groups']} groups and the widths "
+            f"of them, as ComfyUI has them, got {config['norm_num_groups']} groups and the widths "
             f"{quoted(list(widths))}. Use another model."
         )
     down, up = ([int(kind.startswith("CrossAttn")) for kind in config[f"{way}_block_types"]]
@@ -124,7 +130,7 @@ def comfyui_config(config: Mapping[str, Any]) -> dict[str, Any]:
         "image_size": 32, "use_spatial_transformer": True, "legacy": False, "adm_in_channels": None,
         "in_channels": config["in_channels"], "out_channels": config["out_channels"],
         "model_channels": widths[0], "num_res_blocks": [layers] * len(widths),
-        "channel_mult": [width // widths[0] for width in widths],
+        "channel_mult": [factor_of(width, widths[0]) for width in widths],
         "transformer_depth": [depth for depth in down for _ in range(layers)],
         "transformer_depth_middle": 1,
         "transformer_depth_output": [depth for depth in up[::-1] for _ in range(layers + 1)],
@@ -133,19 +139,49 @@ def comfyui_config(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def factor_of(width: int, first: int) -> int | WidthFactor:
+    """How many times as wide as the first level another one is."""
+    return WidthFactor(width, first) if width % first else width // first
+
+
+def heads_of(config: Mapping[str, Any]) -> dict[str, int]:
+    """The heads of a UNet in ComfyUI's names: how many, or how wide. Raises ValueError for other heads."""
+    heads = config["attention_head_dim"]  # in spite of its name, how many
+    if isinstance(heads, int):
+        return {"num_heads": heads, "num_head_channels": -1}
+    widths = {width / number for width, number in zip(config["block_out_channels"], heads, strict=True)}
+    if len(widths) > 1:
+        raise ShortError(
+            "Expected a denoising UNet with as many heads on all levels, or with heads of one width, got "
+            f"{quoted(list(heads))} heads. Use another model."
+        )
+    return {"num_heads": -1, "num_head_channels": int(widths.pop())}
+
+
 def model_of(
-    unet: nn.Module, path: Path, disable_dynamic: bool = False
+    unet: nn.Module, path: Path, latents: LatentFormat, disable_dynamic: bool = False
 ) -> comfy.model_patcher.ModelPatcher:
     """The MODEL with the weights of a denoising UNet, which were read from this path.
 
     Raises:
         ValueError: ComfyUI's UNet cannot have its sizes.
     """
+    patcher = model_of_kind(unet, Parts2WholeUNet, latents, disable_dynamic)
+    # ComfyUI makes copies with weights of their own by this: to compile, to train, and for a second GPU.
+    patcher.cached_patcher_init = (reload_model, (path, latents))
+    return patcher
+
+
+def model_of_kind(
+    unet: nn.Module, kind: type[Parts2WholeUNet], latents: LatentFormat, disable_dynamic: bool = False
+) -> comfy.model_patcher.ModelPatcher:
+    """The MODEL with the weights of a denoising UNet, by a description of it; errors as in `model_of`."""
     sizes = comfyui_config(unet.config)
     names, state = comfy.utils.unet_to_diffusers(sizes), unet.state_dict()
     # The steps of ComfyUI's own loader of diffusion models, without its detection by widths.
-    config = Parts2WholeUNet(sizes)
-    config.unet_config["num_heads"] = unet.config.attention_head_dim
+    config = kind(sizes)
+    config.latent_format = latents
+    config.unet_config |= heads_of(unet.config)
     device = comfy.model_management.get_torch_device()
     offload = comfy.model_management.unet_offload_device()
     dtype = unet_dtype(state)
@@ -158,16 +194,16 @@ def model_of(
     )
     weights = {names[key]: value.to(dtype) for key, value in state.items()}
     model.load_model_weights(weights, assign=patcher.is_dynamic())
-    # ComfyUI makes copies with weights of their own by this: to compile, to train, and for a second GPU.
-    patcher.cached_patcher_init = (reload_model, (path,))
     return patcher
 
 
-def reload_model(path: Path, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
+def reload_model(
+    path: Path, latents: LatentFormat, disable_dynamic: bool = False
+) -> comfy.model_patcher.ModelPatcher:
     """The MODEL, with new weights from its file."""
     from ...pit.parts2whole.files import load_unet
 
-    return model_of(load_unet(path), path, disable_dynamic)
+    return model_of(load_unet(path), path, latents, disable_dynamic)
 
 
 def unet_dtype(state: Mapping[str, Tensor]) -> torch.dtype:
@@ -204,7 +240,7 @@ def managed_parts(name: str, model: Parts2Whole, blocks: Sequence[str]) -> Manag
     posing = managed(partial(PoseGuider, **guider.sizes), guider.state_dict(), torch.float32)
     return ManagedParts2Whole(
         name, managed_whole(model.reference_unet), posing, managed(attention, decoupled.state_dict()),
-        tuple(blocks),
+        tuple(blocks), latents_of(model.unet.config.out_channels, guider.latent_pixel),
     )
 
 
@@ -265,7 +301,7 @@ class LoadParts2Whole(io.ComfyNode):
         paths = chosen_paths(folder, (unet, reference_unet, pose_guider, decoupled))
         model = load_parts(*paths, progress=progress_bar())
         parts = managed_parts(folder, model, blocks_of(model.unet))
-        return io.NodeOutput(model_of(model.unet, paths[0]), parts)
+        return io.NodeOutput(model_of(model.unet, paths[0], parts.latents), parts)
 
 
 def file_input(name: str) -> io.Input:

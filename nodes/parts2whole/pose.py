@@ -6,7 +6,6 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ...pit.parts2whole.pose import pose_picture
-from ...pit.parts2whole.references import LATENT_PIXEL
 from .types import CATEGORY, ManagedParts2Whole, Parts2WholeType, Pose, PoseType
 
 
@@ -41,8 +40,8 @@ class PoseMap(io.ComfyNode):
     def execute(
         cls, parts2whole: ManagedParts2Whole, image: Tensor, latent: dict[str, Tensor], strength: float,
     ) -> io.NodeOutput:
-        height, width = (LATENT_PIXEL * side for side in latent["samples"].shape[-2:])
-        seen = torch.cat([pose_picture(each[None], width, height) for each in image])
+        size = parts2whole.picture_size(latent)
+        seen = torch.cat([pose_picture(each[None], *size) for each in image])
         # The features follow in the sampling, whose latents may have another size by then.
         pose = Pose(image, strength, parts2whole.pose_guider)
         return io.NodeOutput(pose, ui=ui.PreviewImage(seen.movedim(1, -1), cls=cls))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...pit.parts2whole.attention import KeysAndValues, keys_and_values, padded_image_tokens
 from ...pit.parts2whole.pose import pose_features, pose_picture
-from ...pit.parts2whole.references import LATENT_PIXEL, ReferenceTokens
+from ...pit.parts2whole.references import ReferenceTokens
 from ...pit.unet import AttentionLayer
 from ..bridge.errors import InputProblem
 from ..bridge.following import FollowedModel, followed, is_wrapped, places, with_last
@@ -221,9 +221,10 @@ def call_for(call: Call, where: Tensor) -> Call:
 
 def features(pose: Pose, x: Tensor) -> Tensor:
     """Features of the poses for latents of this size `[P, C, h, w]`. Raises ValueError for another aspect."""
-    height, width = (LATENT_PIXEL * side for side in x.shape[-2:])
+    guider = pose.guider.model
+    height, width = (guider.latent_pixel * side for side in x.shape[-2:])
     try:
         pictures = torch.cat([pose_picture(each[None], width, height) for each in pose.image])
     except ValueError as error:
         raise InputProblem(f"Pose Map: {error}") from error
-    return pose_features(pose.guider.model, pictures.to(x.device), pose.strength)
+    return pose_features(guider, pictures.to(x.device), pose.strength)

@@ -4,9 +4,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-import comfy.latent_formats
 import comfy.model_management
 import torch
+from comfy.latent_formats import LatentFormat
 from comfy_api.latest import io, ui
 from torch import Tensor, nn
 
@@ -38,11 +38,11 @@ from .types import (
     ReferencePictures,
     ReferencesType,
     ReferenceType,
+    vae_of,
 )
 
 AS_WIRED = "as wired"  # how pictures are fitted: as in training, or as published
-LATENT_CHANNELS, WORDS = 4, 77
-LATENTS = comfy.latent_formats.SD15()
+WORDS = 77
 # What a UNet of this kind takes for each latent pixel, as ComfyUI reckons, and the features that are kept.
 VALUES_PER_PIXEL = 14_000
 # Bounds the memory of an encoding, however many references there are, and lets Cancel in between.
@@ -126,14 +126,20 @@ def image_tokens(clip_vision, references: Sequence[ReferencePictures], width: in
     return checked("CLIP vision model", tokens)
 
 
-def picture_latents(vae, pictures: Tensor) -> Tensor:
+def picture_latents(vae, pictures: Tensor, latents: LatentFormat) -> Tensor:
     """Latents of pictures `[N, 3, H, W]`, scaled for the UNets. Raises ValueError for another VAE."""
-    if vae.latent_channels != LATENT_CHANNELS or vae.spacial_compression_encode() != LATENT_PIXEL:
+    check_vae("Encode References", vae, latents)
+    return checked("VAE", latents.process_in(vae.encode(pictures.movedim(1, -1)).float()))
+
+
+def check_vae(node: str, vae, latents: LatentFormat) -> None:
+    """Raise ValueError for a VAE of other latents."""
+    channels, pixel = latents.latent_channels, latents.spacial_downscale_ratio
+    if vae.latent_channels != channels or vae.spacial_compression_encode() != pixel:
         raise ValueError(
-            f"Encode References expected the VAE of Stable Diffusion 1.5, with {LATENT_CHANNELS} latent "
-            f"channels, got one with {vae.latent_channels}. Load sd-vae-ft-mse, as published."
+            f"{node} expected {vae_of(latents)}, with {channels} latent channels, got one with "
+            f"{vae.latent_channels}. For the published model, load sd-vae-ft-mse."
         )
-    return checked("VAE", LATENTS.process_in(vae.encode(pictures.movedim(1, -1)).float()))
 
 
 def checked(what: str, values: Tensor) -> Tensor:
@@ -167,7 +173,7 @@ def write(
     The reference UNet is only in memory for this one pass.
 
     Args:
-        latents: `[N, 4, h, w]`; labels: `[N, 77, D]`; masks: `[N, 1, 8 h, 8 w]`.
+        latents: `[N, C, h, w]`; labels: `[N, 77, D]`; masks: in the size of the pictures `[N, 1, H, W]`.
         pictures: how many have references of their own.
     """
     from ...pit.parts2whole.unets import write_references
@@ -328,19 +334,20 @@ class EncodeReferences(io.ComfyNode):
         references: Mapping[str, ReferencePictures], wiring: str, fit: str = AS_WIRED,
     ) -> io.NodeOutput:
         encoded, seen = encode_references(
-            parts2whole, clip, vae, clip_vision, latent["samples"], list(references.values()), wiring, fit
+            parts2whole, clip, vae, clip_vision, parts2whole.picture_size(latent), list(references.values()),
+            wiring, fit,
         )
-        masks = seen_mask(encoded.wiring.masks_of(seen.masks))
+        masks = seen_mask(encoded.wiring.masks_of(seen.masks), parts2whole.guider.latent_pixel)
         return io.NodeOutput(
             encoded, seen.pictures.movedim(1, -1), masks[:, 0], ui=ui.PreviewImage(shown(masks), cls=cls)
         )
 
 
 def encode_references(
-    parts: ManagedParts2Whole, clip, vae, clip_vision, samples: Tensor,
+    parts: ManagedParts2Whole, clip, vae, clip_vision, size: tuple[int, int],
     references: Sequence[ReferencePictures], wired: str = AS_TRAINED, fit: str = AS_WIRED,
 ) -> tuple[EncodedReferences, Placed]:
-    """References for latents `[B, 4, h, w]`, and the pictures and masks that were encoded.
+    """References for pictures of this width and height, and the pictures and masks that were encoded.
 
     Raises:
         ValueError: references or models do not fit.
@@ -349,15 +356,14 @@ def encode_references(
     chosen = wiring(wired)
     # Labels that appear twice are found before anything is computed.
     check_references([each.of(0) for each in references])
-    size = samples.shape[-1] * LATENT_PIXEL, samples.shape[-2] * LATENT_PIXEL
     if fit == AS_WIRED:
         fit = LETTERBOX if chosen.own_labels else STRETCH
     seen = all_placed(references, size, fit)
-    width = parts.image_attention.token_dim
-    labels = embedded_words(clip, [each.label for each in references], width)
-    images = image_tokens(clip_vision, references, width)
+    labels = embedded_words(clip, [each.label for each in references], parts.word_dim)
+    images = image_tokens(clip_vision, references, parts.image_attention.token_dim)
+    chosen.tokens(labels[:1], images[:1])  # what cannot be read is found now, and not by the sampler
     told, sets = chosen.texts(labels, labels)[0], len(images)
-    latents = picture_latents(vae, seen.pictures)
+    latents = picture_latents(vae, seen.pictures, parts.latents)
     tokens = write(
         parts, latents, told.repeat(sets, 1, 1), seen.masks, chosen,
         [each.strength for each in references], sets,

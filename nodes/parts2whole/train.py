@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import comfy.latent_formats
 import comfy.model_management
 import comfy.utils
 import folder_paths
@@ -36,7 +37,7 @@ from ..bridge.stamps import patched_weights_of, weights_of
 from ..bridge.training import batch_inputs, last_chart, run, save_every_input, seed_input, steps_input
 from ..bridge.training_copies import fill_unet
 from .loading import FILES, PARTS, managed_parts, model_of
-from .references import LATENT_CHANNELS, LATENT_PIXEL, embedded_words
+from .references import check_vae, embedded_words
 from .types import CATEGORY, ManagedParts2Whole, Parts2WholeType
 
 if TYPE_CHECKING:
@@ -53,30 +54,37 @@ def dataset_folder(choice: str) -> Path:
     return input_folder(choice, NODE, f"Put a folder with {EXPECTED} into ComfyUI's input folder.")
 
 
-def is_stable_diffusion_15(config: Mapping[str, Any]) -> bool:
-    """Whether a UNet of these sizes, in ComfyUI's names, is of its kind."""
+def is_stable_diffusion_15(config: Mapping[str, Any], channels: int) -> bool:
+    """Whether a UNet of these sizes, in ComfyUI's names, is of its kind, for latents of so many channels."""
     if not like_sd15(config):
         return False
     sizes = unet_arguments(config)
-    return (
-        sizes["in_channels"] == LATENT_CHANNELS and isinstance(sizes["attention_head_dim"], int)
-        and not sizes["use_linear_projection"]
-    )
+    return sizes["in_channels"] == channels and not sizes["use_linear_projection"]
+
+
+def token_dim(model: ModelPatcher, clip_vision, parts: ManagedParts2Whole | None) -> int:
+    """The width of the image tokens: that of given parts, or of words, or for other latents any width."""
+    if parts is not None:
+        return parts.image_attention.token_dim
+    width = model.model.model_config.unet_config["context_dim"]
+    published = isinstance(model.model.latent_format, comfy.latent_formats.SD15)
+    return width if published else getattr(clip_vision, "config", {}).get("projection_dim", width)
 
 
 def check_models(model: ModelPatcher, vae, clip_vision, width: int) -> None:
-    """Raise ValueError unless the models are those of a Stable Diffusion 1.5 and of Parts2Whole."""
-    if not is_stable_diffusion_15(model.model.model_config.unet_config):
+    """Raise ValueError unless the models are those of a Stable Diffusion 1.5 and of Parts2Whole.
+
+    Args:
+        width: of the image tokens.
+    """
+    latents = model.model.latent_format
+    if not is_stable_diffusion_15(model.model.model_config.unet_config, latents.latent_channels):
         found = type(model.model.model_config).__name__
         raise ValueError(
             f"{NODE} expected a model of Stable Diffusion 1.5, got {found}. Connect that of "
             "Load Parts2Whole, or a Stable Diffusion 1.5."
         )
-    if vae.latent_channels != LATENT_CHANNELS or vae.spacial_compression_encode() != LATENT_PIXEL:
-        raise ValueError(
-            f"{NODE} expected the VAE of Stable Diffusion 1.5, with {LATENT_CHANNELS} latent channels, got "
-            f"one with {vae.latent_channels}. Load sd-vae-ft-mse, as published."
-        )
+    check_vae(NODE, vae, latents)
     found = clip_vision.model_type
     projected = getattr(clip_vision, "config", {}).get("projection_dim", width)
     if found != "clip_vision_model" or projected != width:
@@ -122,17 +130,22 @@ def unet_of(model: ModelPatcher) -> nn.Module:
     return unet
 
 
-def parts_of(model: ModelPatcher, parts: ManagedParts2Whole | None, seed: int) -> Parts2Whole:
-    """What the training starts from: copies of all four models, or new ones on a Stable Diffusion 1.5."""
+def parts_of(model: ModelPatcher, parts: ManagedParts2Whole | None, seed: int, width: int) -> Parts2Whole:
+    """What the training starts from: copies of all four models, or new ones on a Stable Diffusion 1.5.
+
+    Args:
+        width: of the image tokens of new ones.
+    """
     from ...pit.ip_adapter.attention import ImageCrossAttention
     from ...pit.parts2whole.files import Parts2Whole
-    from ...pit.parts2whole.pose import PoseGuider
+    from ...pit.parts2whole.pose import PoseGuider, channels_for
     from ...pit.parts2whole.training.start import new_parts
     from ...pit.parts2whole.unets import empty_reference_unet
 
     unet = unet_of(model)
     if parts is None:
-        return new_parts(unet, seed)
+        pixel = model.model.latent_format.spacial_downscale_ratio
+        return new_parts(unet, seed, width, channels_for(pixel))
     config = parts.reference_unet.model.network.config
     reference_unet = empty_reference_unet({key: each for key, each in config.items() if key[0] != "_"})
     guider, attention = parts.guider, parts.image_attention
@@ -270,14 +283,16 @@ class TrainParts2Whole(io.ComfyNode):
         check_packages(NODE, LORA_TRAINING)
         run_folder = own_folder(FILES.folder_to_write(), name)
         context = model.model.model_config.unet_config["context_dim"]
-        check_models(model, vae, clip_vision, context)
+        width_of_tokens = token_dim(model, clip_vision, parts2whole)
+        check_models(model, vae, clip_vision, width_of_tokens)
         chosen = PRESETS[preset]
         recipe = replace(
             chosen, trains=chosen.trains if trains == AS_PRESET else trains, steps=steps, rank=rank,
             batch=batch or chosen.batch, accumulation=accumulation or chosen.accumulation,
             learning_rate=learning_rate or chosen.learning_rate,
         )
-        preparation = Preparation(width, height, variants, seed)
+        pixel = model.model.latent_format.spacial_downscale_ratio
+        preparation = Preparation(width, height, variants, seed, pixel)
         cache = encoded(encoders_of(clip, vae, clip_vision, context), folder, name, pose, preparation)
         # After the encoding, which needs the models, and before their weights are read below, since unloading
         # also takes patches out of them again.
@@ -288,7 +303,7 @@ class TrainParts2Whole(io.ComfyNode):
         try:
             # ComfyUI runs nodes in inference mode, in which weights silently get no gradients.
             with torch.inference_mode(False):
-                path = train(cls, model, parts2whole, vae, cache, recipe, settings)
+                path = train(cls, model, parts2whole, vae, cache, recipe, settings, width_of_tokens)
         finally:
             gc.collect()
             comfy.model_management.soft_empty_cache()
@@ -306,7 +321,8 @@ def loaded(folder: Path) -> tuple[ModelPatcher, ManagedParts2Whole]:
 
     paths = [folder / part for part in PARTS]
     parts = load_parts(*paths)
-    return model_of(parts.unet, paths[0]), managed_parts(folder.name, parts, blocks_of(parts.unet))
+    managed = managed_parts(folder.name, parts, blocks_of(parts.unet))
+    return model_of(parts.unet, paths[0], managed.latents), managed
 
 
 def encoded(
@@ -325,9 +341,13 @@ def encoded(
 
 def train(
     node: type[io.ComfyNode], model: ModelPatcher, parts: ManagedParts2Whole | None, vae, cache: PartsCache,
-    recipe: PartsRecipe, settings: RunSettings,
+    recipe: PartsRecipe, settings: RunSettings, width: int,
 ) -> Path:
-    """Train or resume; returns the file of the decoupled attention. Cancel leaves a checkpoint."""
+    """Train or resume; returns the file of the decoupled attention. Cancel leaves a checkpoint.
+
+    Args:
+        width: of the image tokens.
+    """
     # Imported here, because accelerate and diffusers take seconds to import.
     from ...pit.parts2whole.training.samples import sample_sheet
     from ...pit.parts2whole.training.step import WholeModel
@@ -338,7 +358,7 @@ def train(
     # Left to itself, accelerate takes a GPU even if ComfyUI was started with --cpu.
     accelerator = data_parallel(comfy.model_management.get_torch_device().type == "cpu")
     recipe = for_device(recipe, accelerator.device)
-    whole = WholeModel(parts_of(model, parts, settings.seed))
+    whole = WholeModel(parts_of(model, parts, settings.seed, width))
     task = PartsTask(whole, cache, recipe, settings, model.model.latent_format.scale_factor)
     trainer = Trainer(task, recipe, settings, accelerator)
 

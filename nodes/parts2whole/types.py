@@ -3,7 +3,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import comfy.latent_formats
+from comfy.latent_formats import LatentFormat
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
@@ -35,6 +38,7 @@ class ManagedParts2Whole:
         pose_guider: patcher of a `PoseGuider`.
         decoupled: patcher of an `ImageCrossAttention`.
         blocks: the names of the transformer blocks, in the order of `pit.parts2whole.unets.blocks_of`.
+        latents: in which both UNets work.
     """
 
     name: str
@@ -42,6 +46,12 @@ class ManagedParts2Whole:
     pose_guider: ModelPatcher
     decoupled: ModelPatcher
     blocks: tuple[str, ...]
+    latents: LatentFormat
+
+    @property
+    def word_dim(self) -> int:
+        """The width of the words that both UNets read."""
+        return self.reference_unet.model.network.config.cross_attention_dim
 
     @property
     def guider(self) -> PoseGuider:
@@ -50,6 +60,35 @@ class ManagedParts2Whole:
     @property
     def image_attention(self) -> ImageCrossAttention:
         return self.decoupled.model
+
+    def picture_size(self, latent: Mapping[str, Any]) -> tuple[int, int]:
+        """Width and height, in pixels, of the pictures that are sampled from a LATENT."""
+        height, width = latent["samples"].shape[-2:]
+        # Empty latents may be those of other models: as the samplers do it, the size in pixels counts.
+        own, given = self.guider.latent_pixel, latent.get("downscale_ratio_spacial")
+        pixel = given if given and not latent["samples"].any() else own
+        return round(width * pixel / own) * own, round(height * pixel / own) * own
+
+
+class OwnLatents(LatentFormat):
+    """Latents whose scale is that of noise already, of another autoencoder than Stable Diffusion's."""
+
+    def __init__(self, channels: int, latent_pixel: int):
+        self.latent_channels, self.spacial_downscale_ratio = channels, latent_pixel
+
+
+def latents_of(channels: int, latent_pixel: int) -> LatentFormat:
+    """The latents that a UNet predicts so many channels of, each for so many pixels along their side."""
+    published = comfy.latent_formats.SD15()
+    if (channels, latent_pixel) == (published.latent_channels, published.spacial_downscale_ratio):
+        return published
+    return OwnLatents(channels, latent_pixel)
+
+
+def vae_of(latents: LatentFormat) -> str:
+    """What people call the VAE that makes such latents."""
+    published = isinstance(latents, comfy.latent_formats.SD15)
+    return "the VAE of Stable Diffusion 1.5" if published else "the VAE of the model"
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from .trials import FREE
 
 LEAST_ERROR = 1e-10  # mean squared, of pictures that are exactly right
 # In rows of a picture: always above the horizon, and always below it.
-SKY, GROUND = slice(0, PICTURE_SIZE // 2), slice(PICTURE_SIZE * 15 // 16, PICTURE_SIZE)
+SKY, GROUND = slice(0, PICTURE_SIZE * 2 // 5), slice(PICTURE_SIZE * 15 // 16, PICTURE_SIZE)
 MIXED, PLAIN = "mixed", "plain"
 GROUNDS = (*SCENE_NAMES, MIXED, PLAIN)
 
@@ -83,9 +83,10 @@ def white_distance(lab: Laboratory, count: int) -> Estimate:
 def ground_shift(lab: Laboratory, ground: str, count: int) -> Estimate:
     """How far the colors of a ground are off, in levels of 255; pictures of creatures alone on it.
 
-    Two areas of each picture are looked at: its upper half, the sky, and its lowest sixteenth, the ground,
-    both without the pixels of the creature. Measured is the Euclidean distance in RGB between the mean color
-    of an area as drawn and its mean color as decoded; its mean over both areas, and then over the pictures.
+    Two areas of each picture are looked at: its upper two fifths, the sky, and its lowest sixteenth, the
+    ground, both without the pixels of the creature. Measured is the Euclidean distance in RGB between the
+    mean color of an area as drawn and its mean color as decoded; its mean over both areas, and then over the
+    pictures.
 
     Args:
         ground: one of `GROUNDS`: a scene, "mixed" for the sky of one above the ground of another, or "plain"

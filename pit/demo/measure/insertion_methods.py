@@ -86,7 +86,7 @@ def ways_to_insert(
         words = [thing_words(each.thing) for each in trials.insertions]
         with torch.no_grad():
             contexts = base.text([f"{article(each)} {each}" for each in words])
-        return inserter.insert(trials.latents, contexts, seed)
+        return inserter.insert(trials.latents, contexts, seed, RECOMMENDED)
 
     return {
         OURS: by_settings, PUBLISHED_WAY: lambda trials: by_settings(trials, PUBLISHED),
@@ -102,7 +102,7 @@ def by_untrained(inserter: CreatureInserter, trials: InsertionTrials, seed: int)
         optimizer = build_optimizer()
         features = object_features(inserter.vision, trials.objects)
         query = queries(seed, 1, optimizer.output_dim).expand(len(features), -1, -1)
-        return inserter.insert(trials.latents, optimizer(features, query), seed)
+        return inserter.insert(trials.latents, optimizer(features, query), seed, RECOMMENDED)
 
 
 def pasted_and_denoised(

@@ -16,7 +16,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils import parametrize
 
 from ...files.weights import write_state
 from ...files.whole import sha256_of
@@ -31,7 +30,7 @@ from ..models.weights import AUTOENCODER, SD15, VISION, weight_file
 from ..models.whole import BASE_STAMP, WHOLE, base_stamp, changes_of, load_words, new_whole
 from ..wholes import EVERYTHING, sample_given
 from .export import METADATA, half
-from .parts2whole_examples import Examples, draw_examples, pose_pictures
+from .parts2whole_examples import EXACT, MASKS, Examples, draw_examples, pose_pictures
 from .stage import Run, Stage, train_stage
 from .text_unet import noise_loss, noise_weights
 
@@ -45,16 +44,17 @@ MOST_TOKENS = {256: 224, 64: 112, 16: 64}
 # rarer, since training is short.
 DROPS = Drops(reference=0.1, prompt=0.1)
 NO_TOKENS = 0.1  # of the pictures: references without image tokens
-WIDE_SHARE = 0.5  # of the masks
+# How often a part has an exact mask, a wide one, or none, which leaves it to the label; and a whole creature.
+PART_MASKS, WHOLE_MASKS = (0.45, 0.45, 0.10), (0.25, 0.25, 0.50)
 
 
 class Part(NamedTuple):
-    """A reference: the picture in the batch that reads it, its own number, its label, and its mask."""
+    """A reference: the picture in the batch that reads it, its own number, its label, its kind of mask."""
 
     row: int
     number: int
     label: str
-    wide: bool
+    mask: int
 
 
 @dataclass(frozen=True)
@@ -121,11 +121,16 @@ def draw_rows(examples: Examples, rng: random.Random) -> Rows:
         rows.seen.append(numbers if kept.prompt and rng.random() >= NO_TOKENS else [])
         if kept.prompt:  # negative prompts read no references
             rows.parts.extend(
-                Part(row, numbers[place], labels[place], rng.random() < WIDE_SHARE)
+                Part(row, numbers[place], labels[place], sample_mask(labels[place], rng))
                 for place in kept.references
             )
     rng.shuffle(rows.parts)
     return replace(rows, parts=rows.parts[:SLOTS])
+
+
+def sample_mask(label: str, rng: random.Random) -> int:
+    """One of `MASKS`."""
+    return rng.choices(MASKS, WHOLE_MASKS if label == EVERYTHING else PART_MASKS)[0]
 
 
 def number_of(sources: Mapping[str, int], label: str) -> int:
@@ -165,15 +170,14 @@ class Predictor:
         """What the reference UNet writes of references, of which the first ones teach it."""
         found = self.examples.references
         # Filled up by what no picture reads: all steps are of one size.
-        parts = [*parts, *[Part(-1, 0, EVERYTHING, False)] * (SLOTS - len(parts))]
+        parts = [*parts, *[Part(-1, 0, EVERYTHING, EXACT)] * (SLOTS - len(parts))]
         latents = found.latents[[part.number for part in parts]].float().to(self.device)
         labels = self.examples.texts.of([part.label for part in parts]).to(self.device)
-        masks = torch.stack([found.mask(part.number, part.label, part.wide) for part in parts])
+        masks = torch.stack([found.mask(part.number, part.label, part.mask) for part in parts])
         given = latents.contiguous(memory_format=torch.channels_last), labels, masks.to(self.device)
-        with parametrize.cached():  # both passes by the same weights
-            taught = write_references(self.reference_unet, *(each[:TAUGHT] for each in given))
-            with torch.no_grad():
-                others = write_references(self.reference_unet, *(each[TAUGHT:] for each in given))
+        taught = write_references(self.reference_unet, *(each[:TAUGHT] for each in given))
+        with torch.no_grad():
+            others = write_references(self.reference_unet, *(each[TAUGHT:] for each in given))
         return {
             block: Written(*(torch.cat(both) for both in zip(taught[block], others[block], strict=True)))
             for block in taught

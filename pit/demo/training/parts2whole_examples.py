@@ -30,6 +30,7 @@ from .stage import Run
 
 CHUNK = 250  # pictures between two files, which is what an interruption loses at most
 MARGIN = LATENT_FACTOR // 2  # pixels that masks are wider by which were not drawn exactly
+EXACT, WIDE, NO_MASK = MASKS = range(3)
 
 
 class Encoders(NamedTuple):
@@ -55,9 +56,11 @@ class References:
     embeddings: Tensor
     masks: Tensor
 
-    def mask(self, number: int, label: str, wide: bool) -> Tensor:
-        """The mask of a part, or of the whole creature, in 0..1, `[1, 16, 16]`."""
-        found = self.masks[number, int(wide)]
+    def mask(self, number: int, label: str, kind: int) -> Tensor:
+        """The mask of a part, or of the whole creature, in 0..1, `[1, 16, 16]`; `kind` is one of `MASKS`."""
+        if kind == NO_MASK:
+            return torch.ones(1, LATENT_SIZE, LATENT_SIZE)
+        found = self.masks[number, kind]
         if label == EVERYTHING:
             return found.amax(dim=0, keepdim=True).float()
         return found[PARTS.index(label)][None].float()

@@ -14,6 +14,7 @@ from pit.demo.drawing.draw import draw_creature
 from pit.demo.drawing.flaws import FLAWS, draw_flawed
 from pit.demo.measure.picture_table import measured_rows
 from pit.demo.models.reader import as_pictures, load_reader
+from pit.demo.models.sizes import PICTURE_SIZE
 from pit.images import to_pil, to_tensor
 from tests.comfyui.nodes.graphs import node
 
@@ -49,7 +50,7 @@ def read_rows(pictures, trial, scene=None):
 
 
 def in_every_scene(creature):
-    return [draw_creature(replace(creature, scene=scene)) for scene in SCENES]
+    return [draw_creature(replace(creature, scene=scene), PICTURE_SIZE) for scene in SCENES]
 
 
 def test_creature_parts_tells_which_creature_and_which_of_its_parts(creature_parts):
@@ -71,9 +72,10 @@ def test_pictures_of_the_creature_itself_keep_everything(creature_parts, measure
     pictures = in_every_scene(trial.creature)
     assert measure(pictures, trial).args[1] == 1.0
     rows = read_rows(pictures, trial)
-    assert rows["whole creatures"] == "5 of 5"
+    everything = f"{len(SCENES)} of {len(SCENES)}"
+    assert rows["whole creatures"] == everything
     given = [value for label, value in rows.items() if ":" in label]
-    assert given == ["5 of 5"] * len(given) and len(given) >= len(trial.parts)
+    assert given == [everything] * len(given) and len(given) >= len(trial.parts)
 
 
 def test_pictures_of_another_creature_keep_little(creature_parts, measure):
@@ -97,11 +99,11 @@ def test_what_hides_the_creature_lowers_kept(creature_parts, measure, flaw):
 
 def test_the_table_is_that_of_the_engine_and_is_shown(inside, creature_parts, measure):
     trial = creature_parts()
-    pictures = in_every_scene(trial.creature) * 4  # more than are read at once
+    pictures = in_every_scene(trial.creature) * 2  # more than are read at once
     output = measure(pictures, trial, "night")
     rows = measured_rows(load_reader().read(as_pictures(pictures)), trial, "night")
-    expected = bars("Creatures measured: 20", rows)
-    assert dict(row[:2] for row in rows)["scene: night"] == "4 of 20"
+    expected = bars(f"Creatures measured: {len(pictures)}", rows)
+    assert dict(row[:2] for row in rows)["scene: night"] == f"2 of {len(pictures)}"
     assert to_pil(output.args[0])[0].tobytes() == expected.tobytes()
     shown = output.ui.as_dict()["images"]
     assert len(shown) == 1
@@ -110,21 +112,21 @@ def test_the_table_is_that_of_the_engine_and_is_shown(inside, creature_parts, me
 
 def test_transparent_pictures_are_read_on_white(creature_parts, measure):
     trial = creature_parts()
-    white = to_tensor([draw_creature(trial.creature)])
+    white = to_tensor([draw_creature(trial.creature, PICTURE_SIZE)])
     alpha = (white < 1).any(dim=-1, keepdim=True).float()
     ground = torch.cat([white * alpha, alpha], dim=-1)
     assert measure(ground, trial).args[1] == measure(white, trial).args[1] == 1.0
 
 
-@pytest.mark.parametrize(("height", "width"), [(256, 256), (128, 120), (64, 128)])
+@pytest.mark.parametrize(("height", "width"), [(512, 512), (256, 250), (128, 256)])
 def test_pictures_of_another_size_are_refused_with_both_sizes(creature_parts, measure, height, width):
-    with pytest.raises(ValueError, match=f"pictures of 128x128 pixels, got {width}x{height}"):
+    with pytest.raises(ValueError, match=f"pictures of 256x256 pixels, got {width}x{height}"):
         measure(torch.zeros(1, height, width, 3), creature_parts())
 
 
 def test_no_picture_is_refused(creature_parts, measure):
-    with pytest.raises(ValueError, match=r"got shape \[0, 128, 128, 3\]"):
-        measure(torch.zeros(0, 128, 128, 3), creature_parts())
+    with pytest.raises(ValueError, match=r"got shape \[0, 256, 256, 3\]"):
+        measure(torch.zeros(0, 256, 256, 3), creature_parts())
 
 
 # Inside ComfyUI -----------------------------------------------------------------------------------------
@@ -140,7 +142,7 @@ def test_the_reader_is_in_comfyuis_hands(inside, creature_parts, measure):
 
     inside.comfy("utils").set_progress_bar_global_hook(look)
     try:
-        measure(torch.zeros(1, 128, 128, 3), creature_parts())
+        measure(torch.zeros(1, 256, 256, 3), creature_parts())
     finally:
         inside.comfy("utils").set_progress_bar_global_hook(None)
     assert seen == ["CreatureReader"]
@@ -158,14 +160,14 @@ def test_cancelling_ends_the_reading_after_the_pictures_at_hand(inside, creature
     utils.set_progress_bar_global_hook(interrupt)
     try:
         with pytest.raises(management.InterruptProcessingException):
-            measure(torch.zeros(40, 128, 128, 3), creature_parts())
+            measure(torch.zeros(40, 256, 256, 3), creature_parts())
     finally:
         utils.set_progress_bar_global_hook(None)
         management.interrupt_current_processing(False)
     assert steps == [(1, 3)]
 
 
-def measure_graph(size=128, **measured):
+def measure_graph(size=PICTURE_SIZE, **measured):
     wanted = {part: part in GIVEN for part in PARTS}
     inputs = {"images": ["picture", 0], "creature": ["parts", 1], "scene": "any"} | measured
     return {
@@ -186,8 +188,8 @@ def test_in_a_graph_it_gives_a_picture_and_a_number(lab):
 
 
 @pytest.mark.parametrize(("graph", "status", "words"), [
-    (measure_graph(size=64), "error", ["PiT_MeasureCreatures", "128x128", "64x64"]),
-    (measure_graph(scene="desert"), "refused", ["scene", "desert"]),
+    (measure_graph(size=64), "error", ["PiT_MeasureCreatures", "256x256", "64x64"]),
+    (measure_graph(scene="night_meadow"), "refused", ["scene", "night_meadow"]),
     (measure_graph(creature=["parts", 0]), "refused", ["creature", "PIT_CREATURE"]),
 ])
 def test_bad_input_is_one_clear_error(lab, graph, status, words):

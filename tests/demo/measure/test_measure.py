@@ -192,17 +192,18 @@ def test_what_several_measures_need_is_made_once_and_goes_with_the_laboratory():
     assert made == [1, 1] and (lab.once("key", list), other.once("key", list)) == (1, 2)
 
 
-def test_training_creatures_are_encoded_once_for_all_comparisons(monkeypatch):
-    searched = []
-    encoded = SimpleNamespace(
-        encode=lambda views: torch.zeros(len(views), 16, 64),
-        encode_parts=lambda parts: searched.append(len(parts)) or torch.zeros(len(parts), 16, 64),
-    )
-    lab = suite.Laboratory(encoded, None, 0)
+def test_training_creatures_are_encoded_once_for_all_comparisons():
+    views = []
+
+    def encode(pictures):
+        views.append(len(pictures))
+        return torch.zeros(len(pictures), 16, 64)
+
+    lab = suite.Laboratory(SimpleNamespace(encode=encode, encode_parts=encode), None, 0)
     trials = suite.draw_trials(0, 1, 2, 0.0)
     first, second = (nearest_training_creature(3)(lab, trials) for _ in range(2))
-    assert torch.equal(first, second) and searched == [2, 2]
-    assert list(lab._made) == [("training parts", 3)]
+    # The parts of three creatures; and twice the given parts, and the creature that was found.
+    assert torch.equal(first, second) and views[3:] == [2, 1, 2, 1]
 
 
 def estimate(value, count=100):

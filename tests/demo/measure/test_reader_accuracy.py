@@ -30,7 +30,7 @@ def perfect(pictures, **others):
 
 
 class Knowing:
-    """A reader that is asked for the pictures of `reader_accuracy` and then for flawed ones; it knows both."""
+    """A reader that knows what it will be shown: first complete pictures, and then flawed ones."""
 
     def __init__(self, first, flawed):
         self.readings = [first, flawed]

@@ -198,7 +198,8 @@ def test_pictures_are_drawn_once_and_embedded_anew_for_another_encoder(tmp_path,
 
 def test_the_five_are_small_and_offered_by_name():
     sizes = (DEFAULT_SIZES.hidden_dim, DEFAULT_SIZES.num_layers, DEFAULT_SIZES.num_heads)
-    weights = sum(value.numel() for value in PriorTransformer(EMBEDDING_DIM, *sizes, device="meta").parameters())
+    operator = PriorTransformer(EMBEDDING_DIM, *sizes, device="meta")
+    weights = sum(value.numel() for value in operator.parameters())
     assert 2 * weights * len(OPERATORS) < 8_000_000
     assert [f"creature models: {name}" for name in OPERATORS.values()] == list(OPERATOR_FILES)
     assert {mode_in(name) for name in list(OPERATOR_FILES)[:4]} == {"texture", "scene", "union", "instruct"}

@@ -96,7 +96,7 @@ def test_sizes_that_comfyui_cannot_have_are_refused(inside):
         "in_channels": 4, "out_channels": 4, "cross_attention_dim": 8,
     }
     sizes = nodes(inside, "loading").comfyui_config
-    with pytest.raises(ValueError, match="multiples of the first.*got 32 groups and the widths .32, 48."):
+    with pytest.raises(ValueError, match="multiples of them.*got 32 groups and the widths .32, 48."):
         sizes(config)
     with pytest.raises(ValueError, match="got 16 groups"):
         sizes(config | {"block_out_channels": [32, 64], "norm_num_groups": 16})
