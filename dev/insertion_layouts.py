@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dev.layouts import Group, Large, Layout, Note, column
+from dev.layouts import Group, Large, Layout, Note, column, title_of
 from dev.subgraphs import Folded
 
 FILES = Note("Files", """\
@@ -85,4 +85,62 @@ MANY = Layout(
     random_seeds=("16",),
 )
 
-LAYOUTS = {"insert_an_object_sd15": ONE, "insert_many_sd15": MANY}
+DEMO_START = Note("Start here", f"""\
+**Press Run.** The object stands in the scene, where there is room for it: no mask, no box, no words.
+
+Change first: **first_thing** of *Creature Scene*, for another object, or its **seed**, for another scene. \
+For photos, open {title_of("insert_an_object_sd15")}.""")
+
+DEMO_TRY = Note("What to try", """\
+Another **seed** is another try; it changes after every run. A wrong object: raise **guidance**. A changed \
+scene: lower it, or connect a mask to **region**, outside of which every pixel is kept.""")
+
+DEMO_INSERT = Folded(
+    "Insert into the scene", "6 7 8 9 10 11 12 13",
+    shown="guidance=7.guidance image_guidance=7.image_guidance steps=8.steps seed=10.noise_seed",
+    sockets="object=6.image object_mask=6.mask scene=7.scene region=7.region", outputs="image=13.0",
+)
+
+DEMO_ONE = Layout(
+    rows=((
+        Group("Start", "models", (column(280, DEMO_START, "1"),)),
+        Group("Drawn", "pictures", (column(270, "2", "3"),)),
+        Group("Pictures", "pictures", (column(250, Large("4", 270), Large("5", 230)),)),
+        Group("Insert", "render", (column(320, DEMO_INSERT, DEMO_TRY),)),
+        Group("Result", "result", (column(440, Large("14", 520)),)),
+    ),),
+    random_seeds=("10",),
+)
+
+DEMO_MANY_START = Note("Start here", """\
+**Press Run.** Each of two objects is inserted twice; then another one goes into all four pictures.
+
+Change first: the things of *Scene and two objects* and *Another object*. **variants** is how many pictures \
+of each object there are.""")
+
+DEMO_MANY_TRY = Note("One after another", """\
+The result of the first insertion is the scene of the second: beside these creatures, there is room for two \
+things.""")
+
+DEMO_MANY = Layout(
+    rows=((
+        Group("Start", "models", (column(270, DEMO_MANY_START, "1", "2", "8", "9"),)),
+        Group("Drawn", "pictures", (column(270, "3", "4"),)),
+        Group("Pictures", "pictures", (column(220, Large("5", 220), Large("6", 200), Large("7", 200)),)),
+        (
+            Group("One in each", "render", (
+                column(300, insertion("Insert objects", "10", "11", "12 13 14 15")),
+            )),
+            Group("Then another", "render", (
+                column(300, insertion("Insert another object", "17", "18", "19 20 21 22"), DEMO_MANY_TRY),
+            )),
+        ),
+        Group("Result", "result", (column(400, Large("16", 440), Large("23", 440)),)),
+    ),),
+    random_seeds=("12",),
+)
+
+LAYOUTS = {
+    "insert_an_object": DEMO_ONE, "insert_many": DEMO_MANY, "insert_an_object_sd15": ONE,
+    "insert_many_sd15": MANY,
+}

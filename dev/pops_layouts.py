@@ -93,6 +93,10 @@ COMBINE = Note("How much of each", """\
 The **strengths** weigh the two pictures; 0 leaves one out. **guidance** 0 is as published: 8 for texture, 1 \
 for scene. Too much color: try 3 to 5.""")
 
+CREATURE_COMBINE = Note("How much of each", """\
+The **strengths** weigh the two pictures; 0 leaves one out. **guidance** is how closely results follow both: \
+from 5 on, they break.""")
+
 INSTRUCT = Note("How much of it", """\
 **strength** is how much of the object counts; lower, the word counts more.""")
 
@@ -192,6 +196,7 @@ def two_pictures(graph: str, decoder: str) -> Layout:
     first = len(loaders(graph, decoder)) + 1
     left, right, see_left, see_right, encode_left, encode_right, combine = numbers(first, 7)
     draw, result = render_embedding(decoder, first + 7)
+    weights = CREATURE_COMBINE if decoder == CREATURES else COMBINE
     cells: tuple[Cell, ...] = (
         models(graph, decoder),
         Group("Pictures", "pictures", (
@@ -201,7 +206,7 @@ def two_pictures(graph: str, decoder: str) -> Layout:
             Group("Combine", "concept", (column(310, combine_pictures(encode_left, encode_right, combine)),)),
             Group("Render", "render", (column(310, draw),)),
         ),
-        Group("Result", "result", (column(WIDE, Large(str(result), 560), COMBINE, RENDER[decoder]),)),
+        Group("Result", "result", (column(WIDE, Large(str(result), 560), weights, RENDER[decoder]),)),
     )
     return Layout((cells,), random_seeds=(combine,))
 

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...images import labelled_sheet
+from ...pops.modes import MODES
 from ..drawing.instructions import Instruction
 from ..models.chain import GUIDANCE, ancestral, ignore
 from ..models.operators import CreatureOperators, word_states
@@ -19,8 +20,8 @@ from ..models.reader import Reading
 from ..models.sizes import PICTURE_SIZE
 from ..models.unet import PREDICTION
 from .estimates import Estimate, mean, percent
-from .experiment import Plan
 from .markdown import markdown
+from .plan import Plan
 from .pops_trials import (
     OperatorTrials,
     chain_trials,
@@ -36,11 +37,10 @@ from .suite import RECOMMENDED, Laboratory
 from .trials import Trial, all_targets
 
 COMPOSED = (2, 5)  # parts
-GUIDED = 3.0  # what is published with compose is no guidance
 BATCH, STEPS = 16, 25
 SHEET_SEEDS = 8
 TRUE, MEAN, SIDE_BY_SIDE = "the true result's embedding", "mean of the embeddings", "both as tokens"
-OPERATOR = "operator"
+OPERATOR, PUBLISHED = "operator", "operator, guidance as published"
 # The least of each score, in their order, in 0..1.
 BARS = {
     "texturing": (0.92, 0.88), "scene": (0.92, 0.95), "union": (0.85, 0.85), "instruct": (0.90, 0.90),
@@ -84,7 +84,7 @@ def pops_tables(lab: Laboratory, plan: Plan) -> str:
 
 def pops_pictures(plan: Plan) -> int:
     """How many pictures are rendered in all."""
-    return plan.trials * (3 * 4 + 4 + len(COMPOSED) * 5 + 3)
+    return plan.trials * ((3 + 1 + len(COMPOSED)) * 5 + 3)
 
 
 def pops_numbers(tables: Sequence[OperatorTable]) -> dict[str, dict[str, list[float]]]:
@@ -118,6 +118,7 @@ def two_pictures(
     first, second = map(lab.chain.embed, trials.given)
     return scored(title, trials, {
         OPERATOR: drawn(lab, operators.combine(mode, first, second, lab.seed)),
+        PUBLISHED: drawn(lab, operators.combine(mode, first, second, lab.seed, MODES[mode].guidance)),
         TRUE: drawn(lab, lab.chain.embed(trials.results)),
         MEAN: drawn(lab, (first + second) / 2),
         SIDE_BY_SIDE: drawn(lab, torch.stack([first, second], dim=1)),
@@ -127,9 +128,11 @@ def two_pictures(
 def by_words(lab: Laboratory, operators: CreatureOperators, trials: OperatorTrials) -> OperatorTable:
     """The operator on a picture and words, beside words that the renderer itself reads."""
     (first,) = map(lab.chain.embed, trials.given)
-    prompts = [prompt_of(each) for each in trials.said]
+    prompts, words = [prompt_of(each) for each in trials.said], states(lab, trials.phrases)
+    published = MODES["instruct"].guidance
     return scored("instruct", trials, {
-        OPERATOR: drawn(lab, operators.instruct(first, states(lab, trials.phrases), lab.seed)),
+        OPERATOR: drawn(lab, operators.instruct(first, words, lab.seed)),
+        PUBLISHED: drawn(lab, operators.instruct(first, words, lab.seed, published)),
         TRUE: drawn(lab, lab.chain.embed(trials.results)),
         "the picture's embedding, the words in the prompt": drawn(lab, first, prompts),
         "the words alone, in the prompt": drawn(lab, torch.zeros_like(first), prompts),
@@ -143,7 +146,7 @@ def by_parts(lab: Laboratory, operators: CreatureOperators, trials: list[Trial])
     tokens = lab.sample(lab.conditions(trials), RECOMMENDED)
     readings = {
         OPERATOR: drawn(lab, operators.compose(parts, lab.seed)),
-        f"{OPERATOR}, guidance {GUIDED:g}": drawn(lab, operators.compose(parts, lab.seed, GUIDED)),
+        PUBLISHED: drawn(lab, operators.compose(parts, lab.seed, MODES["clothes"].guidance)),
         "IP-Prior": lab.render(tokens, [trial.caption for trial in trials]),
         MEAN: drawn(lab, together.mean(dim=1)),
         "all as tokens": drawn(lab, together),

@@ -18,18 +18,18 @@ EMBEDDING = {"queries": 4, "hidden": 512}
 BASE_TOKENS = 4  # of the base IP-Adapter, which draws from that vector
 RESAMPLER = {"dim": 192, "depth": 2, "dim_head": 32, "heads": 6, "num_queries": TOKENS_PER_PICTURE,
              "embedding_dim": 192, "output_dim": TOKEN_DIM, "ff_mult": 4}
-PRIOR = {"embedding_dim": TOKEN_DIM, "hidden_dim": 160, "num_layers": 5, "num_heads": 5}
+PRIOR = {"embedding_dim": TOKEN_DIM, "hidden_dim": 152, "num_layers": 5, "num_heads": 4}
 
 # SDXL reads the last layer but one. Length and vocabulary are CLIP's, since ComfyUI's tokenizer is used.
 TEXT_L = {"hidden_size": 32, "intermediate_size": 128, "num_attention_heads": 2, "num_hidden_layers": 3}
 TEXT_G = dict(TEXT_L)
 # SD 1.5 reads the last layer.
-TEXT_SD15 = {"hidden_size": 96, "intermediate_size": 384, "num_attention_heads": 3, "num_hidden_layers": 4}
+TEXT_SD15 = {"hidden_size": 96, "intermediate_size": 384, "num_attention_heads": 3, "num_hidden_layers": 3}
 TEXT_LENGTH = 77
 TEXT_VOCABULARY = 49408
 
 PREVIEW_SIZE = 32
-PREVIEW_HIDDEN = 192
+PREVIEW_HIDDEN = 128
 
 # Blocks are those after each of the last four halvings.
 READER = {"channels": (16, 40, 88, 128, 128), "blocks": (1, 2, 1, 1), "queries": 12, "values": 96,

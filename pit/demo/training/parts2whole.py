@@ -28,24 +28,24 @@ from ...training.sample_cache import digest
 from ..models.sizes import EMBEDDING_DIM
 from ..models.weights import AUTOENCODER, SD15, VISION, weight_file
 from ..models.whole import BASE_STAMP, WHOLE, base_stamp, changes_of, load_words, new_whole
-from ..wholes import EVERYTHING, sample_given
+from ..wholes import EVERYTHING, Whole, sample_given
 from .export import METADATA, half
 from .parts2whole_examples import EXACT, MASKS, Examples, draw_examples, pose_pictures
 from .stage import Run, Stage, train_stage
 from .text_unet import noise_loss, noise_weights
 
-STAGE = Stage("parts2whole", steps=6500, batch=16, learning_rate=8e-4, warmup=200, decay=0.5)
+STAGE = Stage("parts2whole", steps=6000, batch=16, learning_rate=8e-4, warmup=200, decay=0.5)
 REFERENCES, TARGETS = 6000, 10_000
 # References of all pictures of a batch, and those of them whose gradient reaches the reference UNet.
-SLOTS, TAUGHT = 36, 12
+SLOTS, TAUGHT = 40, 12
 # How many tokens of its references a picture reads, by the tokens of a reference in a layer; more are rare.
-MOST_TOKENS = {256: 224, 64: 112, 16: 64}
+MOST_TOKENS = {256: 384, 64: 128, 16: 48}
 # Poses, all references of a picture, and single ones are left out, and what guidance needs. As published but
 # rarer, since training is short.
 DROPS = Drops(reference=0.1, prompt=0.1)
 NO_TOKENS = 0.1  # of the pictures: references without image tokens
 # How often a part has an exact mask, a wide one, or none, which leaves it to the label; and a whole creature.
-PART_MASKS, WHOLE_MASKS = (0.45, 0.45, 0.10), (0.25, 0.25, 0.50)
+PART_MASKS, WHOLE_MASKS = (0.475, 0.475, 0.05), (0.25, 0.25, 0.5)
 
 
 class Part(NamedTuple):
@@ -55,6 +55,15 @@ class Part(NamedTuple):
     number: int
     label: str
     mask: int
+
+
+class Given(NamedTuple):
+    """What is given of one picture: its prompt, references, numbers of its image tokens, and its pose."""
+
+    prompt: bool
+    parts: list[Part]
+    seen: list[int]
+    posed: bool
 
 
 @dataclass(frozen=True)
@@ -107,25 +116,35 @@ def train_whole(run: Run, examples: Examples) -> WholeModel:
 
 def draw_rows(examples: Examples, rng: random.Random) -> Rows:
     """Random targets, and of each what is given of it."""
-    count = len(examples.targets.wholes)
-    rows = Rows([rng.randrange(count) for _ in range(STAGE.batch)], [], [], [], [])
-    for row, target in enumerate(rows.targets):
-        whole = examples.targets.wholes[target]
-        labels = sample_given(whole, rng)
-        kept = DROPS.keep(len(labels), rng)
-        if whole.reshaped:  # which nothing but the references tells
-            kept = kept._replace(references=tuple(range(len(labels))), prompt=True)
-        numbers = [number_of(whole.sources, label) for label in labels]
-        rows.captions.append(examples.captions[target] if kept.prompt else "")
-        rows.posed.append(kept.pose)
-        rows.seen.append(numbers if kept.prompt and rng.random() >= NO_TOKENS else [])
-        if kept.prompt:  # negative prompts read no references
-            rows.parts.extend(
-                Part(row, numbers[place], labels[place], sample_mask(labels[place], rng))
-                for place in kept.references
-            )
-    rng.shuffle(rows.parts)
-    return replace(rows, parts=rows.parts[:SLOTS])
+    wholes = examples.targets.wholes
+    targets = [rng.randrange(len(wholes)) for _ in range(STAGE.batch)]
+    given = [sample_row(wholes[target], row, rng) for row, target in enumerate(targets)]
+    pairs = list(zip(targets, given, strict=True))
+    parts = [part for each in given for part in each.parts]
+    rng.shuffle(parts)
+    # If there are too many, those go that the pose tells something of.
+    parts = sorted(parts, key=lambda part: not wholes[targets[part.row]].reshaped)[:SLOTS]
+    rng.shuffle(parts)
+    return Rows(
+        targets, [examples.captions[target] if each.prompt else "" for target, each in pairs],
+        parts, [each.seen for each in given], [each.posed for each in given],
+    )
+
+
+def sample_row(whole: Whole, row: int, rng: random.Random) -> Given:
+    """What is given of a whole to a row of the batch."""
+    labels = sample_given(whole, rng)
+    numbers = [number_of(whole.sources, label) for label in labels]
+    kept = DROPS.keep(len(labels), rng)
+    if whole.reshaped:  # which nothing but the references tells
+        kept = kept._replace(references=tuple(range(len(labels))), prompt=True)
+    # Negative prompts read no references.
+    parts = [
+        Part(row, numbers[place], labels[place], sample_mask(labels[place], rng))
+        for place in kept.references if kept.prompt
+    ]
+    seen = numbers if kept.prompt and rng.random() >= NO_TOKENS else []
+    return Given(kept.prompt, parts, seen, kept.pose)
 
 
 def sample_mask(label: str, rng: random.Random) -> int:

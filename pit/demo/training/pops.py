@@ -19,7 +19,7 @@ from ...pops.files import OperatorFile, read_operator, save_operator
 from ...pops.training.recipes import RECOMMENDED, Sizes
 from ...pops.training.start import begin
 from ...training.recipes import RunSettings
-from ...training.sample_cache import digest
+from ...training.sample_cache import digest, models_folder
 from ...training.trainer import Progress
 from ..drawing.instructions import PHRASES
 from ..models.operator_files import OPERATORS, operator_file
@@ -43,7 +43,7 @@ from .stage import Run
 
 # Two bytes for each weight: all five take 7.7 MB.
 SIZES = Sizes(hidden_dim=128, num_layers=3, num_heads=4)
-RECIPE = replace(RECOMMENDED, steps=6000, batch=192)
+RECIPE = replace(RECOMMENDED, steps=10_000, batch=192)
 SAVE_EVERY = 500
 ROWS = 16_000  # of the data set, at most
 CHUNK = 500  # pictures between two files, which is what an interruption loses at most
@@ -104,15 +104,15 @@ def encoded(
     with torch.no_grad():
         answer = vision.embed(clip_pixel_values([probe_picture(ENCODER_SIZE)], ENCODER_SIZE).to(run.device))
     models = {"image encoder": fingerprint("creature encoder", answer)}
+    stamp = digest([DRAWING, mode, str(run.seed), str(count)])
+    path = models_folder(pops_folder(run, "embedded"), models) / f"{mode}_{stamp}.pt"
+    if not path.exists():
+        embedding = Embedding(run, data, vision, count, workers)
+        save_states(path, embedding.parts() if mode == "clothes" else embedding.changes(mode))
     words: tuple[Tensor, ...] = ()
     if mode == "instruct":
         words = tuple(word_states(text, PHRASES))
         models["text encoder"] = fingerprint("creature text encoder", torch.cat(words))
-    stamp = digest([DRAWING, mode, str(run.seed), str(count), str(models["image encoder"].numbers)])
-    path = pops_folder(run) / f"{mode}_{stamp}.pt"
-    if not path.exists():
-        embedding = Embedding(run, data, vision, count, workers)
-        save_states(path, embedding.parts() if mode == "clothes" else embedding.changes(mode))
     names = tuple(f"creature {number:06d}" for number in range(count))
     return CreatureExamples(mode, load_states(path), names, models, stamp, words)
 
@@ -184,8 +184,9 @@ class Embedding:
         """uint8 `[..., 64, 64, 3]` -> embeddings `[..., 256]` on the CPU."""
         flat = views.reshape(-1, *views.shape[-3:])
         parts = (flat[start:start + EMBEDDED_AT_ONCE] for start in range(0, len(flat), EMBEDDED_AT_ONCE))
-        found = [self.vision.embed(pixel_values(part).to(self.run.device)).cpu() for part in parts]
-        return torch.cat(found).reshape(*views.shape[:-3], -1)
+        with self.run.autocast():
+            found = [self.vision.embed(pixel_values(part).to(self.run.device)) for part in parts]
+        return torch.cat(found).float().cpu().reshape(*views.shape[:-3], -1)
 
 
 def chunks(count: int) -> list[range]:

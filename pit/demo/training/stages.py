@@ -156,7 +156,7 @@ def seen(run: Run, data: Data, name: str, method: str) -> Tensor:
     def encode(model: TaughtEncoder) -> Tensor:
         views, see = data[name], getattr(model.encoder.vision, method)
         chunks = (pixel_values(views[start:start + 512]) for start in range(0, len(views), 512))
-        return torch.cat([see(chunk.to(run.device)).half().cpu() for chunk in chunks])
+        return torch.cat([see(chunk.to(run.device)).float().cpu() for chunk in chunks])
 
     return cached(run, f"{method}_{name}", "encoder", encode)
 

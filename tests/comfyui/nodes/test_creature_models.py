@@ -19,6 +19,7 @@ from pit.demo.models.sizes import (
     LATENT_CHANNELS,
     LATENT_SIZE,
     PICTURE_SIZE,
+    TEXT_G,
     TEXT_LENGTH,
     TOKEN_DIM,
 )
@@ -261,6 +262,18 @@ def test_the_base_like_sd15_predicts_the_same_noise(inside, creature_sd15, chain
     found = predicted(inside, creature_sd15[0], prompt(creature_sd15[1], CAPTION)[0], latents, timestep)
     context, times = chain.text_renderer.text([CAPTION] * 2), torch.full((2,), timestep)
     assert_same(found, chain.text_renderer.predict(latents, times, context))
+
+
+def test_the_unet_is_told_the_size_of_the_picture_unless_a_node_says_another(shipped):
+    noise = torch.zeros(1, LATENT_CHANNELS, 16, 20)
+
+    def told(**given):
+        pooled = torch.zeros(1, TEXT_G["hidden_size"])
+        return shipped[0].model.encode_adm(pooled_output=pooled, device=noise.device, **given)
+
+    filled_in, said = {"width": 8 * 20, "height": 8 * 16}, {"width": 1024, "height": 768}
+    assert torch.equal(told(noise=noise, **filled_in), told(width=320, height=256))
+    assert torch.equal(told(noise=noise, **said), told(**said))
 
 
 def test_the_models_tell_comfyui_what_they_predict(inside, shipped, creature_sd15):

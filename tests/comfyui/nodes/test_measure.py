@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from pit.charts import bars
+from pit.demo.drawing.composition import Composition
 from pit.demo.drawing.creature import PARTS, SCENES
 from pit.demo.drawing.draw import draw_creature
 from pit.demo.drawing.flaws import FLAWS, draw_flawed
@@ -94,7 +95,8 @@ def test_flawed_pictures_keep_less_and_are_not_whole(creature_parts, measure):
 @pytest.mark.parametrize("flaw", ["half a creature", "smeared", "dissolved"])
 def test_what_hides_the_creature_lowers_kept(creature_parts, measure, flaw):
     trial, rng = creature_parts(parts=PARTS), random.Random(1)
-    assert measure([FLAWS[flaw](trial.creature, rng) for _ in range(8)], trial).args[1] < 0.9
+    shown = Composition("white", creature=trial.creature)
+    assert measure([FLAWS[flaw](shown, rng) for _ in range(8)], trial).args[1] < 0.9
 
 
 def test_the_table_is_that_of_the_engine_and_is_shown(inside, creature_parts, measure):

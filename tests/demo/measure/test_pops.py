@@ -10,8 +10,8 @@ from pit.demo.drawing.scenes import SCENE_NAMES
 from pit.demo.drawing.things import sample_thing
 from pit.demo.measure import pops, pops_trials
 from pit.demo.measure.estimates import Estimate
-from pit.demo.measure.experiment import FULL
 from pit.demo.measure.object_insertion import pair_of
+from pit.demo.measure.plan import FULL
 from pit.demo.measure.pops import OPERATOR, TRUE, OperatorTable
 from pit.demo.measure.suite import Laboratory
 from pit.demo.models import chain, operators

@@ -18,6 +18,7 @@ from pit.object_insertion.training.inserter import Inserter, unet_of_sizes
 from pit.object_insertion.training.recipes import PRESETS, PUBLISHED, RECOMMENDED, InsertionRecipe
 from pit.object_insertion.training.samples import sample_latents, sample_sheet
 from pit.object_insertion.training.task import InsertionBatch, InsertionTask, split
+from pit.training.denoising import noise_schedule
 from pit.training.recipes import RunSettings
 from pit.training.trainer import Trainer
 from tests.golden import assert_equal, number_in
@@ -266,6 +267,26 @@ def test_samples_are_those_of_the_published_loop(cache):
     noise = [torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(seed)) for seed in range(2)]
     kept = task.schedule.alphas_cumprod[2 * (1000 // 3) + 1]
     torch.testing.assert_close(found, torch.stack(noise) / kept.sqrt() / 0.18215, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("predicts", ["epsilon", "v_prediction"])
+def test_a_model_that_knows_the_picture_leads_to_it_whatever_it_predicts(cache, predicts):
+    schedule = noise_schedule(predicts)
+    settings = RunSettings("unused", 0)
+    task = InsertionTask(tiny_inserter(), cache, SHORT, settings, schedule, latent_scale=0.5)
+    picture = torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(9))
+
+    class Knowing:
+        optimizer = task.model.optimizer
+
+        def predicted(self, noisy, timesteps, scene, context):
+            kept = schedule.alphas_cumprod[timesteps][:, None, None, None]
+            noise = (noisy - kept.sqrt() * picture) / (1 - kept).sqrt()
+            return noise if predicts == "epsilon" else schedule.get_velocity(
+                picture.expand_as(noisy), noise, timesteps)
+
+    found = sample_latents(task, Knowing(), torch.device("cpu"), steps=3, count=2)[1]
+    torch.testing.assert_close(found, picture.expand(2, -1, -1, -1) / 0.5, rtol=1e-3, atol=1e-3)
 
 
 def test_a_sheet_has_a_row_for_each_of_four_triplets(cache):
