@@ -12,7 +12,6 @@ from torch import Tensor
 from ...images import contact_sheet
 from ...parts2whole.parts import AS_PUBLISHED, AS_TRAINED
 from ..drawing.creature import SCENES
-from ..models.chain import OnBatch, ignore
 from ..models.operators import CreatureOperators
 from ..models.reader import MAP_SIZE, Reading
 from ..models.sizes import PICTURE_SIZE
@@ -20,6 +19,7 @@ from ..models.whole_pictures import RECOMMENDED, CreatureWhole, WholeSettings
 from .estimates import Estimate, mean, percent, ratio, share
 from .markdown import markdown
 from .pictures import drawn, drawn_maps
+from .plan import Plan
 from .report import as_images
 from .scores import is_whole, kept
 from .suite import RECOMMENDED as RECOMMENDED_PRIOR
@@ -39,7 +39,7 @@ LABELS = {
 # The least, but of what leaks the most; of parts kept, by their number.
 BARS = {"posed": 0.90, "whole": 0.95, "leaked": 0.05}
 KEPT_BARS = {3: 0.85, 5: 0.80}
-PRIOR, COMPOSE = "IP-Prior, no pose", "pOps Compose, no pose"
+PRIOR, COMPOSE = WITHOUT_POSE = "IP-Prior, no pose", "pOps Compose, no pose"
 WAYS = {
     AS_TRAINED: RECOMMENDED,
     AS_PUBLISHED: replace(RECOMMENDED, wiring=AS_PUBLISHED),
@@ -57,14 +57,18 @@ class WholeFindings:
     ways: dict[int, dict[str, Measures]] = field(default_factory=dict)
 
 
-def measure_wholes(
-    lab: Laboratory, whole: CreatureWhole, count: int, on_batch: OnBatch = ignore
-) -> WholeFindings:
-    """Take all measures on `count` unseen mixtures for each number of parts.
+def parts2whole_tables(lab: Laboratory, plan: Plan) -> str:
+    """All tables, in Markdown; errors as in `CreatureWhole` and `CreatureOperators`."""
+    return whole_tables(measure_wholes(lab, CreatureWhole(), plan.trials))
 
-    Args:
-        on_batch: called with the number of pictures after each batch of `WAYS`.
-    """
+
+def parts2whole_pictures(plan: Plan) -> int:
+    """How many pictures are rendered in all."""
+    return plan.trials * len(PART_COUNTS) * (len(WAYS) + len(WITHOUT_POSE))
+
+
+def measure_wholes(lab: Laboratory, whole: CreatureWhole, count: int) -> WholeFindings:
+    """Take all measures on `count` unseen mixtures for each number of parts."""
     findings = WholeFindings()
     for parts in PART_COUNTS:
         trials = draw_whole_trials(lab.seed, count, parts, SCENES)
@@ -72,16 +76,11 @@ def measure_wholes(
         requests = [trial.request() for trial in trials]
         ways = findings.ways[parts] = {}
         for name, settings in WAYS.items():
-            pictures = whole.draw(requests, lab.seed, settings, on_batch=on_batch)
+            pictures = whole.draw(requests, lab.seed, settings, on_batch=lab.on_pictures)
             ways[name] = measured(trials, lab.reader.read(pictures), ceiling)
         for name, reading in without_pose(lab, trials).items():
             ways[name] = of_parts_alone(trials, reading)
     return findings
-
-
-def whole_pictures(count: int) -> int:
-    """How many pictures `measure_wholes` draws of `count` mixtures."""
-    return count * len(PART_COUNTS) * len(WAYS)
 
 
 def measured(trials: list[WholeTrial], reading: Reading, ceiling: Tensor) -> Measures:
@@ -157,10 +156,8 @@ def without_pose(lab: Laboratory, trials: list[WholeTrial]) -> dict[str, Reading
     embeddings = CreatureOperators().compose(
         [lab.chain.embed(trial.part_pictures()) for trial in alone], lab.seed
     )
-    return {
-        PRIOR: lab.render(tokens, captions),
-        COMPOSE: lab.reader.read(lab.chain.render_embeddings(embeddings, captions, lab.seed)),
-    }
+    pictures = lab.chain.render_embeddings(embeddings, captions, lab.seed, on_batch=lab.on_pictures)
+    return {PRIOR: lab.render(tokens, captions), COMPOSE: lab.reader.read(pictures)}
 
 
 def whole_tables(findings: WholeFindings) -> str:

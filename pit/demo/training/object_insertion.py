@@ -31,7 +31,7 @@ from .export import METADATA, half
 from .stage import Run, Stage, train_stage
 from .text_unet import noise_weights
 
-STAGE = Stage("object_insertion", steps=12000, batch=32, learning_rate=1e-3, warmup=200, decay=0.5)
+STAGE = Stage("object_insertion", steps=10000, batch=32, learning_rate=1e-3, warmup=200, decay=0.5)
 TRIPLETS, CHUNK = 16_000, 250
 # The thing covers one in fifteen places, which decide whether it is the right one; elsewhere, the scene is
 # copied. There the error counts as much more, and a place belongs to it from this mean difference of latents.

@@ -100,7 +100,7 @@ def encoded(
     run: Run, mode: str, data: Rows, vision: CreatureVision, text: TextEncoders | None, workers: int
 ) -> CreatureExamples:
     """The examples of an operator: drawn once, and embedded again only if the encoder is another one."""
-    count = min(ROWS, len(data["labels"]))
+    count, vision = min(ROWS, len(data["labels"])), vision.to(run.device)
     with torch.no_grad():
         answer = vision.embed(clip_pixel_values([probe_picture(ENCODER_SIZE)], ENCODER_SIZE).to(run.device))
     models = {"image encoder": fingerprint("creature encoder", answer)}

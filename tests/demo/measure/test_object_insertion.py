@@ -1,5 +1,6 @@
 """The measures of what is inserted: on true pictures, on wrong ones, and the whole run with a few samples."""
 
+import json
 import random
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ from pit.demo.measure.object_insertion import (
     LABELS,
     InsertionFindings,
     InsertionTrials,
+    insertion_numbers,
     insertion_table,
     judge,
     missed_bars,
@@ -176,6 +178,8 @@ def test_the_whole_run_measures_every_way_to_insert(tmp_path, monkeypatch):
         assert set(found) == set(LABELS) and np.isfinite([each.value for each in found.values()]).all()
     assert findings.repeats and findings.spread.keys() == {1, 16}
     assert findings.methods[methods.CEILING]["kept"].value == 1
+    numbers = json.loads(json.dumps(insertion_numbers(findings)))
+    assert numbers["methods"].keys() == findings.methods.keys() and numbers["spread"].keys() == {"1", "16"}
 
 
 def test_a_sheet_shows_scene_object_and_result_of_every_seed(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """The measures of wholes: on true pictures, on wrong ones, and the whole run with a few samples."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -128,8 +129,9 @@ def test_the_whole_run_measures_every_way(tmp_path, monkeypatch):
     monkeypatch.setattr(measures, "without_pose", lambda lab, trials: {measures.PRIOR: true_reading(trials)})
     monkeypatch.setattr(measures, "through_autoencoder", lambda lab, trials: true_reading(trials))
     whole, reader, drawn = CreatureWhole(), load_reader(), []
-    findings = measures.measure_wholes(Laboratory(None, reader, 0), whole, 2, drawn.append)
-    assert [*findings.ways] == [*PART_COUNTS] and sum(drawn) == measures.whole_pictures(2)
+    findings = measures.measure_wholes(Laboratory(None, reader, 0, drawn.append), whole, 2)
+    assert [*findings.ways] == [*PART_COUNTS] and sum(drawn) == 2 * len(PART_COUNTS) * len(WAYS)
+    assert measures.parts2whole_pictures(SimpleNamespace(trials=2)) == 2 * len(PART_COUNTS) * (len(WAYS) + 2)
     for ways in findings.ways.values():
         assert [*ways] == [*WAYS, measures.PRIOR]
         for name in WAYS:
