@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from ...pit.pops.embeddings import ENCODERS
+
 ENCODER, TOKENS = "clip_g", "g"  # what ComfyUI calls OpenCLIP's ViT-bigG, SDXL's second text encoder
 
 
@@ -17,18 +19,20 @@ def lines_in(words: str) -> list[str]:
 
 
 def word_states(clip, lines: list[str], width: int) -> list[Tensor]:
-    """Last hidden state of each line `[L, E]`, from the first token to that of the end, float32.
+    """Last hidden state of each line `[L, C]`, from the first token to that of the end, float32.
 
     Args:
-        width: that of the operator.
+        width: that of the operator, E; C is less for miniature text encoders alone.
     Raises:
         ValueError: the CLIP has no text encoder of this kind or of this width, or a line is too long.
     """
     states, _ = encoded_words(clip, lines, "pOps Instruct")
-    if states[0].shape[-1] != width:
+    found = states[0].shape[-1]
+    # Published encoders of words and pictures are equally wide. That of words may be narrower in a miniature.
+    if found > width or (found < width and width in ENCODERS):
         raise ValueError(
             f"pOps Instruct expected a text encoder of width {width}, as the operator has it, got width "
-            f"{states[0].shape[-1]}. Connect the CLIP of an SDXL checkpoint."
+            f"{found}. Connect the CLIP of an SDXL checkpoint."
         )
     return states
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
+from torch.nn import functional
 
 from ..concepts.concepts import Concepts
 from ..concepts.directions import EMBEDDING_SPACE
@@ -187,20 +188,25 @@ def word_condition(picture: Tensor, words: Sequence[Tensor], strength: float = 1
     Args:
         picture: normalized embeddings `[B, E]`, or `[1, E]` for all words.
         words: for each row the last hidden state of the text encoder `[L, E]`, after its final layer norm and
-            from the first token to that of the end; one for all rows will do. They are not normalized.
+            from the first token to that of the end; one for all rows will do. They are not normalized. Zeros
+            follow those of a text encoder that is narrower than the pictures' embeddings.
         strength: of the picture.
     Returns:
         Condition `[B, 1 + longest, E]`, and its mask.
     Raises:
-        ValueError: there are no words, or batches of different sizes.
+        ValueError: there are no words, batches of different sizes, or words that are wider than pictures.
     """
     if not words or any(not len(each) for each in words):
         raise ValueError("Expected at least one word, got none. Write one, such as shiny.")
+    widest = max(each.shape[-1] for each in words)
+    if widest > picture.shape[-1]:
+        raise ValueError(f"Expected words of a width up to {picture.shape[-1]}, got {widest}.")
     count = common_count([len(picture), len(words)])
     pictures = (strength * picture).expand(count, -1)
     texts = list(words) * count if len(words) == 1 else words
     return in_one_batch([
-        torch.cat([row[None], text.to(row)]) for row, text in zip(pictures, texts, strict=True)
+        torch.cat([row[None], functional.pad(text.to(row), (0, len(row) - text.shape[-1]))])
+        for row, text in zip(pictures, texts, strict=True)
     ])
 
 

@@ -1,4 +1,4 @@
-"""Models in latents of other channels and of larger pixels than Stable Diffusion's, with tokens of their own."""
+"""Models in latents of other channels and larger pixels than Stable Diffusion's, with their own tokens."""
 
 import pytest
 import torch

@@ -210,3 +210,11 @@ def test_embeddings_that_do_not_fit_a_reader_are_refused_by_name():
     broken.values[1, 3] = float("nan")
     with pytest.raises(ValueError, match="texturing expected finite numbers, got NaN .*picture"):
         check_fits(broken, WIDTH, "texturing")
+
+
+def test_words_that_are_narrower_than_pictures_are_followed_by_zeros():
+    picture, word = torch.ones(1, 6), torch.full((2, 4), 2.0)
+    condition, mask = word_condition(picture, [word])
+    assert condition.tolist() == [[[1] * 6, [2] * 4 + [0] * 2, [2] * 4 + [0] * 2]] and mask.all()
+    with pytest.raises(ValueError, match="width up to 6, got 7"):
+        word_condition(picture, [torch.ones(2, 7)])
