@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,7 +31,7 @@ from ..wholes import EVERYTHING, Whole, sample_given
 from .export import METADATA, half
 from .parts2whole_examples import EXACT, MASKS, Examples, draw_examples, pose_pictures
 from .stage import Run, Stage, train_stage
-from .text_unet import noise_loss, noise_weights
+from .text_unet import noise_weights
 
 STAGE = Stage("parts2whole", steps=6000, batch=16, learning_rate=8e-4, warmup=200, decay=0.5)
 REFERENCES, TARGETS = 6000, 10_000
@@ -44,6 +43,8 @@ MOST_TOKENS = {256: 384, 64: 128, 16: 48}
 # rarer, since training is short.
 DROPS = Drops(reference=0.1, prompt=0.1)
 NO_TOKENS = 0.1  # of the pictures: references without image tokens
+# Parts cover little of a picture. Where those are that are given, the error counts as much more.
+GIVEN_WEIGHT = 3.0
 # How often a part has an exact mask, a wide one, or none, which leaves it to the label; and a whole creature.
 PART_MASKS, WHOLE_MASKS = (0.475, 0.475, 0.05), (0.25, 0.25, 0.5)
 
@@ -108,10 +109,25 @@ def train_whole(run: Run, examples: Examples) -> WholeModel:
 
     def loss_at(step: int, generator: torch.Generator) -> Tensor:
         rows = draw_rows(examples, random.Random(f"{run.seed}/{step}"))
-        latents = examples.targets.latents[rows.targets].float()
-        return noise_loss(run, schedule, weights, latents, generator, partial(predictor.predict, rows))
+        clean = examples.targets.latents[rows.targets].float()
+        noise = torch.randn(clean.shape, generator=generator)
+        timesteps = torch.randint(len(weights), (len(clean),), generator=generator)
+        noisy = schedule.add_noise(clean, noise, timesteps)
+        noisy = noisy.to(run.device, memory_format=torch.channels_last)
+        with run.autocast():
+            found = predictor.predict(rows, noisy, timesteps.to(run.device)).float()
+        errors = (found - noise.to(run.device)).square().mean(dim=1)
+        importance = weights[timesteps, None, None] * given_weights(examples, rows)
+        return (importance.to(errors) * errors).mean()
 
     return train_stage(run, STAGE, model, loss_at)
+
+
+def given_weights(examples: Examples, rows: Rows) -> Tensor:
+    """How much the error counts at each place, `[B, 16, 16]`."""
+    read = [[part.label for part in rows.parts if part.row == row] for row in range(len(rows.targets))]
+    shown = [examples.targets.shows(*each) for each in zip(rows.targets, read, strict=True)]
+    return 1 + GIVEN_WEIGHT * torch.stack(shown)
 
 
 def draw_rows(examples: Examples, rng: random.Random) -> Rows:

@@ -74,11 +74,19 @@ class Targets:
         wholes: what they are made from.
         latents: fp16 `[N, 12, 16, 16]`.
         maps: label maps of the figures, uint8 `[N, 256, 256]`.
+        places: which parts of the creature each latent pixel shows, uint8 `[N, 9, 16, 16]`.
     """
 
     wholes: list[Whole]
     latents: Tensor
     maps: Tensor
+    places: Tensor
+
+    def shows(self, number: int, labels: Sequence[str]) -> Tensor:
+        """Where a target shows any of these parts, in 0..1, `[16, 16]`."""
+        parts = PARTS if EVERYTHING in labels else labels
+        found = self.places[number, [PARTS.index(part) for part in parts]]
+        return found.amax(dim=0).float() if len(found) else torch.zeros(LATENT_SIZE, LATENT_SIZE)
 
 
 class Texts:
@@ -169,7 +177,12 @@ def encode_targets(run: Run, encoders: Encoders, wholes: Sequence[Whole]) -> dic
     """The tensors of `Targets`."""
     pictures = [draw_composition(whole.target, PICTURE_SIZE) for whole in wholes]
     maps = np.stack([draw_label_map(whole.figure, PICTURE_SIZE) for whole in wholes])
-    return {"latents": latents_of(run, encoders, pictures), "maps": torch.from_numpy(maps)}
+    true = [draw_label_map(whole.target.creature, PICTURE_SIZE) for whole in wholes]
+    places = np.stack([latent_masks(each)[WIDE] for each in true])
+    return {
+        "latents": latents_of(run, encoders, pictures), "maps": torch.from_numpy(maps),
+        "places": torch.from_numpy(places),
+    }
 
 
 def latents_of(run: Run, encoders: Encoders, pictures: Sequence[Image.Image]) -> Tensor:

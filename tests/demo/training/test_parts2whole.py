@@ -86,6 +86,16 @@ def test_examples_are_latents_masks_embeddings_and_label_maps(examples):
     assert texts.of(["", EVERYTHING, examples.captions[0]]).shape == (3, 77, 96)
 
 
+def test_the_error_counts_more_where_given_parts_are(examples):
+    part = next(iter(examples.targets.wholes[0].sources))
+    parts = [training.Part(1, 0, part, 0)]
+    found = training.given_weights(examples, training.Rows([2, 0], ["", ""], parts, [[], []], [True, True]))
+    shown = examples.targets.places[0, PARTS.index(part)].float()
+    assert (found[0] == 1).all() and torch.equal(found[1], 1 + training.GIVEN_WEIGHT * shown)
+    everything = examples.targets.shows(0, [EVERYTHING])
+    assert everything.sum() >= shown.sum() > 0 and set(everything.unique().tolist()) == {0, 1}
+
+
 @pytest.mark.parametrize("tokens", [256, 64, 16])
 def test_small_masks_are_seen_as_those_of_whole_pictures(tokens):
     creature = sample_creature(random.Random(5), 0.0)
