@@ -102,4 +102,91 @@ TRAIN = Layout(
     random_seeds=("10",),
 )
 
-LAYOUTS = {"find_the_parts_sd15": FIND, "part_words_sd15": WORDS, "train_part_words_sd15": TRAIN}
+CREATURES_START = Note("Start here", f"""\
+**Press Run.** The horns of one species, the wings of another: each **Part Words** adds a part to the text. \
+Choose other species, or mix two by **mixed_with**; copy a node for a further part.
+
+Parts that the text leaves out are made up. For birds and dogs, open {title_of("part_words_sd15")}.""")
+
+CREATURES_LOOK = Note("Where it looks", """\
+**Part Attention Maps** shows for each word where the model looked while it drew.""")
+
+DRAW_CREATURES = Folded(
+    "Draw with part words", "3 8 9 10 11 12 13",
+    shown="negative_prompt=9.text strength=3.strength pictures=11.batch_size steps=12.steps cfg=12.cfg "
+          "seed=12.seed",
+    outputs="image=13.0 attention=10.1",
+)
+
+CREATURE_WORDS = Layout(
+    rows=((
+        Group("Models", "models", (column(280, CREATURES_START, "1", Large("2", 210)),)),
+        Group("Words", "concept", (
+            column(250, Large("4", 310), Large("5", 310)), column(250, Large("6", 310), Large("7", 310)),
+        )),
+        Group("Draw", "render", (column(290, DRAW_CREATURES, CREATURES_LOOK),)),
+        (
+            Group("Result", "result", (column(440, Large("14", 420)),)),
+            Group("Attention", "result", (column(440, Large("15", 200), Large("16", 300)),)),
+        ),
+    ),),
+    random_seeds=("12",),
+)
+
+FIND_CREATURES_START = Note("Start here", f"""\
+**Press Run.** Creatures of eight species are drawn into *input/creature_species*, and **Find Parts** tells \
+their parts apart without being told that there are any: each has its color.
+
+For your own pictures, open {title_of("find_the_parts_sd15")}.""")
+
+FIND_CREATURES_LABEL = Note("Masks and words", f"""\
+The same parts in a creature of mixed species, which was not there before. Below stand words for a prompt, \
+which need a training: {title_of("train_part_words")}.""")
+
+FIND_CREATURES = Layout(
+    rows=((
+        Group("Start", "models", (column(280, FIND_CREATURES_START, "1", Large("2", 420)),)),
+        Group("Find", "train", (column(400, Large("3", 560), Large("4", 240), FIND_NAMES),)),
+        Group("Creature", "pictures", (column(280, "5", Large("6", 280)),)),
+        Group("Label", "render", (column(345, Large("7", 420), "8", FIND_CREATURES_LABEL),)),
+        Group("Result", "result", (column(345, Large("9", 480)),)),
+    ),),
+)
+
+TRAIN_CREATURES_START = Note("Start here", f"""\
+**Press Run: from pictures to words for their parts.** Creatures of eight species are drawn into \
+*input/creature_species*, a folder for each. Their parts are found, and each gets a word for each species.
+
+**Cancel** whenever you like: Run resumes from there. For your own pictures, open \
+{title_of("train_part_words_sd15")}.""")
+
+TRAIN_CREATURES_WORDS = Note("Your words", """\
+They count from 0: part, then species, in the order of the alphabet. Look at the sheet of **Find Parts** for \
+the parts, name them in **part_names** before the training, and write words such as <horns:ember>.
+
+600 steps show what it comes to; the words that come with the pack had more.""")
+
+DRAW_OWN_CREATURES = Folded(
+    "Draw with part words", "7 8 9 10 11 12",
+    shown="prompt=8.text negative_prompt=9.text strength=7.strength pictures=10.batch_size steps=11.steps "
+          "cfg=11.cfg seed=11.seed",
+    outputs="image=12.0",
+)
+
+TRAIN_CREATURES = Layout(
+    rows=((
+        Group("Start", "models", (column(280, TRAIN_CREATURES_START, "1", "2", Large("3", 380)),)),
+        Group("Find", "train", (column(330, Large("4", 480), Large("5", 240)),)),
+        Group("Train", "train", (column(400, Large("6", 700),),)),
+        (
+            Group("Draw", "render", (column(340, DRAW_OWN_CREATURES, TRAIN_CREATURES_WORDS),)),
+            Group("Result", "result", (column(340, Large("13", 400)),)),
+        ),
+    ),),
+    random_seeds=("11",),
+)
+
+LAYOUTS = {
+    "find_the_parts": FIND_CREATURES, "find_the_parts_sd15": FIND, "part_words": CREATURE_WORDS,
+    "part_words_sd15": WORDS, "train_part_words": TRAIN_CREATURES, "train_part_words_sd15": TRAIN,
+}

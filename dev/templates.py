@@ -54,7 +54,9 @@ CHAPTERS: tuple[tuple[str, dict[str, tuple[str, str]]], ...] = (
         "insert_many_sd15": ("Insert many objects", SD15),
     }),
     ("Mix parts by words", {
+        "part_words": ("Mix parts by words", NOW),
         "part_words_sd15": ("Mix parts by words", SD15),
+        "find_the_parts": ("Find the parts", NOW),
         "find_the_parts_sd15": ("Find the parts", "DINOv2"),
     }),
     ("Dress a figure", {
@@ -69,6 +71,7 @@ CHAPTERS: tuple[tuple[str, dict[str, tuple[str, str]]], ...] = (
         "make_texture_pairs_sdxl": ("Make pictures for textures", SDXL),
         "make_scene_pairs_sdxl": ("Make pictures for scenes", SDXL),
         "make_union_pairs_sdxl": ("Make pictures for unions", SDXL),
+        "train_part_words": ("Train part words", NOW),
         "train_part_words_sd15": ("Train part words", SD15),
     }),
 )

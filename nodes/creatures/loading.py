@@ -82,7 +82,9 @@ class LoadCreatureSD15(io.ComfyNode):
             search_aliases=["demo models", "sd15 demo", "text to image demo"],
             inputs=[],
             outputs=[
-                io.Model.Output(tooltip="The model that draws creatures and things from words, for KSampler."),
+                io.Model.Output(
+                    tooltip="The model that draws creatures and things from words, for KSampler.",
+                ),
                 io.Clip.Output(tooltip="Its text encoder, for CLIP Text Encode."),
                 io.Vae.Output(tooltip="Its VAE, for VAE Decode."),
             ],

@@ -39,7 +39,6 @@ MIXTURES = 128  # for each number of species
 KNOWN = 12  # members of each species that tell which codes its parts have
 BARS = {1: 0.90, 2: 0.80, 3: 0.75, 4: 0.70}
 WHOLE_BAR = 0.95
-CLASS_NAME = "creature"
 # The part that each attribute belongs to: the pattern is the body's.
 PART_OF = [PARTS.index("body" if NAMES[style] == "pattern" else NAMES[style]) for style in STYLE_OF]
 
@@ -81,8 +80,7 @@ class Mixture:
 
     def prompt(self, vocabulary: Vocabulary) -> Prompt:
         """The same in part words."""
-        words = [vocabulary.word(part, species) for part, species in self.species.items()]
-        return [*words, CLASS_NAME]
+        return [vocabulary.word(part, species) for part, species in self.species.items()]
 
 
 def attributes_of(part: str, species: str) -> dict[str, str]:

@@ -1,14 +1,12 @@
 """Training words for the parts of the creatures' species by PartCraft's own task, on the shipped models."""
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tqdm import tqdm
 from transformers import Dinov2Model
 
-from ...files.pictures import save_picture
 from ...files.weights import read_state, write_state
 from ...partcraft.cluster_files import save_part_clusters
 from ...partcraft.discovery import SEED, PartClusters, discover, find_parts
@@ -21,8 +19,7 @@ from ...partcraft.training.task import PartTask
 from ...training.launch import data_parallel
 from ...training.recipes import RunSettings
 from ...training.trainer import Trainer
-from ..drawing.creature import PARTS, SPECIES, Creature, sample_creature
-from ..drawing.draw import draw_creature
+from ..drawing.creature import PARTS, Creature
 from ..measure.parts_found import GROUPS, START, Overlaps, draw_collection, features_of, from_features
 from ..models.chain import load_text_renderer
 from ..models.part_files import CLUSTERS, WORDS
@@ -34,6 +31,7 @@ from ..models.part_words import (
     part_painter,
 )
 from ..models.sizes import PICTURE_SIZE
+from ..species import write_species
 from .export import half
 from .stage import Run
 
@@ -46,7 +44,7 @@ SAVE_EVERY = 500
 RECIPE = replace(
     PUBLISHED, steps=3000, batch=16, accumulation=1, learning_rate=1e-3, warmup=50, schedule="cosine",
     precision="bf16", ema_decay=0.99, map_level=MAP_LEVEL, attention_form="present", attention_weight=0.05,
-    dropping=0.3, class_name="creature",
+    dropping=0.3,
 )
 # What the measures compare the words with.
 BASELINES = {
@@ -103,9 +101,7 @@ def train_words(run: Run, words: Words, name: str, recipe: PartRecipe) -> Path:
 def encoded(run: Run) -> Words:
     """The pictures of all species, the parts in them, and both encoded once."""
     folder, dino = run.folder / "part_words", load_creature_dino()
-    creatures = species_creatures(run.seed)
-    write_pictures(folder / "pictures", creatures)
-    clusters = found_clusters(dino, [creature for own in creatures.values() for creature in own])
+    clusters = found_clusters(dino, write_species(folder / "pictures", PICTURES, run.seed))
     pictures, encoders = read_pictures(folder / "pictures"), creature_part_encoders(dino)
     preparation = Preparation(PICTURE_SIZE, variants=1, mirrored=RECIPE.flips, seed=run.seed)
     with tqdm(total=len(pictures.paths), desc="part words: pictures", mininterval=5) as bar:
@@ -114,25 +110,6 @@ def encoded(run: Run) -> Words:
             preparation, lambda done, total: bar.update(done - bar.n),
         )
     return Words(folder, cache, clusters)
-
-
-def species_creatures(seed: int, count: int = PICTURES) -> dict[str, list[Creature]]:
-    """Pure members of all species."""
-    return {
-        species: [
-            sample_creature(random.Random(f"part words/{seed}/{species}/{number}"), 1.0, species)
-            for number in range(count)
-        ]
-        for species in SPECIES
-    }
-
-
-def write_pictures(folder: Path, creatures: dict[str, list[Creature]]) -> None:
-    """Draw creatures into a folder for each species, whose name is the class of its parts."""
-    for species, own in creatures.items():
-        (folder / species).mkdir(parents=True, exist_ok=True)
-        for number, creature in enumerate(own):
-            save_picture(folder / species / f"{number:03d}.png", draw_creature(creature, PICTURE_SIZE))
 
 
 def found_clusters(dino: Dinov2Model, creatures: list[Creature]) -> PartClusters:

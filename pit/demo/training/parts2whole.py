@@ -103,24 +103,27 @@ def train_whole(run: Run, examples: Examples) -> WholeModel:
     for parameter in outer_layers(model.denoiser):
         parameter.requires_grad = False
     model.to(run.device, memory_format=torch.channels_last)
-    schedule = training_schedule()
-    weights = noise_weights(schedule)
     predictor = Predictor(model, examples, run)
 
     def loss_at(step: int, generator: torch.Generator) -> Tensor:
-        rows = draw_rows(examples, random.Random(f"{run.seed}/{step}"))
-        clean = examples.targets.latents[rows.targets].float()
-        noise = torch.randn(clean.shape, generator=generator)
-        timesteps = torch.randint(len(weights), (len(clean),), generator=generator)
-        noisy = schedule.add_noise(clean, noise, timesteps)
-        noisy = noisy.to(run.device, memory_format=torch.channels_last)
-        with run.autocast():
-            found = predictor.predict(rows, noisy, timesteps.to(run.device)).float()
-        errors = (found - noise.to(run.device)).square().mean(dim=1)
-        importance = weights[timesteps, None, None] * given_weights(examples, rows)
-        return (importance.to(errors) * errors).mean()
+        return loss_of(predictor, draw_rows(examples, random.Random(f"{run.seed}/{step}")), generator)
 
     return train_stage(run, STAGE, model, loss_at)
+
+
+def loss_of(predictor: Predictor, rows: Rows, generator: torch.Generator) -> Tensor:
+    """The weighted squared error of the noise that is found in targets."""
+    run, schedule = predictor.run, predictor.schedule
+    clean = predictor.examples.targets.latents[rows.targets].float()
+    noise = torch.randn(clean.shape, generator=generator)
+    timesteps = torch.randint(len(schedule.alphas_cumprod), (len(clean),), generator=generator)
+    noisy = schedule.add_noise(clean, noise, timesteps)
+    noisy = noisy.to(run.device, memory_format=torch.channels_last)
+    with run.autocast():
+        found = predictor.predict(rows, noisy, timesteps.to(run.device)).float()
+    errors = (found - noise.to(run.device)).square().mean(dim=1)
+    importance = noise_weights(schedule)[timesteps, None, None] * given_weights(predictor.examples, rows)
+    return (importance.to(errors) * errors).mean()
 
 
 def given_weights(examples: Examples, rows: Rows) -> Tensor:
@@ -177,7 +180,8 @@ class Predictor:
     """The models of a training, as its steps call them."""
 
     def __init__(self, model: WholeModel, examples: Examples, run: Run):
-        self.model, self.examples, self.device = model, examples, run.device
+        self.model, self.examples, self.run, self.device = model, examples, run, run.device
+        self.schedule = training_schedule()
         self.denoise: Callable[..., Tensor] = model.denoiser
         self.reference_unet: Callable[..., Tensor] = model.reference_unet
         if run.compiled:
