@@ -50,6 +50,8 @@ CHAPTERS: tuple[tuple[str, dict[str, tuple[str, str]]], ...] = (
         "chain_operators_kandinsky": ("Word, scene and texture in a chain", KANDINSKY),
     }),
     ("Insert objects", {
+        "insert_an_object": ("Insert an object", NOW),
+        "insert_many": ("Insert many objects", NOW),
         "insert_an_object_sd15": ("Insert an object", SD15),
         "insert_many_sd15": ("Insert many objects", SD15),
     }),

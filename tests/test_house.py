@@ -34,7 +34,7 @@ LIGHT = {
     "torch", "yaml",
 }
 # Of these rooms of nodes/, the first may know of the second.
-ROOMS_THAT_KNOW = {("creatures", "piece_it_together")}
+ROOMS_THAT_KNOW = {("creatures", "piece_it_together"), ("creatures", "object_insertion")}
 
 Graph = Mapping[str, set[str]]
 

@@ -2,12 +2,16 @@
 from __future__ import annotations
 
 from ..files.published import Command, System
-from .models.library import DIRECTION_FILES, LORA_FILES, TOKEN_FILES
+from .models.library import DIRECTION_FILES, LORA_FILES, OPTIMIZER_FILES, TOKEN_FILES
+from .models.operator_files import OPERATOR_FILES
 
 CREATURES = System(
     commands={
         "demo-train": Command("demo_train", "train the creature models from scratch"),
         "demo-measure": Command("demo_measure", "measure how well the creature models keep parts"),
     },
-    shipped={"ip_direction": DIRECTION_FILES, "ip_tokens": TOKEN_FILES, "ip_lora": LORA_FILES},
+    shipped={
+        "ip_direction": DIRECTION_FILES, "ip_tokens": TOKEN_FILES, "ip_lora": LORA_FILES,
+        "pops_operator": OPERATOR_FILES, "embedding_optimizer": OPTIMIZER_FILES,
+    },
 )

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from ...files.weights import WeightFileError, read_state
 from ...files.whole import sha256_of
+from .library import OPTIMIZER
 from .weights import SD15, float_weights, read_weights, weight_file, with_prefix
 
-INSTRUCT, OPTIMIZER = "creature_instruct.safetensors", "creature_embedding_optimizer.safetensors"
+INSTRUCT = "creature_instruct.safetensors"
 BASE_STAMP = "base"
 # What stays as it is in the base: what tells the time, and what works on 4 x 4 places, of which others do.
 KEPT = ("time_embedding.", ".time_emb_proj.", "mid_block.resnets.")

@@ -1,4 +1,4 @@
-"""Directions, concepts and IP-LoRAs of the creature models that come with the pack."""
+"""Directions, concepts and other small files of the creature models that come with the pack."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 from ..drawing.edits import EDITS
 
 FOLDER = Path(__file__).parents[1] / "weights"
+OPTIMIZER = "creature_embedding_optimizer.safetensors"
 SCENES_LORA, SHEET_LORA = (f"creature_{name}_lora.safetensors" for name in ("scenes", "sheet"))
 CONCEPTS = ("ember", "tide", "bloom", "storm")  # each is a pure member of this species
 
@@ -22,3 +23,4 @@ LORA_FILES = {
     "creature models: scenes": FOLDER / SCENES_LORA,
     "creature models: character sheet": FOLDER / SHEET_LORA,
 }
+OPTIMIZER_FILES = {"creature models: things": FOLDER / OPTIMIZER}

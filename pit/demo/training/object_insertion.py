@@ -21,7 +21,8 @@ from ...training.sample_cache import digest
 from ..drawing.composition import draw_composition
 from ..models.autoencoder import CreatureAutoencoder
 from ..models.inserter import new_inserter, object_features
-from ..models.instruct import BASE_STAMP, INSTRUCT, OPTIMIZER, base_stamp, is_kept
+from ..models.instruct import BASE_STAMP, INSTRUCT, base_stamp, is_kept
+from ..models.library import OPTIMIZER
 from ..models.sizes import PICTURE_SIZE, TEXT_SD15
 from ..models.vision import CreatureVision
 from ..models.weights import AUTOENCODER, SD15, VISION, float_weights, weight_file

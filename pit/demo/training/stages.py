@@ -14,6 +14,7 @@ from ...files.weights import load_states, save_states
 from ...piece_it_together.prior import IPPrior
 from ..models.autoencoder import CreatureAutoencoder
 from ..models.library import FOLDER
+from ..models.operators import shipped_encoders
 from ..models.reader import CreatureReader
 from ..models.sizes import ENCODER_SIZE, PRIOR
 from ..models.unet import TextRenderer
@@ -24,6 +25,8 @@ from .encoder import ImageTokens, TaughtEncoder, encode_pixels, encode_views, pi
 from .export import Trained, export
 from .library import write_library
 from .loras import train_loras
+from .object_insertion import train_object_insertion
+from .pops import train_pops
 from .prior import PriorData, train_prior, write_cache
 from .reader import train_reader
 from .stage import Run
@@ -63,7 +66,10 @@ def run_stages(arguments: argparse.Namespace) -> int:
         export(arguments.weights or FOLDER, Trained(*(finished(run, name) for name in BUILDERS)))
     # These use the weight files of the pack, whatever this run has trained.
     on_shipped = {
-        "loras": lambda: train_loras(run, FOLDER), "library": lambda: write_library(FOLDER, run.seed),
+        "loras": lambda: train_loras(run, FOLDER),
+        "library": lambda: write_library(FOLDER, run.seed),
+        "pops": lambda: train_pops(run, data, *shipped_encoders(), FOLDER, arguments.workers),
+        "object_insertion": lambda: train_object_insertion(run, FOLDER),
     }
     for name in [name for name in on_shipped if name in wanted]:
         if arguments.weights in (None, FOLDER):

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from pit.demo.models import weights
-from pit.demo.models.instruct import INSTRUCT, OPTIMIZER, instruct_state, is_kept
+from pit.demo.models.instruct import INSTRUCT, instruct_state, is_kept
+from pit.demo.models.library import OPTIMIZER
 from pit.files.weights import WeightFileError, read_state, write_state
 from tests.demo.instruct import write_untrained
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from pit.demo.models import weights
-from pit.demo.models.instruct import INSTRUCT, OPTIMIZER, is_kept
+from pit.demo.models.instruct import INSTRUCT, is_kept
+from pit.demo.models.library import OPTIMIZER
 from pit.demo.training import object_insertion as training
 from pit.demo.training import stage
 from pit.demo.training.stage import Run
