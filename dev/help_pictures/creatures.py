@@ -91,6 +91,13 @@ def creature_kinds(studio: Studio) -> Image.Image:
     return sheet([Cell(first, "first: no wings", 3), Cell(second, "second: bat wings", 3)])
 
 
+def creature_species(studio: Studio) -> Image.Image:
+    """A creature of each species."""
+    graph = studio.graph()
+    key = graph.show(graph.add("PiT_CreatureSpecies", count=1, name="help_species")["images"], 8)
+    return sheet([Cell(*studio.pictures(graph, key), "a folder for each species", 4)])
+
+
 def creature_dataset(studio: Studio) -> Image.Image:
     """What the node shows of a data set."""
     graph = studio.graph()
@@ -125,6 +132,7 @@ def example_pictures(studio: Studio) -> Image.Image:
 RECIPES: dict[str, Recipe] = {
     "PiT_CreatureDataset": creature_dataset, "PiT_CreatureKinds": creature_kinds,
     "PiT_CreatureParts": creature_parts, "PiT_CreatureScene": creature_scene,
+    "PiT_CreatureSpecies": creature_species,
     "PiT_ExamplePictures": example_pictures, "PiT_LoadCreatureModels": load_creature_models,
     "PiT_LoadCreatureSD15": load_creature_sd15, "PiT_MeasureCreatures": measure_creatures,
 }

@@ -180,7 +180,9 @@ class TrainPartCraft(io.ComfyNode):
             preset, attention_form, batch, accumulation, learning_rate, steps=steps, rank=rank,
             masked=masked, class_name=class_name.strip(), map_level=map_level,
         )
-        preparation = Preparation(size or picture_size(model, names), variants, recipe.flips, seed)
+        preparation = Preparation(
+            size or picture_size(model, names), variants, recipe.flips, seed, vae.spacial_compression_encode()
+        )
         cache = encoded(cls, model, vae, clip_vision, clusters, folder, name, codes_by, preparation)
         # After the encoding, which needs the models, and before their weights are read below, since unloading
         # also takes patches out of them again.

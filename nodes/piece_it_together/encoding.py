@@ -60,7 +60,7 @@ def token_encoder(clip_vision, ip_adapter: ManagedIPAdapter) -> TokenEncoder:
         return ip_adapter.resampler.model(features.to(ip_adapter.resampler.load_device, torch.float32))
 
     name, size = encoder_name(clip_vision), clip_vision.image_size
-    return TokenEncoder(name, ip_adapter.name, size, features, resample)
+    return TokenEncoder(name, ip_adapter.name, size, features, resample, ip_adapter.stamp)
 
 
 class Encoded(NamedTuple):

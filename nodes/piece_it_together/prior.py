@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...pit.concepts.tokens import Tokens
+from ...pit.files.records import same_adapter
 from ...pit.flow.solvers import SCHEDULES, SOLVERS
 from ...pit.images import contact_sheet, to_pil, to_tensor
 from ...pit.ip_adapter.resampler import TOKENS_PER_PICTURE
@@ -29,12 +30,20 @@ PREVIEW_PIXELS = 128
 BRANCHES, STATES_HELD = 2, 16
 
 
-def check_width(prior: ManagedPrior, given: Parts | Tokens) -> None:
-    """Raise ValueError if tokens do not have the prior's width."""
+def check_tokens(prior: ManagedPrior, given: Parts | Tokens) -> None:
+    """Raise ValueError if tokens do not have the prior's width, or are known to be another IP-Adapter's."""
     if given.width != prior.config.embedding_dim:
         raise ValueError(
             f"The IP-Prior {prior.name} expected tokens of width {prior.config.embedding_dim}, got width "
             f"{given.width} from {given.source}. Use the IP-Adapter that the prior was trained with."
+        )
+    # Tokens of another adapter may have the same width, and would be completed to something unrelated.
+    wanted = prior.config.adapter
+    if wanted and given.adapter and not same_adapter(wanted, given.adapter):
+        raise ValueError(
+            f"Expected tokens of the IP-Adapter that the IP-Prior {prior.name} was trained with ({wanted}), "
+            f"got those of another one ({given.adapter}) from {given.source}. Connect the IP-Adapter of the "
+            "prior."
         )
 
 
@@ -181,10 +190,10 @@ class SamplePrior(io.ComfyNode):
         solver: str, strength: float, start: Tokens | None = None, schedule: str = "uniform",
         guidance_start: float = 0.0, guidance_end: float = 1.0, rescale: float = 0.0, order: str = GIVEN,
     ) -> io.NodeOutput:
-        check_width(prior, parts)
+        check_tokens(prior, parts)
         init = None
         if start is not None:
-            check_width(prior, start)
+            check_tokens(prior, start)
             init = start_tokens(start, concepts)
         if guidance_start >= guidance_end:
             raise ValueError(

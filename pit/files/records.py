@@ -134,10 +134,12 @@ class Fingerprint:
     Attributes:
         name: what to call the model in messages; not compared.
         numbers: the answer, projected to a few numbers.
+        stamp: of an IP-Adapter, see `adapter_stamp`; not compared, "" = unknown.
     """
 
     name: str
     numbers: tuple[float, ...]
+    stamp: str = ""
 
     def matches(self, other: Fingerprint) -> bool:
         """Whether both are the same weights, even in fp16, on another device or in another file format."""
@@ -188,7 +190,8 @@ def models_from_json(content: Mapping[str, Any]) -> dict[str, Fingerprint | str]
 
 def fingerprint_from_json(content: Mapping[str, Any]) -> Fingerprint:
     """A fingerprint from plain values; errors as in `models_from_json`."""
-    return Fingerprint(str(content["name"]), tuple(map(float, content["numbers"])))
+    numbers = tuple(map(float, content["numbers"]))
+    return Fingerprint(str(content["name"]), numbers, str(content.get("stamp", "")))
 
 
 def weights_stamp(state: Mapping[str, Tensor]) -> str:

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..files.records import Fingerprint
+from ..files.records import Fingerprint, adapter_stamp
 from ..files.weights import WeightFileError
 from ..images import clip_pixel_values
 from .files import load_ip_adapter
@@ -28,6 +28,7 @@ class TokenEncoder:
         size: side of its square pictures, in pixels.
         features: pixel values `[B, 3, size, size]` float32 on the CPU -> penultimate features `[B, N, E]`.
         resample: features -> IP+ tokens `[B, 16, D]`.
+        stamp: tells the IP-Adapter from others, see `pit.files.records.adapter_stamp`; "" = unknown.
     """
 
     name: str
@@ -35,6 +36,7 @@ class TokenEncoder:
     size: int
     features: Callable[[Tensor], Tensor]
     resample: Callable[[Tensor], Tensor]
+    stamp: str = ""
 
     @torch.no_grad()
     def tokens(self, pixel_values: Tensor) -> Tensor:
@@ -48,7 +50,8 @@ def fingerprints(encoder: TokenEncoder) -> tuple[Fingerprint, Fingerprint]:
     # By what the models answer, not by their bytes: the same weights come in several formats and precisions.
     features = encoder.features(clip_pixel_values([probe_picture(encoder.size)], encoder.size))
     tokens = encoder.resample(features)
-    return fingerprint(encoder.name, features), fingerprint(encoder.adapter, tokens)
+    adapter = replace(fingerprint(encoder.adapter, tokens), stamp=encoder.stamp)
+    return fingerprint(encoder.name, features), adapter
 
 
 def fingerprint(name: str, answer: Tensor) -> Fingerprint:
@@ -104,4 +107,5 @@ def load_encoder(
     def features(pixel_values: Tensor) -> Tensor:
         return model(pixel_values.to(device, dtype), output_hidden_states=True).hidden_states[-2]
 
-    return TokenEncoder(vision.name, adapter.name, model.config.image_size, features, resampler)
+    stamp = adapter_stamp(resampler.state_dict())
+    return TokenEncoder(vision.name, adapter.name, model.config.image_size, features, resampler, stamp)

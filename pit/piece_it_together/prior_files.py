@@ -27,12 +27,20 @@ from ..messages import quoted
 from .prior import IPPrior
 
 DEFAULT_NUM_HEADS = 32  # the default of the published trainer
+ADAPTER = "adapter"  # of the metadata
+FIRST_CREATURES = "creature_ip_adapter.safetensors"  # as trainings up to version 0.5.0 have noted it
 PRIOR_SIGNS = ("x_embedder.weight", "layers.0.feed_forward.w1.weight", "final_layer.linear.weight")
 
 
 @dataclass(frozen=True)
 class PriorConfig:
-    """Sizes of an IP-Prior; `use_ref`: whether its first slot holds a reference, None if no file says so."""
+    """Sizes of an IP-Prior, and what its tokens are.
+
+    Attributes:
+        use_ref: whether its first slot holds a reference; None if no file says so.
+        adapter: stamp of the IP-Adapter on whose tokens it was trained, "" = unknown; see
+            `pit.files.records.adapter_stamp`.
+    """
 
     embedding_dim: int
     hidden_dim: int
@@ -40,6 +48,7 @@ class PriorConfig:
     num_heads: int
     feed_forward_dim: int
     use_ref: bool | None = None
+    adapter: str = ""
 
 
 def read_prior(path: StrPath, num_heads: int | None = None) -> tuple[PriorConfig, State]:
@@ -50,8 +59,8 @@ def read_prior(path: StrPath, num_heads: int | None = None) -> tuple[PriorConfig
     their type, except that float64 becomes float32.
 
     Raises:
-        WeightFileError: not an IP-Prior, a damaged one, a `cfg.yaml` that is damaged or of another prior, or
-            a head count that does not divide the width.
+        WeightFileError: not an IP-Prior, a damaged one, a `cfg.yaml` that is damaged or of another prior, a
+            head count that does not divide the width, or one for the creature models of version 0.5.0.
     """
     path = Path(path)
     state, metadata = read_state(path)
@@ -59,6 +68,13 @@ def read_prior(path: StrPath, num_heads: int | None = None) -> tuple[PriorConfig
     # Any sign is enough: an incomplete prior is to be named as one, not as a file of another kind.
     if not any(key in state for key in PRIOR_SIGNS):
         raise another_file(path, state, "an IP-Prior")
+    adapter = metadata.get(ADAPTER, "")
+    # Whatever has been trained since says which adapter's tokens it knows.
+    if not adapter and metadata.get("ip_adapter") == FIRST_CREATURES:
+        raise WeightFileError(
+            f"{path}: expected a prior for the creature models of today, got one for those of version 0.5.0, "
+            "whose tokens mean something else. Encode its dataset again, and train it anew."
+        )
     sizes = _prior_sizes(path, state)
     notes = prior_notes(path, metadata, sizes)
     heads = num_heads if num_heads is not None else notes.get("num_attention_heads", DEFAULT_NUM_HEADS)
@@ -68,7 +84,7 @@ def read_prior(path: StrPath, num_heads: int | None = None) -> tuple[PriorConfig
             f"{path}: expected a width that splits into {heads} heads of even width, got a width of "
             f"{sizes['hidden_dim']}. Give the right num_heads, or put the prior's cfg.yaml beside the file."
         )
-    config = PriorConfig(**sizes, num_heads=heads, use_ref=notes.get("use_ref"))
+    config = PriorConfig(**sizes, num_heads=heads, use_ref=notes.get("use_ref"), adapter=adapter)
     return config, sound(path, state, shapes(empty_prior(config)))
 
 
@@ -83,10 +99,12 @@ def load_prior(path: StrPath, num_heads: int | None = None) -> IPPrior:
 
 def save_prior(path: StrPath, state: Mapping[str, Tensor], config: PriorConfig,
                metadata: Mapping[str, str] | None = None) -> None:
-    """Write an IP-Prior as safetensors, with its head count and use of a reference in the metadata."""
+    """Write an IP-Prior as safetensors; head count, use of a reference and adapter go into the metadata."""
     facts = {"num_heads": str(config.num_heads)}
     if config.use_ref is not None:
         facts["use_ref"] = str(config.use_ref).lower()
+    if config.adapter:
+        facts[ADAPTER] = config.adapter
     write_state(path, state, dict(metadata or {}) | facts)
 
 

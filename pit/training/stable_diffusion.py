@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from diffusers import DDPMScheduler
 from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
-from ..files.weights import WeightFileError
+from ..files.weights import WeightFileError, read_keys
 from ..files.whole import sha256_of
 
 CONFIGS, CONFIGS_SD15 = (Path(__file__).with_name(name) for name in ("sdxl", "sd15"))
@@ -86,6 +87,23 @@ def stamp_of(base: Path) -> str:
     """What tells one version of a base model from another: a checksum over all its weights."""
     files = [base] if base.is_file() else sorted(base.rglob("*.safetensors")) + sorted(base.rglob("*.bin"))
     return hashlib.sha256("".join(map(sha256_of, files)).encode()).hexdigest()
+
+
+def marked_schedule(base: Path, schedule: DDPMScheduler) -> DDPMScheduler:
+    """The noise schedule of a single file, by the marks that it carries and that ComfyUI goes by, too.
+
+    Args:
+        schedule: what holds for a file without marks.
+
+    Raises:
+        WeightFileError: the file is missing or damaged.
+    """
+    keys = read_keys(base)
+    if "v_pred" not in keys:
+        return schedule
+    return DDPMScheduler.from_config(
+        schedule.config, prediction_type="v_prediction", rescale_betas_zero_snr="ztsnr" in keys
+    )
 
 
 def why_unreadable(base: Path, error: Exception, what: str = "SDXL") -> str:

@@ -74,6 +74,19 @@ def test_a_prior_loads_from_safetensors_with_its_head_count(tmp_path):
     assert read_state(tmp_path / "prior.safetensors")[1]["domain"] == "creatures"
 
 
+def test_a_prior_tells_the_adapter_on_whose_tokens_it_was_trained(tmp_path):
+    config = replace(CONFIG, adapter="0123")
+    path = tmp_path / "prior.safetensors"
+    save_prior(path, PRIOR, config, {"ip_adapter": "creature_ip_adapter.safetensors"})
+    assert read_prior(path)[0] == config
+
+
+def test_a_prior_for_the_first_creature_models_is_refused(tmp_path):
+    path = tmp_path / "prior.safetensors"
+    save_prior(path, PRIOR, CONFIG, {"ip_adapter": "creature_ip_adapter.safetensors"})
+    assert_refused(read_prior, path, "for the creature models of today", "version 0.5.0", "train it anew")
+
+
 @pytest.mark.parametrize("explicit, cfg, metadata, heads", [
     (8, 4, 2, 8), (8, None, None, 8), (None, 4, 2, 4), (None, None, 2, 2), (None, 4, None, 4),
     (None, None, None, 32),

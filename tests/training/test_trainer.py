@@ -141,6 +141,7 @@ def test_the_result_tells_what_it_is_made_of(tmp_path, cache, config):
     with safe_open(path, "pt") as file:
         facts = file.metadata()
     assert facts["dataset"] == cache.fingerprint and facts["num_heads"] == "2" and facts["title"] == "tiny"
+    assert facts["adapter"] == "89ab"
     training = json.loads(facts["training"])
     assert training["steps"] == 24 and training["recipe"]["ema_decay"] == 0.999
     assert load_prior(path).head_dim == 16

@@ -1,6 +1,8 @@
 """A tiny token cache to train on."""
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from pit.files.records import Fingerprint
@@ -16,7 +18,8 @@ def write_cache(folder, concepts: int = 60, references: int = 0) -> TokenCache:
     model = Fingerprint("tiny", tuple(float(i) for i in range(1, 33)))
     empty = torch.randn(1, 16, WIDTH, generator=generator)
     with CacheWriter(
-        folder, width=WIDTH, variants=2, augmentation={}, encoder=model, adapter=model,
+        folder, width=WIDTH, variants=2, augmentation={}, encoder=model,
+        adapter=replace(model, stamp="89ab"),
         empty=empty, uncond=torch.zeros(1, 16, WIDTH), shard_rows=64,
     ) as writer:
         for i in range(concepts):

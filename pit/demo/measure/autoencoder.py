@@ -15,8 +15,9 @@ from ..drawing.scenes import SCENE, SCENE_NAMES
 from ..models.reader import as_pictures
 from ..models.sizes import PICTURE_SIZE
 from ..training.data import ALONE, KINDS
+from ..training.truth import truth_of
 from .estimates import Estimate, mean
-from .pictures import drawn, drawn_maps, fresh_pictures, truth_of
+from .pictures import drawn, drawn_maps, fresh_pictures
 from .scores import kept
 from .suite import Laboratory, shares_by_attribute
 from .trials import FREE

@@ -22,9 +22,10 @@ from ..models.dino import PATCH
 from ..models.sizes import PICTURE_SIZE
 from .estimates import Estimate, column_shares, percent, ratio
 from .markdown import markdown
+from .tables import reached
 from .trials import FREE
 
-CREATURES = 1024
+BARS = {"parts": 0.55, "codes": 0.85}  # of the means
 GROUPS = len(PARTS) + 1  # with the background
 # Where random rows are the first centroids, as published, most of them are background.
 START = "spread"
@@ -200,9 +201,19 @@ def shuffled(count: int) -> Tensor:
 
 
 def parts_table(found: PartsFound) -> str:
-    """The measures by part, in Markdown."""
+    """The measures by part, and what is to be reached, in Markdown."""
     columns = (found.parts, found.by_place, found.codes, found.by_chance)
     rows = [[name, *(percent(column[name]) for column in columns)] for name in (*PARTS, MEAN)]
+    bars = [
+        "to be reached", verdict(found.parts[MEAN], BARS["parts"]), "",
+        verdict(found.codes[MEAN], BARS["codes"]), "",
+    ]
     return markdown([
-        "part", "mean IoU, found", "found by place alone", "purity of codes", "purity by chance"
-    ], rows)
+        "part", "intersection over union, found", "found by place alone", "purity of codes",
+        "purity by chance",
+    ], [*rows, bars])
+
+
+def verdict(found: Estimate, bar: float) -> str:
+    """What is to be reached, and whether it is."""
+    return f"{bar:.0%}, {reached(found.value >= bar)}"

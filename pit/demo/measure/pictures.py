@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 from typing import TypeVar
@@ -18,7 +18,6 @@ from ..drawing.things import Thing, sample_thing
 from ..models.sizes import PICTURE_SIZE
 from ..training.data import (
     EMPTY,
-    KINDS,
     THINGS,
     TWO_THINGS,
     WITH_THINGS,
@@ -26,7 +25,6 @@ from ..training.data import (
     clear_pose,
     random_ground,
 )
-from ..training.truth import Truth, labels_of, scene_of, things_of
 from .trials import FREE
 
 T = TypeVar("T")
@@ -55,16 +53,6 @@ def fresh_things(rng: random.Random, kind: str) -> list[Thing]:
     if kind not in (THINGS, WITH_THINGS):
         return []
     return [sample_thing(rng) for _ in range(2 if rng.random() < TWO_THINGS else 1)]
-
-
-def truth_of(pictures: Sequence[TrainingPicture]) -> Truth:
-    """What pictures show."""
-    return Truth(
-        torch.tensor([labels_of(picture.composition.creature) for picture in pictures]),
-        torch.tensor([scene_of(picture.composition) for picture in pictures]),
-        torch.from_numpy(np.stack([things_of(picture) for picture in pictures])),
-        torch.tensor([KINDS.index(picture.kind) for picture in pictures]),
-    )
 
 
 def drawn(compositions: Iterable[Composition]) -> Iterator[Image.Image]:

@@ -12,9 +12,9 @@ from ..drawing.things import THINGS as THING_KINDS
 from ..models.reader import Reading
 from ..training.data import ALONE, THINGS, WITH_THINGS, TrainingPicture
 from ..training.text_unet import MOST_PARTS
-from ..training.truth import UNSEEN
+from ..training.truth import UNSEEN, truth_of
 from .estimates import Estimate, mean, share
-from .pictures import fresh_pictures, truth_of
+from .pictures import fresh_pictures
 from .scores import HIDDEN, NAMES, STYLE_OF, found_things, is_whole, kept, targets_of
 from .suite import Laboratory, shares_by_attribute
 

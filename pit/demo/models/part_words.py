@@ -10,7 +10,9 @@ from transformers import Dinov2Model
 from ...encoders.dino import dino_features, load_dino
 from ...files.lora import UNET_PREFIX
 from ...files.whole import sha256_of
-from ...partcraft.files import PartWords
+from ...partcraft.cluster_files import read_part_clusters
+from ...partcraft.discovery import PartClusters
+from ...partcraft.files import PartWords, load_part_words
 from ...partcraft.mapper import TokenMapper
 from ...partcraft.prompt import PartWord
 from ...partcraft.training.base import with_projection
@@ -19,7 +21,7 @@ from ...partcraft.training.painter import PartPainter
 from ...partcraft.training.texts import Tokens, clip_tokens
 from .autoencoder import CreatureAutoencoder
 from .chain import GUIDANCE, ancestral, ignore, load_text_renderer
-from .part_files import DINO
+from .part_files import CLUSTER_FILES, DINO, NAME, WORD_FILES
 from .unet import TextRenderer
 from .weights import AUTOENCODER, SD15, float_weights, weight_file
 
@@ -35,6 +37,16 @@ def load_creature_dino() -> Dinov2Model:
         WeightFileError: it is missing, damaged or of another version.
     """
     return load_dino(weight_file(DINO)).float().eval()
+
+
+def load_creature_clusters() -> PartClusters:
+    """The parts that the shipped DINO has found. Raises WeightFileError for a missing or damaged file."""
+    return read_part_clusters(CLUSTER_FILES[NAME])
+
+
+def load_creature_words() -> PartWords:
+    """The shipped part words; errors as in `load_creature_clusters`."""
+    return load_part_words(WORD_FILES[NAME])
 
 
 def load_creature_autoencoder() -> CreatureAutoencoder:

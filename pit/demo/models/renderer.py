@@ -7,6 +7,7 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
 
+from ...files.records import adapter_stamp
 from ...files.whole import sha256_of
 from ...ip_adapter.encoder import TokenEncoder
 from ...ip_adapter.files import load_ip_adapter
@@ -74,6 +75,7 @@ def creature_encoder(device: torch.device | str = "cpu") -> TokenEncoder:
     vision.load_state_dict(float_weights(VISION))
     for module in (vision, resampler):
         module.to(device).float().eval().requires_grad_(False)
+    stamp = adapter_stamp(resampler.state_dict())
     return TokenEncoder(
-        VISION, IP_ADAPTER, ENCODER_SIZE, lambda pixels: vision.features(pixels.to(device)), resampler
+        VISION, IP_ADAPTER, ENCODER_SIZE, lambda pixels: vision.features(pixels.to(device)), resampler, stamp
     )

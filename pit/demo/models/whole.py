@@ -13,20 +13,19 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ...files.weights import WeightFileError, read_state
-from ...files.whole import sha256_of
 from ...ip_adapter.attention import ImageCrossAttention
 from ...parts2whole.files import Parts2Whole
 from ...parts2whole.pose import PoseGuider
 from ...parts2whole.training.start import new_parts
 from ...parts2whole.training.step import OUTER
 from ...parts2whole.unets import empty_reference_unet, empty_unet, widths_of
+from .instruct import BASE_STAMP, base_stamp, base_weights
 from .sizes import EMBEDDING_DIM
 from .text import TextEncoder
 from .unet import build_sd15_unet
-from .weights import SD15, float_weights, read_weights, weight_file, with_prefix
+from .weights import SD15, float_weights, weight_file, with_prefix
 
 WHOLE = "creature_parts2whole.safetensors"
-BASE_STAMP = "base"
 RANK = 12  # of what the reference UNet differs by: all weights together take less than 12 MB
 GUIDER_CHANNELS = (8, 16, 32, 64, 96)  # four halvings, from pixels to latents
 UNET, REFERENCE, GUIDER, DECOUPLED = (
@@ -61,7 +60,7 @@ def new_whole(seed: int) -> Parts2Whole:
         WeightFileError: the base is missing, damaged or of another version.
     """
     unet = empty_unet(unet_config())
-    unet.load_state_dict(with_prefix(float_weights(SD15), UNET), assign=True)
+    unet.load_state_dict(base_weights(), assign=True)
     parts = new_parts(unet, seed, EMBEDDING_DIM, GUIDER_CHANNELS)
     parts.reference_unet.requires_grad_(False)
     for module in list(parts.reference_unet.modules()):
@@ -69,11 +68,6 @@ def new_whole(seed: int) -> Parts2Whole:
         if weight is not None and weight.ndim > 1:
             parametrize.register_parametrization(module, "weight", LowRankChange(weight))
     return parts
-
-
-def base_stamp() -> str:
-    """A text that is different for every version of the base; errors as in `new_whole`."""
-    return sha256_of(weight_file(SD15))
 
 
 def changes_of(parts: Parts2Whole) -> dict[str, Tensor]:
@@ -102,9 +96,7 @@ def load_whole() -> Parts2Whole:
             f"Expected {WHOLE} to be made from the {SD15} beside it, got one made from another. Install the "
             "pack again, or train it with: python -m pit demo-train --stage parts2whole"
         )
-    base = with_prefix(float_weights(SD15), UNET)
-    state = {key: value.float() for key, value in read_weights(WHOLE).items()}
-    return whole_of(base, state)
+    return whole_of(base_weights(), float_weights(WHOLE))
 
 
 def whole_of(base: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Parts2Whole:

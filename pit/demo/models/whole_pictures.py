@@ -24,7 +24,7 @@ from .vision import CreatureVision
 from .weights import AUTOENCODER, VISION, float_weights
 from .whole import load_whole, load_words
 
-Size = (PICTURE_SIZE, PICTURE_SIZE)
+SIZE = (PICTURE_SIZE, PICTURE_SIZE)
 
 
 @dataclass(frozen=True)
@@ -110,11 +110,11 @@ class CreatureWhole:
 
     def conditions(self, requests: Sequence[Request], settings: WholeSettings) -> Conditions:
         """What the pictures are made from."""
-        wired, seen = wiring(settings.wiring), [placed(each.references, *Size) for each in requests]
+        wired, seen = wiring(settings.wiring), [placed(each.references, *SIZE) for each in requests]
         told = [self.told(each, wired) for each in requests]
         images = torch.stack([self.tokens(each) for each in seen])
         text, images = wired.tokens(torch.cat([text for _, text in told]), images)
-        poses = [pose_picture(to_tensor([each.pose]), *Size) for each in requests if each.pose]
+        poses = [pose_picture(to_tensor([each.pose]), *SIZE) for each in requests if each.pose]
         return Conditions(
             text, self.text([""]), images if settings.tokens else None,
             pose_features(self.guider, torch.cat(poses)) if poses else None,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ...files.records import adapter_stamp
 from ...files.weights import write_state
 from ...ip_adapter.attention import IPAdapterPlus
 from ...ip_adapter.base_files import save_base_adapter
@@ -74,7 +75,10 @@ def export(folder: Path, trained: Trained) -> None:
     save_base_adapter(
         folder / BASE_ADAPTER, renderer.base_projection.half(), renderer.base_image.half(), METADATA
     )
-    config = PriorConfig(**PRIOR, feed_forward_dim=feed_forward_width(PRIOR["hidden_dim"]), use_ref=False)
+    config = PriorConfig(
+        **PRIOR, feed_forward_dim=feed_forward_width(PRIOR["hidden_dim"]), use_ref=False,
+        adapter=adapter_stamp(adapter.resampler.state_dict()),
+    )
     save_prior(folder / IP_PRIOR, half(trained.prior.state_dict()), config, METADATA)
 
 

@@ -5,7 +5,6 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,25 +18,16 @@ from ..drawing.captions import plain_caption
 from ..drawing.composition import Composition, draw_composition, draw_map
 from ..drawing.creature import PARTS
 from ..drawing.draw import LABEL_COLORS, PART_LABELS, draw_label_map
-from ..models.autoencoder import CreatureAutoencoder
 from ..models.sizes import ENCODER_SIZE, LATENT_FACTOR, LATENT_SIZE, PICTURE_SIZE
 from ..models.text import TextEncoder
-from ..models.vision import CreatureVision
-from ..models.weights import AUTOENCODER, VISION, float_weights
 from ..wholes import EVERYTHING, LABELS, Whole, sample_reference, sample_whole
 from .autoencoder import encode_pictures
+from .object_insertion import Encoders, load_encoders
 from .stage import Run
 
 CHUNK = 250  # pictures between two files, which is what an interruption loses at most
 MARGIN = LATENT_FACTOR // 2  # pixels that masks are wider by which were not drawn exactly
 EXACT, WIDE, NO_MASK = MASKS = range(3)
-
-
-class Encoders(NamedTuple):
-    """The shipped models that encode pictures."""
-
-    autoencoder: CreatureAutoencoder
-    vision: CreatureVision
 
 
 @dataclass(frozen=True)
@@ -116,15 +106,6 @@ class Examples:
     def captions(self) -> list[str]:
         """A caption for each target: where it is, and no more."""
         return [plain_caption(whole.target) for whole in self.targets.wholes]
-
-
-def load_encoders(device: torch.device) -> Encoders:
-    """The encoders on a device. Raises WeightFileError as `float_weights` does."""
-    encoders = Encoders(CreatureAutoencoder(), CreatureVision())
-    for name, model in zip((AUTOENCODER, VISION), encoders, strict=True):
-        model.load_state_dict(float_weights(name))
-        model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
-    return encoders
 
 
 def draw_examples(run: Run, references: int, targets: int, text: TextEncoder) -> Examples:

@@ -1,6 +1,7 @@
 """What the pictures of the data set show, as targets for those that learn to read them."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,7 +38,11 @@ class Truth:
 
 def picture_truth(seed: int, count: int) -> Truth:
     """The truth about the first pictures of the data set."""
-    pictures = [training_picture(seed, index) for index in range(count)]
+    return truth_of([training_picture(seed, index) for index in range(count)])
+
+
+def truth_of(pictures: Sequence[TrainingPicture]) -> Truth:
+    """What pictures show."""
     return Truth(
         torch.tensor([labels_of(picture.composition.creature) for picture in pictures]),
         torch.tensor([scene_of(picture.composition) for picture in pictures]),

@@ -26,6 +26,7 @@ from ...training.stable_diffusion import (
     PADS,
     check_base,
     clip_tokenizer,
+    marked_schedule,
     stamp_of,
     why_unreadable,
 )
@@ -111,9 +112,8 @@ def load_base(path: Path) -> Base:
         encoders = tuple(with_projection(getattr(pipeline, name)) for name in kind.encoders)
     except Exception as error:  # diffusers raises errors of many kinds, which change with its version
         raise WeightFileError(why_unreadable(path, error, EITHER)) from error
-    # The mark that files with velocity prediction carry, and that ComfyUI goes by, too.
-    if path.is_file() and "v_pred" in read_keys(path):
-        schedule = DDPMScheduler.from_config(schedule.config, prediction_type="v_prediction")
+    if path.is_file():
+        schedule = marked_schedule(path, schedule)
     vae = pipeline.vae.float().requires_grad_(False)
     return Base(pipeline.unet, vae, encoders, schedule, kind.size, stamp_of(path))
 

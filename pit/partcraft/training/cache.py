@@ -54,21 +54,23 @@ class Preparation:
     """How pictures are prepared before they are encoded.
 
     Attributes:
-        size: side of the squares that they become, a multiple of 8.
+        size: side of the squares that they become.
         variants: versions of each picture: its middle, and random cuts.
         mirrored: whether each version is encoded mirrored as well.
         seed: of the random cuts.
+        multiple: of which the size must be one: how many pixels the VAE makes a latent of.
     """
 
     size: int
     variants: int = 2
     mirrored: bool = False
     seed: int = 0
+    multiple: int = LATENT_PIXELS
 
     def check(self) -> None:
         """Raise ValueError for a size or number out of range."""
-        if self.size < LATENT_PIXELS or self.size % LATENT_PIXELS:
-            raise ValueError(f"Expected a size that is a multiple of {LATENT_PIXELS}, got {self.size}.")
+        if self.size < self.multiple or self.size % self.multiple:
+            raise ValueError(f"Expected a size that is a multiple of {self.multiple}, got {self.size}.")
         if self.variants < 1:
             raise ValueError(f"Expected at least 1 variant of each picture, got {self.variants}.")
 

@@ -8,11 +8,19 @@ import torch
 from diffusers import DDPMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from torch import Tensor
 
-from ...files.weights import WeightFileError, read_keys
+from ...files.weights import WeightFileError
 from ...ip_adapter.attention import ImageCrossAttention
 from ...ip_adapter.encoder import TokenEncoder
 from ...ip_adapter.files import read_ip_adapter
-from ...training.stable_diffusion import CONFIGS, PADS, check_base, clip_tokenizer, stamp_of, why_unreadable
+from ...training.stable_diffusion import (
+    CONFIGS,
+    PADS,
+    check_base,
+    clip_tokenizer,
+    marked_schedule,
+    stamp_of,
+    why_unreadable,
+)
 from .cache import RenderEncoders
 from .image_prompt import ImagePromptUNet
 
@@ -43,12 +51,9 @@ def load_renderer(
             unet = UNet2DConditionModel.from_single_file(
                 str(base), config=str(configs), subfolder="unet", torch_dtype=dtype, local_files_only=True
             )
-            schedule = DDPMScheduler.from_pretrained(configs, subfolder="scheduler")
+            schedule = marked_schedule(base, DDPMScheduler.from_pretrained(configs, subfolder="scheduler"))
     except Exception as error:  # diffusers raises errors of many kinds, which change with its version
         raise WeightFileError(why_unreadable(base, error)) from error
-    # The mark that SDXL files with velocity prediction carry, and that ComfyUI goes by, too.
-    if base.is_file() and "v_pred" in read_keys(base):
-        schedule = DDPMScheduler.from_config(schedule.config, prediction_type="v_prediction")
     file = read_ip_adapter(adapter)
     image = ImageCrossAttention(file.token_dim, file.inner_dims)
     image.load_state_dict({key: value.to(dtype) for key, value in file.cross_attention_state.items()})

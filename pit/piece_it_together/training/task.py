@@ -4,7 +4,7 @@ Source: Piece it Together (arXiv 2503.10365), section 3, and its trainer (github
 """
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -68,7 +68,9 @@ class PriorTask:
 
     def identity(self) -> dict[str, object]:
         """What must be the same for a run to resume, besides what the trainer itself compares."""
-        return {"model": asdict(self.config), "dataset": self.cache.fingerprint}
+        sizes = asdict(self.config)
+        del sizes["adapter"]  # the dataset tells it
+        return {"model": sizes, "dataset": self.cache.fingerprint}
 
     def write(self, path: Path, model: nn.Module, metadata: dict[str, str]) -> None:
         """Write the trained prior, with what it was made from in the metadata."""
@@ -78,7 +80,8 @@ class PriorTask:
             "ip_adapter": self.cache.adapter.name,
         }
         model = merged(model) if self.recipe.lora_rank else model
-        save_prior(path, model.state_dict(), self.config, made_of | metadata)
+        config = replace(self.config, adapter=self.cache.adapter.stamp)
+        save_prior(path, model.state_dict(), config, made_of | metadata)
 
     def about(self) -> str:
         """What the training uses, in words."""

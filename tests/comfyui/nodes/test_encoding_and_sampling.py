@@ -1,5 +1,6 @@
 """Encode IP+ Parts, Encode IP+ Image and IP-Prior Sample with ComfyUI's own layers."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -84,6 +85,18 @@ def test_sampling_equals_the_published_one(inside, golden, key):
         tokens = inside.nodes("prior").SamplePrior.execute(prior, parts, *settings, "euler", 0.6).args[0]
     assert_equal(tokens.values, given[key.removeprefix("sample.")])
     assert tokens.uncond is parts.uncond
+
+
+def test_a_prior_refuses_the_tokens_of_another_adapter(inside, encode_parts):
+    parts, _ = encode_parts(picture(1, 0, 0))
+    config = inside.engine("prior_files").PriorConfig(parts.width, 32, 1, 2, 64, adapter="0123")
+    prior = inside.nodes("types").ManagedPrior("a prior", None, config)
+    sample, settings = inside.nodes("prior").SamplePrior.execute, (0, 1, 1, 1.0, "euler", 0.6)
+    with pytest.raises(ValueError, match=f"a prior was trained with .0123.*{parts.adapter}.*ip_adapter.saf"):
+        sample(prior, parts, *settings)
+    tokens = inside.pack("pit.concepts.tokens").Tokens(parts.empty, parts.uncond, source="a file", adapter="4567")
+    with pytest.raises(ValueError, match=r"0123.*4567.*from a file. Connect"):
+        sample(prior, replace(parts, adapter=""), *settings, start=tokens)
 
 
 def test_parts_of_any_kind_become_slots_in_order(encode_parts):

@@ -49,21 +49,21 @@ def unet_state(model):
     return {f"model.{key}": value for key, value in state.items() if key.startswith("diffusion_model.")}
 
 
-@pytest.mark.parametrize("velocity", [False, True])
-def test_a_single_file_gives_the_renderer(inside, tmp_path, velocity):
+@pytest.mark.parametrize("marks", [(), ("v_pred",), ("v_pred", "ztsnr")])
+def test_a_single_file_gives_the_renderer(inside, tmp_path, marks):
     diffusers = pytest.importorskip("diffusers")
     from pit.piece_it_together.ip_lora.base import load_renderer
 
     model = inside.tiny.tiny_sdxl()
     state = {key: value.contiguous() for key, value in unet_state(model).items()}
-    if velocity:
-        state["v_pred"] = torch.zeros(1)
+    state |= {mark: torch.zeros(1) for mark in marks}
     base, adapter = tmp_path / "model.safetensors", write_ip_adapter(tmp_path / "adapter.safetensors")
     save_file(state, base)
     unet = diffusers_twin(diffusers, inside, model.model.diffusion_model)
     configs = write_configs(tmp_path / "configs", unet)
     renderer, schedule = load_renderer(base, adapter, configs=configs)
-    assert schedule.config.prediction_type == ("v_prediction" if velocity else "epsilon")
+    assert schedule.config.prediction_type == ("v_prediction" if marks else "epsilon")
+    assert (schedule.alphas_cumprod[-1] == 0) == ("ztsnr" in marks)
 
     latents, times, context, _ = inside.unet_inputs(2, (0,))
     pooled = inside.tiny.conditioning(2)[0][1]["pooled_output"].expand(2, -1)

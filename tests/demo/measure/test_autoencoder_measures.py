@@ -13,10 +13,11 @@ from pit.demo.measure.autoencoder import (
     signal_to_noise,
     white_distance,
 )
-from pit.demo.measure.pictures import fresh_pictures, truth_of
+from pit.demo.measure.pictures import fresh_pictures
 from pit.demo.measure.suite import Laboratory
 from pit.demo.models.reader import as_pictures
 from pit.demo.training.data import ALONE, KINDS
+from pit.demo.training.truth import truth_of
 from tests.demo.measure.readings import reading_of
 
 

@@ -6,10 +6,10 @@ import pytest
 
 from pit.demo.drawing.composition import THING_LABEL
 from pit.demo.drawing.creature import typical_attributes
-from pit.demo.measure.pictures import batches, drawn, drawn_maps, fresh_pictures, truth_of
+from pit.demo.measure.pictures import batches, drawn, drawn_maps, fresh_pictures
 from pit.demo.models.sizes import PICTURE_SIZE
 from pit.demo.training.data import ALONE, EMPTY, KINDS, POSED, THINGS, WITH_THINGS
-from pit.demo.training.truth import UNSEEN, picture_truth
+from pit.demo.training.truth import UNSEEN, picture_truth, truth_of
 
 
 @pytest.mark.parametrize("kind", KINDS)

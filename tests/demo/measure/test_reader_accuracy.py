@@ -5,10 +5,11 @@ import torch
 
 from pit.demo.drawing.composition import THING_LABEL
 from pit.demo.drawing.creature import ATTRIBUTES
-from pit.demo.measure.pictures import drawn_maps, fresh_pictures, truth_of
+from pit.demo.measure.pictures import drawn_maps, fresh_pictures
 from pit.demo.measure.reader import READ_KINDS, answers, has_creature, map_overlap, reader_accuracy
 from pit.demo.measure.suite import Laboratory
 from pit.demo.models.reader import MAP_SIZE
+from pit.demo.training.truth import truth_of
 from tests.demo.measure.readings import PAIRS, reading_of
 
 COUNT = 3

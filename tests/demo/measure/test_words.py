@@ -11,11 +11,12 @@ from pit.demo.drawing.captions import caption
 from pit.demo.drawing.composition import compose
 from pit.demo.drawing.creature import ATTRIBUTES, COLOR_NAMES, creature_from_seed
 from pit.demo.drawing.things import THINGS as THING_KINDS
-from pit.demo.measure.pictures import fresh_pictures, truth_of
+from pit.demo.measure.pictures import fresh_pictures
 from pit.demo.measure.scores import HIDDEN, NAMES
 from pit.demo.measure.suite import Laboratory
 from pit.demo.measure.words import captioned_creatures, captioned_things, named_attributes
 from pit.demo.training.data import ALONE, THINGS, WITH_THINGS
+from pit.demo.training.truth import truth_of
 from tests.demo.measure.readings import reading_of
 
 

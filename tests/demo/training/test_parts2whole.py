@@ -203,8 +203,7 @@ def test_the_stage_moves_all_that_is_not_the_bases_own_and_writes_a_small_file(t
     assert not any(key.startswith("unet.conv_out") for key in state)
     changes = [key for key in state if key.startswith("reference_unet.") and key.endswith(UP)]
     assert len(changes) > 50 and any(state[key].any() for key in changes)
-    for name in (weights.SD15,):
-        (tmp_path / "weights" / name).symlink_to(weights.FOLDER / name)
+    (tmp_path / "weights" / weights.SD15).symlink_to(weights.FOLDER / weights.SD15)
     monkeypatch.setattr(weights, "FOLDER", tmp_path / "weights")
     loaded = load_whole()
     assert loaded.pose_guider.latent_pixel == 16 and loaded.decoupled.token_dim == 256
