@@ -34,7 +34,9 @@ LIGHT = {
     "torch", "yaml",
 }
 # Of these rooms of nodes/, the first may know of the second.
-ROOMS_THAT_KNOW = {("creatures", "piece_it_together"), ("creatures", "object_insertion")}
+ROOMS_THAT_KNOW = {
+    ("creatures", "piece_it_together"), ("creatures", "object_insertion"), ("creatures", "parts2whole"),
+}
 
 Graph = Mapping[str, set[str]]
 

@@ -5,22 +5,27 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..demo.measure import GROUPS
+from ..demo.measure import GROUPS, SYSTEMS
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
     add = parser.add_argument
     add("--quick", action="store_true", help="fewer samples and wider intervals: minutes on two CPU cores")
-    add("--only", choices=GROUPS, action="append", metavar="GROUP",
-        help="take only the measures of this group (can be given more than once); the default is all, in "
-        f"order: {', '.join(GROUPS)}")
-    add("--json", type=Path, metavar="FILE", help="also write every number to this file")
+    add("--only", choices=GROUPS + SYSTEMS, action="append", metavar="GROUP",
+        help="take only the measures of this group (can be given more than once); the default is, in order: "
+        f"{', '.join(GROUPS)}; only on demand come those of another system: {', '.join(SYSTEMS)}")
+    add("--json", type=Path, metavar="FILE",
+        help="also write every number to this file, but for those of other systems")
     add("--against", type=Path, metavar="FILE", help="also print what changed since the run that wrote FILE")
     add("--picture", type=Path, metavar="FILE", default=Path("demo-measure.png"),
-        help="where to save the sheet of parts and concepts, unless --only leaves out kept (default: "
-        "%(default)s)")
+        help="where to save the sheet of parts and concepts, unless --only leaves out kept; the sheet of "
+        "another system gets its name, too (default: %(default)s)")
     add("--seed", type=int, default=0, help="decides which creatures are asked for (default: %(default)s)")
     add("--threads", type=int, default=None, help="CPU threads (default: torch's own)")
 
@@ -36,6 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..demo.measure.experiment import run_measures
     from ..demo.measure.report import as_json, concept_sheet
     from ..demo.measure.suite import Laboratory
+    from ..demo.measure.systems import SYSTEM_MEASURES
     from ..demo.measure.tables import tables
     from ..demo.measure.trials import check_seed
     from ..demo.models.chain import CreatureChain
@@ -55,19 +61,34 @@ def run(arguments: argparse.Namespace) -> int:
     except (WeightFileError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    with tqdm(total=plan.pictures(groups), unit="picture", mininterval=5) as bar:
-        lab = Laboratory(chain, reader, arguments.seed, bar.update)
-        findings = run_measures(lab, plan, groups, bar.set_description)
-    print(tables(findings) + "\n")
+    systems = {name: each for name, each in SYSTEM_MEASURES.items() if name in groups}
+    total = plan.pictures(groups) + sum(each.pictures(plan) for each in systems.values())
+    try:
+        with tqdm(total=total, unit="picture", mininterval=5) as bar:
+            lab = Laboratory(chain, reader, arguments.seed, bar.update)
+            findings = run_measures(lab, plan, groups, bar.set_description)
+            found = [each.tables(lab, plan) for each in systems.values()]
+    except WeightFileError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print("\n\n".join([tables(findings), *found]).strip() + "\n")
     if earlier:
         print(changes_table(as_json(findings), earlier) + "\n")
     if arguments.json:
         write_whole(arguments.json, (json.dumps(as_json(findings), indent=2) + "\n").encode())
         print(f"numbers: {arguments.json}")
+    lab = Laboratory(chain, reader, arguments.seed)  # whose pictures no bar counts
     if "kept" in groups:
-        concept_sheet(Laboratory(chain, reader, arguments.seed)).save(arguments.picture)
-        print(f"picture: {arguments.picture}")
+        save_sheet(concept_sheet(lab), arguments.picture)
+    for name, each in systems.items():
+        save_sheet(each.sheet(lab), arguments.picture.with_stem(f"{arguments.picture.stem}-{name}"))
     return 0
+
+
+def save_sheet(sheet: Image.Image, path: Path) -> None:
+    """Save a sheet and say where."""
+    sheet.save(path)
+    print(f"picture: {path}")
 
 
 def check_folders(*files: Path | None) -> None:

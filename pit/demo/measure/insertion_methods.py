@@ -24,7 +24,7 @@ from ..models.inserter import (
     object_features,
     scheduler_of,
 )
-from ..models.reader import CreatureReader, as_pictures
+from ..models.reader import as_pictures
 from ..models.sizes import PICTURE_SIZE
 from ..models.unet import TextRenderer
 from .object_insertion import (
@@ -46,35 +46,32 @@ PASTED, WORDS = "pasted at a random place, denoised by 0.5", "by its words"
 UNTRAINED = "by an optimizer without training"
 PASTED_SIDES = (0.2, 0.25)  # of the longer side of a thing, as shares of the picture's
 DENOISED = 0.5
+BATCH = 16
+PUBLISHED_TRIALS = 32  # the published settings take ten times as long
 
 
 def insertion_tables(lab: Laboratory, plan: Plan) -> str:
     """All tables of what the shipped models insert, in Markdown; errors as in `CreatureInserter`."""
-    return insertion_table(measure_insertion(CreatureInserter(), lab.reader, lab.seed, plan.trials))
+    return insertion_table(measure_insertion(lab, CreatureInserter(), plan.trials))
 
 
-def measure_insertion(
-    inserter: CreatureInserter, reader: CreatureReader, seed: int, count: int, published: int = 32,
-    on_method: Callable[[str], None] = lambda name: None,
-) -> InsertionFindings:
-    """Take all measures on `count` unseen triplets.
+def insertion_pictures(plan: Plan) -> int:
+    """How many pictures are rendered in all, but for the few that tell what seeds do."""
+    return 4 * plan.trials + min(PUBLISHED_TRIALS, plan.trials)
 
-    Args:
-        published: on how many of them the published settings are tried, which take ten times as long.
-        on_method: told the name of each way to insert before it is measured.
-    """
-    trials, findings = draw_insertion_trials(inserter, seed, count), InsertionFindings()
-    ceiling = judge(reader, trials, inserter.decode(inserter.encode(trials.targets)))
-    ways = ways_to_insert(inserter, load_text_renderer(), seed)
-    for name, way in ways.items():
-        on_method(name)
-        used = trials.first(min(published, count) if name == PUBLISHED_WAY else count)
+
+def measure_insertion(lab: Laboratory, inserter: CreatureInserter, count: int) -> InsertionFindings:
+    """Take all measures on `count` unseen triplets."""
+    trials, findings = draw_insertion_trials(inserter, lab.seed, count), InsertionFindings()
+    ceiling = judge(lab.reader, trials, inserter.decode(inserter.encode(trials.targets)))
+    for name, way in ways_to_insert(lab, inserter, load_text_renderer()).items():
+        used = trials.first(min(PUBLISHED_TRIALS, count) if name == PUBLISHED_WAY else count)
         start = time.perf_counter()
-        judged = judge(reader, used, way(used))
+        judged = judge(lab.reader, used, way(used))
         findings.seconds[name] = (time.perf_counter() - start) / len(used.objects)
         findings.methods[name] = summarized(judged, first_of(ceiling, len(used.objects)))
     findings.methods[CEILING] = summarized(ceiling, ceiling)
-    measure_spread(inserter, trials, seed, findings)
+    measure_spread(inserter, trials, lab.seed, findings)
     return findings
 
 
@@ -84,49 +81,55 @@ def first_of(judged: Judged, count: int) -> Judged:
 
 
 def ways_to_insert(
-    inserter: CreatureInserter, base: TextRenderer, seed: int
+    lab: Laboratory, inserter: CreatureInserter, base: TextRenderer
 ) -> dict[str, Callable[[InsertionTrials], Tensor]]:
     """From trials to pictures `[N, 3, 256, 256]`, by what a way is called."""
+    def inserted(
+        trials: InsertionTrials, contexts: Tensor, settings: InsertionSettings = RECOMMENDED
+    ) -> Tensor:
+        return inserter.insert(trials.latents, contexts, lab.seed, settings, on_batch=lab.on_pictures)
+
     def by_settings(trials: InsertionTrials, settings: InsertionSettings = RECOMMENDED) -> Tensor:
-        return inserter.insert(trials.latents, inserter.contexts(trials.objects, seed), seed, settings)
+        return inserted(trials, inserter.contexts(trials.objects, lab.seed), settings)
 
     def by_words(trials: InsertionTrials) -> Tensor:
         words = [thing_words(each.thing) for each in trials.insertions]
         with torch.no_grad():
-            contexts = base.text([f"{article(each)} {each}" for each in words])
-        return inserter.insert(trials.latents, contexts, seed, RECOMMENDED)
+            return inserted(trials, base.text([f"{article(each)} {each}" for each in words]))
 
     return {
         OURS: by_settings, PUBLISHED_WAY: lambda trials: by_settings(trials, PUBLISHED),
-        PASTED: lambda trials: pasted_and_denoised(inserter, base, trials, seed), WORDS: by_words,
-        UNTRAINED: lambda trials: by_untrained(inserter, trials, seed),
+        PASTED: lambda trials: pasted_and_denoised(lab, inserter, base, trials), WORDS: by_words,
+        UNTRAINED: lambda trials: inserted(trials, untrained_contexts(inserter, trials, lab.seed)),
     }
 
 
-def by_untrained(inserter: CreatureInserter, trials: InsertionTrials, seed: int) -> Tensor:
-    """With an optimizer of random weights in place of the trained one."""
+def untrained_contexts(inserter: CreatureInserter, trials: InsertionTrials, seed: int) -> Tensor:
+    """What an optimizer of random weights makes of the objects, `[N, 77, C]`."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         optimizer = build_optimizer()
         features = object_features(inserter.vision, trials.objects)
         query = queries(seed, 1, optimizer.output_dim).expand(len(features), -1, -1)
-        return inserter.insert(trials.latents, optimizer(features, query), seed, RECOMMENDED)
+        return optimizer(features, query)
 
 
 def pasted_and_denoised(
-    inserter: CreatureInserter, base: TextRenderer, trials: InsertionTrials, seed: int
+    lab: Laboratory, inserter: CreatureInserter, base: TextRenderer, trials: InsertionTrials
 ) -> Tensor:
     """The object put somewhere into the scene, and the picture denoised by half with all of it in words."""
     pictures = as_pictures([
-        pasted(trials, number, random.Random(f"pasted/{seed}/{number}"))
+        pasted(trials, number, random.Random(f"pasted/{lab.seed}/{number}"))
         for number in range(len(trials.objects))
     ])
     captions = [plain_caption(each.target) for each in trials.insertions]
-    latents = inserter.encode(pictures).split(16)
-    return torch.cat([
-        inserter.decode(denoised(base, chunk, captions[16 * number:16 * (number + 1)], seed + 16 * number))
-        for number, chunk in enumerate(latents)
-    ])
+    drawn = []
+    for number, chunk in enumerate(inserter.encode(pictures).split(BATCH)):
+        first = BATCH * number
+        latents = denoised(base, chunk, captions[first:first + BATCH], lab.seed + first)
+        drawn.append(inserter.decode(latents))
+        lab.on_pictures(len(chunk))
+    return torch.cat(drawn)
 
 
 def pasted(trials: InsertionTrials, number: int, rng: random.Random) -> Image.Image:

@@ -238,18 +238,6 @@ def insertion_table(findings: InsertionFindings) -> str:
     return f"{methods}\n\n{markdown(['seeds', 'found'], others)}"
 
 
-def insertion_numbers(findings: InsertionFindings) -> dict[str, object]:
-    """All that was measured, as plain numbers."""
-    return {
-        "methods": {
-            name: {key: estimate.value for key, estimate in measures.items()}
-            for name, measures in findings.methods.items()
-        },
-        "seconds": findings.seconds, "repeats": findings.repeats,
-        "spread": {str(count): estimate.value for count, estimate in findings.spread.items()},
-    }
-
-
 def text_of(key: str, estimate: Estimate) -> str:
     """A measure with its interval."""
     if key != "difference":

@@ -87,14 +87,6 @@ def pops_pictures(plan: Plan) -> int:
     return plan.trials * ((3 + 1 + len(COMPOSED)) * 5 + 3)
 
 
-def pops_numbers(tables: Sequence[OperatorTable]) -> dict[str, dict[str, list[float]]]:
-    """All scores as plain numbers, in the order of the columns."""
-    return {
-        table.title: {name: [each.value for each in scores] for name, scores in table.rows.items()}
-        for table in tables
-    }
-
-
 def pops_measures(lab: Laboratory, plan: Plan) -> list[OperatorTable]:
     """Measure every operator, and three of them in a row."""
     operators, count = CreatureOperators(), plan.trials

@@ -13,7 +13,7 @@ from ..drawing.composition import Composition, compose, draw_composition
 from ..drawing.creature import PARTS, Creature, sample_creature, visible_slots
 from ..drawing.draw import draw_label_map, draw_masks, label_picture
 from ..drawing.mixture import slots_of, with_parts_of
-from ..drawing.pose import sample_pose
+from ..drawing.pose import NEUTRAL, sample_pose
 from ..models.reader import as_pictures
 from ..models.sizes import PICTURE_SIZE
 from ..models.whole_pictures import Request
@@ -42,8 +42,8 @@ class WholeTrial:
 
     @property
     def parts(self) -> Trial:
-        """The same parts for those that read pictures of parts alone."""
-        return Trial(replace(self.target, scene=self.scene), tuple(self.sources))
+        """The same parts for those that read pictures of parts alone, and know no poses."""
+        return Trial(replace(self.target, scene=self.scene, pose=NEUTRAL), tuple(self.sources))
 
     def request(self) -> Request:
         """The references with their masks, the label map of the target, and a prompt that names the scene."""

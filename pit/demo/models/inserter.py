@@ -1,6 +1,7 @@
 """The creatures' models that insert things, as one chain without ComfyUI, for training and measures."""
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,7 +113,7 @@ class CreatureInserter:
 
     def insert(
         self, scenes: Tensor, contexts: Tensor, seed: int, settings: InsertionSettings = RECOMMENDED,
-        batch: int = 16,
+        batch: int = 16, on_batch: Callable[[int], None] = lambda count: None,
     ) -> Tensor:
         """Scenes with an object in each, as pictures `[N, 3, 16 h, 16 w]` in 0..1.
 
@@ -120,12 +121,13 @@ class CreatureInserter:
             scenes: latents `[N, 12, h, w]`.
             contexts: of the objects, `[N, 77, C]`.
             seed: picture i is that of seed + i, whatever else is inserted along with it.
+            on_batch: called with the number of pictures after each batch.
         """
-        chunks = zip(scenes.split(batch), contexts.split(batch), strict=True)
-        return torch.cat([
-            self.decode(self.sample(scene, context, seed + number * batch, settings))
-            for number, (scene, context) in enumerate(chunks)
-        ])
+        chunks, pictures = zip(scenes.split(batch), contexts.split(batch), strict=True), []
+        for number, (scene, context) in enumerate(chunks):
+            pictures.append(self.decode(self.sample(scene, context, seed + number * batch, settings)))
+            on_batch(len(scene))
+        return torch.cat(pictures)
 
     @torch.no_grad()
     def sample(self, scene: Tensor, context: Tensor, seed: int, settings: InsertionSettings) -> Tensor:

@@ -5,5 +5,5 @@ TRAINING_SEED = 7
 # In the order in which they need one another: the UNets, for example, draw in the autoencoder's latents.
 STAGES = (
     "data", "reader", "encoder", "autoencoder", "unet", "text_unet", "prior", "export", "loras", "library",
-    "pops", "object_insertion",
+    "pops", "object_insertion", "parts2whole", "dino", "part_words",
 )

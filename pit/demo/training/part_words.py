@@ -18,6 +18,7 @@ from ...partcraft.training.recipes import PUBLISHED, PartRecipe
 from ...partcraft.training.task import PartTask
 from ...training.launch import data_parallel
 from ...training.recipes import RunSettings
+from ...training.sample_cache import digest
 from ...training.trainer import Trainer
 from ..drawing.creature import PARTS, Creature
 from ..measure.parts_found import GROUPS, START, Overlaps, draw_collection, features_of, from_features
@@ -42,7 +43,7 @@ SAVE_EVERY = 500
 # As for the creatures' IP-LoRAs, a miniature tolerates larger steps than SD 1.5. Pictures are not mirrored: a
 # creature from the front has its tail on one side.
 RECIPE = replace(
-    PUBLISHED, steps=3000, batch=16, accumulation=1, learning_rate=1e-3, warmup=50, schedule="cosine",
+    PUBLISHED, steps=6000, batch=16, accumulation=1, learning_rate=1e-3, warmup=50, schedule="cosine",
     precision="bf16", ema_decay=0.99, map_level=MAP_LEVEL, attention_form="present", attention_weight=0.05,
     dropping=0.3,
 )
@@ -85,7 +86,9 @@ def train_baselines(run: Run) -> dict[str, Path]:
 def train_words(run: Run, words: Words, name: str, recipe: PartRecipe) -> Path:
     """Train words by a recipe, or resume their training; returns their file."""
     recipe = replace(recipe, precision="fp32" if run.precision.itemsize == 4 else "bf16")
-    folder = words.folder / name.replace(" ", "_")
+    # In a folder by what it builds on: once that is trained anew, its checkpoints are of no use.
+    stamp = digest([part_base_stamp(), words.cache.fingerprint])[:12]
+    folder = words.folder / name.replace(" ", "_") / stamp
     settings = RunSettings(folder, run.seed, SAVE_EVERY, SAVE_EVERY, started_from=part_base_stamp())
     base, coding = load_text_renderer(), words.cache.coding
     mapper = new_mapper(

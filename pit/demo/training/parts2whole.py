@@ -34,7 +34,7 @@ from .parts2whole_examples import EXACT, MASKS, Examples, draw_examples, pose_pi
 from .stage import Run, Stage, train_stage
 from .text_unet import noise_weights
 
-STAGE = Stage("parts2whole", steps=5000, batch=16, learning_rate=8e-4, warmup=200, decay=0.5)
+STAGE = Stage("parts2whole", steps=4500, batch=16, learning_rate=8e-4, warmup=200, decay=0.5)
 REFERENCES, TARGETS = 5000, 8000
 # References of all pictures of a batch, and those of them whose gradient reaches the reference UNet.
 SLOTS, TAUGHT = 40, 12

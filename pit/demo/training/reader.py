@@ -21,7 +21,7 @@ from .encoder import attribute_loss
 from .stage import Run, Stage, train_stage
 from .truth import UNSEEN, labels_of, scene_of, things_of
 
-STAGE = Stage("reader", steps=4400, batch=26, learning_rate=2e-3)
+STAGE = Stage("reader", steps=10000, batch=26, learning_rate=2e-3)
 # Beside the pictures of the data set: creatures alone on white, flawed creatures, and pictures with three
 # things or with half a thing.
 CLEAN, FLAWED, ODD = 4, 8, 2

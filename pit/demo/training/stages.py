@@ -21,11 +21,14 @@ from ..models.unet import TextRenderer
 from . import STAGES
 from .autoencoder import encode_pictures, train_autoencoder
 from .data import open_dataset
+from .dino import train_dino
 from .encoder import ImageTokens, TaughtEncoder, encode_pixels, encode_views, pixel_values, train_encoder
 from .export import Trained, export
 from .library import write_library
 from .loras import train_loras
 from .object_insertion import train_object_insertion
+from .part_words import train_part_words
+from .parts2whole import train_parts2whole
 from .pops import train_pops
 from .prior import PriorData, train_prior, write_cache
 from .reader import train_reader
@@ -70,6 +73,9 @@ def run_stages(arguments: argparse.Namespace) -> int:
         "library": lambda: write_library(FOLDER, run.seed),
         "pops": lambda: train_pops(run, data, *shipped_encoders(), FOLDER, arguments.workers),
         "object_insertion": lambda: train_object_insertion(run, FOLDER),
+        "parts2whole": lambda: train_parts2whole(run, FOLDER),
+        "dino": lambda: train_dino(run, data, FOLDER),
+        "part_words": lambda: train_part_words(run, FOLDER),
     }
     for name in [name for name in on_shipped if name in wanted]:
         if arguments.weights in (None, FOLDER):

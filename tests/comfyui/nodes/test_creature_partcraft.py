@@ -1,6 +1,7 @@
 """The creatures' PartCraft in ComfyUI: what loaders offer, and what the nodes make of it."""
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -78,3 +79,16 @@ def test_parts_are_labeled_with_the_shipped_clusters(inside, loaded):
     with torch.inference_mode():
         masks = nodes(inside, "label").LabelParts.execute(loaded.dino, loaded.clusters, picture, "").args[0]
     assert masks.shape[0] == len(loaded.clusters.coarse) and masks.sum(0).max() <= 1.01
+
+
+def test_species_become_folders_in_input(inside):
+    import folder_paths
+
+    species = inside.pack("nodes.creatures.species").CreatureSpecies
+    with torch.inference_mode():
+        folder, images = species.execute(1, 0, "some_species").args
+    assert folder == "some_species" and images.shape == (8, 256, 256, 3)
+    folders = [each for each in Path(folder_paths.get_input_directory(), folder).iterdir() if each.is_dir()]
+    assert len(folders) == 8
+    with pytest.raises(ValueError, match="leads to another folder"):
+        species.execute(1, 0, "../elsewhere")

@@ -94,7 +94,8 @@ def test_a_prior_refuses_the_tokens_of_another_adapter(inside, encode_parts):
     sample, settings = inside.nodes("prior").SamplePrior.execute, (0, 1, 1, 1.0, "euler", 0.6)
     with pytest.raises(ValueError, match=f"a prior was trained with .0123.*{parts.adapter}.*ip_adapter.saf"):
         sample(prior, parts, *settings)
-    tokens = inside.pack("pit.concepts.tokens").Tokens(parts.empty, parts.uncond, source="a file", adapter="4567")
+    Tokens = inside.pack("pit.concepts.tokens").Tokens
+    tokens = Tokens(parts.empty, parts.uncond, source="a file", adapter="4567")
     with pytest.raises(ValueError, match=r"0123.*4567.*from a file. Connect"):
         sample(prior, replace(parts, adapter=""), *settings, start=tokens)
 

@@ -13,7 +13,7 @@ from PIL import Image
 from pit.__main__ import main
 from pit.demo.drawing.creature import ATTRIBUTES
 from pit.demo.drawing.scenes import SCENE_NAMES
-from pit.demo.measure import GROUPS, experiment, plan, report, suite
+from pit.demo.measure import GROUPS, SYSTEMS, experiment, plan, report, suite, systems
 from pit.demo.measure.baselines import nearest_owner, nearest_training_creature, rivals
 from pit.demo.measure.catalog import BARS, LABELS
 from pit.demo.measure.changes import changes_table
@@ -182,6 +182,19 @@ def test_one_group_alone_is_measured_printed_and_written(capsys, tmp_path, monke
     assert found == {"embedding_attributes", "embedding_kept", "embedding_whole", "embedding_white"}
     assert not picture.exists()
     assert f"| {LABELS['embedding_kept']} |" in capsys.readouterr().out
+
+
+def test_another_system_is_measured_on_demand_and_gets_a_sheet_of_its_own(capsys, tmp_path, monkeypatch):
+    def tables(lab, given):
+        lab.on_pictures(given.trials)
+        return "| all | 100% |"
+
+    system = systems.SystemMeasures(tables, lambda given: given.trials, lambda lab: Image.new("RGB", (4, 4)))
+    monkeypatch.setitem(systems.SYSTEM_MEASURES, "pops", system)
+    assert main(["demo-measure", "--only", "pops", "--picture", str(tmp_path / "a.png")]) == 0
+    assert capsys.readouterr().out.startswith("| all | 100% |\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["a-pops.png"]
+    assert tuple(systems.SYSTEM_MEASURES) == SYSTEMS
 
 
 def test_what_several_measures_need_is_made_once_and_goes_with_the_laboratory():

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pit.demo.drawing.composition import THING_LABEL, draw_map
+from pit.demo.drawing.pose import NEUTRAL
 from pit.demo.measure import parts2whole as measures
 from pit.demo.measure.parts2whole import (
     BARS,
@@ -23,11 +24,7 @@ from pit.demo.measure.parts2whole import (
     whole_tables,
 )
 from pit.demo.measure.scores import HIDDEN, NAMES, targets_of
-from pit.demo.measure.whole_trials import (
-    draw_whole_trials,
-    given_targets,
-    masked_targets,
-)
+from pit.demo.measure.whole_trials import draw_whole_trials, given_targets, masked_targets
 from pit.demo.models import weights
 from pit.demo.models.reader import MAP_SIZE, load_reader
 from tests.demo.measure.readings import reading_of
@@ -84,6 +81,13 @@ def test_what_the_pose_hides_is_not_asked_for(trials):
     assert (given_targets(behind)[:, eyes] == HIDDEN).all()
     for targets in (masked_targets(behind, number) for number in range(3)):
         assert (targets[:, eyes] == HIDDEN).all()
+
+
+def test_parts_alone_are_drawn_as_they_stand_from_the_front(trials):
+    for trial in trials:
+        alone = trial.parts
+        assert alone.creature.pose == NEUTRAL and alone.parts == tuple(trial.sources)
+        assert alone.creature.attributes == trial.target.attributes and alone.caption == "a creature"
 
 
 def test_what_masks_leave_out_is_all_that_is_not_given(trials):

@@ -117,7 +117,7 @@ def test_numbers_are_drawn_to_their_lengths():
         for kind, count in training.TOLD.items()
     }
     wrong = {kind: [2 * each for each in views] for kind, views in right.items()}
-    assert training.length_loss(right) < 1e-9 < training.length_loss(wrong)
+    assert training.length_loss(right) < 1e-4 < 0.1 < training.length_loss(wrong)
 
 
 # Training -------------------------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one_and_is_read_as_a_dinov2(
 def test_training_lowers_the_loss(tmp_path, data):
     torch.manual_seed(0)
     model, run = training.TaughtDino(), run_in(tmp_path)
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-4)  # the rate of the warm-up
     losses = []
     for _ in range(5):
         loss = training.loss_of(run, model, training.draw_views(data["clean"], generator()), generator())

@@ -10,6 +10,7 @@ import torch
 from pit.demo.drawing.creature import PARTS, sample_creature
 from pit.demo.drawing.draw import draw_label_map, draw_masks, label_picture
 from pit.demo.models import weights
+from pit.demo.models.instruct import base_weights
 from pit.demo.models.whole import (
     UP,
     WHOLE,
@@ -17,6 +18,7 @@ from pit.demo.models.whole import (
     load_whole,
     load_words,
     new_whole,
+    unet_config,
     whole_of,
 )
 from pit.demo.training import parts2whole as training
@@ -27,6 +29,8 @@ from pit.demo.wholes import EVERYTHING
 from pit.files.weights import WeightFileError, read_state, write_state
 from pit.parts2whole.attention import attend_with_references, keys_and_values
 from pit.parts2whole.references import Written, token_mask
+from pit.parts2whole.training.step import WholeModel
+from pit.parts2whole.unets import empty_reference_unet, write_references
 
 SEED, MOST_BYTES = 3, 12_000_000
 REFERENCES, TARGETS = 24, 10
@@ -149,27 +153,28 @@ def test_negative_prompts_read_nothing_and_what_only_references_tell_is_always_r
     assert all(20 < count < 120 for count in seen.values()), seen
 
 
-def test_the_reference_unet_reads_as_the_base_does_before_training(examples):
-    from pit.parts2whole.training.step import WholeModel
-
+def test_the_reference_unet_begins_as_the_base_and_learns_only_changes_of_it(examples):
     model = WholeModel(new_whole(SEED))
-    predictor = training.Predictor(model, examples, run_in_memory())
-    rows = training.draw_rows(examples, random.Random(1))
-    rows = replace(rows, parts=rows.parts or [training.Part(0, 0, EVERYTHING, examples_of.EXACT)])
-    written = predictor.write(rows.parts)
-    block = next(iter(written))
-    assert written[block].features.shape[0] == training.SLOTS
-    assert written[block].features[0].abs().sum() > 0
+    predictor = training.Predictor(model, examples, Run(None, torch.device("cpu"), torch.float32, SEED))
+    parts = [training.Part(0, 0, EVERYTHING, examples_of.EXACT)]
+    written = predictor.write(parts)
+    base, state = empty_reference_unet(unet_config()), base_weights()
+    base.load_state_dict({key: state[key] for key in base.state_dict()}, assign=True)
+    references = examples.references
+    expected = write_references(
+        base, references.latents[:1].float(), examples.texts.of([EVERYTHING]),
+        references.mask(0, EVERYTHING, examples_of.EXACT)[None],
+    )
+    for block, each in expected.items():
+        assert len(written[block].features) == training.SLOTS
+        torch.testing.assert_close(written[block].features[:1], each.features, atol=1e-3, rtol=1e-3)
     noisy = torch.randn(2, 12, 16, 16)
+    rows = replace(training.draw_rows(examples, random.Random(1)), parts=parts)
     found = predictor.predict(rows, noisy, torch.tensor([10, 900]))
     assert found.shape == noisy.shape and found.isfinite().all()
     found.square().mean().backward()
     taught = [name for name, value in model.reference_unet.named_parameters() if value.grad is not None]
     assert taught and all(".parametrizations." in name for name in taught)
-
-
-def run_in_memory():
-    return Run(None, torch.device("cpu"), torch.float32, SEED)
 
 
 def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path, examples, monkeypatch):
@@ -195,11 +200,11 @@ def test_the_stage_moves_all_that_is_not_the_bases_own_and_writes_a_small_file(t
     training.train_parts2whole(run_in(tmp_path / "run"), tmp_path / "weights")
     path = tmp_path / "weights" / WHOLE
     state, metadata = read_state(path)
-    base = weights.with_prefix(weights.read_weights(weights.SD15), "unet.")
+    base = base_weights()
     assert metadata["version"] == weights.VERSION and len(metadata["base"]) == 64
     assert path.stat().st_size <= MOST_BYTES
     own = [key for key in state if key.startswith("unet.") and key.endswith("attn1.to_k.weight")]
-    assert own and not any(torch.equal(state[key], base[key.removeprefix("unet.")]) for key in own)
+    assert own and not any(torch.equal(state[key].float(), base[key.removeprefix("unet.")]) for key in own)
     assert not any(key.startswith("unet.conv_out") for key in state)
     changes = [key for key in state if key.startswith("reference_unet.") and key.endswith(UP)]
     assert len(changes) > 50 and any(state[key].any() for key in changes)
@@ -209,7 +214,7 @@ def test_the_stage_moves_all_that_is_not_the_bases_own_and_writes_a_small_file(t
     assert loaded.pose_guider.latent_pixel == 16 and loaded.decoupled.token_dim == 256
     key = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_k.weight"
     assert torch.equal(loaded.unet.state_dict()[key], state[f"unet.{key}"].float())
-    assert not torch.equal(loaded.reference_unet.state_dict()[key], base[key].float())
+    assert not torch.equal(loaded.reference_unet.state_dict()[key], base[key])
 
 
 def test_the_file_of_another_base_is_refused(tmp_path, monkeypatch):
@@ -227,8 +232,7 @@ def test_changes_of_low_rank_come_back_as_they_were():
         for name, parameter in parts.reference_unet.named_parameters():
             if name.endswith(UP):
                 parameter.normal_(0, 0.05)
-    base = weights.with_prefix(weights.float_weights(weights.SD15), "unet.")
-    again = whole_of(base, changes_of(parts))
+    again = whole_of(base_weights(), changes_of(parts))
     latents, words, written = torch.randn(1, 12, 16, 16), torch.randn(1, 77, 96), ({}, {})
     with torch.no_grad():
         for unet, found in zip((parts.reference_unet, again.reference_unet), written, strict=True):
