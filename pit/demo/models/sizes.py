@@ -14,7 +14,7 @@ TOKEN_DIM = 64  # published: 2048
 VISION = {"channels": (48, 96, 192), "positions": 64}  # three halvings of 64 px leave 8 x 8 positions
 # One vector for a whole picture, the role of CLIP's `image_embeds`, gathered by a few queries.
 EMBEDDING_DIM = 256
-EMBEDDING = {"queries": 4, "hidden": 512}
+EMBEDDING = {"queries": 12, "values": 64, "hidden": 448}
 BASE_TOKENS = 4  # of the base IP-Adapter, which draws from that vector
 RESAMPLER = {"dim": 192, "depth": 2, "dim_head": 32, "heads": 6, "num_queries": TOKENS_PER_PICTURE,
              "embedding_dim": 192, "output_dim": TOKEN_DIM, "ff_mult": 4}

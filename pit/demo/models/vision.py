@@ -10,20 +10,21 @@ from .sizes import EMBEDDING, EMBEDDING_DIM, VISION
 
 
 class Pooling(nn.Module):
-    """One vector from features: a few weighted means of them, then two layers."""
+    """One vector from features: weighted means of them, each of which finds a part, then two layers."""
 
     def __init__(self, operations, **factory):
         super().__init__()
-        width = VISION["channels"][-1]
-        self.scores = operations.Linear(width, EMBEDDING["queries"], **factory)
-        self.hidden = operations.Linear(width * EMBEDDING["queries"], EMBEDDING["hidden"], **factory)
+        width, queries, values = VISION["channels"][-1], EMBEDDING["queries"], EMBEDDING["values"]
+        self.scores = operations.Linear(width, queries, **factory)
+        self.values = operations.Linear(width, values, **factory)
+        self.hidden = operations.Linear(queries * values, EMBEDDING["hidden"], **factory)
         self.out = operations.Linear(EMBEDDING["hidden"], EMBEDDING_DIM, **factory)
         self.norm = operations.LayerNorm(EMBEDDING_DIM, elementwise_affine=False, **factory)
 
     def forward(self, features: Tensor) -> Tensor:
         """`[B, 64, 192]` -> `[B, 256]` of zero mean and unit spread."""
         weights = self.scores(features).softmax(dim=1)
-        means = weights.transpose(1, 2) @ features
+        means = weights.transpose(1, 2) @ self.values(features)
         return self.norm(self.out(functional.silu(self.hidden(means.flatten(1)))))
 
 

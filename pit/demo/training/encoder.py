@@ -17,14 +17,16 @@ from ..models.preview import TokenPreview
 from ..models.reader import CLASSES
 from ..models.sizes import EMBEDDING_DIM, PREVIEW_SIZE, RESAMPLER, TOKEN_DIM, TOKENS_PER_PICTURE, VISION
 from ..models.vision import CreatureVision
+from .data import ALONE, EMPTY, POSED, THINGS, WITH_THINGS
 from .stage import Run, Stage, train_stage
-from .truth import THING_PAIRS, UNSEEN, Truth, picture_truth
+from .truth import THING_PAIRS, UNSEEN, Truth, picture_truth, weights_by_kind
 
-STAGE = Stage("encoder", steps=3200, batch=64, learning_rate=2e-3)
+STAGE = Stage("encoder", steps=9000, batch=64, learning_rate=2e-3)
 PART_BATCH = 48
 EMPTY_BATCH = 4  # white pictures: the prior's empty slots must be unlike every part
 # Whole pictures and patches of bodies, of which only the embedding is taught.
 PICTURE_BATCH, PATCH_BATCH = 64, 12
+SHARES = {ALONE: 0.20, WITH_THINGS: 0.40, POSED: 0.20, THINGS: 0.15, EMPTY: 0.05}  # the smaller, the harder
 # On tokens and embeddings of unit spread. Priors get both only nearly right, and they must still be readable.
 TOKEN_NOISE, EMBEDDING_NOISE = 0.5, 0.3
 KIND_EMPTY, KIND_WHOLE, KIND_PICTURE, KIND_PATCH = range(len(PARTS), len(PARTS) + 4)
@@ -132,12 +134,15 @@ class Batch:
     things: Tensor
 
 
-def draw_batch(data: dict[str, np.ndarray], truth: Truth, generator: torch.Generator) -> Batch:
+def draw_batch(
+    data: dict[str, np.ndarray], truth: Truth, often: Tensor, generator: torch.Generator
+) -> Batch:
     """Pictures at random, those whose tokens are taught first."""
     def rows(count: int) -> Tensor:
         return torch.randint(len(truth.labels), (count,), generator=generator)
 
-    whole, part, picture, patch = (rows(n) for n in (STAGE.batch, PART_BATCH, PICTURE_BATCH, PATCH_BATCH))
+    whole, part, patch = (rows(n) for n in (STAGE.batch, PART_BATCH, PATCH_BATCH))
+    picture = torch.multinomial(often, PICTURE_BATCH, replacement=True, generator=generator)
     slots = torch.randint(data["part_kinds"].shape[1], (PART_BATCH,), generator=generator).numpy()
     white = np.full((EMPTY_BATCH, *data["views"].shape[1:]), 255, np.uint8)
     pixels = np.concatenate([
@@ -182,10 +187,11 @@ def train_encoder(run: Run, data: dict[str, np.ndarray]) -> TaughtEncoder:
     torch.manual_seed(run.seed)
     model = TaughtEncoder().to(run.device)
     truth = picture_truth(run.seed, len(data["labels"]))
+    often = weights_by_kind(truth.kinds, SHARES)
     with_tokens = STAGE.batch + PART_BATCH + EMPTY_BATCH
 
     def loss_at(step: int, generator: torch.Generator) -> Tensor:
-        batch = draw_batch(data, truth, generator)
+        batch = draw_batch(data, truth, often, generator)
         batch = Batch(*(getattr(batch, field.name).to(run.device) for field in fields(Batch)))
         with run.autocast():
             features = model.encoder.vision.features(batch.pixels)

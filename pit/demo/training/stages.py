@@ -150,8 +150,11 @@ def renderer_data(run: Run, data: Data) -> RendererData:
 
 def text_data(run: Run, data: Data) -> TextData:
     """What the base of SD 1.5's structure learns from, encoded once."""
-    shown = compositions(run.seed, len(data["labels"]))
-    return TextData(latents(run, data, "pictures"), latents(run, data, "clean"), *shown)
+    count = len(data["labels"])
+    return TextData(
+        latents(run, data, "pictures"), latents(run, data, "clean"), *compositions(run.seed, count),
+        picture_truth(run.seed, count).kinds,
+    )
 
 
 def latents(run: Run, data: Data, name: str) -> Tensor:

@@ -1,7 +1,7 @@
 """What the pictures of the data set show, as targets for those that learn to read them."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +49,12 @@ def truth_of(pictures: Sequence[TrainingPicture]) -> Truth:
         torch.from_numpy(np.stack([things_of(picture) for picture in pictures])),
         torch.tensor([KINDS.index(picture.kind) for picture in pictures]),
     )
+
+
+def weights_by_kind(kinds: Tensor, shares: Mapping[str, float]) -> Tensor:
+    """How often each picture `[N]` is to be drawn, so that every one of `KINDS` has its share."""
+    numbers = torch.bincount(kinds, minlength=len(KINDS)).clamp(min=1)
+    return (torch.tensor([shares[kind] for kind in KINDS]) / numbers)[kinds]
 
 
 def labels_of(creature: Creature | None) -> list[int]:

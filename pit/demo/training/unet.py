@@ -18,20 +18,23 @@ from ..models.preview import TokenPreview
 from ..models.reader import CLASSES
 from ..models.sizes import RESAMPLER, TOKEN_DIM, TOKENS_PER_PICTURE
 from ..models.unet import PREDICTION, Renderer
-from .data import ALONE, KINDS, WITH_THINGS, training_picture
+from .data import ALONE, EMPTY, KINDS, POSED, THINGS, WITH_THINGS, training_picture
 from .encoder import attribute_loss, disturbed, pixel_values, preview_loss, spread_loss
 from .stage import Run, Stage, train_stage
-from .truth import Truth
+from .truth import Truth, weights_by_kind
 
 # Rows with IP+ tokens, and rows with tokens of the base adapter.
 PLUS_ROWS, BASE_ROWS = 28, 16
-STAGE = Stage("unet", steps=20000, batch=PLUS_ROWS + BASE_ROWS, learning_rate=1e-3, warmup=200, decay=0.4)
+STAGE = Stage("unet", steps=16000, batch=PLUS_ROWS + BASE_ROWS, learning_rate=1e-3, warmup=200, decay=0.4)
 MOST_SNR = 5.0
 TOKEN_NOISE, EMBEDDING_NOISE = 0.4, 0.25
 # The negative branch of guidance has neither tokens nor words, or a negative prompt without tokens, or the
 # same tokens as the other branch without words: the UNet must know all three.
 DROP_BOTH, DROP_TOKENS, DROP_TEXT = 0.08, 0.05, 0.10
 CLEAN_SHARE = 0.5  # of the rows: the creature alone on white, where every tint of the ground shows
+# Of the other rows with tokens of the base adapter.
+SHARES = {ALONE: 0.25, WITH_THINGS: 0.35, POSED: 0.15, THINGS: 0.20, EMPTY: 0.05}
+WORDLESS = 0.7  # of the rows of the base adapter: its embedding holds scene and things as well
 
 
 @dataclass(frozen=True)
@@ -103,11 +106,11 @@ def train_unet(run: Run, data: RendererData, start: dict[str, dict[str, Tensor]]
     model.to(run.device)
     schedule = noise_schedule(PREDICTION, zero_snr=True)
     density = timestep_density(schedule)
-    fitting = fitting_rows(data.truth)
+    fitting, often = fitting_rows(data.truth), weights_by_kind(data.truth.kinds, SHARES)
     predict = torch.compile(model.renderer.predict, dynamic=False) if run.compiled else model.renderer.predict
 
     def loss_at(step: int, generator: torch.Generator) -> Tensor:
-        rows = draw_rows(data, fitting, random.Random(f"{run.seed}/{step}"), generator)
+        rows = draw_rows(data, fitting, often, random.Random(f"{run.seed}/{step}"), generator)
         noise = torch.randn(rows.latents.shape, generator=generator)
         timesteps = torch.multinomial(density, STAGE.batch, replacement=True, generator=generator)
         noisy = schedule.add_noise(rows.latents, noise, timesteps)
@@ -151,13 +154,13 @@ def fitting_rows(truth: Truth) -> Tensor:
 
 
 def draw_rows(
-    data: RendererData, fitting: Tensor, words: random.Random, generator: torch.Generator
+    data: RendererData, fitting: Tensor, often: Tensor, words: random.Random, generator: torch.Generator
 ) -> Rows:
     """Draw pictures for both adapters, with captions that are new at each step."""
     count = len(data.pictures)
     plus = torch.randint(count, (PLUS_ROWS,), generator=generator)
     others = fitting[torch.randint(len(fitting), (PLUS_ROWS,), generator=generator)]
-    base = torch.randint(count, (BASE_ROWS,), generator=generator)
+    base = torch.multinomial(often, BASE_ROWS, replacement=True, generator=generator)
     clean = torch.rand(STAGE.batch, generator=generator) < torch.tensor(
         [CLEAN_SHARE] * PLUS_ROWS + [CLEAN_SHARE / 2] * BASE_ROWS
     )
@@ -175,14 +178,10 @@ def draw_rows(
 
 
 def words_for(shown: Composition, by_embedding: bool, words: random.Random) -> str:
-    """A caption, mostly a plain one: then only the tokens tell what the creature is like.
-
-    An embedding holds scene and things as well, and often does without any words.
-    """
-    drawn = words.random()
-    if by_embedding and drawn < 0.35:
+    """A caption, mostly a plain one: then only the tokens tell what the creature is like."""
+    if by_embedding and words.random() < WORDLESS:
         return ""
-    return plain_caption(shown) if drawn < 0.65 else caption(shown, words)
+    return plain_caption(shown) if words.random() < 0.65 else caption(shown, words)
 
 
 def timestep_density(schedule: DDPMScheduler) -> Tensor:
