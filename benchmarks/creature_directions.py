@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.labelled import sheet
+from pit.demo.drawing.creature import UNSEEN
 from pit.concepts.directions import (
     CLIP_SPACE,
     METHODS,
@@ -35,7 +36,7 @@ from pit.concepts.directions import (
 from pit.demo.drawing.creature import ATTRIBUTES, Creature
 from pit.demo.drawing.edits import EDITS, Edit, both_classes
 from pit.demo.measure.markdown import markdown
-from pit.demo.measure.scores import HIDDEN, NAMES, is_whole, kept, targets_of, visible
+from pit.demo.measure.scores import NAMES, is_whole, kept, targets_of, visible
 from pit.demo.measure.trials import whole_view
 from pit.demo.models.chain import CreatureChain
 from pit.demo.models.reader import load_reader
@@ -118,9 +119,9 @@ def index_of(attribute: str, value: str) -> int:
 def other_targets(edit: Edit, creature: Creature) -> Tensor:
     """The attributes that should stay, `[A]`; -100 for the edited one, and for the color of a new part."""
     targets = targets_of(creature)
-    targets[NAMES.index(edit.attribute)] = HIDDEN
+    targets[NAMES.index(edit.attribute)] = UNSEEN
     if "none" in edit.before + edit.after:
-        targets[NAMES.index(f"{edit.slot}_color")] = HIDDEN
+        targets[NAMES.index(f"{edit.slot}_color")] = UNSEEN
     return targets
 
 

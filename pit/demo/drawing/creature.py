@@ -53,6 +53,7 @@ SCENE_WORDS = {
     "candy": " in candy land",
 }
 SCENES = list(SCENE_WORDS)
+UNSEEN = -100  # the target that PyTorch's cross-entropy ignores
 # Words that the shipped models know one by one but have never read together: an IP-LoRA teaches the pairs.
 TAUGHT_SCENE_WORDS = {
     "night_meadow": " in a night meadow",
@@ -210,7 +211,7 @@ def labels(creature: Creature, part: str | None = None) -> list[int]:
     for name, options in ATTRIBUTES.items():
         slot = name.removesuffix("_color")
         absent = name != slot and creature.attributes[slot] == "none"
-        result.append(-100 if slot not in visible or absent else options.index(creature.attributes[name]))
+        result.append(UNSEEN if slot not in visible or absent else options.index(creature.attributes[name]))
     return result
 
 
@@ -230,17 +231,3 @@ def part_words(creature: Creature, part: str) -> str:
         return f"{values['body_color']} {values['body']} body{pattern}"
     color = f"{values[part + '_color']} " if part in COLORED else ""
     return f"{color}{values[part]} {part}"
-
-
-def caption(creature: Creature, rng: random.Random) -> str:
-    """A short caption that names the scene.
-
-    One in three says just "a creature"; the others name the body and one to four parts in random order.
-    """
-    # The plain caption is the one that the measures use: then only the tokens tell what the creature is like.
-    if rng.random() < 1 / 3:
-        return f"a creature{ALL_SCENE_WORDS[creature.scene]}"
-    parts = [part_words(creature, part) for part in creature.parts if part != "body"]
-    rng.shuffle(parts)
-    body = f"a {creature.attributes['body_color']} {creature.attributes['body']} creature"
-    return f"{body} with {' and '.join(parts[:rng.randint(1, 4)])}{ALL_SCENE_WORDS[creature.scene]}"

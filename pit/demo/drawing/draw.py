@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
-from ..models.sizes import ENCODER_SIZE
+from ..models.sizes import ENCODER_SIZE, PICTURE_SIZE
 from .anatomy import Figure, start_figure
 from .canvas import WHITE, Canvas, ellipse
 from .creature import PARTS, Creature, visible_slots
@@ -115,7 +115,7 @@ def label_picture(found: np.ndarray) -> Image.Image:
     return Image.fromarray(np.array(LABEL_COLORS, np.uint8)[found])
 
 
-def draw_creature(creature: Creature, pixels: int = 128, supersample: int = 2) -> Image.Image:
+def draw_creature(creature: Creature, pixels: int = PICTURE_SIZE, supersample: int = 2) -> Image.Image:
     """The whole creature in its scene, `pixels` x `pixels` (RGB)."""
     picture = draw_shape(creature, pixels, supersample)
     backdrop = draw_scene(creature.scene, pixels).copy()
@@ -127,8 +127,13 @@ def encoder_view(shape: Image.Image) -> Image.Image:
     """What the image encoder sees of a whole creature from `draw_shape`: on white, 64 x 64 (RGB)."""
     plain = Image.new("RGB", shape.size, WHITE)
     plain.paste(shape, (0, 0), shape)
+    return seen_by_encoder(plain)
+
+
+def seen_by_encoder(picture: Image.Image) -> Image.Image:
+    """A square picture as the image encoder sees it, 64 x 64 (RGB)."""
     # Bicubic, like CLIP's own preprocessing, which pictures go through outside of training.
-    return plain.resize((ENCODER_SIZE, ENCODER_SIZE), Image.Resampling.BICUBIC)
+    return picture.resize((ENCODER_SIZE, ENCODER_SIZE), Image.Resampling.BICUBIC)
 
 
 def draw_part(creature: Creature, part: str, pixels: int = 64, *, share: float = 0.9,

@@ -1,7 +1,7 @@
 """Every measure by the name under which `--json` writes it: what it is in words, its unit and its bar."""
 from __future__ import annotations
 
-from ..training.data import KINDS
+from ..training.data import KINDS, WITH_THINGS
 from .autoencoder import GROUNDS, MIXED, PLAIN
 from .plan import PART_COUNTS, SCENE_WEIGHTS
 from .units import DECIBELS, LEVELS, RATE, SHARE, Unit
@@ -62,6 +62,7 @@ SHOWN = {
     "things": "things alone", "empty": "empty scenes",
 }
 GROUND_WORDS = {MIXED: "mixed scenes", PLAIN: "plain colors"}
+READ_OFF = "attributes read off the pooled embedding by a linear layer"
 TRUE_TOKENS = "attributes kept when rendered from true tokens"
 LABELS: dict[str, str] = {
     "reader_accuracy": "attributes, things and scenes read correctly from fresh drawings",
@@ -75,8 +76,9 @@ LABELS: dict[str, str] = {
     key(GROUND, ground): f"shift of the colors of sky and ground, {GROUND_WORDS.get(ground, ground)}"
     for ground in GROUNDS
 } | {
-    "embedding_attributes": "attributes read off the pooled embedding by a linear layer",
-    "embedding_kept": "attributes kept when drawn from the embedding, over the ceiling",
+    "embedding_attributes": READ_OFF,
+    key("embedding_attributes", WITH_THINGS): f"{READ_OFF}, {SHOWN[WITH_THINGS]}",
+    "embedding_kept": "attributes kept when drawn from the embedding, over those from true tokens",
     "embedding_whole": "complete creatures, drawn from the embedding",
     "embedding_white": "distance of white borders from white, drawn from the embedding",
     "ceiling": f"{TRUE_TOKENS}, {COHERENCES['free']}",

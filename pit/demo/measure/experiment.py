@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection
 
 from ..drawing.creature import SCENES
 from ..models.reader import Reading
-from ..training.data import KINDS
+from ..training.data import ALONE, KINDS, WITH_THINGS
 from . import GROUPS
 from .autoencoder import GROUNDS, fidelity, ground_shift, white_distance
 from .catalog import DRAWN, GROUND, PSNR, key
@@ -69,10 +69,12 @@ def measure_autoencoder(lab: Laboratory, plan: Plan, findings: Findings) -> None
 def measure_embedding(lab: Laboratory, plan: Plan, findings: Findings) -> None:
     """What the pooled embedding holds, and what is drawn from it."""
     known = encoded(lab, plan.trials, FREE)
-    average, findings.attributes["embedding"] = accuracy(*read_off(lab, plan.fitted, plan.tested))
+    average, findings.attributes["embedding"] = accuracy(*read_off(lab, plan.fitted, plan.tested, ALONE))
+    beside, _ = accuracy(*read_off(lab, plan.fitted, plan.tested, WITH_THINGS))
     reading, white = drawn_from_embeddings(lab, known)
     findings.measures |= {
-        "embedding_attributes": average, "embedding_kept": over_the_ceiling(reading, known),
+        "embedding_attributes": average, "embedding_attributes_with_things": beside,
+        "embedding_kept": over_the_ceiling(lab, reading, known),
         "embedding_whole": share(is_whole(reading)), "embedding_white": white,
     }
 

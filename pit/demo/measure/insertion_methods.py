@@ -40,7 +40,7 @@ from .object_insertion import (
 from .plan import Plan
 from .suite import Laboratory
 
-OURS, PUBLISHED_WAY = "recommended settings", "published settings"
+OURS = "recommended settings"
 CEILING = "the true picture through the autoencoder"
 PASTED, WORDS = "pasted at a random place, denoised by 0.5", "by its words"
 UNTRAINED = "by an optimizer without training"
@@ -48,6 +48,7 @@ PASTED_SIDES = (0.2, 0.25)  # of the longer side of a thing, as shares of the pi
 DENOISED = 0.5
 BATCH = 16
 PUBLISHED_TRIALS = 32  # the published settings take ten times as long
+PUBLISHED_WAY = f"published settings (the first {PUBLISHED_TRIALS})"
 
 
 def insertion_tables(lab: Laboratory, plan: Plan) -> str:

@@ -26,7 +26,7 @@ from ..models.sizes import PICTURE_SIZE
 from ..triplets import Insertion, sample_insertion
 from .estimates import Estimate, mean, percent, ratio, share
 from .markdown import markdown
-from .scores import kept, targets_of
+from .scores import found_things, kept, targets_of
 
 CELL = PICTURE_SIZE // MAP_SIZE
 # In cells of the reader's maps: the lowest row of what stands on the ground, and how far it may be off; what
@@ -137,12 +137,13 @@ def pair_of(thing: Thing) -> int:
 
 
 def is_shown(reading: Reading, insertions: list[Insertion]) -> Tensor:
-    """Whether the new thing is among the most probable ones, of as many as there should be, `[N]`."""
-    found = [
-        pair_of(each.thing) in things.topk(len(each.target.things)).indices
-        for each, things in zip(insertions, reading.things, strict=True)
-    ]
-    return torch.tensor(found)
+    """Whether the new thing is seen, and among the most probable of as many as there should be, `[N]`."""
+    numbers = torch.tensor([pair_of(each.thing) for each in insertions])[:, None]
+    foremost = torch.tensor([
+        int(number) in things.topk(len(each.target.things)).indices
+        for number, each, things in zip(numbers, insertions, reading.things, strict=True)
+    ])
+    return found_things(reading).gather(1, numbers)[:, 0] & foremost
 
 
 def new_things(maps: Tensor, insertions: list[Insertion]) -> Tensor:

@@ -21,6 +21,7 @@ from ..drawing.creature import (
     JITTERS,
     PARTS,
     SPECIES,
+    UNSEEN,
     Creature,
     part_words,
     sample_creature,
@@ -48,7 +49,7 @@ from .parts_found import (
 )
 from .plan import Plan
 from .report import as_images
-from .scores import HIDDEN, NAMES, STYLE_OF, is_found, is_whole, targets_of
+from .scores import NAMES, STYLE_OF, is_found, is_whole, targets_of
 from .suite import Laboratory
 
 SEARCHED = 8  # creatures in which parts are looked for, for each mixture
@@ -250,7 +251,7 @@ class Judge:
 def exact_parts(reading: Reading, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Which parts have all attributes that are wanted, and of which any is, bool `[N, 9]`; targets `[N, A]`.
     """
-    found, wanted = is_found(reading, targets), targets != HIDDEN
+    found, wanted = is_found(reading, targets), targets != UNSEEN
     members = torch.tensor(PART_OF) == torch.arange(len(PARTS))[:, None]
     missed = (wanted & ~found)[:, None] & members
     return ~missed.any(dim=2), (wanted[:, None] & members).any(dim=2)
@@ -306,7 +307,8 @@ def partcraft_tables(lab: Laboratory, plan: Plan, others: Mapping[str, PartWords
     draws = {name: by_words(lab, PartArtist(words)) for name, words in ways.items()}
     draws |= {CAPTIONS: by_captions(lab), CEILING: as_drawn}
     scores = {name: measure_mixtures(judge, draw, plan.trials) for name, draw in draws.items()}
-    return "\n\n".join([parts_table(found), words_table(scores), NOTE])
+    known = f"There are words for {len(judge.parts)} of the {len(PARTS)} parts."
+    return "\n\n".join([parts_table(found), words_table(scores), known, NOTE])
 
 
 def partcraft_pictures(plan: Plan, others: int = 0) -> int:

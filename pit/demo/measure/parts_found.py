@@ -189,10 +189,19 @@ def look(creature: Creature, part: str) -> int:
 
 
 def is_usual(codes: Tensor, looks: Tensor, seen: Tensor) -> Tensor:
-    """Whether each of N parts has the look that most of its code have, among those that are seen, `[N]`."""
-    counts = torch.zeros(int(codes.max()) + 1, max(int(looks.max()), 0) + 1)
-    counts.index_put_((codes[seen], looks[seen]), torch.ones(int(seen.sum())), accumulate=True)
-    return counts.argmax(dim=1)[codes] == looks
+    """Whether each of N parts has the look that most of its code have in the other half of them, `[N]`.
+
+    Only those that are seen count.
+    """
+    # Not in its own half: where a code has few members, each of them would decide what is usual.
+    half, right = torch.arange(len(codes)) % 2, torch.zeros(len(codes), dtype=torch.bool)
+    for own in range(2):
+        others = seen & (half != own)
+        counts = torch.zeros(int(codes.max()) + 1, max(int(looks.max()), 0) + 1)
+        counts.index_put_((codes[others], looks[others]), torch.ones(int(others.sum())), accumulate=True)
+        known = counts.any(dim=1)[codes]
+        right |= (half == own) & known & (counts.argmax(dim=1)[codes] == looks)
+    return right
 
 
 def shuffled(count: int) -> Tensor:

@@ -6,10 +6,10 @@ import random
 from torch import Tensor
 
 from ...charts import Bar
-from ..drawing.creature import ATTRIBUTES, SCENES
+from ..drawing.creature import ATTRIBUTES, SCENES, UNSEEN
 from ..models.reader import Reading
 from .estimates import mean, percent
-from .scores import HIDDEN, NAMES, STYLE_OF, is_found, is_whole, kept, open_entropies
+from .scores import NAMES, STYLE_OF, is_found, is_whole, kept, open_entropies
 from .trials import Trial
 
 MIXTURE_SEED = 0
@@ -40,7 +40,7 @@ def measured_rows(reading: Reading, trial: Trial, scene: str | None) -> list[Bar
 def attribute_rows(reading: Reading, targets: Tensor) -> list[Bar]:
     """How many pictures show each wanted attribute, part by part; `targets [A]`, -100 = not wanted."""
     found = is_found(reading, targets)
-    wanted = (index for index, target in enumerate(targets) if target != HIDDEN)
+    wanted = (index for index, target in enumerate(targets) if target != UNSEEN)
     rows = []
     for index in sorted(wanted, key=lambda index: (STYLE_OF[index], index)):
         name, target = NAMES[index], targets[index]

@@ -50,7 +50,7 @@ class Plan:
         """How many pictures a group renders, by what they show."""
         ceiling = {"ceiling free": self.trials}
         if group == "embedding":
-            return ceiling | {"embedding": self.trials}
+            return ceiling | {"embedding": self.trials, "tokens on white": self.trials}
         if group == "kept":
             kept = {f"{parts} {name}": self.trials for parts in PART_COUNTS for name in COHERENCE}
             whites = {"whites": min(WHITES, self.trials)}

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..drawing.composition import compose, draw_composition
-from ..drawing.creature import ATTRIBUTES, Creature
+from ..drawing.creature import ATTRIBUTES, UNSEEN, Creature
 from ..drawing.instructions import Instruction, fitting_attributes, sample_instruction
 from ..drawing.scenes import SCENE_NAMES, draw_scene
 from ..drawing.things import Thing, draw_thing, sample_thing
@@ -18,7 +18,7 @@ from ..models.reader import Reading
 from ..models.sizes import PICTURE_SIZE
 from ..training.data import draw_patch
 from .object_insertion import pair_of
-from .scores import HIDDEN, kept, targets_of
+from .scores import found_things, kept, targets_of
 from .trials import FREE, Trial, draw_trials, true_pictures
 
 TEXTURE = ("pattern", "body_color")
@@ -176,13 +176,13 @@ def among(names: Collection[str]) -> Tensor:
 
 def keeps(targets: Tensor, but: Collection[str] = ()) -> Score:
     """The share of all attributes, without some, that a picture shows as wanted; `targets [N, A]`."""
-    wanted = targets.masked_fill(among(but), HIDDEN)
+    wanted = targets.masked_fill(among(but), UNSEEN)
     return lambda reading: kept(reading, wanted)
 
 
 def takes(targets: Tensor, names: Collection[str]) -> Score:
     """The share of these attributes that a picture shows as wanted."""
-    wanted = targets.masked_fill(~among(names), HIDDEN)
+    wanted = targets.masked_fill(~among(names), UNSEEN)
     return lambda reading: kept(reading, wanted)
 
 
@@ -195,7 +195,7 @@ def takes_all(targets: Tensor, names: Collection[str]) -> Score:
 def follows(targets: Tensor, said: list[Instruction]) -> Score:
     """Whether a picture is as was said."""
     spoken = torch.stack([among([each.attribute]) for each in said])
-    wanted = targets.masked_fill(~spoken, HIDDEN)
+    wanted = targets.masked_fill(~spoken, UNSEEN)
     return lambda reading: kept(reading, wanted)
 
 
@@ -203,7 +203,7 @@ def keeps_others(targets: Tensor, said: list[Instruction], but: Collection[str] 
     """The share of the attributes that nothing was said about."""
     # Nor about the color of a part that was not there before.
     names = [{each.attribute, f"{each.attribute}_color", *but} for each in said]
-    wanted = targets.masked_fill(torch.stack([among(each) for each in names]), HIDDEN)
+    wanted = targets.masked_fill(torch.stack([among(each) for each in names]), UNSEEN)
     return lambda reading: kept(reading, wanted)
 
 
@@ -214,6 +214,9 @@ def shows_scenes(creatures: list[Creature]) -> Score:
 
 
 def shows_things(things: list[Thing]) -> Score:
-    """Whether the most probable thing is of the kind and of the color that is wanted."""
+    """Whether the most probable thing is seen, and of the kind and of the color that is wanted."""
     wanted = torch.tensor([pair_of(each) for each in things])
-    return lambda reading: (reading.things.argmax(dim=1) == wanted).float()
+
+    return lambda reading: (
+        found_things(reading).any(dim=1) & (reading.things.argmax(dim=1) == wanted)
+    ).float()

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from ..drawing.composition import THING_LABEL
+from ..drawing.creature import UNSEEN
 from ..drawing.flaws import flawed
 from ..models.reader import MAP_SIZE, Reading
 from ..training.data import ALONE, POSED, THINGS, WITH_THINGS
-from ..training.truth import UNSEEN, Truth, truth_of
+from ..training.truth import Truth, truth_of
 from .estimates import Estimate, column_shares, ratio, share
 from .pictures import drawn, drawn_maps, fresh_pictures
 from .scores import NAMES, found_things, is_whole

@@ -6,13 +6,12 @@ import random
 import torch
 from torch import Tensor
 
-from ..drawing.creature import ATTRIBUTES, Creature, labels, sample_creature
+from ..drawing.creature import ATTRIBUTES, UNSEEN, Creature, labels, sample_creature
 from ..models.reader import Reading
 
-HIDDEN = -100  # as in `creature.labels`
 NAMES = list(ATTRIBUTES)
 # For each attribute: the index of "none", if it has one, and the position of the style of the same part.
-NONE = [options.index("none") if "none" in options else HIDDEN for options in ATTRIBUTES.values()]
+NONE = [options.index("none") if "none" in options else UNSEEN for options in ATTRIBUTES.values()]
 STYLE_OF = [NAMES.index(name.removesuffix("_color")) for name in NAMES]
 BORDER = 6  # pixels along the edges that no complete creature reaches
 
@@ -28,7 +27,7 @@ def visible(attributes: Tensor) -> Tensor:
     """Attributes as read `[N, A]`, with -100 for the colors of parts that were read as absent."""
     absent = attributes[:, STYLE_OF] == torch.tensor(NONE)[STYLE_OF]
     is_color = torch.tensor([style != index for index, style in enumerate(STYLE_OF)])
-    return attributes.masked_fill(absent & is_color, HIDDEN)
+    return attributes.masked_fill(absent & is_color, UNSEEN)
 
 
 def is_found(reading: Reading, targets: Tensor) -> Tensor:
@@ -37,7 +36,7 @@ def is_found(reading: Reading, targets: Tensor) -> Tensor:
     Args:
         targets: `[N, A]` or `[A]`, -100 = not wanted.
     """
-    return (visible(reading.attributes) == targets) & (targets != HIDDEN)
+    return (visible(reading.attributes) == targets) & (targets != UNSEEN)
 
 
 def kept(reading: Reading, targets: Tensor) -> Tensor:
@@ -45,7 +44,7 @@ def kept(reading: Reading, targets: Tensor) -> Tensor:
 
     NaN for a picture from which nothing is wanted.
     """
-    return is_found(reading, targets).sum(dim=-1) / (targets != HIDDEN).sum(dim=-1)
+    return is_found(reading, targets).sum(dim=-1) / (targets != UNSEEN).sum(dim=-1)
 
 
 def is_whole(reading: Reading) -> Tensor:
@@ -87,7 +86,7 @@ def open_entropies(reading: Reading, targets: Tensor, rng: random.Random) -> tup
     """
     mixtures = [targets_of(sample_creature(rng, coherence=0.0)) for _ in reading.attributes]
     both = visible(reading.attributes), torch.stack(mixtures)
-    ours, theirs = (entropies(attributes)[targets == HIDDEN].sum() for attributes in both)
+    ours, theirs = (entropies(attributes)[targets == UNSEEN].sum() for attributes in both)
     return ours, theirs
 
 

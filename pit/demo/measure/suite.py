@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..drawing.creature import SCENES, Creature
+from ..drawing.creature import SCENES, UNSEEN, Creature
 from ..drawing.draw import draw_creature
 from ..models.chain import CreatureChain
 from ..models.reader import CreatureReader, Reading, as_pictures
@@ -18,7 +18,6 @@ from ..models.sizes import PICTURE_SIZE
 from .estimates import Estimate, column_shares, mean, ratio, share
 from .pictures import batches
 from .scores import (
-    HIDDEN,
     NAMES,
     border_distances,
     frechet_distance,
@@ -150,7 +149,7 @@ def ceilings(lab: Laboratory, known: Encoded) -> dict[str, Estimate]:
 
 def shares_by_attribute(reading: Reading, targets: Tensor) -> dict[str, Estimate]:
     """How often each attribute is found where it is wanted; targets `[N, A]`, -100 = not wanted."""
-    return column_shares(is_found(reading, targets), targets != HIDDEN, NAMES)
+    return column_shares(is_found(reading, targets), targets != UNSEEN, NAMES)
 
 
 def whites_from_tokens(lab: Laboratory, known: Encoded) -> Estimate:

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from ...parts2whole.parts import Reference
 from ..drawing.composition import Composition, compose, draw_composition
-from ..drawing.creature import PARTS, Creature, sample_creature, visible_slots
+from ..drawing.creature import PARTS, UNSEEN, Creature, sample_creature, visible_slots
 from ..drawing.draw import draw_label_map, draw_masks, label_picture
 from ..drawing.mixture import slots_of, with_parts_of
 from ..drawing.pose import NEUTRAL, sample_pose
 from ..models.reader import as_pictures
 from ..models.sizes import PICTURE_SIZE
 from ..models.whole_pictures import Request
-from .scores import HIDDEN, NAMES, targets_of
+from .scores import NAMES, targets_of
 from .trials import FREE, Trial, scene_caption
 
 
@@ -103,4 +103,4 @@ def only(creature: Creature, parts: Sequence[str] | dict[str, Creature], seen: C
     names = {name for part in parts for name in slots_of(part)}
     shown = visible_slots(seen)
     hidden = [name not in names or name.removesuffix("_color") not in shown for name in NAMES]
-    return targets_of(creature).masked_fill(torch.tensor(hidden), HIDDEN)
+    return targets_of(creature).masked_fill(torch.tensor(hidden), UNSEEN)

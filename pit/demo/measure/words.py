@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 
 from ..drawing.captions import caption
-from ..drawing.creature import COLOR_NAMES, Creature, part_words
+from ..drawing.creature import COLOR_NAMES, UNSEEN, Creature, part_words
 from ..drawing.things import THINGS as THING_KINDS
 from ..models.reader import Reading
 from ..training.data import ALONE, THINGS, WITH_THINGS, TrainingPicture
 from ..training.text_unet import MOST_PARTS
-from ..training.truth import UNSEEN, truth_of
+from ..training.truth import truth_of
 from .estimates import Estimate, mean, share
 from .pictures import fresh_pictures
-from .scores import HIDDEN, NAMES, STYLE_OF, found_things, is_whole, kept, targets_of
+from .scores import NAMES, STYLE_OF, found_things, is_whole, kept, targets_of
 from .suite import Laboratory, shares_by_attribute
 
 PAIRS = (len(THING_KINDS), len(COLOR_NAMES))
@@ -83,7 +83,9 @@ def named_attributes(text: str, creature: Creature) -> Tensor:
     # A part is named by a phrase that ends with its own name, so that no other words can be taken for it.
     phrases = {part: part_words(creature, part) for part in creature.parts if part != "body"}
     named = {part for part, phrase in phrases.items() if f" {phrase} " in padded} | {"body"}
-    if f" {creature.attributes['pattern']} " in padded:
+    # "Plain" is said of grounds, never of creatures.
+    pattern = creature.attributes["pattern"]
+    if pattern != "plain" and f" {pattern} " in padded:
         named.add("pattern")
     is_named = torch.tensor([NAMES[style] in named for style in STYLE_OF])
-    return targets_of(creature).masked_fill(~is_named, HIDDEN)
+    return targets_of(creature).masked_fill(~is_named, UNSEEN)

@@ -146,5 +146,5 @@ class TextRenderer(nn.Module):
         self.text = TextEncoder()
 
     def predict(self, latents: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
-        """Predicted v `[B, 12, h, w]` for encoded captions `[B, 77, C]`."""
+        """Predicted noise `[B, 12, h, w]` for encoded captions `[B, 77, C]`."""
         return self.unet(latents, timesteps, context).sample

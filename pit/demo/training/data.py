@@ -14,8 +14,8 @@ from PIL import Image
 from ...files.whole import write_whole
 from ..drawing.canvas import Color
 from ..drawing.composition import Composition, compose, draw_composition
-from ..drawing.creature import ATTRIBUTES, PARTS, Creature, labels, sample_creature
-from ..drawing.draw import draw_part, draw_shape, encoder_view
+from ..drawing.creature import ATTRIBUTES, PARTS, UNSEEN, Creature, labels, sample_creature
+from ..drawing.draw import draw_part, draw_shape, encoder_view, seen_by_encoder
 from ..drawing.pose import NEUTRAL, Pose, sample_pose
 from ..drawing.scenes import SCENE
 from ..drawing.things import sample_thing
@@ -129,14 +129,8 @@ def draw_row(picture: TrainingPicture, seed: int, index: int) -> dict[str, np.nd
         "part_views": views,
         "part_kinds": np.array(kinds + [NO_PART] * missing),
         "labels": np.array(labels(creature)),
-        "part_labels": np.array(seen + [[-100] * len(ATTRIBUTES)] * missing),
+        "part_labels": np.array(seen + [[UNSEEN] * len(ATTRIBUTES)] * missing),
     }
-
-
-def seen_by_encoder(picture: Image.Image) -> Image.Image:
-    """A picture as the image encoder sees it, 64 x 64 (RGB)."""
-    # Bicubic, like CLIP's own preprocessing, which pictures go through outside of training.
-    return picture.resize((ENCODER_SIZE, ENCODER_SIZE), Image.Resampling.BICUBIC)
 
 
 def draw_patch(creature: Creature, rng: random.Random) -> Image.Image:

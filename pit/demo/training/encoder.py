@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...files.whole import write_whole
 from ...images import CLIP_MEAN, CLIP_STD
 from ...ip_adapter.resampler import Resampler
-from ..drawing.creature import ATTRIBUTES, PARTS
+from ..drawing.creature import ATTRIBUTES, PARTS, UNSEEN
 from ..drawing.scenes import SCENE_NAMES
 from ..models.preview import TokenPreview
 from ..models.reader import CLASSES
@@ -19,7 +18,7 @@ from ..models.sizes import EMBEDDING_DIM, PREVIEW_SIZE, RESAMPLER, TOKEN_DIM, TO
 from ..models.vision import CreatureVision
 from .data import ALONE, EMPTY, POSED, THINGS, WITH_THINGS
 from .stage import Run, Stage, train_stage
-from .truth import THING_PAIRS, UNSEEN, Truth, picture_truth, weights_by_kind
+from .truth import THING_PAIRS, Truth, picture_truth, weights_by_kind
 
 STAGE = Stage("encoder", steps=9000, batch=64, learning_rate=2e-3)
 PART_BATCH = 48
@@ -103,7 +102,7 @@ def attribute_loss(logits: Tensor, targets: Tensor) -> Tensor:
         for index, part in enumerate(logits.float().split(CLASSES, dim=1))
     ]
     # Every visible attribute counts the same, whether a part shows it or a whole creature.
-    return sum(losses) / (targets != -100).sum().clamp(min=1)
+    return sum(losses) / (targets != UNSEEN).sum().clamp(min=1)
 
 
 def spread_loss(tokens: Tensor) -> Tensor:
@@ -206,9 +205,7 @@ def train_encoder(run: Run, data: dict[str, np.ndarray]) -> TaughtEncoder:
             noisy = disturbed(embeddings, EMBEDDING_NOISE, generator)
             return loss + embedding_loss(model.reading.embedding, noisy, batch, preview)
 
-    trained = train_stage(run, STAGE, model, loss_at)
-    report_accuracy(run, trained, data)
-    return trained
+    return train_stage(run, STAGE, model, loss_at)
 
 
 def disturbed(values: Tensor, strength: Tensor | float, generator: torch.Generator) -> Tensor:
@@ -246,23 +243,6 @@ def preview_loss(preview: TokenPreview, noisy: Tensor, pixels: Tensor) -> Tensor
     """Squared error of the preview of noisy tokens against the pictures, made as small as it."""
     wanted = functional.interpolate(pixels, PREVIEW_SIZE, mode="area")
     return functional.mse_loss(preview(noisy).float(), wanted)
-
-
-@torch.no_grad()
-def report_accuracy(run: Run, trained: TaughtEncoder, data: dict[str, np.ndarray]) -> None:
-    """Write how well the training heads themselves read tokens and embeddings: a hint, no measure."""
-    rows = slice(len(data["labels"]) - 1000, None)
-    pixels, vision = pixel_values(data["views"][rows]).to(run.device), trained.encoder.vision
-    tokens, embeddings = trained.encoder(pixels).flatten(1), vision.embed(pixels)
-    targets = torch.from_numpy(data["labels"][rows].astype(np.int64)).to(run.device)
-    readings = trained.reading.attributes(tokens), trained.reading.embedding.attributes(embeddings)
-    lines = ["attribute,tokens,embedding"]
-    for index, name in enumerate(ATTRIBUTES):
-        seen = targets[:, index] != UNSEEN
-        found = (logits.split(CLASSES, dim=1)[index].argmax(dim=1) for logits in readings)
-        shares = ((read == targets[:, index])[seen].float().mean().item() for read in found)
-        lines.append(",".join([name, *(f"{share:.4f}" for share in shares)]))
-    write_whole(run.folder / "encoder_accuracy.csv", ("\n".join(lines) + "\n").encode())
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from torch import Tensor
 from ...concepts.directions import TOKEN_SPACE, measured_direction
 from ...concepts.token_files import save_direction, save_tokens
 from ...concepts.tokens import Tokens
-from ...files.records import weights_stamp
+from ...files.records import adapter_stamp
 from ...ip_adapter.files import read_ip_adapter
 from ..drawing.creature import Creature, creature_from_seed
 from ..drawing.edits import EDITS, both_classes
@@ -25,7 +25,7 @@ def write_library(folder: Path, seed: int) -> None:
     """Write a file for every edit and every concept into a folder."""
     chain = CreatureChain()
     # Tokens and directions only fit the IP-Adapter that they were made with; its stamp goes into the files.
-    stamp = weights_stamp(read_ip_adapter(weight_file(IP_ADAPTER)).resampler_state)
+    stamp = adapter_stamp(read_ip_adapter(weight_file(IP_ADAPTER)).resampler_state)
 
     def tokens(creatures: list[Creature]) -> Tensor:
         return chain.encode([whole_view(creature) for creature in creatures])

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..drawing.composition import THING_LABEL, Composition, Place, compose, draw_composition, draw_map
-from ..drawing.creature import sample_creature
+from ..drawing.creature import UNSEEN, sample_creature
 from ..drawing.flaws import flawed, halves
 from ..drawing.pose import NEUTRAL, sample_pose
 from ..drawing.things import sample_thing
@@ -29,7 +29,7 @@ from .data import (
 )
 from .encoder import attribute_loss
 from .stage import Run, Stage, train_stage
-from .truth import UNSEEN, labels_of, picture_truth, scene_of, things_of, weights_by_kind
+from .truth import labels_of, picture_truth, scene_of, things_of, weights_by_kind
 
 STAGE = Stage("reader", steps=15000, batch=26, learning_rate=2e-3)
 SHARES = {ALONE: 0.20, WITH_THINGS: 0.40, POSED: 0.30, THINGS: 0.07, EMPTY: 0.03}  # the smaller, the harder

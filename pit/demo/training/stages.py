@@ -207,8 +207,9 @@ def is_older(path: Path, source: Path) -> bool:
 
 
 def cached(run: Run, name: str, stage: str, make: Callable[[nn.Module], Tensor]) -> Tensor:
-    """What the model of an earlier stage makes of the data set; made again if that model is newer."""
-    path, source = result_path(run, name), result_path(run, stage)
+    """What the model of an earlier stage makes of the data set; made again if that was trained since."""
+    # By its checkpoint: a decoder that was trained on alone leaves latents as they are.
+    path, source = result_path(run, name), run.folder / f"{stage}.ckpt"
     if is_older(path, source):
         with run.autocast():
             # fp16 halves the file; its rounding is far below the noise that trainings add.

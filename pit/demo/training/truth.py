@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from ..drawing.composition import Composition
-from ..drawing.creature import ATTRIBUTES, COLOR_NAMES, Creature, labels
+from ..drawing.creature import ATTRIBUTES, COLOR_NAMES, UNSEEN, Creature, labels
 from ..drawing.scenes import SCENE_NAMES
 from ..drawing.things import THINGS
 from .data import KINDS, TrainingPicture, training_picture
 
-UNSEEN = -100
 # A thing is one of all pairs of kind and color.
 THING_PAIRS = len(THINGS) * len(COLOR_NAMES)
 

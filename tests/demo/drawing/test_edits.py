@@ -10,13 +10,13 @@ from pit.demo.drawing.creature import ATTRIBUTES
 from pit.demo.drawing.edits import EDITS, both_classes
 from pit.demo.models.library import CONCEPTS, DIRECTION_FILES, FOLDER, TOKEN_FILES, library_file
 from pit.demo.models.weights import IP_ADAPTER, weight_file
-from pit.files.records import weights_stamp
+from pit.files.records import adapter_stamp
 from pit.ip_adapter.files import read_ip_adapter
 
 
 @pytest.fixture(scope="module")
 def stamp() -> str:
-    return weights_stamp(read_ip_adapter(weight_file(IP_ADAPTER)).resampler_state)
+    return adapter_stamp(read_ip_adapter(weight_file(IP_ADAPTER)).resampler_state)
 
 
 def test_there_are_ten_edits_of_values_that_creatures_have():

@@ -34,8 +34,8 @@ SEEDS = 2
 KEPT = [f"kept_{parts}_{coherence}" for parts in (1, 2, 3, 5) for coherence in ("free", "natural")]
 SHARES = [
     *KEPT, "reader_accuracy", "reader_maps", "autoencoder_attributes", "embedding_attributes",
-    "embedding_whole", "ceiling", "ear_color", "tokens_whole", "whole", "scene_1.0", "scene_0.7", "scene_0.4",
-    "words_attributes", "words_things", "words_whole",
+    "embedding_attributes_with_things", "embedding_whole", "ceiling", "ear_color", "tokens_whole", "whole",
+    "scene_1.0", "scene_0.7", "scene_0.4", "words_attributes", "words_things", "words_whole",
 ]
 LEVELS = [
     "autoencoder_white", "embedding_white", "tokens_white",
@@ -154,11 +154,11 @@ def test_the_sheet_has_six_rows_of_parts_and_concepts(measured):
 
 @pytest.mark.parametrize("full", [TINY, plan.FULL])
 def test_the_plan_counts_every_picture_that_is_drawn(full):
-    kept_and_ceilings, scenes, compared, embedding, words = 2 * (4 + 1), 3, 5 * 2, 1, 2
+    kept_and_ceilings, scenes, compared, embedding, words = 2 * (4 + 1), 3, 5 * 2, 2, 2
     settings = kept_and_ceilings + scenes + compared + embedding + words
     assert full.pictures() == full.trials * settings + full.sets * 32 + min(32, full.trials)
     assert full.pictures(["words"]) == 2 * full.trials and full.pictures(["reader", "speed"]) == 0
-    assert full.pictures(["embedding"]) == 2 * full.trials  # and the ceiling, to compare with
+    assert full.pictures(["embedding"]) == 3 * full.trials  # and from tokens, in scenes and on white
 
 
 def test_groups_are_taken_in_order_and_only_those_asked_for(monkeypatch):
@@ -179,7 +179,10 @@ def test_one_group_alone_is_measured_printed_and_written(capsys, tmp_path, monke
         patch.setattr(chain, "CreatureChain", HastyChain)
         assert main(["demo-measure", *map(str, flags)]) == 0
     found = {name for name in json.loads(numbers.read_text())["intervals"]}
-    assert found == {"embedding_attributes", "embedding_kept", "embedding_whole", "embedding_white"}
+    assert found == {
+        "embedding_attributes", "embedding_attributes_with_things", "embedding_kept", "embedding_whole",
+        "embedding_white",
+    }
     assert not picture.exists()
     assert f"| {LABELS['embedding_kept']} |" in capsys.readouterr().out
 

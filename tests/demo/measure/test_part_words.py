@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pit.demo.drawing.creature import PARTS
+from pit.demo.drawing.creature import PARTS, UNSEEN
 from pit.demo.measure import part_words as measures
 from pit.demo.measure.estimates import Estimate
 from pit.demo.measure.part_words import BARS, CAPTIONS, CEILING, WORDS, WordScores
 from pit.demo.measure.plan import FULL
-from pit.demo.measure.scores import HIDDEN, NAMES
+from pit.demo.measure.scores import NAMES
 from pit.demo.measure.suite import Laboratory
 from pit.demo.models import part_words as models
 from pit.demo.models.chain import CreatureChain
@@ -66,7 +66,7 @@ def test_a_mixture_is_a_creature_with_the_parts_of_its_species_and_no_others():
     shown = mixture.creature.attributes
     assert (shown["body"], shown["pattern"], shown["body_color"]) == ("round", "spots", "blue")
     assert shown["horns"] == "ram" and shown["wings"] == shown["tail"] == "none"
-    asked = {name for name, target in zip(NAMES, mixture.targets, strict=True) if target != HIDDEN}
+    asked = {name for name, target in zip(NAMES, mixture.targets, strict=True) if target != UNSEEN}
     assert asked == {"body", "pattern", "body_color", "horns", "horns_color"}
     assert mixture.caption.startswith("a blue round creature with spots and ")
     vocabulary = load_creature_words().vocabulary

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pit.demo.drawing.composition import THING_LABEL, draw_map
+from pit.demo.drawing.creature import UNSEEN
 from pit.demo.drawing.pose import NEUTRAL
 from pit.demo.measure import parts2whole as measures
 from pit.demo.measure.parts2whole import (
@@ -23,7 +24,7 @@ from pit.demo.measure.parts2whole import (
     overlaps,
     whole_tables,
 )
-from pit.demo.measure.scores import HIDDEN, NAMES, targets_of
+from pit.demo.measure.scores import NAMES, targets_of
 from pit.demo.measure.whole_trials import draw_whole_trials, given_targets, masked_targets
 from pit.demo.models import weights
 from pit.demo.models.reader import MAP_SIZE, load_reader
@@ -78,9 +79,9 @@ def test_what_the_pose_hides_is_not_asked_for(trials):
         for trial in trials
     ]
     eyes = NAMES.index("eyes")
-    assert (given_targets(behind)[:, eyes] == HIDDEN).all()
+    assert (given_targets(behind)[:, eyes] == UNSEEN).all()
     for targets in (masked_targets(behind, number) for number in range(3)):
-        assert (targets[:, eyes] == HIDDEN).all()
+        assert (targets[:, eyes] == UNSEEN).all()
 
 
 def test_parts_alone_are_drawn_as_they_stand_from_the_front(trials):
@@ -97,7 +98,7 @@ def test_what_masks_leave_out_is_all_that_is_not_given(trials):
             for index, name in enumerate(NAMES):
                 part = name.removesuffix("_color")
                 part = "body" if part == "pattern" else part
-                if row[index] != HIDDEN:
+                if row[index] != UNSEEN:
                     assert part not in trial.sources and row[index] == targets_of(source)[index]
 
 

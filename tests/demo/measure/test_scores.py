@@ -8,10 +8,9 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 
-from pit.demo.drawing.creature import ATTRIBUTES, creature_from_seed
+from pit.demo.drawing.creature import ATTRIBUTES, UNSEEN, creature_from_seed
 from pit.demo.measure.scores import (
     BORDER,
-    HIDDEN,
     NAMES,
     border_distances,
     entropies,
@@ -46,21 +45,21 @@ def normal(count, *, seed, width=6, shift=0.0):
 
 def test_the_whole_creature_shows_all_but_the_colors_of_absent_parts():
     targets = dict(zip(ATTRIBUTES, targets_of(EMBER).tolist(), strict=True))
-    assert [name for name, value in targets.items() if value == HIDDEN] == ["ears_color"]
-    shown = {name: ATTRIBUTES[name][value] for name, value in targets.items() if value != HIDDEN}
+    assert [name for name, value in targets.items() if value == UNSEEN] == ["ears_color"]
+    shown = {name: ATTRIBUTES[name][value] for name, value in targets.items() if value != UNSEEN}
     assert shown == {name: EMBER.attributes[name] for name in shown}
 
 
 def test_parts_show_their_own_attributes():
     targets = targets_of(EMBER, ["wings", "eyes", "body"])
-    shown = {name for name, value in zip(NAMES, targets.tolist(), strict=True) if value != HIDDEN}
+    shown = {name for name, value in zip(NAMES, targets.tolist(), strict=True) if value != UNSEEN}
     assert shown == {"wings", "wings_color", "eyes", "body", "body_color", "pattern"}
-    assert torch.equal(targets[targets != HIDDEN], targets_of(EMBER)[targets != HIDDEN])
+    assert torch.equal(targets[targets != UNSEEN], targets_of(EMBER)[targets != UNSEEN])
 
 
 def test_colors_of_parts_read_as_absent_are_hidden():
     read = visible(reading_of(EMBER, changed(EMBER, ears="fin", tail="none")).attributes)
-    hidden = [[NAMES[index] for index in (row == HIDDEN).nonzero().flatten()] for row in read]
+    hidden = [[NAMES[index] for index in (row == UNSEEN).nonzero().flatten()] for row in read]
     assert hidden == [["ears_color"], ["tail_color"]]
 
 
@@ -84,7 +83,7 @@ def test_an_absent_part_may_be_wanted_absent():
 
 
 def test_nothing_wanted_is_not_a_number():
-    assert kept(reading_of(EMBER), torch.full((1, len(NAMES)), HIDDEN)).isnan().all()
+    assert kept(reading_of(EMBER), torch.full((1, len(NAMES)), UNSEEN)).isnan().all()
 
 
 def test_whole_is_what_the_reader_considers_more_likely():
@@ -107,7 +106,7 @@ def test_borders_are_compared_with_white_and_nothing_else_is():
 
 def test_entropies_of_uniform_constant_and_uneven_columns():
     uniform, constant = torch.arange(32) % 8, torch.full((32,), 3)
-    uneven = torch.where(torch.arange(32) < 8, HIDDEN, 1)  # an absent part is a value like any other
+    uneven = torch.where(torch.arange(32) < 8, UNSEEN, 1)  # an absent part is a value like any other
     found = entropies(torch.stack([uniform, constant, uneven], dim=1)).tolist()
     expected = [math.log(8), 0, -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))]
     assert found == pytest.approx(expected)

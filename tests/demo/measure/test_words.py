@@ -9,10 +9,10 @@ import torch
 
 from pit.demo.drawing.captions import caption
 from pit.demo.drawing.composition import compose
-from pit.demo.drawing.creature import ATTRIBUTES, COLOR_NAMES, creature_from_seed
+from pit.demo.drawing.creature import ATTRIBUTES, COLOR_NAMES, UNSEEN, creature_from_seed
 from pit.demo.drawing.things import THINGS as THING_KINDS
 from pit.demo.measure.pictures import fresh_pictures
-from pit.demo.measure.scores import HIDDEN, NAMES
+from pit.demo.measure.scores import NAMES
 from pit.demo.measure.suite import Laboratory
 from pit.demo.measure.words import captioned_creatures, captioned_things, named_attributes
 from pit.demo.training.data import ALONE, THINGS, WITH_THINGS
@@ -35,7 +35,7 @@ def another(creature, name):
 def test_an_attribute_is_named_if_another_one_changes_the_caption(seed):
     creature = creature_from_seed(seed, 0.0)
     text = said(creature, seed)
-    named = named_attributes(text, creature) != HIDDEN
+    named = named_attributes(text, creature) != UNSEEN
     for index, name in enumerate(NAMES):
         if creature.attributes[name] not in ("none", "plain"):
             assert (said(another(creature, name), seed) != text) == named[index], (name, text)
@@ -45,7 +45,7 @@ def test_named_attributes_have_their_values_and_what_is_absent_is_not_named():
     ember = creature_from_seed(0, 1.0, "ember")  # it has no ears
     text = "a red pear creature with scales and yellow ram horns and slit eyes next to a red ball"
     found = dict(zip(NAMES, named_attributes(text, ember).tolist(), strict=True))
-    named = {name: ATTRIBUTES[name][value] for name, value in found.items() if value != HIDDEN}
+    named = {name: ATTRIBUTES[name][value] for name, value in found.items() if value != UNSEEN}
     assert named == {
         "body": "pear", "body_color": "red", "pattern": "scales", "horns": "ram", "horns_color": "yellow",
         "eyes": "slit",

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from pit.demo.drawing.composition import THING_LABEL, compose, draw_composition, draw_map
-from pit.demo.drawing.creature import ATTRIBUTES, COLOR_NAMES, SCENES, sample_creature
+from pit.demo.drawing.creature import ATTRIBUTES, COLOR_NAMES, SCENES, UNSEEN, sample_creature
 from pit.demo.drawing.draw import draw_creature
 from pit.demo.drawing.flaws import draw_flawed
 from pit.demo.drawing.pose import sample_pose
 from pit.demo.drawing.scenes import SCENE_NAMES
 from pit.demo.drawing.things import THINGS, sample_thing
-from pit.demo.measure.scores import HIDDEN, is_whole, targets_of
+from pit.demo.measure.scores import is_whole, targets_of
 from pit.demo.models import weights
 from pit.demo.models.reader import (
     COUNTS,
@@ -138,7 +138,7 @@ def test_weights_that_were_cut_off_are_refused(folder):
 def test_the_shipped_reader_reads_fresh_creatures(fresh):
     creatures, reading, _ = fresh
     targets = torch.stack([targets_of(creature) for creature in creatures])
-    right, shown = reading.attributes == targets, targets != HIDDEN
+    right, shown = reading.attributes == targets, targets != UNSEEN
     accuracies = (right & shown).sum(dim=0) / shown.sum(dim=0)
     assert accuracies.mean() >= 0.97, dict(zip(ATTRIBUTES, accuracies.tolist(), strict=True))
     assert accuracies.min() >= 0.9
@@ -156,7 +156,7 @@ def test_the_shipped_reader_reads_small_and_posed_creatures(composed):
     compositions, reading = composed
     rows = [number for number, each in enumerate(compositions) if each.creature]
     targets = torch.stack([targets_of(compositions[row].creature) for row in rows])
-    right, shown = reading.attributes[rows] == targets, targets != HIDDEN
+    right, shown = reading.attributes[rows] == targets, targets != UNSEEN
     assert (right & shown).sum() / shown.sum() >= 0.95
     assert is_whole(reading)[rows].float().mean() >= 0.9
 
