@@ -46,7 +46,9 @@ def share(yes: Tensor) -> Estimate:
     p = yes.float().mean().item()
     middle, spread = p + Z**2 / (2 * count), Z * math.sqrt(p * (1 - p) / count + Z**2 / (4 * count**2))
     scale = 1 + Z**2 / count
-    return Estimate(p, max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale), count)
+    # Rounding must not put p outside, where it is 0 or 1.
+    low, high = min(p, max(0.0, (middle - spread) / scale)), max(p, min(1.0, (middle + spread) / scale))
+    return Estimate(p, low, high, count)
 
 
 def column_shares(yes: Tensor, counted: Tensor, names: Sequence[str]) -> dict[str, Estimate]:

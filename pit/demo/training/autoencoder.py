@@ -17,7 +17,7 @@ from .stage import Run, Stage, train_stage
 STAGE = Stage("autoencoder", steps=8000, batch=16, learning_rate=1.2e-3)
 # The decoder alone goes on: what is trained on the latents meanwhile sees no difference.
 DECODER = Stage("decoder", steps=3000, batch=STAGE.batch, learning_rate=6e-4)
-SQUARED_WEIGHT = {STAGE: 2.0, DECODER: 8.0}  # the outlines of small things are where the errors are large
+SQUARED_WEIGHT = {STAGE.name: 2.0, DECODER.name: 8.0}  # the outlines of small things are where the errors are large
 CROP = 128  # a quarter of the cost of whole pictures
 # Whole pictures, a quarter as many, now and then: what the layers normalize by is not the same in crops.
 WHOLE_EVERY = 4
@@ -67,7 +67,7 @@ def drawing_loss(
         strength = LATENT_NOISE * torch.rand(len(latents), 1, 1, 1, generator=generator)
         noise = strength * torch.randn(latents.shape, generator=generator)
         drawn = model.decode(latents + noise.to(run.device)).float()
-    loss = pixel_loss(drawn, wanted, SQUARED_WEIGHT[stage])
+    loss = pixel_loss(drawn, wanted, SQUARED_WEIGHT[stage.name])
     return loss + 0.1 * spread_loss(latents) if latents.requires_grad else loss
 
 
