@@ -17,7 +17,8 @@ from .stage import Run, Stage, train_stage
 STAGE = Stage("autoencoder", steps=8000, batch=16, learning_rate=1.2e-3)
 # The decoder alone goes on: what is trained on the latents meanwhile sees no difference.
 DECODER = Stage("decoder", steps=3000, batch=STAGE.batch, learning_rate=6e-4)
-SQUARED_WEIGHT = {STAGE.name: 2.0, DECODER.name: 8.0}  # the outlines of small things are where the errors are large
+# Of the squared error in the loss, which is largest along the outlines of small things.
+SQUARED_WEIGHT = {STAGE.name: 2.0, DECODER.name: 8.0}
 CROP = 128  # a quarter of the cost of whole pictures
 # Whole pictures, a quarter as many, now and then: what the layers normalize by is not the same in crops.
 WHOLE_EVERY = 4
