@@ -21,7 +21,6 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.labelled import sheet
-from pit.demo.drawing.creature import UNSEEN
 from pit.concepts.directions import (
     CLIP_SPACE,
     METHODS,
@@ -33,7 +32,7 @@ from pit.concepts.directions import (
     measured_direction,
     separation,
 )
-from pit.demo.drawing.creature import ATTRIBUTES, Creature
+from pit.demo.drawing.creature import ATTRIBUTES, UNSEEN, Creature
 from pit.demo.drawing.edits import EDITS, Edit, both_classes
 from pit.demo.measure.markdown import markdown
 from pit.demo.measure.scores import NAMES, is_whole, kept, targets_of, visible

@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pit.demo.drawing.creature import UNSEEN
 from pit.flow.precision import cpu_has_bf16
 from pit.pops.embeddings import picture_condition
 from pit.pops.prior import EXTRA_TOKENS, PriorTransformer
@@ -29,7 +28,7 @@ from pit.pops.sample import LARGEST, operator_noise, sample_operator, schedule
 
 GUIDANCE, STEPS, PAIRS = 8.0, 25, 8
 COMPARED = 2  # pairs whose results are compared: the published loop takes long for more
-UNSEEN = -10000.0  # what the published code adds to attention that is not to be
+HIDDEN = -10000.0  # what the published code adds to attention that is not to be
 
 
 def published_prediction(
@@ -43,8 +42,8 @@ def published_prediction(
     ], dim=1)
     tokens = torch.cat([operator.encoder_hidden_states_proj(condition), extra], dim=1)
     tokens = tokens + operator.positional_embedding
-    later = torch.full((tokens.shape[1],) * 2, UNSEEN, dtype=x.dtype, device=x.device).triu(1)
-    bias = functional.pad((1 - mask.to(x.dtype)) * UNSEEN, (0, EXTRA_TOKENS))
+    later = torch.full((tokens.shape[1],) * 2, HIDDEN, dtype=x.dtype, device=x.device).triu(1)
+    bias = functional.pad((1 - mask.to(x.dtype)) * HIDDEN, (0, EXTRA_TOKENS))
     bias = (later + bias[:, None])[:, None]
     for block in operator.transformer_blocks:
         tokens, _ = block(tokens, bias)
