@@ -33,10 +33,10 @@ from pit.concepts.directions import (
     separation,
 )
 from pit.demo.drawing.creature import ATTRIBUTES, UNSEEN, Creature
+from pit.demo.drawing.draw import whole_view
 from pit.demo.drawing.edits import EDITS, Edit, both_classes
 from pit.demo.measure.markdown import markdown
 from pit.demo.measure.scores import NAMES, is_whole, kept, targets_of, visible
-from pit.demo.measure.trials import whole_view
 from pit.demo.models.chain import CreatureChain
 from pit.demo.models.reader import load_reader
 from pit.demo.models.sizes import ENCODER_SIZE

@@ -52,25 +52,23 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     plan, groups = plans.QUICK if arguments.quick else plans.FULL, arguments.only or GROUPS
+    systems = {name: each for name, each in SYSTEM_MEASURES.items() if name in groups}
     # Before the work, which takes long: a typing error in a file name must not cost its results.
     try:
         check_seed(arguments.seed)
         check_folders(arguments.picture, arguments.json)
         earlier = read_numbers(arguments.against) if arguments.against else None
         chain, reader = CreatureChain(), load_reader()
+        for each in systems.values():
+            each.models()
     except (WeightFileError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    systems = {name: each for name, each in SYSTEM_MEASURES.items() if name in groups}
     total = plan.pictures(groups) + sum(each.pictures(plan) for each in systems.values())
-    try:
-        with tqdm(total=total, unit="picture", mininterval=5) as bar:
-            lab = Laboratory(chain, reader, arguments.seed, bar.update)
-            findings = run_measures(lab, plan, groups, bar.set_description)
-            found = [each.tables(lab, plan) for each in systems.values()]
-    except WeightFileError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    with tqdm(total=total, unit="picture", mininterval=5) as bar:
+        lab = Laboratory(chain, reader, arguments.seed, bar.update)
+        findings = run_measures(lab, plan, groups, bar.set_description)
+        found = [each.tables(lab, plan) for each in systems.values()]
     print("\n\n".join([tables(findings), *found]).strip() + "\n")
     if earlier:
         print(changes_table(as_json(findings), earlier) + "\n")

@@ -130,6 +130,11 @@ def encoder_view(shape: Image.Image) -> Image.Image:
     return seen_by_encoder(plain)
 
 
+def whole_view(creature: Creature) -> Image.Image:
+    """The whole creature, as the image encoder saw it in training."""
+    return encoder_view(draw_shape(creature, PICTURE_SIZE, 2))
+
+
 def seen_by_encoder(picture: Image.Image) -> Image.Image:
     """A square picture as the image encoder sees it, 64 x 64 (RGB)."""
     # Bicubic, like CLIP's own preprocessing, which pictures go through outside of training.

@@ -6,12 +6,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..drawing.draw import draw_part
+from ..drawing.draw import draw_part, whole_view
 from ..models.sizes import ENCODER_SIZE
 from ..training import TRAINING_SEED
 from ..training.data import training_creature
 from .suite import PUBLISHED, UNGUIDED, Laboratory, Sampling
-from .trials import Trial, whole_view
+from .trials import Trial
 
 Method = Callable[[Laboratory, list[Trial]], Tensor]
 # Of the side of the square: a part fills 90% of its picture, which Encode IP+ Parts places at 92% on white.

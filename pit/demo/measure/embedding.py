@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..drawing.creature import UNSEEN
+from ..drawing.draw import whole_view
 from ..models.reader import CLASSES, Reading
 from ..training.data import ALONE
 from ..training.truth import truth_of
@@ -13,7 +14,7 @@ from .estimates import Estimate, column_shares, mean, ratio
 from .pictures import batches, drawn, fresh_pictures
 from .scores import NAMES, border_distances, kept
 from .suite import Encoded, Laboratory
-from .trials import scene_caption, whole_view
+from .trials import scene_caption
 
 PENALTY = 1.0  # of the squared weights of the linear layer
 

@@ -37,16 +37,10 @@ from ..models.part_words import (
 )
 from ..models.reader import Reading, as_pictures
 from ..models.sizes import PICTURE_SIZE
+from ..part_places import draw_collection, features_of
 from .estimates import Estimate, mean, percent, ratio, share
 from .markdown import markdown
-from .parts_found import (
-    draw_collection,
-    features_of,
-    free_creatures,
-    measure_parts,
-    parts_table,
-    verdict,
-)
+from .parts_found import free_creatures, measure_parts, parts_table, verdict
 from .plan import Plan
 from .report import as_images
 from .scores import NAMES, STYLE_OF, is_found, is_whole, targets_of

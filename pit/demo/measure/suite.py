@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..drawing.creature import SCENES, UNSEEN, Creature
-from ..drawing.draw import draw_creature
+from ..drawing.draw import draw_creature, whole_view
 from ..models.chain import CreatureChain
 from ..models.reader import CreatureReader, Reading, as_pictures
 from ..models.sizes import PICTURE_SIZE
@@ -27,7 +27,7 @@ from .scores import (
     open_entropies,
     targets_of,
 )
-from .trials import FREE, Trial, all_targets, draw_trials, scene_caption, true_pictures, whole_view
+from .trials import FREE, Trial, all_targets, draw_trials, scene_caption, true_pictures
 
 T = TypeVar("T")
 DIVERSE_SEEDS = 32

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..drawing.creature import ALL_SCENE_WORDS, PARTS, SCENES, Creature, sample_creature
-from ..drawing.draw import draw_creature, draw_part, draw_shape, encoder_view
+from ..drawing.draw import draw_creature, draw_part
 from ..models.sizes import PICTURE_SIZE
 from .scores import targets_of
 
@@ -88,8 +88,3 @@ def all_targets(trials: list[Trial]) -> Tensor:
 def true_pictures(creatures: list[Creature]) -> list[Image.Image]:
     """The creatures in their scenes, as they are drawn."""
     return [draw_creature(creature, PICTURE_SIZE) for creature in creatures]
-
-
-def whole_view(creature: Creature) -> Image.Image:
-    """The whole creature, as the image encoder saw it in training."""
-    return encoder_view(draw_shape(creature, PICTURE_SIZE, 2))

@@ -12,8 +12,8 @@ from ...concepts.tokens import Tokens
 from ...files.records import adapter_stamp
 from ...ip_adapter.files import read_ip_adapter
 from ..drawing.creature import Creature, creature_from_seed
+from ..drawing.draw import whole_view
 from ..drawing.edits import EDITS, both_classes
-from ..measure.trials import whole_view
 from ..models.chain import CreatureChain
 from ..models.library import CONCEPTS, library_file
 from ..models.weights import IP_ADAPTER, weight_file

@@ -21,7 +21,6 @@ from ...training.recipes import RunSettings
 from ...training.sample_cache import digest
 from ...training.trainer import Trainer
 from ..drawing.creature import PARTS, Creature
-from ..measure.parts_found import GROUPS, START, Overlaps, draw_collection, features_of, from_features
 from ..models.chain import load_text_renderer
 from ..models.part_files import CLUSTERS, WORDS
 from ..models.part_words import (
@@ -32,6 +31,7 @@ from ..models.part_words import (
     part_painter,
 )
 from ..models.sizes import PICTURE_SIZE
+from ..part_places import GROUPS, START, Overlaps, draw_collection, features_of, from_features
 from ..species import write_species
 from .export import half
 from .stage import Run

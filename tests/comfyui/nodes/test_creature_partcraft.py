@@ -64,8 +64,8 @@ def test_comfyui_reads_the_words_as_the_measures_do(inside, untrained, loaded):
 
 
 def test_comfyui_sees_creatures_as_the_measures_do(inside, untrained, loaded):
-    pack = inside.pack("pit.demo.measure.parts_found")
-    creatures = pack.free_creatures(0, 2)
+    pack = inside.pack("pit.demo.part_places")
+    creatures = inside.pack("pit.demo.measure.parts_found").free_creatures(0, 2)
     pictures = pack.draw_collection(creatures).pictures
     seen = nodes(inside, "dino").middle_features(loaded.dino, pictures)
     theirs = pack.features_of(inside.pack("pit.demo.models.part_words").load_creature_dino(), pictures)
@@ -74,8 +74,9 @@ def test_comfyui_sees_creatures_as_the_measures_do(inside, untrained, loaded):
 
 
 def test_parts_are_labeled_with_the_shipped_clusters(inside, loaded):
-    drawn = inside.pack("pit.demo.measure.parts_found")
-    picture = inside.pack("pit.images").to_tensor(drawn.draw_collection(drawn.free_creatures(1, 1)).pictures)
+    creatures = inside.pack("pit.demo.measure.parts_found").free_creatures(1, 1)
+    drawn = inside.pack("pit.demo.part_places").draw_collection(creatures)
+    picture = inside.pack("pit.images").to_tensor(drawn.pictures)
     with torch.inference_mode():
         masks = nodes(inside, "label").LabelParts.execute(loaded.dino, loaded.clusters, picture, "").args[0]
     assert masks.shape[0] == len(loaded.clusters.coarse) and masks.sum(0).max() <= 1.01

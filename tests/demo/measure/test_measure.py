@@ -26,6 +26,7 @@ from pit.demo.measure.trials import MAX_SEED
 from pit.demo.models import chain, weights
 from pit.demo.models.sizes import PICTURE_SIZE
 from pit.demo.training.data import KINDS
+from pit.files.weights import WeightFileError
 
 TINY = Plan(
     fresh=10, decoded=2, grounds=1, fitted=60, tested=20, trials=2, sets=1, known=6, compared=(2, 5)
@@ -192,12 +193,28 @@ def test_another_system_is_measured_on_demand_and_gets_a_sheet_of_its_own(capsys
         lab.on_pictures(given.trials)
         return "| all | 100% |"
 
-    system = systems.SystemMeasures(tables, lambda given: given.trials, lambda lab: Image.new("RGB", (4, 4)))
+    def sheet(lab):
+        return Image.new("RGB", (4, 4))
+
+    system = systems.SystemMeasures(dict, tables, lambda given: given.trials, sheet)
     monkeypatch.setitem(systems.SYSTEM_MEASURES, "pops", system)
     assert main(["demo-measure", "--only", "pops", "--picture", str(tmp_path / "a.png")]) == 0
     assert capsys.readouterr().out.startswith("| all | 100% |\n")
     assert [path.name for path in tmp_path.iterdir()] == ["a-pops.png"]
     assert tuple(systems.SYSTEM_MEASURES) == SYSTEMS
+
+
+def test_a_file_that_another_system_lacks_is_said_before_the_work(capsys, monkeypatch):
+    def missing():
+        raise WeightFileError("Expected creature_whole.safetensors, got no such file.")
+
+    def never(*arguments):
+        raise AssertionError("measured")
+
+    system = systems.SystemMeasures(missing, never, never, never)
+    monkeypatch.setitem(systems.SYSTEM_MEASURES, "parts2whole", system)
+    assert main(["demo-measure", "--only", "words", "--only", "parts2whole"]) == 1
+    assert capsys.readouterr().err == "error: Expected creature_whole.safetensors, got no such file.\n"
 
 
 def test_what_several_measures_need_is_made_once_and_goes_with_the_laboratory():

@@ -5,8 +5,9 @@ import torch
 
 from pit.demo.drawing.creature import ATTRIBUTES, PARTS, typical_attributes
 from pit.demo.measure import parts_found as measures
-from pit.demo.measure.parts_found import GROUPS, MEAN, Overlaps
+from pit.demo.measure.parts_found import MEAN
 from pit.demo.models.dino import build_dino
+from pit.demo.part_places import GROUPS, Overlaps, draw_collection
 from pit.demo.species import species_creatures
 
 COUNT = 24
@@ -14,7 +15,7 @@ COUNT = 24
 
 @pytest.fixture(scope="module")
 def collection():
-    return measures.draw_collection(measures.free_creatures(0, COUNT))
+    return draw_collection(measures.free_creatures(0, COUNT))
 
 
 def test_the_truth_is_what_dino_sees_the_middle_of(collection):
@@ -28,15 +29,15 @@ def test_parts_are_matched_whatever_their_groups_are_called(collection):
     order = torch.randperm(GROUPS, generator=torch.Generator().manual_seed(0))
     right = Overlaps.of(order[collection.truth], collection.truth)
     assert right.groups.tolist() == order[1:].tolist()
-    assert {found.value for found in right.shares().values()} == {1.0}
+    assert {found.value for found in measures.shares_of(right).values()} == {1.0}
     mixed = torch.where(collection.truth == 4, 6, collection.truth)
-    shares = Overlaps.of(mixed, collection.truth).shares()
+    shares = measures.shares_of(Overlaps.of(mixed, collection.truth))
     assert shares[PARTS[3]].value == 0 and 0 < shares[PARTS[5]].value < 1 and shares[PARTS[0]].value == 1
     assert shares[MEAN].value == pytest.approx((7 + shares[PARTS[5]].value) / 9)
 
 
 def test_place_alone_finds_some_parts_and_no_others(collection):
-    found = Overlaps.of(measures.labels_by_place(collection.truth), collection.truth).shares()
+    found = measures.shares_of(Overlaps.of(measures.labels_by_place(collection.truth), collection.truth))
     assert 0.25 < found[MEAN].value < 0.5 and found["legs"].value > found["ears"].value
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from pit.demo.drawing.creature import PARTS, SCENES, labels, typical_attributes
+from pit.demo.drawing.draw import whole_view
 from pit.demo.measure.trials import (
     FREE,
     MAX_SEED,
@@ -14,7 +15,6 @@ from pit.demo.measure.trials import (
     draw_trials,
     scene_caption,
     true_pictures,
-    whole_view,
 )
 from pit.demo.models.sizes import ENCODER_SIZE
 

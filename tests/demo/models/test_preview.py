@@ -4,7 +4,8 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from pit.demo.measure.trials import draw_trials, whole_view
+from pit.demo.drawing.draw import whole_view
+from pit.demo.measure.trials import draw_trials
 from pit.demo.models.chain import CreatureChain
 from pit.demo.models.preview import TokenPreview
 from pit.demo.models.sizes import PREVIEW_SIZE

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from pit.demo.drawing.creature import PARTS, SPECIES
-from pit.demo.measure.parts_found import GROUPS, Overlaps
 from pit.demo.models.chain import load_text_renderer
 from pit.demo.models.part_files import CLUSTERS, WORDS
 from pit.demo.models.part_words import PartArtist, merge_lora, part_painter
+from pit.demo.part_places import GROUPS, Overlaps
 from pit.demo.training import part_words as training
 from pit.demo.training.stage import Run
 from pit.partcraft.cluster_files import read_part_clusters
