@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -12,11 +13,13 @@ from torch.nn import functional
 from ..drawing.scenes import SCENE, draw_scene
 from ..models.autoencoder import CreatureAutoencoder
 from ..models.sizes import PICTURE_SIZE
+from .data import ALONE, EMPTY, POSED, THINGS, WITH_THINGS
 from .stage import Run, Stage, train_stage
+from .truth import picture_truth, weights_by_kind
 
 STAGE = Stage("autoencoder", steps=8000, batch=16, learning_rate=1.2e-3)
 # The decoder alone goes on: what is trained on the latents meanwhile sees no difference.
-DECODER = Stage("decoder", steps=3000, batch=STAGE.batch, learning_rate=6e-4)
+DECODER = Stage("decoder", steps=6500, batch=STAGE.batch, learning_rate=6e-4)
 # Of the squared error in the loss, which is largest along the outlines of small things.
 SQUARED_WEIGHT = {STAGE.name: 2.0, DECODER.name: 8.0}
 CROP = 128  # a quarter of the cost of whole pictures
@@ -26,15 +29,17 @@ WHOLE_EVERY = 4
 STRANGE_SHARE = 0.125
 # A third has its color channels swapped, so that it knows colors and not scenes.
 SWAPPED_SHARE = 1 / 3
-# On latents of unit spread: what teaches the decoder to clean up what a UNet leaves.
-LATENT_NOISE = 0.25
+# The most noise on latents of unit spread: it teaches the decoder to clean up what a UNet leaves.
+LATENT_NOISE = {STAGE.name: 0.25, DECODER.name: 0.12}
+# With more outlines of small things, pictures are harder.
+SHARES = {ALONE: 0.30, WITH_THINGS: 0.40, POSED: 0.18, THINGS: 0.08, EMPTY: 0.04}
 
 
 def train_autoencoder(run: Run, data: dict[str, np.ndarray]) -> CreatureAutoencoder:
     """Train the autoencoder on pictures, clean creatures and random shapes."""
     torch.manual_seed(run.seed)
     model = CreatureAutoencoder().to(run.device, memory_format=torch.channels_last)
-    model = train_stage(run, STAGE, model, lambda *drawn: drawing_loss(run, STAGE, model, data, *drawn))
+    model = train_stage(run, STAGE, model, loss_of(run, STAGE, model, data))
     measure_latents(run, model, data)
     return train_decoder(run, model, data)
 
@@ -42,11 +47,16 @@ def train_autoencoder(run: Run, data: dict[str, np.ndarray]) -> CreatureAutoenco
 def train_decoder(run: Run, model: CreatureAutoencoder, data: dict[str, np.ndarray]) -> CreatureAutoencoder:
     """Train the decoder of a trained autoencoder on; its latents stay as they are."""
     model.encoder.requires_grad_(False)
-    decoder = train_stage(
-        run, DECODER, model.decoder, lambda *drawn: drawing_loss(run, DECODER, model, data, *drawn)
-    )
-    model.decoder = decoder
+    model.decoder = train_stage(run, DECODER, model.decoder, loss_of(run, DECODER, model, data))
     return model.eval()
+
+
+def loss_of(
+    run: Run, stage: Stage, model: CreatureAutoencoder, data: dict[str, np.ndarray]
+) -> Callable[[int, torch.Generator], Tensor]:
+    """The loss of a stage, as `train_stage` asks for it."""
+    often = weights_by_kind(picture_truth(run.seed, len(data["labels"])).kinds, SHARES)
+    return lambda step, generator: drawing_loss(run, stage, model, data, often, step, generator)
 
 
 def drawing_loss(
@@ -54,18 +64,19 @@ def drawing_loss(
     stage: Stage,
     model: CreatureAutoencoder,
     data: dict[str, np.ndarray],
+    often: Tensor,
     step: int,
     generator: torch.Generator,
 ) -> Tensor:
     """How far pictures are from what becomes of them by their noised latents."""
     whole = step % WHOLE_EVERY == 0
     wanted = draw_batch(
-        data, f"{run.seed}/{stage.name}/{step}", PICTURE_SIZE if whole else CROP, generator
+        data, often, f"{run.seed}/{stage.name}/{step}", PICTURE_SIZE if whole else CROP, generator
     )
     wanted = wanted.to(run.device, memory_format=torch.channels_last)
     with run.autocast():
         latents = model.encode(wanted).float()
-        strength = LATENT_NOISE * torch.rand(len(latents), 1, 1, 1, generator=generator)
+        strength = LATENT_NOISE[stage.name] * torch.rand(len(latents), 1, 1, 1, generator=generator)
         noise = strength * torch.randn(latents.shape, generator=generator)
         drawn = model.decode(latents + noise.to(run.device)).float()
     loss = pixel_loss(drawn, wanted, SQUARED_WEIGHT[stage.name])
@@ -73,14 +84,16 @@ def drawing_loss(
 
 
 def draw_batch(
-    data: dict[str, np.ndarray], seed: str, size: int, generator: torch.Generator
+    data: dict[str, np.ndarray], often: Tensor, seed: str, size: int, generator: torch.Generator
 ) -> Tensor:
-    """Squares of `size` px out of pictures, a quarter as many if they are whole, `[B, 3, S, S]` in -1..1."""
+    """Squares of `size` px out of pictures, a quarter as many if they are whole, `[B, 3, S, S]` in -1..1.
+
+    `often` says how often each row of the data is to be drawn.
+    """
     count = max(1, STAGE.batch // 4) if size == PICTURE_SIZE else STAGE.batch
     rng = random.Random(f"{seed}/shapes")
     crops = []
-    for _ in range(count):
-        row = int(torch.randint(len(data["pictures"]), (), generator=generator))
+    for row in torch.multinomial(often, count, replacement=True, generator=generator).tolist():
         top, left = torch.randint(PICTURE_SIZE - size + 1, (2,), generator=generator).tolist()
         drawn, swapped, clean = torch.rand(3, generator=generator).tolist()
         if drawn < STRANGE_SHARE:
