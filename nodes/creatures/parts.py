@@ -7,10 +7,10 @@ import torch
 from comfy_api.latest import io
 
 from ...pit.demo.drawing.creature import PARTS, SPECIES, creature_from_seed, with_parts
-from ...pit.demo.drawing.draw import draw_creature, draw_label_map, draw_masks, label_picture
+from ...pit.demo.drawing.draw import draw_creature, draw_label_map, draw_masks, label_picture, whole_view
 from ...pit.demo.drawing.edits import EDITS, both_classes
 from ...pit.demo.drawing.pose import FRONT, VIEWS, Pose
-from ...pit.demo.measure.trials import PART_PICTURE_SIZE, Trial, whole_view
+from ...pit.demo.measure.trials import PART_PICTURE_SIZE, Trial
 from ...pit.images import to_tensor
 from ..bridge.feedback import progress_bar
 from ..piece_it_together.types import CATEGORY
