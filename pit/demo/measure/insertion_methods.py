@@ -14,7 +14,7 @@ from ...object_insertion.condition import queries
 from ..drawing.captions import article, plain_caption
 from ..drawing.composition import draw_composition
 from ..drawing.things import thing_shape, thing_words
-from ..models.chain import GUIDANCE, load_text_renderer
+from ..models.chain import TEXT_GUIDANCE, load_text_renderer
 from ..models.inserter import (
     PUBLISHED,
     RECOMMENDED,
@@ -156,5 +156,5 @@ def denoised(base: TextRenderer, latents: Tensor, captions: list[str], seed: int
     for step in times:
         both = torch.cat([x, x])
         asked, unasked = base.predict(both, step.expand(len(both)), words).chunk(2)
-        x = scheduler.step(unasked + GUIDANCE * (asked - unasked), step, x).prev_sample
+        x = scheduler.step(unasked + TEXT_GUIDANCE * (asked - unasked), step, x).prev_sample
     return x

@@ -39,7 +39,7 @@ from .weights import (
 )
 
 LATENT_SHAPE = (LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE)
-GUIDANCE = 3.0  # of the UNets
+GUIDANCE, TEXT_GUIDANCE = 3.0, 3.0  # of the renderer, and of the base of SD 1.5's structure
 Predict = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 OnBatch = Callable[[int], None]
 
@@ -137,7 +137,7 @@ class CreatureChain:
         return self._in_batches(len(embeddings), seed, batch, draw, on_batch)
 
     def render_words(
-        self, captions: list[str], seed: int, *, steps: int = 25, guidance_scale: float = GUIDANCE,
+        self, captions: list[str], seed: int, *, steps: int = 25, guidance_scale: float = TEXT_GUIDANCE,
         batch: int = 16, on_batch: OnBatch = ignore,
     ) -> Tensor:
         """Render captions by the base of SD 1.5's structure: pictures `[N, 3, 256, 256]` in 0..1."""

@@ -20,7 +20,7 @@ from ...partcraft.training.cache import PartEncoders
 from ...partcraft.training.painter import PartPainter
 from ...partcraft.training.texts import Tokens, clip_tokens
 from .autoencoder import CreatureAutoencoder
-from .chain import GUIDANCE, ancestral, ignore, load_text_renderer
+from .chain import TEXT_GUIDANCE, ancestral, ignore, load_text_renderer
 from .part_files import CLUSTER_FILES, DINO, NAME, WORD_FILES
 from .unet import TextRenderer
 from .weights import AUTOENCODER, SD15, float_weights, weight_file
@@ -123,8 +123,8 @@ class PartArtist:
 
     @torch.no_grad()
     def draw(
-        self, prompts: Sequence[Prompt], seed: int, *, steps: int = 25, guidance_scale: float = GUIDANCE,
-        batch: int = 16, on_batch: Callable[[int], None] = ignore,
+        self, prompts: Sequence[Prompt], seed: int, *, steps: int = 25, batch: int = 16,
+        guidance_scale: float = TEXT_GUIDANCE, on_batch: Callable[[int], None] = ignore,
     ) -> Tensor:
         """Pictures of prompts, `[N, 3, 256, 256]` in 0..1."""
         pictures = []
