@@ -68,8 +68,12 @@ def run(arguments: argparse.Namespace) -> int:
     with tqdm(total=total, unit="picture", mininterval=5) as bar:
         lab = Laboratory(chain, reader, arguments.seed, bar.update)
         findings = run_measures(lab, plan, groups, bar.set_description)
-        found = [each.tables(lab, plan) for each in systems.values()]
-    print("\n\n".join([tables(findings), *found]).strip() + "\n")
+        if found := tables(findings):
+            bar.write(found + "\n")
+        for name, each in systems.items():
+            bar.set_description(name)
+            # At once: what is found so far must not be lost with what comes later.
+            bar.write(each.tables(lab, plan) + "\n")
     if earlier:
         print(changes_table(as_json(findings), earlier) + "\n")
     if arguments.json:

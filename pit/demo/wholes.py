@@ -16,11 +16,11 @@ EVERYTHING = "creature"
 LABELS = (*PARTS, EVERYTHING)
 # Of the wholes: those whose pose map shows other shapes of some parts, as that of another creature would, and
 # those whose parts are all of one creature.
-RESHAPED_SHARE, ENTIRE_SHARE = 0.25, 0.2
-MOST_RESHAPED = 4
+RESHAPED_SHARE, ENTIRE_SHARE = 0.3, 0.15
+MOST_RESHAPED = 5
 # Of those whose parts are all of one creature, how often they are given together, by one reference.
 TOGETHER_SHARE = 0.6
-GIVEN = (1, 2, 2, 3, 3, 5)  # how many parts are given
+GIVEN = (1, 2, 3, 3, 5, 5)  # how many parts are given
 POSED_SHARE, WHITE_SHARE = 0.75, 0.4
 # Of the references: as they stand on white, and posed on any ground; the others stand on any ground.
 PLAIN_REFERENCES, POSED_REFERENCES = 0.6, 0.2

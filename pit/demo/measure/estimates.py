@@ -70,6 +70,26 @@ def mean(values: Tensor) -> Estimate:
     return ratio(values, values.new_ones(len(values)))
 
 
+def mean_share(shares: Tensor) -> Estimate:
+    """The mean of `[N]` in 0..1; errors as in `mean`.
+
+    As `share` where all are 0 or all are 1: resampling would tell of no chance at all.
+    """
+    alike = (shares == 0).all() or (shares == 1).all()
+    return share(shares == 1) if alike else mean(shares)
+
+
+def pooled_share(yes: Tensor, counted: Tensor) -> Estimate:
+    """The share of true values among those of `[N, K]` that count; whole rows are resampled, as in `ratio`.
+
+    As `mean_share` where all are alike.
+    """
+    alike = yes[counted].all() or not yes[counted].any()
+    return share(yes[counted][:1].expand(len(yes))) if alike else ratio(
+        (yes & counted).sum(dim=1), counted.sum(dim=1)
+    )
+
+
 def ratio(above: Tensor, below: Tensor) -> Estimate:
     """The sum of `above` over the sum of `below >= 0`, both `[N]`; rows are resampled together, as in `mean`.
 

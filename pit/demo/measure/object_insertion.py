@@ -91,7 +91,7 @@ class InsertionFindings:
     """What a run has found.
 
     Attributes:
-        methods: the measures of each way to insert.
+        methods: the measures of each way to insert, first of the recommended one.
         seconds: for a picture, by the same names, where it was measured.
         spread: mean absolute deviation of pixels in 0..1 over seeds of the query, by the number of queries.
         repeats: whether the same seeds have given the same pictures.
@@ -228,7 +228,8 @@ def insertion_table(findings: InsertionFindings) -> str:
         [name, *(text_of(key, measures[key]) for key in LABELS), seconds_of(findings.seconds.get(name))]
         for name, measures in findings.methods.items()
     ]
-    bars = ["to be reached", *(bar_of(key) for key in LABELS), ""]
+    missed = missed_bars(next(iter(findings.methods.values())))
+    bars = ["to be reached", *(bar_of(key, missed) for key in LABELS), ""]
     methods = markdown(["how", *LABELS.values(), "seconds a picture"], [*rows, bars])
     others = [["the same seeds, the same picture", "yes" if findings.repeats else "NO"]]
     others += [
@@ -246,8 +247,10 @@ def text_of(key: str, estimate: Estimate) -> str:
     return f"{estimate.value:.4f} ({estimate.low:.4f} to {estimate.high:.4f})"
 
 
-def bar_of(key: str) -> str:
-    return f"at most {BARS[key]}" if key == "difference" else f"{BARS[key]:.0%}"
+def bar_of(key: str, missed: list[str]) -> str:
+    """A bar, and whether it is reached."""
+    bar = f"at most {BARS[key]}" if key == "difference" else f"{BARS[key]:.0%}"
+    return f"{bar}, {'MISSED' if key in missed else 'reached'}"
 
 
 def seconds_of(seconds: float | None) -> str:

@@ -38,7 +38,7 @@ from ..models.part_words import (
 from ..models.reader import Reading, as_pictures
 from ..models.sizes import PICTURE_SIZE
 from ..part_places import draw_collection, features_of
-from .estimates import Estimate, mean, percent, ratio, share
+from .estimates import Estimate, mean, percent, pooled_share, share
 from .markdown import markdown
 from .parts_found import free_creatures, measure_parts, parts_table, verdict
 from .plan import Plan
@@ -53,6 +53,9 @@ KNOWN = 12  # members of each species that tell which codes its parts have
 BARS = {1: 0.90, 2: 0.80, 3: 0.75, 4: 0.70}
 WHOLE_BAR = 0.95
 NOTE = (
+    "A part counts as that of a species if it has one of the codes that are mostly its own in fresh "
+    "drawings. `python -m benchmarks.creature_part_words` trains words without attention loss and without "
+    "projection, and measures them in the same way. "
     "PartCraft itself (arXiv 2407.04604) reaches an EMR of 46.0% and a CoSim of 88.2% on photographs: "
     "another domain, with which nothing here can be compared."
 )
@@ -166,12 +169,10 @@ class WordScores:
     @classmethod
     def of(cls, shown: Shown) -> WordScores:
         """The scores of pictures."""
-        asked = shown.asked.sum(dim=1)
-        exact, by_codes = (found & shown.asked for found in (shown.exact, shown.by_codes))
-        same = (shown.exact == shown.by_codes) & shown.asked
         return cls(
-            ratio(exact.sum(dim=1), asked), ratio(by_codes.sum(dim=1), asked), mean(shown.similarities),
-            ratio(same.sum(dim=1), asked), share(shown.whole),
+            pooled_share(shown.exact, shown.asked), pooled_share(shown.by_codes, shown.asked),
+            mean(shown.similarities), pooled_share(shown.exact == shown.by_codes, shown.asked),
+            share(shown.whole),
         )
 
 
@@ -180,27 +181,32 @@ class Judge:
 
     def __init__(self, lab: Laboratory, dino: Dinov2Model, clusters: PartClusters):
         self.lab, self.dino, self.clusters = lab, dino, clusters
+        owners, codes = self._known_codes()
         names = [part.name for part in clusters.vocabulary.parts]
-        self.groups = {part: names.index(part) for part in PARTS if part in names}
-        self.usual = self.usual_codes()
+        # A group may have a name, and yet be seen in no drawing.
+        self.groups = {
+            part: names.index(part) for part in PARTS
+            if part in names and (codes[:, names.index(part)] != clusters.absent).any()
+        }
+        self.usual = {
+            (part, species): self._codes(part, species, owners, codes[:, group].tolist())
+            for part, group in self.groups.items() for species in SPECIES if has_part(part, species)
+        }
 
     @property
     def parts(self) -> list[str]:
         """The parts that were found, and can be asked for."""
         return list(self.groups)
 
-    def usual_codes(self) -> dict[tuple[str, str], tuple[int, ...]]:
-        """The codes that each part of each species has in fresh drawings, without those of others."""
+    def _known_codes(self) -> tuple[list[str], Tensor]:
+        """The species of fresh drawings, and the codes of their groups `[N, G]`."""
         owners = [species for species in SPECIES for _ in range(KNOWN)]
         rng = random.Random(f"known/{self.lab.seed}")
         drawn = [draw_creature(sample_creature(rng, 1.0, species), PICTURE_SIZE) for species in owners]
-        codes = codes_of(find_parts(features_of(self.dino, drawn), self.clusters), self.clusters)
-        return {
-            (part, species): self._codes(part, species, owners, codes[:, group].tolist())
-            for part, group in self.groups.items() for species in SPECIES if has_part(part, species)
-        }
+        return owners, codes_of(find_parts(features_of(self.dino, drawn), self.clusters), self.clusters)
 
     def _codes(self, part: str, species: str, owners: Sequence[str], codes: Sequence[int]) -> tuple[int, ...]:
+        """The codes that a part of a species has in those drawings, without those of others."""
         # Species may have a part in common: its codes are then those of both.
         wanted = attributes_of(part, species)
         alike = [attributes_of(part, owner) == wanted for owner in owners]
@@ -294,14 +300,17 @@ def partcraft_tables(lab: Laboratory, plan: Plan, others: Mapping[str, PartWords
     Raises:
         WeightFileError: a shipped file is missing, damaged or of another version.
     """
-    dino = load_creature_dino()
-    found = measure_parts(dino, draw_collection(free_creatures(lab.seed, SEARCHED * plan.trials)))
-    judge = Judge(lab, dino, load_creature_clusters())
+    dino, clusters = load_creature_dino(), load_creature_clusters()
+    found = measure_parts(dino, draw_collection(free_creatures(lab.seed, SEARCHED * plan.trials)), clusters)
+    judge = Judge(lab, dino, clusters)
     ways = {WORDS: load_creature_words()} | dict(others or {})
     draws = {name: by_words(lab, PartArtist(words)) for name, words in ways.items()}
     draws |= {CAPTIONS: by_captions(lab), CEILING: as_drawn}
     scores = {name: measure_mixtures(judge, draw, plan.trials) for name, draw in draws.items()}
-    known = f"There are words for {len(judge.parts)} of the {len(PARTS)} parts."
+    known = (
+        f"Mixtures are of the {len(judge.parts)} parts of {len(PARTS)} that were found and have words; the "
+        "targets are for all."
+    )
     return "\n\n".join([parts_table(found), words_table(scores), known, NOTE])
 
 

@@ -1,6 +1,7 @@
 """What the creatures' Parts2Whole keeps of references, masks and poses, beside other ways to the parts."""
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -11,17 +12,18 @@ from torch import Tensor
 
 from ...images import contact_sheet
 from ...parts2whole.parts import AS_PUBLISHED, AS_TRAINED
-from ..drawing.creature import SCENES
+from ..drawing.creature import SCENES, UNSEEN
+from ..drawing.mixture import reshaped
 from ..models.operators import CreatureOperators
 from ..models.reader import MAP_SIZE, Reading
 from ..models.sizes import PICTURE_SIZE
 from ..models.whole_pictures import RECOMMENDED, CreatureWhole, WholeSettings
-from .estimates import Estimate, mean, percent, ratio, share
+from .estimates import Estimate, mean, mean_share, percent, ratio, share
 from .markdown import markdown
 from .pictures import drawn, drawn_maps
 from .plan import Plan
 from .report import as_images
-from .scores import is_whole, kept
+from .scores import NAMES, is_found, is_whole, kept
 from .suite import RECOMMENDED as RECOMMENDED_PRIOR
 from .suite import Laboratory
 from .trials import all_targets
@@ -33,7 +35,7 @@ LABELS = {
     "kept": "attributes of the given parts kept",
     "posed": "label maps read back, intersection over union over the autoencoder's",
     "whole": "complete creatures",
-    "leaked": "attributes of what the masks leave out, over chance",
+    "leaked": "colors and patterns of what the masks leave out, over chance",
     "scene": "scene as in the prompt",
 }
 # The least, but of what leaks the most; of parts kept, by their number.
@@ -45,7 +47,12 @@ WAYS = {
     AS_PUBLISHED: replace(RECOMMENDED, wiring=AS_PUBLISHED),
     "image tokens alone": replace(RECOMMENDED, references=False),
     "references alone": replace(RECOMMENDED, tokens=False),
+    # A label map shows the shapes of the parts that are given, too: this is what it tells by itself.
+    "pose alone": replace(RECOMMENDED, references=False, tokens=False),
 }
+# Where it shows other shapes in their places, as when it comes from another creature.
+OTHER_POSE = "as trained, other shapes in the pose"
+LOOKS = torch.tensor([name == "pattern" or name.endswith("_color") for name in NAMES])
 Measures = dict[str, Estimate]
 """What was measured of one way, by the keys of `LABELS`."""
 
@@ -64,7 +71,7 @@ def parts2whole_tables(lab: Laboratory, plan: Plan) -> str:
 
 def parts2whole_pictures(plan: Plan) -> int:
     """How many pictures are rendered in all."""
-    return plan.trials * len(PART_COUNTS) * (len(WAYS) + len(WITHOUT_POSE))
+    return plan.trials * len(PART_COUNTS) * (len(WAYS) + 1 + len(WITHOUT_POSE))
 
 
 def measure_wholes(lab: Laboratory, whole: CreatureWhole, count: int) -> WholeFindings:
@@ -78,6 +85,7 @@ def measure_wholes(lab: Laboratory, whole: CreatureWhole, count: int) -> WholeFi
         for name, settings in WAYS.items():
             pictures = whole.draw(requests, lab.seed, settings, on_batch=lab.on_pictures)
             ways[name] = measured(trials, lab.reader.read(pictures), ceiling)
+        ways[OTHER_POSE] = in_other_poses(lab, whole, trials)
         for name, reading in without_pose(lab, trials).items():
             ways[name] = of_parts_alone(trials, reading)
     return findings
@@ -89,21 +97,29 @@ def measured(trials: list[WholeTrial], reading: Reading, ceiling: Tensor) -> Mea
     Args:
         ceiling: `overlaps` of the true pictures behind the autoencoder.
     """
-    asked = torch.tensor([SCENES.index(trial.scene) for trial in trials])
-    return {
-        "kept": mean(kept(reading, given_targets(trials))),
-        "posed": ratio(overlaps(trials, reading), ceiling),
-        "whole": share(is_whole(reading)), "leaked": mean(leaked(trials, reading)),
-        "scene": share(reading.scenes == asked),
+    return of_parts(trials, reading, given_targets(trials)) | {
+        "posed": ratio(overlaps(trials, reading), ceiling), "leaked": mean(leaked(trials, reading)),
     }
+
+
+def in_other_poses(lab: Laboratory, whole: CreatureWhole, trials: list[WholeTrial]) -> Measures:
+    """The measures of what is drawn by label maps that show other shapes in place of the given parts."""
+    rng = random.Random(f"other poses/{lab.seed}")
+    requests = [trial.request(reshaped(trial.target, trial.sources, rng)) for trial in trials]
+    reading = lab.reader.read(whole.draw(requests, lab.seed, WAYS[AS_TRAINED], on_batch=lab.on_pictures))
+    return of_parts(trials, reading, given_targets(trials)) | {"leaked": mean(leaked(trials, reading))}
 
 
 def of_parts_alone(trials: list[WholeTrial], reading: Reading) -> Measures:
     """The measures of pictures that were made of pictures of the same parts, in no pose."""
-    targets = all_targets([trial.parts for trial in trials])
+    return of_parts(trials, reading, all_targets([trial.parts for trial in trials]))
+
+
+def of_parts(trials: list[WholeTrial], reading: Reading, targets: Tensor) -> Measures:
+    """The measures that need no pose; `targets [N, A]` are the attributes of the given parts."""
     asked = torch.tensor([SCENES.index(trial.scene) for trial in trials])
     return {
-        "kept": mean(kept(reading, targets)), "whole": share(is_whole(reading)),
+        "kept": mean_share(kept(reading, targets)), "whole": share(is_whole(reading)),
         "scene": share(reading.scenes == asked),
     }
 
@@ -134,18 +150,20 @@ def overlap(found: np.ndarray, true: np.ndarray) -> float:
 def leaked(trials: list[WholeTrial], reading: Reading) -> Tensor:
     """By how much more of what the masks leave out appears than by chance, for each picture `[N]`.
 
-    Chance is how much of it another picture shows, whose references are of other creatures.
+    That is the share of the colors and patterns of parts that are not given which any of the references
+    has; shapes are those of the pose. Chance are the references of another picture.
     """
-    found = []
-    for number in range(len(trials[0].sources)):
-        targets = masked_targets(trials, number)
-        found.append(shares(reading, targets) - shares(reading, targets.roll(1, dims=0)))
-    return torch.stack(found).mean(dim=0)
+    return borrowed(trials, trials, reading) - borrowed(trials, [trials[-1], *trials[:-1]], reading)
 
 
-def shares(reading: Reading, targets: Tensor) -> Tensor:
-    """As `kept`, but 0 where nothing is wanted."""
-    return kept(reading, targets).nan_to_num()
+def borrowed(trials: list[WholeTrial], others: list[WholeTrial], reading: Reading) -> Tensor:
+    """The share of what is not given in `trials` and shown that any reference of `others` has, `[N]`."""
+    targets = torch.stack([
+        masked_targets(trials, others, number) for number in range(len(trials[0].sources))
+    ]).masked_fill(~LOOKS, UNSEEN)
+    found = torch.stack([is_found(reading, each) for each in targets]).any(dim=0)
+    wanted = (targets != UNSEEN).any(dim=0)
+    return found.sum(dim=1) / wanted.sum(dim=1).clamp(min=1)
 
 
 def without_pose(lab: Laboratory, trials: list[WholeTrial]) -> dict[str, Reading]:

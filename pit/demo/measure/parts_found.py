@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...partcraft.discovery import SEED, Discovery, discover, find_parts, usual_codes
+from ...partcraft.discovery import SEED, Discovery, PartClusters, discover, find_parts, usual_codes
 from ...partcraft.kmeans import cluster
 from ..drawing.creature import ATTRIBUTES, PARTS, Creature, sample_creature
 from ..part_places import GROUPS, START, Collection, Overlaps, features_of, from_features
@@ -28,11 +28,13 @@ class PartsFound:
     Attributes:
         parts, by_place: intersection over union with the true masks, by part; found by features, and by
             where a place is alone, with the foreground given.
+        shipped: the same, found by clusters of other pictures.
         codes, by_chance: purity by part: the share of creatures whose part has the style and color that most
             creatures of its code have; with the codes exchanged among the creatures in the second.
     """
 
     parts: dict[str, Estimate]
+    shipped: dict[str, Estimate]
     by_place: dict[str, Estimate]
     codes: dict[str, Estimate]
     by_chance: dict[str, Estimate]
@@ -47,10 +49,13 @@ def free_creatures(seed: int, count: int) -> list[Creature]:
     return [sample_creature(rng, FREE) for _ in range(count)]
 
 
-def measure_parts(dino: torch.nn.Module, collection: Collection, codes: int | None = None) -> PartsFound:
+def measure_parts(
+    dino: torch.nn.Module, collection: Collection, clusters: PartClusters, codes: int | None = None
+) -> PartsFound:
     """Find the parts of a collection as published, and compare them with the true ones.
 
     Args:
+        clusters: found in other pictures, as `PartsFound.shipped` tells.
         codes: of each part; one for every four creatures, 256 at most, if None.
     """
     seen = features_of(dino, collection.pictures)
@@ -60,7 +65,9 @@ def measure_parts(dino: torch.nn.Module, collection: Collection, codes: int | No
     own = found.codes[:, overlaps.groups]
     chance = torch.stack([column[shuffled(count)] for column in own.T], dim=1)
     return PartsFound(
-        shares_of(overlaps), shares_of(Overlaps.of(labels_by_place(collection.truth), collection.truth)),
+        shares_of(overlaps),
+        shares_of(Overlaps.of(find_parts(seen, clusters).labels, collection.truth)),
+        shares_of(Overlaps.of(labels_by_place(collection.truth), collection.truth)),
         purities(own, found, collection), purities(chance, found, collection),
     )
 
@@ -131,15 +138,15 @@ def shuffled(count: int) -> Tensor:
 
 def parts_table(found: PartsFound) -> str:
     """The measures by part, and what is to be reached, in Markdown."""
-    columns = (found.parts, found.by_place, found.codes, found.by_chance)
+    columns = (found.parts, found.shipped, found.by_place, found.codes, found.by_chance)
     rows = [[name, *(percent(column[name]) for column in columns)] for name in (*PARTS, MEAN)]
     bars = [
-        "to be reached", verdict(found.parts[MEAN], BARS["parts"]), "",
+        "to be reached", verdict(found.parts[MEAN], BARS["parts"]), "", "",
         verdict(found.codes[MEAN], BARS["codes"]), "",
     ]
     return markdown([
-        "part", "intersection over union, found", "found by place alone", "purity of codes",
-        "purity by chance",
+        "part", "intersection over union, found", "found by the shipped clusters", "found by place alone",
+        "purity of codes", "purity by chance",
     ], [*rows, bars])
 
 

@@ -19,7 +19,7 @@ from ..models.operators import CreatureOperators, word_states
 from ..models.reader import Reading
 from ..models.sizes import PICTURE_SIZE
 from ..models.unet import PREDICTION
-from .estimates import Estimate, mean, percent
+from .estimates import Estimate, mean_share, percent
 from .markdown import markdown
 from .plan import Plan
 from .pops_trials import (
@@ -135,15 +135,14 @@ def by_parts(lab: Laboratory, operators: CreatureOperators, trials: list[Trial])
     """The operator on parts, beside the IP-Prior, which makes 16 tokens of the same parts."""
     parts = [lab.chain.embed(trial.part_pictures()) for trial in trials]
     targets, together = all_targets(trials), torch.stack(parts)
-    tokens = lab.sample(lab.conditions(trials), RECOMMENDED)
+    tokens, captions = lab.sample(lab.conditions(trials), RECOMMENDED), [trial.caption for trial in trials]
+    published = operators.compose(parts, lab.seed, MODES["clothes"].guidance)
     readings = {
-        OPERATOR: drawn(lab, operators.compose(parts, lab.seed)),
-        PUBLISHED: drawn(lab, operators.compose(parts, lab.seed, MODES["clothes"].guidance)),
-        "IP-Prior": lab.render(tokens, [trial.caption for trial in trials]),
-        MEAN: drawn(lab, together.mean(dim=1)),
-        "all as tokens": drawn(lab, together),
+        OPERATOR: drawn(lab, operators.compose(parts, lab.seed), captions),
+        PUBLISHED: drawn(lab, published, captions), "IP-Prior": lab.render(tokens, captions),
+        MEAN: drawn(lab, together.mean(dim=1), captions), "all as tokens": drawn(lab, together, captions),
     }
-    rows = {name: [mean(kept(reading, targets))] for name, reading in readings.items()}
+    rows = {name: [mean_share(kept(reading, targets))] for name, reading in readings.items()}
     return OperatorTable(f"compose, {len(trials[0].parts)} parts", ("their attributes kept",), rows)
 
 
@@ -170,7 +169,8 @@ def chained(lab: Laboratory, operators: CreatureOperators, trials: OperatorTrial
 def scored(title: str, trials: OperatorTrials, readings: dict[str, Reading]) -> OperatorTable:
     """The table of what was read."""
     rows = {
-        name: [mean(score(reading)) for score in trials.scores.values()] for name, reading in readings.items()
+        name: [mean_share(score(reading)) for score in trials.scores.values()]
+        for name, reading in readings.items()
     }
     return OperatorTable(title, tuple(trials.scores), rows, BARS.get(title, ()))
 

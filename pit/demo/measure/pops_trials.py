@@ -95,7 +95,10 @@ def instruct_trials(seed: int, count: int) -> OperatorTrials:
     targets = all_attributes(results)
     return OperatorTrials(
         (true_pictures(first),), true_pictures(results),
-        {"word followed": follows(targets, said), "other attributes kept": keeps_others(targets, said)},
+        {
+            "word followed": follows(targets, said),
+            "other attributes kept": keeps_others(targets, said, first),
+        },
         said, [rng.choice(each.phrases) for each in said],
     )
 
@@ -123,7 +126,7 @@ def chain_trials(seed: int, count: int) -> OperatorTrials:
         true_pictures(results),
         scores | {
             "all three": lambda reading: torch.stack([each(reading) for each in scores.values()]).amin(dim=0),
-            "other attributes kept": keeps_others(targets, said, TEXTURE),
+            "other attributes kept": keeps_others(targets, said, first, TEXTURE),
         },
         said, [rng.choice(each.phrases) for each in said],
     )
@@ -199,11 +202,15 @@ def follows(targets: Tensor, said: list[Instruction]) -> Score:
     return lambda reading: kept(reading, wanted)
 
 
-def keeps_others(targets: Tensor, said: list[Instruction], but: Collection[str] = ()) -> Score:
-    """The share of the attributes that nothing was said about."""
-    # Nor about the color of a part that was not there before.
-    names = [{each.attribute, f"{each.attribute}_color", *but} for each in said]
-    wanted = targets.masked_fill(torch.stack([among(each) for each in names]), UNSEEN)
+def keeps_others(
+    targets: Tensor, said: list[Instruction], creatures: list[Creature], but: Collection[str] = ()
+) -> Score:
+    """The share of the attributes of the creatures that nothing was said about."""
+    spoken = [{each.attribute, *but} for each in said]
+    for names, each, creature in zip(spoken, said, creatures, strict=True):
+        if creature.attributes[each.attribute] == "none":  # its new part may have any color
+            names.add(f"{each.attribute}_color")
+    wanted = targets.masked_fill(torch.stack([among(names) for names in spoken]), UNSEEN)
     return lambda reading: kept(reading, wanted)
 
 

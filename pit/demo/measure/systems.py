@@ -52,7 +52,7 @@ SYSTEM_MEASURES = {
         lambda lab: mixtures_sheet(PartArtist(load_creature_words()), lab.seed),
     ),
     "parts2whole": SystemMeasures(
-        CreatureWhole, parts2whole_tables, parts2whole_pictures,
+        lambda: (CreatureWhole(), CreatureOperators()), parts2whole_tables, parts2whole_pictures,
         lambda lab: whole_sheet(CreatureWhole(), lab.seed),
     ),
 }

@@ -45,10 +45,14 @@ class WholeTrial:
         """The same parts for those that read pictures of parts alone, and know no poses."""
         return Trial(replace(self.target, scene=self.scene, pose=NEUTRAL), tuple(self.sources))
 
-    def request(self) -> Request:
-        """The references with their masks, the label map of the target, and a prompt that names the scene."""
+    def request(self, figure: Creature | None = None) -> Request:
+        """The references with their masks, a label map, and a prompt that names the scene.
+
+        Args:
+            figure: whose label map is the pose; by default the target itself.
+        """
         references = tuple(reference(source, part) for part, source in self.sources.items())
-        pose = label_picture(draw_label_map(self.target, PICTURE_SIZE))
+        pose = label_picture(draw_label_map(figure or self.target, PICTURE_SIZE))
         return Request(references, pose, scene_caption(self.scene))
 
 
@@ -85,16 +89,17 @@ def given_targets(trials: Sequence[WholeTrial]) -> Tensor:
     return torch.stack([only(trial.target, trial.sources, trial.target) for trial in trials])
 
 
-def masked_targets(trials: Sequence[WholeTrial], number: int) -> Tensor:
+def masked_targets(trials: Sequence[WholeTrial], others: Sequence[WholeTrial], number: int) -> Tensor:
     """What the mask of a reference leaves out: the attributes of all parts that are not given, `[N, A]`.
 
     Args:
-        number: of the reference in each trial.
+        others: whose references, as many as in `trials`, which tell what is not given and what can be seen.
+        number: of the reference in each of `others`.
     """
     rows = []
-    for trial in trials:
-        others = [part for part in PARTS if part not in trial.sources]
-        rows.append(only([*trial.sources.values()][number], others, trial.target))
+    for trial, other in zip(trials, others, strict=True):
+        left = [part for part in PARTS if part not in trial.sources]
+        rows.append(only([*other.sources.values()][number], left, trial.target))
     return torch.stack(rows)
 
 

@@ -15,6 +15,7 @@ from ...object_insertion.embedding_optimizer import EmbeddingOptimizer
 from ...object_insertion.files import load_embedding_optimizer
 from ...object_insertion.sampling import GUIDANCE, IMAGE_GUIDANCE, OFFSET, STEPS, guided, is_guided
 from ...object_insertion.training.inserter import Inserter
+from ...object_insertion.training.start import new_optimizer
 from ...training.denoising import noise_schedule
 from .autoencoder import CreatureAutoencoder
 from .instruct import base_weights, instruct_state, is_kept, optimizer_file
@@ -69,7 +70,7 @@ def new_inserter() -> Inserter:
     unet.load_state_dict(state)
     for key, weight in unet.named_parameters():
         weight.requires_grad_(not is_kept(key))
-    return Inserter(build_optimizer(), unet)
+    return Inserter(new_optimizer(VISION["channels"][-1], TEXT_SD15["hidden_size"]), unet)
 
 
 class CreatureInserter:

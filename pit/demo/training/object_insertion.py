@@ -20,7 +20,7 @@ from ...training.denoising import NoiseSchedule, noise_schedule
 from ...training.sample_cache import digest
 from ..drawing.composition import draw_composition
 from ..models.autoencoder import CreatureAutoencoder
-from ..models.inserter import new_inserter, object_features
+from ..models.inserter import QUERIES, new_inserter, object_features
 from ..models.instruct import BASE_STAMP, INSTRUCT, base_stamp, is_kept
 from ..models.library import OPTIMIZER
 from ..models.sizes import PICTURE_SIZE, TEXT_SD15
@@ -37,6 +37,9 @@ TRIPLETS, CHUNK = 16_000, 250
 # The thing covers one in fifteen places, which decide whether it is the right one; elsewhere, the scene is
 # copied. There the error counts as much more, and a place belongs to it from this mean difference of latents.
 THING_WEIGHT, CHANGED = 4.0, 0.2
+# Over how many queries the mean is taken: rows of the context are the more alike, the more there are.
+QUERY_COUNTS = (1, 4, QUERIES)
+DRAWING = "1"  # to be raised with any change of what is drawn for the same seed
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,8 @@ class Encoders:
 def train_object_insertion(run: Run, weights: Path) -> None:
     """Train, or resume a training, and write the UNet and the optimizer to the folder `weights`."""
     # In a folder by what it builds on: once that is trained anew, latents and checkpoints are of no use.
-    stamp = digest([sha256_of(weight_file(name)) for name in (SD15, AUTOENCODER, VISION)])
+    weight_files = [sha256_of(weight_file(name)) for name in (SD15, AUTOENCODER, VISION)]
+    stamp = digest([*weight_files, DRAWING, str(run.seed)])
     run = replace(run, folder=run.folder / STAGE.name / stamp[:12])
     run.folder.mkdir(parents=True, exist_ok=True)
     write_inserter(weights, train_inserter(run, triplet_data(run, TRIPLETS)))
@@ -99,13 +103,14 @@ def draw_batch(
     """These triplets with random noise, queries and chances of dropping."""
     targets = data.targets[rows].float()
     noise = torch.randn(targets.shape, generator=generator)
+    count = QUERY_COUNTS[int(torch.randint(len(QUERY_COUNTS), (), generator=generator))]
     timesteps = torch.randint(len(schedule.alphas_cumprod), rows.shape, generator=generator)
     noisy = schedule.add_noise(targets, noise, timesteps).contiguous(memory_format=torch.channels_last)
     return InsertionBatch(
         noisy, noise, timesteps,
         scene=data.scenes[rows].float().contiguous(memory_format=torch.channels_last),
         tokens=data.features[rows].float(),
-        query=torch.randn(len(rows), CONTEXT_TOKENS, TEXT_SD15["hidden_size"], generator=generator),
+        query=torch.randn(len(rows), count * CONTEXT_TOKENS, TEXT_SD15["hidden_size"], generator=generator),
         chances=torch.rand(len(rows), generator=generator),
     )
 

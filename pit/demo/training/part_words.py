@@ -41,11 +41,12 @@ CODES = 32  # of each part in the clusters; those of the words are the species
 LEAST_OVERLAP = 0.1  # with a true part, from which a group has its name
 SAVE_EVERY = 500
 # As for the creatures' IP-LoRAs, a miniature tolerates larger steps than SD 1.5. Pictures are not mirrored: a
-# creature from the front has its tail on one side.
+# creature from the front has its tail on one side. Each picture is of one species: a word must not be taught
+# what stands around its part; and of that, most is decided where there is much noise, as the base has it.
 RECIPE = replace(
     PUBLISHED, steps=6000, batch=16, accumulation=1, learning_rate=1e-3, warmup=50, schedule="cosine",
-    precision="bf16", ema_decay=0.99, map_level=MAP_LEVEL, attention_form="present", attention_weight=0.05,
-    dropping=0.3,
+    precision="bf16", ema_decay=0.99, map_level=MAP_LEVEL, attention_form="present", attention_weight=0.03,
+    min_snr_gamma=1.0, dropping=0.5, masked=True,
 )
 # What the measures compare the words with.
 BASELINES = {

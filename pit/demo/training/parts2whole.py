@@ -36,8 +36,9 @@ from .text_unet import noise_weights
 
 STAGE = Stage("parts2whole", steps=4500, batch=16, learning_rate=8e-4, warmup=200, decay=0.5)
 REFERENCES, TARGETS = 5000, 8000
+DRAWING = "1"  # to be raised with any change of what is drawn for the same seed
 # References of all pictures of a batch, and those of them whose gradient reaches the reference UNet.
-SLOTS, TAUGHT = 40, 12
+SLOTS, TAUGHT = 48, 12
 # How many tokens of its references a picture reads, by the tokens of a reference in a layer; more are rare.
 MOST_TOKENS = {256: 384, 64: 128, 16: 48}
 # Poses, all references of a picture, and single ones are left out, and what guidance needs. As published but
@@ -90,7 +91,8 @@ class Rows:
 def train_parts2whole(run: Run, weights: Path) -> None:
     """Train, or resume a training, and write what is not the base's own to the folder `weights`."""
     # In a folder by what it builds on: once that is trained anew, latents and checkpoints are of no use.
-    stamp = digest([sha256_of(weight_file(name)) for name in (SD15, AUTOENCODER, VISION)])
+    weight_files = [sha256_of(weight_file(name)) for name in (SD15, AUTOENCODER, VISION)]
+    stamp = digest([*weight_files, DRAWING, str(run.seed), str(REFERENCES), str(TARGETS)])
     run = replace(run, folder=run.folder / STAGE.name / stamp[:12])
     run.folder.mkdir(parents=True, exist_ok=True)
     examples = draw_examples(run, REFERENCES, TARGETS, load_words())

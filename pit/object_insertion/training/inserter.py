@@ -14,7 +14,7 @@ from torch.nn import functional
 from ...training import unets
 from ...training.low_rank import inject_low_rank, kohya_state
 from ..condition import drop_conditions
-from ..embedding_optimizer import AnyOptimizer
+from ..embedding_optimizer import CONTEXT_TOKENS, AnyOptimizer
 from .recipes import LORA, PROJECTIONS, InsertionRecipe
 
 LEARNED = ("to_k", "to_v")  # of the cross-attention: what reads the context
@@ -37,12 +37,13 @@ class Inserter(nn.Module):
         Args:
             timesteps: `[B]`.
             scene: its latents, unscaled, `[B, C, h, w]`.
-            tokens: of the object `[B, N, E]`; query: `[B, 77, C]`.
+            tokens: of the object `[B, N, E]`.
+            query: one or more, one behind the other, over whose contexts the mean is taken, `[B, 77 k, C]`.
             blank: tokens of no object `[B, N, E]` with their query `[B, 77, C]`; None = zeros as its context.
             chances: for each sample one in 0..1, `[B]`, that decides what of it is dropped; None = nothing.
             dropping: see `drop_conditions`.
         """
-        context = self.optimizer(tokens, query)
+        context = self.optimizer(tokens, query).unflatten(1, (-1, CONTEXT_TOKENS)).mean(dim=1)
         if chances is not None:
             null = torch.zeros_like(context) if blank is None else self.optimizer(blank, blank_query)
             context, scene = drop_conditions(context, null, scene, chances, dropping)

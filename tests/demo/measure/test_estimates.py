@@ -4,7 +4,18 @@ import pytest
 import torch
 from scipy.stats import binomtest
 
-from pit.demo.measure.estimates import FEW, Estimate, column_shares, mean, percent, ratio, share, written
+from pit.demo.measure.estimates import (
+    FEW,
+    Estimate,
+    column_shares,
+    mean,
+    mean_share,
+    percent,
+    pooled_share,
+    ratio,
+    share,
+    written,
+)
 from pit.demo.measure.units import DECIBELS
 
 
@@ -100,3 +111,20 @@ def test_too_few_samples_are_named():
 def test_nothing_to_measure_is_an_error(measure):
     with pytest.raises(ValueError, match="at least one sample to measure, got none"):
         measure(torch.tensor([]))
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_where_all_is_alike_an_interval_of_shares_is_that_of_a_share(value):
+    expected = share(torch.full((40,), bool(value)))
+    assert mean_share(torch.full((40,), value)) == expected and expected.low < expected.high
+    yes, counted = torch.full((40, 3), bool(value)), torch.ones(40, 3, dtype=torch.bool)
+    counted[:, 2] = False
+    assert pooled_share(yes, counted) == expected
+    assert mean_share(torch.tensor([0.0, 0.5, 1.0])) == mean(torch.tensor([0.0, 0.5, 1.0]))
+
+
+def test_a_pooled_share_counts_what_counts():
+    yes = torch.tensor([[True, True], [False, True], [True, False]])
+    counted = torch.tensor([[True, False], [True, True], [True, True]])
+    found = pooled_share(yes, counted)
+    assert found.value == pytest.approx(3 / 5) and found.low < found.value < found.high and found.count == 3

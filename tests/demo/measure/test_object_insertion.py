@@ -155,7 +155,8 @@ def test_the_table_tells_bars_and_settings():
     measured = {key: measures.share(torch.ones(4)) for key in LABELS}
     findings = InsertionFindings({"ours": measured}, {"ours": 1.5}, {1: measured["shown"]}, True)
     text = insertion_table(findings)
-    assert all(label in text for label in LABELS.values()) and "at most 0.01" in text and "1.50" in text
+    assert all(label in text for label in LABELS.values())
+    assert "at most 0.01, MISSED" in text and "85%, reached" in text and "1.50" in text
     assert "seeds of 1 query" in text and missed_bars(measured) == ["difference"]
     assert set(BARS) == set(LABELS)
 
@@ -173,7 +174,7 @@ def test_the_whole_run_measures_every_way_to_insert(tmp_path, monkeypatch):
     rendered = []
     lab = Laboratory(None, load_reader(), 0, rendered.append)
     findings = methods.measure_insertion(lab, CreatureInserter(), 2)
-    ways = ["OURS", "PUBLISHED_WAY", "PASTED", "WORDS", "UNTRAINED", "CEILING"]
+    ways = ["OURS", "OURS_FIRST", "PUBLISHED_WAY", "CROPPED", "PASTED", "WORDS", "UNTRAINED", "CEILING"]
     assert [*findings.methods] == [getattr(methods, name) for name in ways]
     assert sum(rendered) == methods.insertion_pictures(replace(QUICK, trials=2))
     for found in findings.methods.values():

@@ -1,5 +1,6 @@
 """The measures of wholes: on true pictures, on wrong ones, and the whole run with a few samples."""
 
+import random
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import torch
 
 from pit.demo.drawing.composition import THING_LABEL, draw_map
 from pit.demo.drawing.creature import UNSEEN
+from pit.demo.drawing.mixture import reshaped
 from pit.demo.drawing.pose import NEUTRAL
 from pit.demo.measure import parts2whole as measures
 from pit.demo.measure.parts2whole import (
@@ -80,7 +82,7 @@ def test_what_the_pose_hides_is_not_asked_for(trials):
     ]
     eyes = NAMES.index("eyes")
     assert (given_targets(behind)[:, eyes] == UNSEEN).all()
-    for targets in (masked_targets(behind, number) for number in range(3)):
+    for targets in (masked_targets(behind, behind, number) for number in range(3)):
         assert (targets[:, eyes] == UNSEEN).all()
 
 
@@ -93,7 +95,7 @@ def test_parts_alone_are_drawn_as_they_stand_from_the_front(trials):
 
 def test_what_masks_leave_out_is_all_that_is_not_given(trials):
     for number in range(3):
-        for trial, row in zip(trials, masked_targets(trials, number), strict=True):
+        for trial, row in zip(trials, masked_targets(trials, trials, number), strict=True):
             source = [*trial.sources.values()][number]
             for index, name in enumerate(NAMES):
                 part = name.removesuffix("_color")
@@ -105,7 +107,28 @@ def test_what_masks_leave_out_is_all_that_is_not_given(trials):
 def test_a_picture_of_a_whole_reference_leaks(trials):
     sources = [next(iter(trial.sources.values())) for trial in trials]
     reading = reading_of(torch.stack([targets_of(each).clamp(min=0) for each in sources]))
-    assert leaked(trials, reading).mean() > BARS["leaked"] > leaked(trials, true_reading(trials)).mean()
+    assert leaked(trials, reading).mean() > 0.4 > BARS["leaked"]
+
+
+def test_all_that_is_not_given_in_colors_of_any_reference_is_a_leak():
+    trials = draw_whole_trials(0, 64, 3, ["white"])
+    shown = torch.stack([targets_of(trial.target).clamp(min=0) for trial in trials])
+    borrowed = torch.stack([masked_targets(trials, trials, number) for number in range(3)]).amax(dim=0)
+    looks = (borrowed != UNSEEN) & measures.LOOKS
+    everything = reading_of(torch.where(looks, borrowed, shown))
+    assert leaked(trials, everything).mean() > 0.6
+    # Shapes, which come from the pose, are none; and colors by chance do not count.
+    shapes = reading_of(torch.where((borrowed != UNSEEN) & ~measures.LOOKS, borrowed, shown))
+    assert abs(leaked(trials, shapes).mean()) < BARS["leaked"]
+
+
+def test_another_pose_shows_other_shapes_in_place_of_the_given_parts(trials):
+    trial, rng = trials[0], random.Random(0)
+    figure = reshaped(trial.target, trial.sources, rng)
+    assert all(figure.attributes[part] != trial.target.attributes[part] for part in trial.sources)
+    own, other = trial.request(), trial.request(figure)
+    assert own.pose.tobytes() != other.pose.tobytes() and own.prompt == other.prompt
+    assert torch.equal(own.references[0].image, other.references[0].image)
 
 
 def test_overlap_is_the_mean_over_parts_that_are_or_should_be_there():
@@ -135,13 +158,14 @@ def test_the_whole_run_measures_every_way(tmp_path, monkeypatch):
     monkeypatch.setattr(measures, "through_autoencoder", lambda lab, trials: true_reading(trials))
     whole, reader, drawn = CreatureWhole(), load_reader(), []
     findings = measures.measure_wholes(Laboratory(None, reader, 0, drawn.append), whole, 2)
-    assert [*findings.ways] == [*PART_COUNTS] and sum(drawn) == 2 * len(PART_COUNTS) * len(WAYS)
-    assert measures.parts2whole_pictures(SimpleNamespace(trials=2)) == 2 * len(PART_COUNTS) * (len(WAYS) + 2)
+    assert [*findings.ways] == [*PART_COUNTS] and sum(drawn) == 2 * len(PART_COUNTS) * (len(WAYS) + 1)
+    assert measures.parts2whole_pictures(SimpleNamespace(trials=2)) == 2 * len(PART_COUNTS) * (len(WAYS) + 3)
     for ways in findings.ways.values():
-        assert [*ways] == [*WAYS, measures.PRIOR]
+        assert [*ways] == [*WAYS, measures.OTHER_POSE, measures.PRIOR]
         for name in WAYS:
             assert set(ways[name]) == set(LABELS)
             assert all(np.isfinite(each.value) for each in ways[name].values())
+        assert set(ways[measures.OTHER_POSE]) == {*LABELS} - {"posed"}
     request = draw_whole_trials(3, 1, 3, ["white"])[0].request()
     pictures = whole.draw([request] * 3, 5, hasty["as trained"], batch=2)
     alone = whole.draw([request], 7, hasty["as trained"])

@@ -7,8 +7,9 @@ from pit.demo.drawing.creature import ATTRIBUTES, PARTS, typical_attributes
 from pit.demo.measure import parts_found as measures
 from pit.demo.measure.parts_found import MEAN
 from pit.demo.models.dino import build_dino
-from pit.demo.part_places import GROUPS, Overlaps, draw_collection
+from pit.demo.part_places import GROUPS, START, Overlaps, draw_collection, features_of, from_features
 from pit.demo.species import species_creatures
+from pit.partcraft.discovery import discover
 
 COUNT = 24
 
@@ -64,7 +65,10 @@ def test_a_look_is_style_and_color():
 
 def test_the_table_tells_what_is_reached(collection):
     torch.manual_seed(0)
-    found = measures.measure_parts(build_dino().eval(), collection, codes=4)
+    dino = build_dino().eval()
+    others = features_of(dino, draw_collection(measures.free_creatures(1, COUNT)).pictures)
+    clusters = discover(from_features(others), COUNT, GROUPS, 2, seed=0, start=START).clusters
+    found = measures.measure_parts(dino, collection, clusters, codes=4)
     lines = measures.parts_table(found).splitlines()
     assert len(lines) == 2 + len(PARTS) + 2 and "55%, MISSED" in lines[-1]
     for column in vars(found).values():

@@ -6,6 +6,8 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
+from pit.demo.drawing.creature import COLOR_NAMES, typical_attributes
+from pit.demo.drawing.instructions import Instruction
 from pit.demo.drawing.scenes import SCENE_NAMES
 from pit.demo.drawing.things import sample_thing
 from pit.demo.measure import pops, pops_trials
@@ -142,6 +144,28 @@ def test_words_are_followed_by_one_attribute():
     results = [said.followed(creature) for said, creature in zip(trials.said, first, strict=True)]
     assert scores_of(trials, results) == [1, 1] and scores_of(trials, first) == [0, 1]
     assert all(phrase in said.phrases for phrase, said in zip(trials.phrases, trials.said, strict=True))
+
+
+def test_the_color_of_a_part_counts_unless_the_part_is_new():
+    creature = replace(
+        pops_trials.unseen(5, 1, "instruct")[0],
+        attributes=typical_attributes("ember") | {"horns": "none", "wings": "bat"},
+    )
+    changed = [Instruction("wings", "leaf"), Instruction("horns", "antlers")]
+    results = [said.followed(creature) for said in changed]
+    score = pops_trials.keeps_others(pops_trials.all_attributes(results), changed, [creature, creature])
+    assert score(reading_of(results)).tolist() == [1, 1]
+    names = ("wings_color", "horns_color")
+    recolored = [
+        replace(each, attributes=each.attributes | {name: other_color(each.attributes[name])})
+        for each, name in zip(results, names, strict=True)
+    ]
+    first, second = score(reading_of(recolored)).tolist()
+    assert first < 1 and second == 1
+
+
+def other_color(color):
+    return next(name for name in COLOR_NAMES if name != color)
 
 
 def test_things_are_found_by_kind_and_color():

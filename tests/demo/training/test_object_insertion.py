@@ -80,7 +80,12 @@ def test_a_batch_is_what_the_published_training_sees(data):
     targets = (batch.noisy - (1 - kept).sqrt() * batch.wanted) / kept.sqrt()
     torch.testing.assert_close(targets, data.targets[rows].float(), rtol=1e-2, atol=2e-2)
     assert torch.equal(batch.scene, data.scenes[rows].float())
-    assert batch.query.shape == (2, 77, 96) and batch.chances.shape == (2,)
+    assert batch.query.shape[::2] == (2, 96) and batch.chances.shape == (2,)
+    counts = {
+        training.draw_batch(data, rows, schedule, torch.Generator().manual_seed(seed)).query.shape[1] / 77
+        for seed in range(20)
+    }
+    assert counts == set(training.QUERY_COUNTS) == {1, 4, 16}
 
 
 def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path, data, monkeypatch):

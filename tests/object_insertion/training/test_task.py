@@ -12,11 +12,13 @@ from diffusers import UNet2DConditionModel
 from PIL import Image
 
 from pit.files.weights import read_state
+from pit.object_insertion.condition import object_context, queries
 from pit.object_insertion.embedding_optimizer import EmbeddingOptimizer, LegacyEmbeddingOptimizer
 from pit.object_insertion.files import load_embedding_optimizer
 from pit.object_insertion.training.inserter import Inserter, unet_of_sizes
 from pit.object_insertion.training.recipes import PRESETS, PUBLISHED, RECOMMENDED, InsertionRecipe
 from pit.object_insertion.training.samples import sample_latents, sample_sheet
+from pit.object_insertion.training.start import new_optimizer
 from pit.object_insertion.training.task import InsertionBatch, InsertionTask, split
 from pit.training.denoising import noise_schedule
 from pit.training.recipes import RunSettings
@@ -336,3 +338,26 @@ def test_a_unet_of_another_structure_is_refused(change):
     }
     with pytest.raises(ValueError, match="of the kind of Stable Diffusion 1.5, got one of another structure"):
         unet_of_sizes(config | change)
+
+
+def test_objects_differ_from_the_start_also_in_half_precision():
+    torch.manual_seed(0)
+    tokens, query = torch.randn(6, 50, 64), queries(0, 1, 48).expand(6, -1, -1)
+    for optimizer, told_apart in ((new_optimizer(64, 48), True), (EmbeddingOptimizer(64, 48), False)):
+        with torch.autocast("cpu", torch.bfloat16):
+            contexts = optimizer(tokens, query).float()
+        spread = (contexts - contexts.mean(dim=0)).square().mean().sqrt()
+        assert (spread > 0.03) is told_apart
+
+
+def test_training_reads_the_mean_over_several_queries_as_inserting_does():
+    torch.manual_seed(0)
+    model, tokens = tiny_inserter(), torch.randn(1, 9, 32)
+    noisy, scene = torch.randn(2, 1, 4, 8, 8)
+    several = queries(3, 4, 24).flatten(0, 1)[None]
+    with torch.no_grad():
+        found = model(noisy, torch.tensor([500]), scene, tokens, several)
+        wanted = model.predicted(
+            noisy, torch.tensor([500]), scene, object_context(model.optimizer, tokens, 3, 4)
+        )
+    torch.testing.assert_close(found, wanted)

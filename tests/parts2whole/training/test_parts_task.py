@@ -12,10 +12,11 @@ from PIL import Image
 
 from pit.files.weights import WeightFileError, read_state
 from pit.parts2whole.files import load_parts2whole
+from pit.parts2whole.pose import PoseGuider
 from pit.parts2whole.training.learned import merged_weights, prepare, write_parts
 from pit.parts2whole.training.recipes import PRESETS, PUBLISHED, PartsRecipe
 from pit.parts2whole.training.samples import sample_sheet
-from pit.parts2whole.training.start import new_parts
+from pit.parts2whole.training.start import new_guider, new_parts
 from pit.parts2whole.training.step import Kept, WholeModel
 from pit.parts2whole.training.task import PartsTask, Row, everything
 from pit.parts2whole.unets import blocks_of
@@ -259,3 +260,15 @@ def test_what_was_written_keeps_heads_and_norms(whole, published):
     for name in ("attention_head_dim", "norm_num_groups"):
         assert parts.unet.config[name] == published.unet.config[name]
         assert parts.reference_unet.config[name] == published.reference_unet.config[name]
+
+
+def test_a_new_guider_tells_poses_apart_in_half_precision():
+    torch.manual_seed(0)
+    poses = torch.rand(2, 3, 8, 8).repeat_interleave(16, dim=2).repeat_interleave(16, dim=3)
+    for guider, told_apart in ((new_guider(4), True), (PoseGuider(4), False)):
+        assert not guider(poses).any()
+        guider.conv_out = torch.nn.Identity()
+        with torch.autocast("cpu", torch.bfloat16):
+            first, second = guider(poses).float()
+        apart = (first - second).square().mean().sqrt() / first.square().mean().sqrt()
+        assert (apart > 0.1) is told_apart
