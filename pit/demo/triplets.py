@@ -12,10 +12,9 @@ from PIL import Image
 from ..files.pictures import save_picture
 from ..object_insertion.training.triplets import OBJECT, SCENE, TARGET
 from .drawing.canvas import WHITE
-from .drawing.composition import Composition, Place, compose, draw_composition
+from .drawing.composition import Composition, Place, compose, draw_composition, thing_box
 from .drawing.creature import sample_creature
-from .drawing.draw import FOOT
-from .drawing.things import Thing, draw_thing, sample_thing, thing_shape, thing_size
+from .drawing.things import Thing, draw_thing, sample_thing, thing_shape
 from .models.sizes import PICTURE_SIZE
 from .training.data import random_ground
 
@@ -122,13 +121,7 @@ def box_of(insertion: Insertion, margin: float = 0.0) -> tuple[int, int, int, in
     Args:
         margin: what is added on each side, as a share of the thing's longer side.
     """
-    place = insertion.place
-    width, height = (place.size * side for side in thing_size(insertion.thing))
-    around = margin * max(width, height)
-    sides = (
-        place.x - width / 2 - around, FOOT[1] - height - around,
-        place.x + width / 2 + around, FOOT[1] + around,
-    )
+    sides = thing_box(insertion.thing, insertion.place, margin)
     return tuple(min(PICTURE_SIZE, max(0, round(side * UNIT))) for side in sides)
 
 

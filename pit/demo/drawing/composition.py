@@ -82,6 +82,20 @@ def compose(
     return Composition(scene, ground, creature, place(*own), placed)
 
 
+def thing_box(thing: Thing, place: Place, margin: float = 0.0) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of a thing in its place, in units, 100 to a side.
+
+    Args:
+        margin: what is added on each side, as a share of the thing's longer side.
+    """
+    width, height = (place.size * side for side in thing_size(thing))
+    around = margin * max(width, height)
+    return (
+        place.x - width / 2 - around, FOOT[1] - height - around, place.x + width / 2 + around,
+        FOOT[1] + around,
+    )
+
+
 def paint_composition(composition: Composition, canvas: Canvas, shadows: bool = True) -> None:
     """Draw all but the scene."""
     creature, (x, y) = composition.creature, FOOT

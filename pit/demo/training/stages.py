@@ -24,6 +24,7 @@ from .data import open_dataset
 from .dino import train_dino
 from .encoder import ImageTokens, TaughtEncoder, encode_pixels, encode_views, pixel_values, train_encoder
 from .export import Trained, export
+from .importance import importance_of
 from .library import write_library
 from .loras import train_loras
 from .object_insertion import train_object_insertion
@@ -145,15 +146,17 @@ def renderer_data(run: Run, data: Data) -> RendererData:
         seen(run, data, "views", "features"), nothing,
         seen(run, data, "picture_views", "embed"), seen(run, data, "views", "embed"),
         pictures, clean, data["views"], data["labels"], picture_truth(run.seed, len(data["labels"])),
+        importance_of(pictures),
     )
 
 
 def text_data(run: Run, data: Data) -> TextData:
     """What the base of SD 1.5's structure learns from, encoded once."""
     count = len(data["labels"])
+    pictures, clean = compositions(run.seed, count)
     return TextData(
-        latents(run, data, "pictures"), latents(run, data, "clean"), *compositions(run.seed, count),
-        picture_truth(run.seed, count).kinds,
+        latents(run, data, "pictures"), latents(run, data, "clean"), pictures, clean,
+        picture_truth(run.seed, count).kinds, importance_of(pictures),
     )
 
 

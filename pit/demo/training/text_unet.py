@@ -4,6 +4,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from .data import ALONE, EMPTY, POSED, THINGS, WITH_THINGS
 from .stage import Run, Stage, train_stage
 from .truth import weights_by_kind
 
-STAGE = Stage("text_unet", steps=20000, batch=40, learning_rate=1e-3, warmup=200, decay=0.4)
+STAGE = Stage("text_unet", steps=28000, batch=40, learning_rate=1e-3, warmup=200, decay=0.4)
 # Mostly what is hard to draw: small things, and creatures of half the size beside them.
 CLEAN_SHARE = 0.15
 SHARES = {ALONE: 0.20, WITH_THINGS: 0.30, POSED: 0.15, THINGS: 0.30, EMPTY: 0.05}  # of the other rows
@@ -36,6 +37,7 @@ class TextData:
         pictures, clean: latents `[N, 12, 16, 16]`.
         compositions, clean_compositions: what they show.
         kinds: of the pictures, indices into `KINDS`, `[N]`.
+        importance: how much the error counts at each place of the pictures, `[N, 16, 16]`.
     """
 
     pictures: Tensor
@@ -43,6 +45,7 @@ class TextData:
     compositions: list[Composition]
     clean_compositions: list[Composition]
     kinds: Tensor
+    importance: Tensor
 
 
 def train_text_unet(run: Run, data: TextData) -> TextRenderer:
@@ -56,27 +59,28 @@ def train_text_unet(run: Run, data: TextData) -> TextRenderer:
     predict = torch.compile(model.predict, dynamic=False) if run.compiled else model.predict
 
     def loss_at(step: int, generator: torch.Generator) -> Tensor:
-        latents, captions = draw_rows(data, often, random.Random(f"{run.seed}/{step}"), generator)
-        return noise_loss(run, schedule, weights, latents, generator, lambda noisy, timesteps: predict(
-            noisy, timesteps, model.text(captions)
+        rows = draw_rows(data, often, random.Random(f"{run.seed}/{step}"), generator)
+        return noise_loss(run, schedule, weights, rows, generator, lambda noisy, timesteps: predict(
+            noisy, timesteps, model.text(rows.captions)
         ))
 
     return train_stage(run, STAGE, model, loss_at)
 
 
 def noise_loss(
-    run: Run, schedule: NoiseSchedule, weights: Tensor, latents: Tensor, generator: torch.Generator,
+    run: Run, schedule: NoiseSchedule, weights: Tensor, rows: Rows, generator: torch.Generator,
     predict: Callable[[Tensor, Tensor], Tensor],
 ) -> Tensor:
     """The weighted squared error of the noise that `predict(noisy, timesteps)` finds in latents."""
-    noise = torch.randn(latents.shape, generator=generator)
-    timesteps = torch.randint(len(weights), (len(latents),), generator=generator)
-    noisy = schedule.add_noise(latents, noise, timesteps)
+    noise = torch.randn(rows.latents.shape, generator=generator)
+    timesteps = torch.randint(len(weights), (len(noise),), generator=generator)
+    noisy = schedule.add_noise(rows.latents, noise, timesteps)
     noisy = noisy.to(run.device, memory_format=torch.channels_last)
     with run.autocast():
         found = predict(noisy, timesteps.to(run.device)).float()
-    errors = (found - noise.to(run.device)).square().mean(dim=(1, 2, 3))
-    return (weights[timesteps].to(errors) * errors).mean()
+    errors = (found - noise.to(run.device)).square().mean(dim=1)
+    importance = weights[timesteps, None, None] * rows.importance
+    return (importance.to(errors) * errors).mean()
 
 
 def noise_weights(schedule: NoiseSchedule) -> Tensor:
@@ -85,10 +89,16 @@ def noise_weights(schedule: NoiseSchedule) -> Tensor:
     return ((snr + 1) / snr).clamp(max=MOST_WEIGHT) * ((MOST_SNR + 1) / (snr + 1)).clamp(max=1)
 
 
-def draw_rows(
-    data: TextData, often: Tensor, words: random.Random, generator: torch.Generator
-) -> tuple[Tensor, list[str]]:
-    """Latents of random pictures `[B, 12, 16, 16]`, and captions that are new at each step."""
+class Rows(NamedTuple):
+    """Latents of B pictures `[B, 12, 16, 16]`, their captions, and the importance of places `[B, 16, 16]`."""
+
+    latents: Tensor
+    captions: list[str]
+    importance: Tensor
+
+
+def draw_rows(data: TextData, often: Tensor, words: random.Random, generator: torch.Generator) -> Rows:
+    """Random pictures, with captions that are new at each step."""
     rows = torch.multinomial(often, STAGE.batch, replacement=True, generator=generator)
     clean = torch.rand(STAGE.batch, generator=generator) < CLEAN_SHARE
     latents = torch.where(clean[:, None, None, None], data.clean[rows], data.pictures[rows]).float()
@@ -96,7 +106,9 @@ def draw_rows(
         (data.clean_compositions if is_clean else data.compositions)[row]
         for row, is_clean in zip(rows.tolist(), clean.tolist(), strict=True)
     ]
-    return latents, [words_for(composition, words) for composition in shown]
+    # Nothing stands beside the clean ones.
+    importance = data.importance[rows].masked_fill(clean[:, None, None], 1)
+    return Rows(latents, [words_for(composition, words) for composition in shown], importance)
 
 
 def words_for(shown: Composition, words: random.Random) -> str:

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from diffusers import DDPMScheduler
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ...ip_adapter.resampler import Resampler
 from ...training.denoising import noise_schedule
@@ -49,6 +48,7 @@ class RendererData:
         compositions, clean_compositions: what they show.
         views, labels: of the clean creatures, uint8 `[N, 64, 64, 3]` and int64 `[N, A]`.
         truth: about the pictures.
+        importance: how much the error counts at each place of the pictures, `[N, 16, 16]`.
     """
 
     pictures: Tensor
@@ -62,6 +62,7 @@ class RendererData:
     views: np.ndarray
     labels: np.ndarray
     truth: Truth
+    importance: Tensor
 
 
 class TaughtRenderer(nn.Module):
@@ -84,12 +85,14 @@ class Rows:
         captions: of all rows.
         plus: numbers of the pictures of the first rows, `[M]`.
         embeddings: of the pictures of the other rows, with noise, `[B - M, 256]`.
+        importance: how much the error counts at each place, `[B, 16, 16]`.
     """
 
     latents: Tensor
     captions: list[str]
     plus: Tensor
     embeddings: Tensor
+    importance: Tensor
 
 
 def train_unet(run: Run, data: RendererData, start: dict[str, dict[str, Tensor]]) -> TaughtRenderer:
@@ -127,7 +130,8 @@ def train_unet(run: Run, data: RendererData, start: dict[str, dict[str, Tensor]]
             base = model.renderer.base_projection(embeddings)
             words = model.renderer.text(captions)
             predicted = predict(noisy, timesteps.to(run.device), words, given, base).float()
-            loss = functional.mse_loss(predicted, wanted)
+            errors = (predicted - wanted).square().mean(dim=1)
+            loss = (rows.importance.to(errors) * errors).mean()
             return loss + reading_loss(model, tokens, data, rows.plus, step, generator)
 
     return train_stage(run, STAGE, model, loss_at)
@@ -174,7 +178,9 @@ def draw_rows(
     for number, (row, is_clean) in enumerate(zip(rows.tolist(), clean.tolist(), strict=True)):
         shown = (data.clean_compositions if is_clean else data.compositions)[row]
         captions.append(words_for(shown, number >= PLUS_ROWS, words))
-    return Rows(latents, captions, plus, disturbed(embeddings, noise, generator))
+    # Nothing stands beside the clean ones.
+    importance = data.importance[rows].masked_fill(clean[:, None, None], 1)
+    return Rows(latents, captions, plus, disturbed(embeddings, noise, generator), importance)
 
 
 def words_for(shown: Composition, by_embedding: bool, words: random.Random) -> str:

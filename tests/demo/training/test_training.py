@@ -9,9 +9,11 @@ import torch
 from torch import nn
 
 from pit.commands.demo_train import add_arguments, run
+from pit.demo.drawing.composition import THING_LABEL, draw_map
 from pit.demo.models.autoencoder import CreatureAutoencoder
-from pit.demo.training import autoencoder, encoder, prior, reader, stage, text_unet, unet
+from pit.demo.training import autoencoder, encoder, importance, prior, reader, stage, text_unet, unet
 from pit.demo.training.data import KINDS, open_dataset, training_picture
+from pit.demo.training.importance import importance_of
 from pit.demo.training.stage import Run, Stage, learning_rate_factor, train_stage
 from pit.demo.training.truth import UNSEEN, picture_truth
 from pit.ip_adapter.files import load_ip_adapter
@@ -154,3 +156,18 @@ def test_the_whole_command_trains_and_exports(tmp_path, monkeypatch):
     ip_prior = load_prior(tmp_path / "weights" / "creature_ip_prior.safetensors")
     tokens = adapter.float().resampler(torch.randn(2, 64, 192))
     assert ip_prior.float()(tokens, torch.ones(2), torch.randn(2, 48, tokens.shape[-1])).shape == tokens.shape
+
+
+def test_errors_count_more_where_things_are_and_small_creatures():
+    shown = [training_picture(3, index).composition for index in range(60)]
+    found = importance_of(shown)
+    for places, composition in zip(found, shown, strict=True):
+        if not composition.things:
+            assert (places == 1).all()
+            continue
+        covered = torch.from_numpy(draw_map(composition, 64, 1)).view(16, 4, 16, 4).amax(dim=(1, 3))
+        assert places[covered >= THING_LABEL].min() >= 1 + importance.THING_WEIGHT
+        creature = places[(covered > 0) & (covered < THING_LABEL)]
+        if composition.creature:  # all of it, but for the tips of the widest wings
+            assert (creature >= 1 + importance.SMALL_WEIGHT).float().mean() > 0.95
+        assert (places == 1).float().mean() > 0.2
