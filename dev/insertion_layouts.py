@@ -32,8 +32,8 @@ into all four pictures.
 examples.""")
 
 MANY_TRY = Note("One after another", """\
-The result of the first insertion is the scene of the second. For more, copy *Then another* and connect its \
-**scene** to the last image.""")
+The result of the first insertion is the scene of the second. For more, copy *Insert another object* \
+and connect its **scene** to the last image.""")
 
 INSERT = Folded(
     "Insert an object", "10 11 1 2 3 4 12 13 14 15 16 17",

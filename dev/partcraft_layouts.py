@@ -7,7 +7,10 @@ from dev.piece_layouts import files
 from dev.subgraphs import Folded
 
 CHECKPOINT = "Choose your checkpoint of Stable Diffusion 1.5. "
-WORDS_FILES = files("partcraft-cub", f"{CHECKPOINT}The LoRA has to lie beside the words. ")
+WORDS_FILES = files(
+    "partcraft-cub", CHECKPOINT,
+    "ComfyUI's page offers the words, but not their LoRA, which has to lie beside them.",
+)
 
 WORDS_START = Note("Start here", """\
 **The head of one bird, the wings of another.** Each **Part Words** adds a part of a species to the text; \
@@ -17,8 +20,9 @@ Copy one for a further part, and write behind the words what has these parts: *t
 after every run.""")
 
 WORDS_LOOK = Note("Where it looks", """\
-**Part Attention Maps** shows for each word where the model looked while it drew. Leave both nodes out if \
-you do not need them: they take time in each step.""")
+**Part Attention Maps** shows for each word where the model looked while it drew. That takes time in each \
+step: to do without, delete it and its **Save Image**, open *Draw with part words*, and bypass **Part \
+Attention** (**Ctrl+B**).""")
 
 DRAW_WORDS = Folded(
     "Draw with part words", "3 7 8 9 10 11 12",

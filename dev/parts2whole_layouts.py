@@ -9,13 +9,15 @@ from dev.subgraphs import Folded
 FILES = files(
     "parts2whole clothes-segmenter",
     "Choose your checkpoint of Stable Diffusion 1.5: it draws the first pictures and reads the labels. ",
+    "ComfyUI's page offers only some of the files.",
 )
 
 START = Note("Start here", """\
 **The face of one picture in the clothes of another.** Two pictures are drawn; **Clothes Parser** finds \
 face, hair and clothes in them, and Parts2Whole puts these together.
 
-For your own, connect **Load Image** in place of *Draw two pictures*. The seed of **Dress a figure** changes \
+For your own, keep *Draw two pictures* for its **latent**, and connect two **Load Image** in place of its \
+**first** and **second**. The seed of **Dress a figure** changes \
 after every run.""")
 
 PARTS = Note("Parts", """\

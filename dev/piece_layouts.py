@@ -17,10 +17,13 @@ from dev.subgraphs import Folded
 INSIDE = "**Parts to concept** and **Render concept** are subgraphs, which open to show their nodes."
 
 
-def files(names: str, more: str = "") -> Note:
-    """Where the files of a graph come from."""
+OFFERED = "ComfyUI's page offers the files that are missing."
+
+
+def files(names: str, more: str = "", offered: str = OFFERED) -> Note:
+    """Where the files of a graph come from; `offered` says what the page does for them."""
     return Note("Files", (
-        f"{more}ComfyUI's page offers the files that are missing. By command, in the folder of this pack:\n\n"
+        f"{more}{offered} By command, in the folder of this pack:\n\n"
         f"**python -m pit download {names} --models** *your models folder*"
     ))
 
@@ -104,7 +107,7 @@ LAB = Layout(
 
 OWN_START = Note("Start here", """\
 **Press Run.** Six hundred creatures are drawn and encoded, and an IP-Prior learns from them which parts \
-belong together: a few minutes on a plain CPU.
+belong together: about ten minutes on two CPU cores.
 
 **Cancel** whenever you like: Run resumes from there. A finished training is not repeated; raise its \
 **steps**, or choose another **name**.""")

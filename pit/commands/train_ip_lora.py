@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="CLIP vision model: a file as in ComfyUI's models/clip_vision, or a folder with config.json")
     add("--ip-adapter", type=Path, metavar="FILE", help="IP-Adapter-plus file")
     add("--creatures", action="store_true", help="use the pack's own miniature models instead of these three")
-    add("--size", type=int, help=f"of the pictures, a multiple of 8 (default: {SDXL_SIZE}; creatures: 128)")
+    add("--size", type=int, help=f"of the pictures, a multiple of 8 (default: {SDXL_SIZE}; creatures: 256)")
     add_recipe_arguments(parser, PRESETS, CHOICES)
 
 
