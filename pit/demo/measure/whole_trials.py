@@ -93,7 +93,8 @@ def masked_targets(trials: Sequence[WholeTrial], others: Sequence[WholeTrial], n
     """What the mask of a reference leaves out: the attributes of all parts that are not given, `[N, A]`.
 
     Args:
-        others: whose references, as many as in `trials`, which tell what is not given and what can be seen.
+        trials: which parts are given, and what of the others can be seen.
+        others: as many trials, whose references have these attributes.
         number: of the reference in each of `others`.
     """
     rows = []
