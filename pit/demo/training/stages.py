@@ -24,7 +24,7 @@ from .data import open_dataset
 from .dino import train_dino
 from .encoder import ImageTokens, TaughtEncoder, encode_pixels, encode_views, pixel_values, train_encoder
 from .export import Trained, export
-from .importance import importance_of
+from .importance import importance_of, part_importance
 from .library import write_library
 from .loras import train_loras
 from .object_insertion import train_object_insertion
@@ -146,7 +146,7 @@ def renderer_data(run: Run, data: Data) -> RendererData:
         seen(run, data, "views", "features"), nothing,
         seen(run, data, "picture_views", "embed"), seen(run, data, "views", "embed"),
         pictures, clean, data["views"], data["labels"], picture_truth(run.seed, len(data["labels"])),
-        importance_of(pictures),
+        importance_of(pictures) + part_importance(pictures), 1 + part_importance(clean),
     )
 
 

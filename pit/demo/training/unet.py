@@ -24,7 +24,7 @@ from .truth import Truth, weights_by_kind
 
 # Rows with IP+ tokens, and rows with tokens of the base adapter.
 PLUS_ROWS, BASE_ROWS = 28, 16
-STAGE = Stage("unet", steps=16000, batch=PLUS_ROWS + BASE_ROWS, learning_rate=1e-3, warmup=200, decay=0.4)
+STAGE = Stage("unet", steps=24000, batch=PLUS_ROWS + BASE_ROWS, learning_rate=1e-3, warmup=200, decay=0.4)
 MOST_SNR = 5.0
 TOKEN_NOISE, EMBEDDING_NOISE = 0.4, 0.25
 # The negative branch of guidance has neither tokens nor words, or a negative prompt without tokens, or the
@@ -48,7 +48,7 @@ class RendererData:
         compositions, clean_compositions: what they show.
         views, labels: of the clean creatures, uint8 `[N, 64, 64, 3]` and int64 `[N, A]`.
         truth: about the pictures.
-        importance: how much the error counts at each place of the pictures, `[N, 16, 16]`.
+        importance, clean_importance: how much the error counts at each place of the pictures, `[N, 16, 16]`.
     """
 
     pictures: Tensor
@@ -63,6 +63,7 @@ class RendererData:
     labels: np.ndarray
     truth: Truth
     importance: Tensor
+    clean_importance: Tensor
 
 
 class TaughtRenderer(nn.Module):
@@ -178,8 +179,7 @@ def draw_rows(
     for number, (row, is_clean) in enumerate(zip(rows.tolist(), clean.tolist(), strict=True)):
         shown = (data.clean_compositions if is_clean else data.compositions)[row]
         captions.append(words_for(shown, number >= PLUS_ROWS, words))
-    # Nothing stands beside the clean ones.
-    importance = data.importance[rows].masked_fill(clean[:, None, None], 1)
+    importance = torch.where(clean[:, None, None], data.clean_importance[rows], data.importance[rows])
     return Rows(latents, captions, plus, disturbed(embeddings, noise, generator), importance)
 
 

@@ -13,7 +13,7 @@ from pit.demo.drawing.composition import THING_LABEL, draw_map
 from pit.demo.models.autoencoder import CreatureAutoencoder
 from pit.demo.training import autoencoder, encoder, importance, prior, reader, stage, text_unet, unet
 from pit.demo.training.data import KINDS, open_dataset, training_picture
-from pit.demo.training.importance import importance_of
+from pit.demo.training.importance import importance_of, part_importance
 from pit.demo.training.stage import Run, Stage, learning_rate_factor, train_stage
 from pit.demo.training.truth import UNSEEN, picture_truth
 from pit.ip_adapter.files import load_ip_adapter
@@ -156,6 +156,20 @@ def test_the_whole_command_trains_and_exports(tmp_path, monkeypatch):
     ip_prior = load_prior(tmp_path / "weights" / "creature_ip_prior.safetensors")
     tokens = adapter.float().resampler(torch.randn(2, 64, 192))
     assert ip_prior.float()(tokens, torch.ones(2), torch.randn(2, 48, tokens.shape[-1])).shape == tokens.shape
+
+
+def test_errors_count_more_at_parts_of_which_little_is_to_be_seen():
+    shown = [training_picture(3, index).composition for index in range(40)]
+    found = part_importance(shown)
+    for places, composition in zip(found, shown, strict=True):
+        drawn = torch.from_numpy(draw_map(composition, 32, 1)).view(16, 2, 16, 2)
+        labels = drawn.permute(0, 2, 1, 3).flatten(2)
+        assert (places[((labels == 0) | (labels >= THING_LABEL)).all(dim=-1)] == 0).all()
+        for label in labels[(labels > 0) & (labels < THING_LABEL)].unique():
+            at_part = places[(labels == label).any(dim=-1)]
+            share = (labels == label).float().mean().item()
+            assert at_part.min() >= min(importance.MOST_AT_PART, importance.PART_TOTAL / share) - 1e-5
+            assert at_part.max() <= importance.MOST_AT_PART
 
 
 def test_errors_count_more_where_things_are_and_small_creatures():
