@@ -8,7 +8,7 @@ from dev.help_pictures.graph import Graph, Node
 
 SEED = 7  # of the creature whose parts most pictures begin with
 GIVEN = ("horns", "wings", "tail")
-CFG, GUIDANCE, STEPS = 3.0, 2.5, 25
+CFG, TEXT_CFG, GUIDANCE, STEPS = 2.0, 3.0, 2.5, 25
 NATIVE = 256  # pixels
 PROMPT = "a creature"
 CHOICES = ("body", "eyes", "mouth", "horns", "ears", "wings", "arms", "legs", "tail")
@@ -78,11 +78,12 @@ class Creatures:
         )
         if same:
             latent = graph.add("LatentBatchSeedBehavior", samples=latent, seed_behavior="fixed")
-        return self.rendered(patched, latent, prompt, seed, "euler" if same else "euler_ancestral")
+        sampler = "euler" if same else "euler_ancestral"
+        return self.rendered(patched, latent, prompt, seed, sampler, cfg=CFG)
 
     def rendered(
         self, model: Link, latent: Link, prompt: str | Link, seed: int = 0, sampler: str = "euler",
-        clip: Link | None = None, cfg: float = CFG,
+        clip: Link | None = None, cfg: float = TEXT_CFG,
     ) -> Node:
         """Pictures of a model, with words of the models' own text encoder or of `clip`."""
         graph, clip = self.graph, clip or self.models["CLIP"]

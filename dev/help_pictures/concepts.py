@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PIL import Image
 
-from dev.help_pictures.chain import Creatures
+from dev.help_pictures.chain import CFG, Creatures
 from dev.help_pictures.sheet import Cell, Words, sheet
 from dev.help_pictures.studio import Recipe, Studio
 
@@ -129,7 +129,7 @@ def apply_tokens(studio: Studio) -> Image.Image:
     latent = graph.add("PiT_EmptyLatent", model=creatures.models["MODEL"], tokens=tokens)
     keys = {
         "concept": graph.show(creatures.draw(tokens, same=True)),
-        "words alone": graph.show(creatures.rendered(creatures.models["MODEL"], latent, words)),
+        "words alone": graph.show(creatures.rendered(creatures.models["MODEL"], latent, words, cfg=CFG)),
     } | {
         f"weight {weight:g}": graph.show(creatures.draw(tokens, words, same=True, weight=weight))
         for weight in (0.5, 1.0)

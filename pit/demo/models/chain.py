@@ -39,7 +39,7 @@ from .weights import (
 )
 
 LATENT_SHAPE = (LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE)
-GUIDANCE, TEXT_GUIDANCE = 3.0, 3.0  # of the renderer, and of the base of SD 1.5's structure
+GUIDANCE, TEXT_GUIDANCE = 2.0, 3.0  # of the renderer, and of the base of SD 1.5's structure
 Predict = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 OnBatch = Callable[[int], None]
 
