@@ -17,9 +17,9 @@ from .data import ALONE, EMPTY, POSED, THINGS, WITH_THINGS
 from .stage import Run, Stage, train_stage
 from .truth import picture_truth, weights_by_kind
 
-STAGE = Stage("autoencoder", steps=8000, batch=16, learning_rate=1.2e-3)
+STAGE = Stage("autoencoder", steps=2300, batch=16, learning_rate=1.2e-3)
 # The decoder alone goes on: what is trained on the latents meanwhile sees no difference.
-DECODER = Stage("decoder", steps=6500, batch=STAGE.batch, learning_rate=6e-4)
+DECODER = Stage("decoder", steps=1200, batch=STAGE.batch, learning_rate=6e-4)
 # Of the squared error in the loss, which is largest along the outlines of small things.
 SQUARED_WEIGHT = {STAGE.name: 2.0, DECODER.name: 8.0}
 CROP = 128  # a quarter of the cost of whole pictures

@@ -20,11 +20,11 @@ from .data import ALONE, EMPTY, POSED, THINGS, WITH_THINGS
 from .stage import Run, Stage, train_stage
 from .truth import THING_PAIRS, Truth, picture_truth, weights_by_kind
 
-STAGE = Stage("encoder", steps=9000, batch=64, learning_rate=2e-3)
-PART_BATCH = 48
+STAGE = Stage("encoder", steps=2600, batch=48, learning_rate=2e-3)
+PART_BATCH = 36
 EMPTY_BATCH = 4  # white pictures: the prior's empty slots must be unlike every part
 # Whole pictures and patches of bodies, of which only the embedding is taught.
-PICTURE_BATCH, PATCH_BATCH = 64, 12
+PICTURE_BATCH, PATCH_BATCH = 48, 8
 SHARES = {ALONE: 0.20, WITH_THINGS: 0.40, POSED: 0.20, THINGS: 0.15, EMPTY: 0.05}  # the smaller, the harder
 # On tokens and embeddings of unit spread. Priors get both only nearly right, and they must still be readable.
 TOKEN_NOISE, EMBEDDING_NOISE = 0.5, 0.3

@@ -33,12 +33,12 @@ def toy_run(folder) -> Run:
 
 def train_toy(folder, stop_at: int | None = None) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
-    model = nn.Linear(3, 2)
+    model = nn.Linear(24, 16)  # wide enough for both optimizers
 
     def loss_at(step, generator):
         if step == stop_at:
             raise Stopped
-        return model(torch.randn(4, 3, generator=generator)).square().mean()
+        return model(torch.randn(4, 24, generator=generator)).square().mean()
 
     return train_stage(toy_run(folder), STAGE, model, loss_at).state_dict()
 
