@@ -81,13 +81,18 @@ def shaped_like(matrix: Tensor, parameter: Tensor) -> Tensor:
 
 def orthogonalized(matrices: Tensor) -> Tensor:
     """The nearest matrices with orthonormal rows or columns, nearly, `[N, rows, columns]`."""
-    x = matrices.mT if matrices.shape[1] > matrices.shape[2] else matrices
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.mT if tall else matrices
     x = x / (1.01 * torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
+    # The iteration multiplies x by polynomials of x x^T, which is small: x is needed at both ends only.
+    squares, factor = x @ x.mT, torch.eye(x.shape[1]).to(x).expand(len(x), -1, -1)
     for linear, cubic, quintic in COEFFICIENTS:
-        squares = x @ x.mT
         polynomial = torch.baddbmm(squares, squares, squares, beta=cubic, alpha=quintic)
-        x = torch.baddbmm(x, polynomial, x, beta=linear)
-    return x.mT if matrices.shape[1] > matrices.shape[2] else x
+        polynomial.diagonal(dim1=1, dim2=2).add_(linear)
+        factor = polynomial @ factor
+        squares = polynomial @ squares @ polynomial
+    x = factor @ x
+    return x.mT if tall else x
 
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
