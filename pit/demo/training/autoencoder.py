@@ -19,7 +19,7 @@ from .truth import picture_truth, weights_by_kind
 
 STAGE = Stage("autoencoder", steps=2300, batch=16, learning_rate=1.2e-3)
 # The decoder alone goes on: what is trained on the latents meanwhile sees no difference.
-DECODER = Stage("decoder", steps=1200, batch=STAGE.batch, learning_rate=6e-4)
+DECODER = Stage("decoder", steps=2500, batch=STAGE.batch, learning_rate=6e-4)
 # Of the squared error in the loss, which is largest along the outlines of small things.
 SQUARED_WEIGHT = {STAGE.name: 2.0, DECODER.name: 8.0}
 CROP = 128  # a quarter of the cost of whole pictures
@@ -41,12 +41,12 @@ def train_autoencoder(run: Run, data: dict[str, np.ndarray]) -> CreatureAutoenco
     model = CreatureAutoencoder().to(run.device, memory_format=torch.channels_last)
     model = train_stage(run, STAGE, model, loss_of(run, STAGE, model, data))
     measure_latents(run, model, data)
-    return train_decoder(run, model, data)
+    return model
 
 
 def train_decoder(run: Run, model: CreatureAutoencoder, data: dict[str, np.ndarray]) -> CreatureAutoencoder:
-    """Train the decoder of a trained autoencoder on; its latents stay as they are."""
-    model.encoder.requires_grad_(False)
+    """Train the decoder of a trained autoencoder with frozen weights on; its latents stay as they are."""
+    model.decoder.to(memory_format=torch.channels_last).requires_grad_(True)
     model.decoder = train_stage(run, DECODER, model.decoder, loss_of(run, DECODER, model, data))
     return model.eval()
 

@@ -31,7 +31,7 @@ from .encoder import attribute_loss
 from .stage import Run, Stage, train_stage
 from .truth import labels_of, picture_truth, scene_of, things_of, weights_by_kind
 
-STAGE = Stage("reader", steps=15000, batch=26, learning_rate=2e-3)
+STAGE = Stage("reader", steps=5000, batch=26, learning_rate=2e-3)
 SHARES = {ALONE: 0.20, WITH_THINGS: 0.40, POSED: 0.30, THINGS: 0.07, EMPTY: 0.03}  # the smaller, the harder
 # Beside the pictures of the data set: creatures alone on white, flawed creatures, and pictures with three
 # things or with half a thing.

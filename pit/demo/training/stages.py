@@ -19,7 +19,7 @@ from ..models.reader import CreatureReader
 from ..models.sizes import ENCODER_SIZE, PRIOR
 from ..models.unet import TextRenderer
 from . import STAGES
-from .autoencoder import encode_pictures, train_autoencoder
+from .autoencoder import encode_pictures, train_autoencoder, train_decoder
 from .data import open_dataset
 from .dino import train_dino
 from .encoder import ImageTokens, TaughtEncoder, encode_pixels, encode_views, pixel_values, train_encoder
@@ -41,7 +41,12 @@ from .unet import RendererData, TaughtRenderer, compositions, train_unet
 Data = dict[str, np.ndarray]
 BUILDERS: dict[str, Callable[[], nn.Module]] = {
     "reader": CreatureReader, "encoder": TaughtEncoder, "autoencoder": CreatureAutoencoder,
-    "unet": TaughtRenderer, "text_unet": TextRenderer, "prior": lambda: IPPrior(**PRIOR),
+    "decoder": CreatureAutoencoder, "unet": TaughtRenderer, "text_unet": TextRenderer,
+    "prior": lambda: IPPrior(**PRIOR),
+}
+# What is shipped, and the stage that trained it last: that of the decoder leaves the whole autoencoder.
+EXPORTED = {name: name for name in ("reader", "encoder", "unet", "text_unet", "prior")} | {
+    "autoencoder": "decoder",
 }
 
 
@@ -58,6 +63,7 @@ def run_stages(arguments: argparse.Namespace) -> int:
         "reader": lambda: train_reader(run, data),
         "encoder": lambda: train_encoder(run, data),
         "autoencoder": lambda: train_autoencoder(run, data),
+        "decoder": lambda: train_decoder(run, finished(run, "autoencoder"), data),
         "unet": lambda: train_unet(run, renderer_data(run, data), taught_tokens(run)),
         "text_unet": lambda: train_text_unet(run, text_data(run, data)),
         "prior": lambda: train_prior(run, token_cache(run, data)),
@@ -67,7 +73,8 @@ def run_stages(arguments: argparse.Namespace) -> int:
         if name in trainers and name in wanted:
             save_states(result_path(run, name), trainers[name]().state_dict())
     if "export" in wanted:
-        export(arguments.weights or FOLDER, Trained(*(finished(run, name) for name in BUILDERS)))
+        trained = {name: finished(run, stage) for name, stage in EXPORTED.items()}
+        export(arguments.weights or FOLDER, Trained(**trained))
     # These use the weight files of the pack, whatever this run has trained.
     on_shipped = {
         "loras": lambda: train_loras(run, FOLDER),

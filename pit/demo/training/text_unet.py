@@ -17,7 +17,7 @@ from .data import ALONE, EMPTY, POSED, THINGS, WITH_THINGS
 from .stage import Run, Stage, train_stage
 from .truth import weights_by_kind
 
-STAGE = Stage("text_unet", steps=28000, batch=40, learning_rate=1e-3, warmup=200, decay=0.4)
+STAGE = Stage("text_unet", steps=9000, batch=40, learning_rate=1e-3, warmup=200, decay=0.4)
 # Mostly what is hard to draw: small things, and creatures of half the size beside them.
 CLEAN_SHARE = 0.15
 SHARES = {ALONE: 0.20, WITH_THINGS: 0.30, POSED: 0.15, THINGS: 0.30, EMPTY: 0.05}  # of the other rows

@@ -133,6 +133,7 @@ def test_a_row_has_neither_words_nor_tokens_now_and_then():
 def test_the_whole_command_trains_and_exports(tmp_path, monkeypatch):
     for module in (reader, encoder, autoencoder, text_unet):
         monkeypatch.setattr(module, "STAGE", replace(module.STAGE, steps=1, batch=2))
+    monkeypatch.setattr(autoencoder, "DECODER", replace(autoencoder.DECODER, steps=1, batch=2))
     monkeypatch.setattr(unet, "STAGE", replace(unet.STAGE, steps=1, batch=4))
     monkeypatch.setattr(prior, "RECIPE", replace(prior.RECIPE, steps=1, batch=2))
     for name in ("PART_BATCH", "PICTURE_BATCH", "PATCH_BATCH"):
