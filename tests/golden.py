@@ -78,6 +78,6 @@ def relative_error(ours: Tensor, theirs: Tensor) -> float:
     return ((ours.double() - theirs.double()).abs().max() / theirs.double().abs().max()).item()
 
 
-def assert_equal(ours: Tensor, theirs: Tensor) -> None:
+def assert_equal(ours: Tensor, theirs: Tensor, tolerance: float = TOLERANCE) -> None:
     error = relative_error(ours, theirs)
-    assert error <= TOLERANCE, f"relative error {error:.2e}"
+    assert error <= tolerance, f"relative error {error:.2e}"

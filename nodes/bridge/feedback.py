@@ -18,7 +18,7 @@ from server import PromptServer
 from ...pit.files.pictures import save_picture
 from ...pit.messages import LONGEST, shortened
 
-TIMES_TOLD = 2
+TOLD_AT = (1, 2, 4, 8, 16, 32, 64)  # pictures that a page is told of
 LONGEST_LINE, MOST_LINES = 300, 40
 
 
@@ -86,7 +86,7 @@ class LastPicture:
         # One file for the whole run, which the page reads again whenever it shows it.
         self.path = Path(folder_paths.get_temp_directory(), f"piece_it_together_{uuid4().hex}.png")
         self.page: object = None
-        self.times_told = 0
+        self.shown = 0
 
     def show(self, picture: Image.Image) -> None:
         """Keep this picture, and tell the page where it is."""
@@ -97,11 +97,12 @@ class LastPicture:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         save_picture(self.path, picture)
         if page is not self.page:
-            self.page, self.times_told = page, 0
-        # Twice to each page, since one that is just being loaded forgets the first time with the graph it
-        # had before; and not each time, since every output becomes a picture of its own in the app mode.
-        if self.times_told < TIMES_TOLD:
-            self.times_told += 1
+            self.page, self.shown = page, 0
+        self.shown += 1
+        # Repeatedly, since a page that is still being loaded, which may take long, forgets what it is told
+        # with the graph it had before; and not each time, since every output becomes a picture of its own in
+        # the app mode.
+        if self.shown in TOLD_AT:
             where = {"filename": self.path.name, "subfolder": "", "type": "temp"}
             message = {"node": context.node_id, "display_node": context.node_id,
                        "prompt_id": context.prompt_id, "output": {"images": [where]}}

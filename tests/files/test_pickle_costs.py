@@ -1,4 +1,4 @@
-"""Pickles of under a megabyte that have very many of something are read or refused within 2 s and 500 MB."""
+"""Pickles of under a megabyte that have very many of something are read or refused within 4 s and 500 MB."""
 
 import json
 import pickle

@@ -15,6 +15,7 @@ from pit.object_insertion.sampling import (
 from tests.golden import assert_equal
 
 TINY = "object_insertion_tiny_io"
+GUIDED = 1e-4  # guidance multiplies the difference of branches, and with it what processors round differently
 BOTH, SCENE, NEITHER = (torch.randn(1, 4, 3, 3, generator=torch.Generator().manual_seed(i)) for i in range(3))
 
 
@@ -54,11 +55,11 @@ def test_the_whole_loop_is_the_published_one(golden, optimizer, unet, vae, key):
         branches = predicted.chunk(3) if len(predicted) == 3 else [predicted] * 3
         eps = guided(*branches, guidance, image_guidance)
         # As clean latents: the published code gets the noise back from them, where a low level costs digits.
-        assert_equal(x - sigma * eps, x - sigma * io["guided_eps"][step])
+        assert_equal(x - sigma * eps, x - sigma * io["guided_eps"][step], GUIDED)
         x = ancestral_step(x, eps, sigma, after, io["step_noise"][step])
-        assert_equal(x, io["latents"][step])
+        assert_equal(x, io["latents"][step], GUIDED)
     picture = vae.decode(x / vae.config.scaling_factor).sample
-    assert_equal((picture / 2 + 0.5).clamp(0, 1).movedim(1, -1), io["image"])
+    assert_equal((picture / 2 + 0.5).clamp(0, 1).movedim(1, -1), io["image"], GUIDED)
 
 
 def ancestral_step(x, eps, sigma, after, noise):

@@ -134,7 +134,8 @@ def test_references_are_written_in_one_batch_and_each_as_if_alone(case, publishe
     alone = write_references(published.reference_unet, *(part[1:] for part in parts))
     hook.remove()
     for block, each in alone.items():
-        torch.testing.assert_close(written[block].features[1:], each.features, **CLOSE)
+        # A network of random weights amplifies what differs in the last digit; another reference is 1 away.
+        torch.testing.assert_close(written[block].features[1:], each.features, atol=2e-3, rtol=0)
 
 
 def test_masks_of_another_size_are_refused(case, published):
