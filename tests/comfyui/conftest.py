@@ -103,3 +103,4 @@ def fresh_page(chromium, comfyui):
     """The same, loaded for this test alone, which may open panels and dialogs in it."""
     with new_page(chromium, comfyui) as page:
         yield page
+    comfyui.interrupt()  # a test that failed may have left a graph running that never ends
