@@ -42,7 +42,7 @@ def spots() -> Image.Image:
     """A patch of a spotted body, without any ground."""
     one = creature_from_seed(2, 0.0)
     one = replace(one, attributes=one.attributes | {"pattern": "spots", "body": "boxy"})
-    body = draw_shape(one, 3 * PIXELS, 2, only="body")
+    body = draw_shape(one, 3 * PIXELS, only="body")
     left, top, right, bottom = body.getbbox()
     middle, side = ((left + right) // 2, (top + bottom) // 2), round(0.4 * min(right - left, bottom - top))
     patch = body.crop((middle[0] - side, middle[1] - side, middle[0] + side, middle[1] + side))

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 import comfy.clip_vision
@@ -44,19 +43,10 @@ from ...pit.demo.models.vision import CreatureVision
 from ...pit.demo.models.weights import AUTOENCODER, PREVIEW, RENDERER, SD15, read_weights, with_prefix
 from ...pit.demo.models.weights import VISION as VISION_FILE
 from ..bridge.memory import managed
+from ..bridge.widths import WidthFactor
 from .size import tell_other_sizes
 
 SD15_DEPTHS = (1, 1, 0)  # transformer blocks on each level; none on the last, as in SD 1.5
-
-
-class WidthFactor(Fraction):
-    """How many times as wide as the first level another one is: times a width, it is a width again."""
-
-    # ComfyUI multiplies widths with factors, which are whole numbers in all models that it knows.
-    def __mul__(self, width: int) -> int:
-        return int(super().__mul__(width))
-
-    __rmul__ = __mul__
 
 
 def unet_sizes(widths: Sequence[int], depths: Sequence[int], **more: Any) -> dict[str, Any]:
@@ -181,7 +171,7 @@ def load_unet(base: Base, disable_dynamic: bool = False) -> comfy.model_patcher.
     model.load_model_weights(state, assign=patcher.is_dynamic())
     # ComfyUI makes copies with weights of their own by this: to train a LoRA, and for a second GPU.
     patcher.cached_patcher_init = (load_unet, (base,))
-    tell_other_sizes(patcher)
+    tell_other_sizes(patcher, sheets=base is LIKE_SDXL)
     return patcher
 
 
@@ -284,7 +274,8 @@ class CreatureClipVision(comfy.clip_vision.ClipVisionModel):
 def load_clip_vision() -> CreatureClipVision:
     """The CLIP_VISION."""
     clip_vision = CreatureClipVision()
-    clip_vision.load_sd(read_weights(VISION_FILE))
+    # The superclass's `load_sd` would leave weights random that are missing.
+    clip_vision.model.load_state_dict(read_weights(VISION_FILE), assign=clip_vision.patcher.is_dynamic())
     return clip_vision
 
 

@@ -10,7 +10,8 @@ from ...pit.demo.drawing.creature import PARTS, SPECIES, creature_from_seed, wit
 from ...pit.demo.drawing.draw import draw_creature, draw_label_map, draw_masks, label_picture, whole_view
 from ...pit.demo.drawing.edits import EDITS, both_classes
 from ...pit.demo.drawing.pose import FRONT, VIEWS, Pose
-from ...pit.demo.measure.trials import PART_PICTURE_SIZE, Trial
+from ...pit.demo.measure.trials import Trial
+from ...pit.demo.models.sizes import PICTURE_SIZE
 from ...pit.images import to_tensor
 from ..bridge.feedback import progress_bar
 from ..piece_it_together.types import CATEGORY
@@ -103,9 +104,9 @@ class CreatureParts(io.ComfyNode):
         creature = creature_from_seed(seed, 0.0 if mixed else 1.0, None if mixed else species)
         pose = Pose(raise_arms, raise_wings, spread_legs, lean, mirrored, view)
         trial = Trial(replace(with_parts(creature, chosen, seed), pose=pose), chosen)
-        whole = draw_creature(trial.creature, PART_PICTURE_SIZE)
-        found = label_picture(draw_label_map(trial.creature, PART_PICTURE_SIZE))
-        masks = torch.from_numpy(draw_masks(trial.creature, chosen, PART_PICTURE_SIZE))
+        whole = draw_creature(trial.creature, PICTURE_SIZE)
+        found = label_picture(draw_label_map(trial.creature, PICTURE_SIZE))
+        masks = torch.from_numpy(draw_masks(trial.creature, chosen, PICTURE_SIZE))
         parts = to_tensor(trial.part_pictures())
         return io.NodeOutput(parts, trial, to_tensor([whole]), to_tensor([found]), masks)
 

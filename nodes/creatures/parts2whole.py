@@ -4,6 +4,7 @@ from __future__ import annotations
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
+from ...pit.packages import check_packages
 from ..parts2whole.loading import Parts2WholeUNet, managed_parts, model_of_kind
 from ..parts2whole.types import ManagedParts2Whole, Parts2WholeType
 from ..piece_it_together.types import CATEGORY
@@ -71,6 +72,7 @@ class LoadCreatureParts2Whole(io.ComfyNode):
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
+        check_packages("Load Creature Parts2Whole", ["diffusers"])
         model, parts = load_parts2whole()
         return io.NodeOutput(
             model, load_text_encoders(LIKE_SD15), load_autoencoder(), load_clip_vision(), parts,

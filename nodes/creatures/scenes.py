@@ -22,7 +22,8 @@ from ...pit.demo.drawing.creature import COLOR_NAMES
 from ...pit.demo.drawing.draw import label_picture
 from ...pit.demo.drawing.scenes import SCENE, SCENE_NAMES
 from ...pit.demo.drawing.things import THINGS, Thing, draw_thing, sample_thing
-from ...pit.demo.measure.trials import PART_PICTURE_SIZE, Trial
+from ...pit.demo.measure.trials import Trial
+from ...pit.demo.models.sizes import PICTURE_SIZE
 from ...pit.images import to_tensor
 from ..piece_it_together.types import CATEGORY
 from .types import CreatureType
@@ -112,7 +113,7 @@ class CreatureScene(io.ComfyNode):
         )
         return io.NodeOutput(
             drawn(composition), drawn(replace(composition, things=())), *things_alone(composition),
-            to_tensor([label_picture(draw_map(composition, PART_PICTURE_SIZE))]),
+            to_tensor([label_picture(draw_map(composition, PICTURE_SIZE))]),
             caption(composition, random.Random(f"{seed}/caption")),
         )
 
@@ -133,7 +134,7 @@ def chosen_scene(scene: str, rng: random.Random) -> tuple[str, Color | None]:
 
 def drawn(composition: Composition) -> Tensor:
     """A whole picture, `[1, H, W, 3]`."""
-    return to_tensor([draw_composition(composition, PART_PICTURE_SIZE)])
+    return to_tensor([draw_composition(composition, PICTURE_SIZE)])
 
 
 def things_alone(composition: Composition) -> tuple[Tensor | ExecutionBlocker, Tensor | ExecutionBlocker]:
@@ -141,6 +142,6 @@ def things_alone(composition: Composition) -> tuple[Tensor | ExecutionBlocker, T
     if not composition.things:
         # A picture in its place would be inserted or encoded without a word.
         return ExecutionBlocker(NO_THING), ExecutionBlocker(NO_THING)
-    masks = draw_thing_masks(composition, PART_PICTURE_SIZE)
-    alone = [draw_thing(thing, PART_PICTURE_SIZE) for thing, _ in composition.things]
+    masks = draw_thing_masks(composition, PICTURE_SIZE)
+    alone = [draw_thing(thing, PICTURE_SIZE) for thing, _ in composition.things]
     return to_tensor(alone), torch.from_numpy(masks)

@@ -1,6 +1,8 @@
 """Pictures of all species in a folder of ComfyUI's input, to find parts in and to train part words on."""
 from __future__ import annotations
 
+from pathlib import Path
+
 import folder_paths
 from comfy_api.latest import io, ui
 
@@ -11,7 +13,10 @@ from ...pit.demo.species import species_creatures, write_species
 from ...pit.images import to_tensor
 from ..bridge.feedback import progress_bar
 from ..bridge.folders import own_folder
+from ..bridge.outputs import Outputs
 from ..piece_it_together.datasets import TRAINING
+
+WRITTEN = Outputs()
 
 
 class CreatureSpecies(io.ComfyNode):
@@ -47,8 +52,18 @@ class CreatureSpecies(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, name: object, **_: object) -> int:
+        return WRITTEN.fingerprint(species_folder(name)) if isinstance(name, str) else 0
+
+    @classmethod
     def execute(cls, count: int, seed: int, name: str) -> io.NodeOutput:
-        folder = own_folder(folder_paths.get_input_directory(), name)
+        folder = species_folder(name)
         write_species(folder, count, seed, progress_bar())
+        WRITTEN.keep(folder)
         shown = to_tensor([draw_creature(each, PICTURE_SIZE) for each in species_creatures(1, seed)])
         return io.NodeOutput(folder.name, shown, ui=ui.PreviewImage(shown, cls=cls))
+
+
+def species_folder(name: str) -> Path:
+    """The folder of this name in ComfyUI's input folder; errors as in `own_folder`."""
+    return own_folder(folder_paths.get_input_directory(), name)

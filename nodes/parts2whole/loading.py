@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ...pit.ip_adapter.attention import ImageCrossAttention
 from ...pit.messages import ShortError, quoted
+from ...pit.packages import check_packages
 from ...pit.parts2whole.pose import PoseGuider
 from ...pit.parts2whole.published import DECOUPLED, FOLDER, NAME
 from ...pit.parts2whole.schedule import BETA_END, BETA_START, COMFYUI_NAME
@@ -295,6 +296,7 @@ class LoadParts2Whole(io.ComfyNode):
         cls, folder: str, unet: str = FROM_FOLDER, reference_unet: str = FROM_FOLDER,
         pose_guider: str = FROM_FOLDER, decoupled: str = FROM_FOLDER,
     ) -> io.NodeOutput:
+        check_packages("Load Parts2Whole", ["diffusers"])
         from ...pit.parts2whole.files import load_parts
         from ...pit.parts2whole.unets import blocks_of
 

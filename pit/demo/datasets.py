@@ -65,7 +65,7 @@ def draw_part_crop(creature: Creature, part: str) -> Image.Image:
 
     The published parts are cut out in the same way; unlike those, these are not hidden by what lies in front.
     """
-    shape = draw_shape(creature, PICTURE_SIZE, 2, only=part)
+    shape = draw_shape(creature, PICTURE_SIZE, only=part)
     return on_white(shape.crop(shape.getbbox()))
 
 
@@ -79,7 +79,7 @@ def _is_complete(folder: Path, name: str, parts: int) -> bool:
 # Words that the miniature text encoders know, in an order that no caption of their training has.
 SHEET_CAPTION = "a creature and the creature"
 # Four views of a creature: from the front, from its right, from behind, and with raised limbs.
-VIEWS = (Pose(), Pose(view=SIDE), Pose(view=BACK), Pose(arms=0.8, wings=0.8))
+SHEET_POSES = (Pose(), Pose(view=SIDE), Pose(view=BACK), Pose(arms=0.8, wings=0.8))
 # Of the pictures of the scenes' IP-LoRA. One that sees mostly new scenes forgets the others.
 NEW_SCENES = 0.45
 
@@ -117,8 +117,8 @@ def write_sheet_dataset(
 
 
 def draw_sheet(creature: Creature) -> Image.Image:
-    """A character sheet on white: the four `VIEWS`, two by two (RGB)."""
-    views = [draw_parts(replace(creature, pose=pose), PARTS, PICTURE_SIZE) for pose in VIEWS]
+    """A character sheet on white: the four `SHEET_POSES`, two by two (RGB)."""
+    views = [draw_parts(replace(creature, pose=pose), PARTS, PICTURE_SIZE) for pose in SHEET_POSES]
     return contact_sheet([on_white(view) for view in views], 2, PICTURE_SIZE)
 
 
@@ -126,7 +126,7 @@ def save_sample(folder: Path, name: str, target: Image.Image, creature: Creature
     """Write one sample of an IP-LoRA: target, caption, and as its reference the creature on white."""
     for place in ("targets", "refs"):
         (folder / place).mkdir(parents=True, exist_ok=True)
-    shape = draw_shape(creature, PICTURE_SIZE, 2)
+    shape = draw_shape(creature, PICTURE_SIZE)
     save_picture(folder / "refs" / f"{name}_ref.png", on_white(shape))
     write_whole(folder / "targets" / f"{name}.txt", caption.encode())
     save_picture(folder / "targets" / f"{name}.png", target)

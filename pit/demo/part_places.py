@@ -92,5 +92,3 @@ def features_of(dino: torch.nn.Module, pictures: Sequence[Image.Image]) -> Tenso
 def from_features(seen: Tensor) -> Features:
     """The features of numbered pictures, as `discover` asks for them."""
     return lambda numbers: seen[list(numbers)]
-
-

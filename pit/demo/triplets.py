@@ -2,21 +2,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
 
-from ..files.pictures import save_picture
-from ..object_insertion.training.triplets import OBJECT, SCENE, TARGET
 from .drawing.canvas import WHITE
-from .drawing.composition import Composition, Place, compose, draw_composition, thing_box
+from .drawing.composition import Composition, Place, compose, thing_box
 from .drawing.creature import sample_creature
-from .drawing.things import Thing, draw_thing, sample_thing, thing_shape
+from .drawing.things import Thing, sample_thing, thing_shape
+from .drawing.variety import random_ground
 from .models.sizes import PICTURE_SIZE
-from .training.data import random_ground
 
 UNIT = PICTURE_SIZE / 100
 # Of an object's pictures: cut out of the target, as published; all others show the thing alone on white.
@@ -123,24 +119,3 @@ def box_of(insertion: Insertion, margin: float = 0.0) -> tuple[int, int, int, in
     """
     sides = thing_box(insertion.thing, insertion.place, margin)
     return tuple(min(PICTURE_SIZE, max(0, round(side * UNIT))) for side in sides)
-
-
-def write_triplet_dataset(
-    folder: Path, count: int, seed: int, on_progress: Callable[[int, int], None] = lambda done, total: None
-) -> None:
-    """Draw `count` triplets in the published layout, of which training from a folder reads them.
-
-    Args:
-        on_progress: called with (triplets done, `count`) after each; may raise to stop.
-    Raises:
-        OSError: the folder cannot be written.
-    """
-    for column in (SCENE, OBJECT, TARGET):
-        (folder / column).mkdir(parents=True, exist_ok=True)
-    for index in range(count):
-        insertion = sample_insertion(random.Random(f"triplets/{seed}/{index}"))
-        name = f"{seed}-{index:05d}.png"
-        save_picture(folder / SCENE / name, draw_composition(insertion.scene, PICTURE_SIZE))
-        save_picture(folder / OBJECT / name, draw_thing(insertion.thing, PICTURE_SIZE))
-        save_picture(folder / TARGET / name, draw_composition(insertion.target, PICTURE_SIZE))
-        on_progress(index + 1, count)

@@ -9,7 +9,7 @@ from .drawing.composition import Composition, compose
 from .drawing.creature import PARTS, Creature, sample_creature
 from .drawing.mixture import reshaped, with_parts_of
 from .drawing.pose import FRONT, NEUTRAL, sample_pose
-from .training.data import COHERENCE, random_ground
+from .drawing.variety import random_ground, varied_creature
 
 EVERYTHING = "creature"
 """The label of a reference that shows all parts; that of one part is its own name."""
@@ -47,8 +47,7 @@ class Whole:
 
 def sample_reference(rng: random.Random) -> Composition:
     """A picture of a creature that parts come from."""
-    coherence = rng.choices([value for value, _ in COHERENCE], [share for _, share in COHERENCE])[0]
-    creature, drawn = sample_creature(rng, coherence), rng.random()
+    creature, drawn = varied_creature(rng), rng.random()
     if drawn < PLAIN_REFERENCES:
         return compose(creature)
     pose = sample_pose(rng, FRONT) if drawn < PLAIN_REFERENCES + POSED_REFERENCES else NEUTRAL

@@ -1,15 +1,13 @@
-"""Triplets: what is new in the target, where it is, and the folder that training reads."""
+"""Triplets: what is new in the target, and where it is."""
 
 import random
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from pit.demo.drawing.composition import THING_LABEL, draw_composition, draw_map
 from pit.demo.models.sizes import PICTURE_SIZE
-from pit.demo.triplets import KINDS, box_of, object_picture, sample_insertion, write_triplet_dataset
-from pit.object_insertion.training.triplets import read_triplets
+from pit.demo.triplets import KINDS, box_of, object_picture, sample_insertion
 
 
 def drawn(count, **settings):
@@ -63,14 +61,3 @@ def test_an_object_is_shown_alone_on_white_or_as_a_crop_of_the_target():
         if shown.size == (PICTURE_SIZE, PICTURE_SIZE):
             assert (np.asarray(shown) == 255).all(axis=2).mean() > 0.2
     assert 5 < crops < 30
-
-
-def test_the_folder_is_one_that_training_reads(tmp_path):
-    seen = []
-    write_triplet_dataset(tmp_path, 3, 5, lambda done, total: seen.append((done, total)))
-    dataset = read_triplets(tmp_path)
-    assert [each.name for each in dataset.triplets] == ["5-00000", "5-00001", "5-00002"]
-    assert not dataset.skipped and seen == [(1, 3), (2, 3), (3, 3)]
-    first = dataset.triplets[0]
-    sizes = {Image.open(path).size for path in (first.scene, first.object, first.target)}
-    assert sizes == {(PICTURE_SIZE, PICTURE_SIZE)}

@@ -13,6 +13,7 @@ Points = Sequence[tuple[float, float]]
 
 INK: Color = (44, 28, 54)
 WHITE: Color = (255, 255, 255)
+SUPERSAMPLE = 2  # how many times as large a picture is drawn
 
 
 def smooth(points: Points, steps: int = 6) -> np.ndarray:
@@ -92,7 +93,7 @@ class Canvas:
     what was drawn last at each place: every shape counts as the `label` that is set while it is drawn.
     """
 
-    def __init__(self, pixels: int, supersample: int, labeled: bool = False):
+    def __init__(self, pixels: int, supersample: int = SUPERSAMPLE, labeled: bool = False):
         self.size, self.supersample = pixels * supersample, supersample
         self.image = Image.new("RGBA", (self.size, self.size), (255, 255, 255, 0))
         self.pen = ImageDraw.Draw(self.image)

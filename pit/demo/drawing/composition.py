@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from .canvas import Canvas, Color
+from .canvas import SUPERSAMPLE, Canvas, Color
 from .creature import PARTS, Creature
 from .draw import FOOT, paint_creature, paint_shadow
 from .scenes import draw_scene, plain_scene
@@ -117,13 +117,13 @@ def paint_composition(composition: Composition, canvas: Canvas, shadows: bool = 
     canvas.label = 0
 
 
-def draw_composition(composition: Composition, pixels: int = 256, supersample: int = 2) -> Image.Image:
+def draw_composition(composition: Composition, pixels: int = 256) -> Image.Image:
     """The whole picture, `pixels` x `pixels` (RGB).
 
     Raises:
         ValueError: unknown scene, or a ground that is no color.
     """
-    canvas = Canvas(pixels, supersample)
+    canvas = Canvas(pixels)
     paint_composition(composition, canvas)
     if composition.ground is None:
         picture = draw_scene(composition.scene, pixels).copy()
@@ -134,18 +134,18 @@ def draw_composition(composition: Composition, pixels: int = 256, supersample: i
     return picture
 
 
-def draw_map(composition: Composition, pixels: int = 256, supersample: int = 2) -> np.ndarray:
+def draw_map(composition: Composition, pixels: int = 256, supersample: int = SUPERSAMPLE) -> np.ndarray:
     """What is at each pixel: one of `PART_LABELS`, `THING_LABEL` or the next, or 0, the ground; `[N, N]`."""
     return labeled_canvas(composition, pixels, supersample).finish_map()
 
 
-def draw_thing_masks(composition: Composition, pixels: int = 256, supersample: int = 2) -> np.ndarray:
+def draw_thing_masks(composition: Composition, pixels: int = 256) -> np.ndarray:
     """How much of each pixel each thing covers, float32 `[T, pixels, pixels]`; there must be a thing."""
     labels = [THING_LABEL + number for number in range(len(composition.things))]
-    return labeled_canvas(composition, pixels, supersample).finish_masks(labels)
+    return labeled_canvas(composition, pixels).finish_masks(labels)
 
 
-def labeled_canvas(composition: Composition, pixels: int, supersample: int) -> Canvas:
+def labeled_canvas(composition: Composition, pixels: int, supersample: int = SUPERSAMPLE) -> Canvas:
     """All but the scene and the shadows on a canvas that keeps its labels."""
     canvas = Canvas(pixels, supersample, labeled=True)
     paint_composition(composition, canvas, shadows=False)

@@ -69,9 +69,9 @@ def paint_part(figure: Figure, part: str, near: bool) -> None:
                 LIMB_PAINTERS[part](figure, limb)
 
 
-def draw_shape(creature: Creature, pixels: int, supersample: int, only: str | None = None) -> Image.Image:
+def draw_shape(creature: Creature, pixels: int, only: str | None = None) -> Image.Image:
     """The creature, or one part of it, on a transparent background (RGBA)."""
-    canvas = Canvas(pixels, supersample)
+    canvas = Canvas(pixels)
     if only is None:
         paint_shadow(creature, canvas)
     paint_creature(creature, canvas, only=only)
@@ -85,27 +85,27 @@ def paint_shadow(creature: Creature, canvas: Canvas) -> None:
     canvas.shape(ellipse(*FOOT, figure.width * 1.25, 3), (60, 50, 80, 60))
 
 
-def draw_parts(creature: Creature, parts: Collection[str], pixels: int, supersample: int = 2) -> Image.Image:
+def draw_parts(creature: Creature, parts: Collection[str], pixels: int) -> Image.Image:
     """Some of a creature's parts, in place, on a transparent background (RGBA)."""
-    canvas = Canvas(pixels, supersample)
+    canvas = Canvas(pixels)
     paint_creature(creature, canvas, parts)
     return canvas.finish()
 
 
-def draw_label_map(creature: Creature, pixels: int, supersample: int = 2) -> np.ndarray:
+def draw_label_map(creature: Creature, pixels: int) -> np.ndarray:
     """Which part is at each pixel, by `PART_LABELS`; 0 = none. uint8 `[pixels, pixels]`."""
-    return labeled_canvas(creature, pixels, supersample).finish_map()
+    return labeled_canvas(creature, pixels).finish_map()
 
 
-def draw_masks(creature: Creature, parts: Sequence[str], pixels: int, supersample: int = 2) -> np.ndarray:
+def draw_masks(creature: Creature, parts: Sequence[str], pixels: int) -> np.ndarray:
     """How much of each pixel of the picture each of these parts covers, float32 `[P, pixels, pixels]`."""
-    canvas = labeled_canvas(creature, pixels, supersample)
+    canvas = labeled_canvas(creature, pixels)
     return canvas.finish_masks([PART_LABELS[part] for part in parts])
 
 
-def labeled_canvas(creature: Creature, pixels: int, supersample: int) -> Canvas:
+def labeled_canvas(creature: Creature, pixels: int) -> Canvas:
     """The creature without its shadow on a canvas that keeps its labels."""
-    canvas = Canvas(pixels, supersample, labeled=True)
+    canvas = Canvas(pixels, labeled=True)
     paint_creature(creature, canvas)
     return canvas
 
@@ -115,9 +115,9 @@ def label_picture(found: np.ndarray) -> Image.Image:
     return Image.fromarray(np.array(LABEL_COLORS, np.uint8)[found])
 
 
-def draw_creature(creature: Creature, pixels: int = PICTURE_SIZE, supersample: int = 2) -> Image.Image:
+def draw_creature(creature: Creature, pixels: int = PICTURE_SIZE) -> Image.Image:
     """The whole creature in its scene, `pixels` x `pixels` (RGB)."""
-    picture = draw_shape(creature, pixels, supersample)
+    picture = draw_shape(creature, pixels)
     backdrop = draw_scene(creature.scene, pixels).copy()
     backdrop.paste(picture, (0, 0), picture)
     return backdrop
@@ -132,7 +132,7 @@ def encoder_view(shape: Image.Image) -> Image.Image:
 
 def whole_view(creature: Creature) -> Image.Image:
     """The whole creature, as the image encoder saw it in training."""
-    return encoder_view(draw_shape(creature, PICTURE_SIZE, 2))
+    return encoder_view(draw_shape(creature, PICTURE_SIZE))
 
 
 def seen_by_encoder(picture: Image.Image) -> Image.Image:
@@ -158,7 +158,7 @@ def draw_part(creature: Creature, part: str, pixels: int = 64, *, share: float =
             f"Expected one of the parts that this creature has, {', '.join(creature.parts)}, got {part!r}."
         )
     # At twice the size, because the crop of a small part is enlarged to its share of the square.
-    drawn = draw_shape(replace(creature, pose=NEUTRAL), pixels * 2, 2, only=part)
+    drawn = draw_shape(replace(creature, pose=NEUTRAL), pixels * 2, only=part)
     crop = drawn.crop(drawn.getbbox())
     scale = pixels * share / max(crop.size)
     crop = crop.resize([max(1, round(side * scale)) for side in crop.size], Image.Resampling.LANCZOS)

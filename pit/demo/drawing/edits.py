@@ -53,8 +53,10 @@ def both_classes(name: str, count: int, seed: int) -> tuple[list[Creature], list
     """`count` creatures as before the edit of this name, and as many other ones as after it.
 
     Raises:
-        KeyError: there is no edit of this name.
+        ValueError: there is no edit of this name.
     """
+    if name not in EDITS:
+        raise ValueError(f"Expected one of the differences {', '.join(EDITS)}, got {name!r}.")
     # One generator for both, so that the second class does not repeat the creatures of the first.
     edit, rng = EDITS[name], random.Random(f"edit/{name}/{seed}")
     return creatures_of(edit, edit.before, count, rng), creatures_of(edit, edit.after, count, rng)

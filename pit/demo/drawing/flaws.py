@@ -34,7 +34,7 @@ def without_a_part(composition: Composition, rng: random.Random) -> Image.Image:
 
 
 def with_half_a_pair(composition: Composition, rng: random.Random) -> Image.Image:
-    """One of two limbs is missing, of a creature that is seen from the front or the back."""
+    """One of two limbs or half of a horn is missing; the creature is seen from the front or the back."""
     part = rng.choice([part for part in PAIRED if composition.creature.attributes[part] != "none"])
     x, _ = placed(composition.place, 50, 0)
     return halves(composition, lacking(composition, part), x, 0, rng.random() < 0.5)
@@ -42,7 +42,7 @@ def with_half_a_pair(composition: Composition, rng: random.Random) -> Image.Imag
 
 def with_a_part_twice(composition: Composition, rng: random.Random) -> Image.Image:
     """The eyes or the mouth are there a second time; not the body, which would hide all the rest."""
-    picture, canvas = draw_composition(composition, PICTURE_SIZE), Canvas(PICTURE_SIZE, 2)
+    picture, canvas = draw_composition(composition, PICTURE_SIZE), Canvas(PICTURE_SIZE)
     place = composition.place
     # Far enough up or down that the second one does not cover the first.
     shift = place.size * rng.uniform(-20, 20), place.size * rng.choice((-1, 1)) * rng.uniform(13, 24)
@@ -53,7 +53,7 @@ def with_a_part_twice(composition: Composition, rng: random.Random) -> Image.Ima
 
 def with_two_tails(composition: Composition, rng: random.Random) -> Image.Image:
     """A second tail on the other side, of the same style or of another."""
-    picture, canvas = draw_composition(composition, PICTURE_SIZE), Canvas(PICTURE_SIZE, 2)
+    picture, canvas = draw_composition(composition, PICTURE_SIZE), Canvas(PICTURE_SIZE)
     creature, place = composition.creature, composition.place
     other = rng.choice([style for style in STYLES["tail"] if style != "none"])
     attributes = creature.attributes | {"tail": rng.choice((creature.attributes["tail"], other))}
@@ -79,7 +79,7 @@ def two_creatures(composition: Composition, rng: random.Random) -> Image.Image:
         # About a third of it lies outside of what the first one covers, which stays visible.
         size = composition.place.size * rng.uniform(0.5, 0.9)
         other = Place(composition.place.x + right * composition.place.size * rng.uniform(28, 42), size)
-    canvas = Canvas(PICTURE_SIZE, 2)
+    canvas = Canvas(PICTURE_SIZE)
     paint_composition(Composition(creature=second, place=other), canvas)
     return pasted(draw_composition(composition, PICTURE_SIZE), canvas)
 
@@ -123,7 +123,7 @@ def with_a_smeared_face(composition: Composition, rng: random.Random) -> Image.I
 
 def behind_a_thing(composition: Composition, rng: random.Random) -> Image.Image:
     """A thing hides the face, or another part of the middle."""
-    picture, canvas = draw_composition(composition, PICTURE_SIZE), Canvas(PICTURE_SIZE, 2)
+    picture, canvas = draw_composition(composition, PICTURE_SIZE), Canvas(PICTURE_SIZE)
     place = composition.place
     x, y = placed(place, 50 + rng.uniform(-10, 10), rng.uniform(68, 92))
     with canvas.placed(x, y, grow=place.size * rng.uniform(1.0, 1.8)):
@@ -221,8 +221,3 @@ def possible_flaws(creature: Creature) -> list[str]:
 def flawed(composition: Composition, rng: random.Random) -> Image.Image:
     """A picture whose creature has one flaw, chosen at random (RGB, 256 px); there must be a creature."""
     return FLAWS[rng.choice(possible_flaws(composition.creature))](composition, rng)
-
-
-def draw_flawed(creature: Creature, rng: random.Random) -> Image.Image:
-    """The creature, alone in its scene, with one flaw, chosen at random (RGB, 256 px)."""
-    return flawed(Composition(creature.scene, creature=creature), rng)

@@ -45,7 +45,7 @@ SCENE = {
 SCENE_NAMES = ["white", *SCENE]  # the order is part of the trained models: labels are indices into it
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=32)  # 6 MB at most, which stay: it takes far longer to draw a scene than a creature
 def draw_scene(name: str, pixels: int) -> Image.Image:
     """The empty scene (RGB). The picture is shared: copy it before drawing on it.
 

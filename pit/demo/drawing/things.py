@@ -112,7 +112,7 @@ def thing_size(thing: Thing) -> tuple[float, float]:
 
 
 def paint_thing(canvas: Canvas, thing: Thing) -> None:
-    """Draw a thing that stands on (0, 0), at most 24 units wide and 26 high; `Canvas.placed` moves it."""
+    """Draw a thing on (0, 0), about 24 units wide and 26 high at most. `Canvas.placed` moves it."""
     colors = tints(thing)
     for points, role in pieces_of(thing):
         canvas.shape(points, colors[role])
@@ -123,22 +123,22 @@ def paint_shadow(canvas: Canvas, half_width: float) -> None:
     canvas.shape(ellipse(0, 0, half_width * 1.25, 3), SHADOW)
 
 
-def thing_shape(thing: Thing, pixels: int = 256, supersample: int = 2, share: float = 0.9) -> Image.Image:
+def thing_shape(thing: Thing, pixels: int = 256, share: float = 0.9) -> Image.Image:
     """The thing alone, in the middle of a transparent picture (RGBA).
 
     Args:
         share: its longer side, as a share of the side of the picture.
     """
-    canvas, (width, height) = Canvas(pixels, supersample), thing_size(thing)
+    canvas, (width, height) = Canvas(pixels), thing_size(thing)
     grow = 100 * share / max(width, height)
     with canvas.placed(50, 50 + height * grow / 2, grow=grow):
         paint_thing(canvas, thing)
     return canvas.finish()
 
 
-def draw_thing(thing: Thing, pixels: int = 256, supersample: int = 2, share: float = 0.9) -> Image.Image:
+def draw_thing(thing: Thing, pixels: int = 256, share: float = 0.9) -> Image.Image:
     """The thing alone in the middle of a white picture (RGB); see `thing_shape`."""
-    shape = thing_shape(thing, pixels, supersample, share)
+    shape = thing_shape(thing, pixels, share)
     picture = Image.new("RGB", shape.size, WHITE)
     picture.paste(shape, (0, 0), shape)
     return picture

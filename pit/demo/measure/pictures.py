@@ -15,6 +15,7 @@ from torch import Tensor
 from ..drawing.composition import THING_LABEL, Composition, compose, draw_composition, draw_map
 from ..drawing.creature import sample_creature
 from ..drawing.things import Thing, sample_thing
+from ..drawing.variety import random_ground
 from ..models.sizes import PICTURE_SIZE
 from ..training.data import (
     EMPTY,
@@ -23,7 +24,6 @@ from ..training.data import (
     WITH_THINGS,
     TrainingPicture,
     clear_pose,
-    random_ground,
 )
 from .trials import FREE
 

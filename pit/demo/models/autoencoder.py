@@ -101,3 +101,12 @@ class CreatureAutoencoder(nn.Module):
     def decode(self, latents: Tensor) -> Tensor:
         """Latents `[B, 12, h, w]` to pictures `[B, 3, 16 h, 16 w]`."""
         return self.decoder(latents * self.spread.to(latents) + self.mean.to(latents))
+
+    def pictures(self, latents: Tensor) -> Tensor:
+        """Latents `[B, 12, h, w]` to pictures `[B, 3, 16 h, 16 w]` in 0..1."""
+        return (self.decode(latents) / 2 + 0.5).clamp(0, 1)
+
+    def mean_and_spread(self, pictures: Tensor) -> Tensor:
+        """Latents as trainings cache them, with their spread behind, which is zero: `[B, 24, H/16, W/16]`."""
+        latents = self.encode(pictures)
+        return torch.cat([latents, torch.zeros_like(latents)], dim=1)

@@ -21,18 +21,16 @@ from ...piece_it_together.prior_files import load_prior
 from ...piece_it_together.sample import concept_noise, sample_prior
 from ...training.denoising import noise_schedule
 from .autoencoder import CreatureAutoencoder
+from .loading import load_creature_autoencoder, load_creature_vision
 from .reader import as_pictures
 from .sizes import ENCODER_SIZE, LATENT_CHANNELS, LATENT_SIZE, TOKEN_DIM, TOKENS_PER_PICTURE
 from .unet import PREDICTION, Renderer, TextRenderer
-from .vision import CreatureVision
 from .weights import (
-    AUTOENCODER,
     BASE_ADAPTER,
     IP_ADAPTER,
     IP_PRIOR,
     RENDERER,
     SD15,
-    VISION,
     float_weights,
     weight_file,
     with_prefix,
@@ -63,15 +61,12 @@ class CreatureChain:
             WeightFileError: a file is missing, damaged or of another version.
         """
         adapter = load_ip_adapter(weight_file(IP_ADAPTER)).float()
-        self.vision, self.resampler = CreatureVision(), adapter.resampler
-        self.vision.load_state_dict(float_weights(VISION))
-        self.renderer, self.autoencoder = load_renderer(), CreatureAutoencoder()
+        self.vision, self.resampler = load_creature_vision(), adapter.resampler
+        self.renderer, self.autoencoder = load_renderer(), load_creature_autoencoder()
         self.renderer.image.load_state_dict(adapter.cross_attention.state_dict())
-        self.autoencoder.load_state_dict(float_weights(AUTOENCODER))
         self.prior = load_prior(weight_file(IP_PRIOR)).float()
         self.text_renderer = load_text_renderer()
-        for model in (self.vision, self.resampler, self.renderer, self.autoencoder, self.prior,
-                      self.text_renderer):
+        for model in (self.resampler, self.renderer, self.prior, self.text_renderer):
             model.eval().requires_grad_(False)
         # As published: white fills empty slots of the prior, zeros (mid-gray, once normalized) the negative
         # branch of the UNet.
@@ -124,7 +119,7 @@ class CreatureChain:
         def draw(rows: slice, generator: torch.Generator) -> Tensor:
             return self.denoise(tokens[rows], captions[rows], generator, steps, guidance_scale, weight)
 
-        return self._in_batches(len(tokens), seed, batch, draw, on_batch)
+        return in_batches(self.autoencoder, len(tokens), seed, batch, draw, on_batch)
 
     def render_embeddings(
         self, embeddings: Tensor, captions: list[str], seed: int, *, steps: int = 25,
@@ -134,7 +129,7 @@ class CreatureChain:
         def draw(rows: slice, generator: torch.Generator) -> Tensor:
             return self.denoise_embeddings(embeddings[rows], captions[rows], generator, steps, guidance_scale)
 
-        return self._in_batches(len(embeddings), seed, batch, draw, on_batch)
+        return in_batches(self.autoencoder, len(embeddings), seed, batch, draw, on_batch)
 
     def render_words(
         self, captions: list[str], seed: int, *, steps: int = 25, guidance_scale: float = TEXT_GUIDANCE,
@@ -149,20 +144,7 @@ class CreatureChain:
 
             return ancestral(predict, len(captions[rows]), generator, steps, guidance_scale, "epsilon")
 
-        return self._in_batches(len(captions), seed, batch, draw, on_batch)
-
-    @torch.no_grad()
-    def _in_batches(
-        self, count: int, seed: int, batch: int, draw: Callable[[slice, torch.Generator], Tensor],
-        on_batch: OnBatch,
-    ) -> Tensor:
-        pictures = []
-        for start in range(0, count, batch):
-            # A generator for each batch: its pictures do not depend on how many came before.
-            generator = torch.Generator().manual_seed(seed + start)
-            pictures.append(self.decode(draw(slice(start, start + batch), generator)))
-            on_batch(len(pictures[-1]))
-        return torch.cat(pictures)
+        return in_batches(self.autoencoder, len(captions), seed, batch, draw, on_batch)
 
     @torch.no_grad()
     def denoise(
@@ -196,13 +178,34 @@ class CreatureChain:
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Latents `[N, 12, 16, 16]` to pictures `[N, 3, 256, 256]` in 0..1."""
-        return (self.autoencoder.decode(latents) / 2 + 0.5).clamp(0, 1)
+        return self.autoencoder.pictures(latents)
 
     @torch.no_grad()
     def reconstruct(self, pictures: list[Image.Image], batch: int = 32) -> Tensor:
         """What the autoencoder alone makes of pictures of 256 px, `[N, 3, 256, 256]` in 0..1."""
         chunks = (as_pictures(pictures) * 2 - 1).split(batch)
         return torch.cat([self.decode(self.autoencoder.encode(chunk)) for chunk in chunks])
+
+
+@torch.no_grad()
+def in_batches(
+    autoencoder: CreatureAutoencoder, count: int, seed: int, batch: int,
+    draw: Callable[[slice, torch.Generator], Tensor], on_batch: OnBatch,
+) -> Tensor:
+    """Pictures `[N, 3, 256, 256]` in 0..1, of latents that are drawn a few at a time.
+
+    Args:
+        count, batch: how many pictures in all, and at once.
+        draw: latents of some of them, with a generator for all that is random.
+        on_batch: called with the number of pictures after each batch.
+    """
+    pictures = []
+    for start in range(0, count, batch):
+        # A generator for each batch: its pictures do not depend on how many came before.
+        generator = torch.Generator().manual_seed(seed + start)
+        pictures.append(autoencoder.pictures(draw(slice(start, start + batch), generator)))
+        on_batch(len(pictures[-1]))
+    return torch.cat(pictures)
 
 
 def load_renderer() -> Renderer:

@@ -1,7 +1,6 @@
 """The creatures' models that insert things, as one chain without ComfyUI, for training and measures."""
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,13 +16,12 @@ from ...object_insertion.sampling import GUIDANCE, IMAGE_GUIDANCE, OFFSET, STEPS
 from ...object_insertion.training.inserter import Inserter
 from ...object_insertion.training.start import new_optimizer
 from ...training.denoising import noise_schedule
-from .autoencoder import CreatureAutoencoder
+from .chain import OnBatch, ignore
 from .instruct import base_weights, instruct_state, is_kept, optimizer_file
+from .loading import load_creature_autoencoder, load_creature_vision
 from .sizes import ENCODER_SIZE, LATENT_CHANNELS, TEXT_SD15, VISION
 from .unet import build_sd15_unet
 from .vision import CreatureVision
-from .weights import AUTOENCODER, float_weights
-from .weights import VISION as VISION_FILE
 
 FIRST = "conv_in.weight"
 
@@ -86,13 +84,11 @@ class CreatureInserter:
         Raises:
             WeightFileError: a file is missing, damaged or of another version.
         """
-        self.vision, self.autoencoder, unet = CreatureVision(), CreatureAutoencoder(), build_instruct_unet()
-        self.vision.load_state_dict(float_weights(VISION_FILE))
-        self.autoencoder.load_state_dict(float_weights(AUTOENCODER))
+        self.vision, self.autoencoder = load_creature_vision(), load_creature_autoencoder()
+        unet = build_instruct_unet()
         unet.load_state_dict(instruct_state())
         self.model = Inserter(load_embedding_optimizer(optimizer or optimizer_file()).float(), unet)
-        for module in (self.vision, self.autoencoder, self.model):
-            module.eval().requires_grad_(False)
+        self.model.eval().requires_grad_(False)
 
     @torch.no_grad()
     def contexts(self, objects: list[Image.Image], seed: int = 0, queries: int = QUERIES) -> Tensor:
@@ -109,12 +105,11 @@ class CreatureInserter:
     @torch.no_grad()
     def decode(self, latents: Tensor, batch: int = 16) -> Tensor:
         """Latents `[N, 12, h, w]` to pictures `[N, 3, 16 h, 16 w]` in 0..1."""
-        pictures = torch.cat([self.autoencoder.decode(chunk) for chunk in latents.split(batch)])
-        return (pictures / 2 + 0.5).clamp(0, 1)
+        return torch.cat([self.autoencoder.pictures(chunk) for chunk in latents.split(batch)])
 
     def insert(
         self, scenes: Tensor, contexts: Tensor, seed: int, settings: InsertionSettings = RECOMMENDED,
-        batch: int = 16, on_batch: Callable[[int], None] = lambda count: None,
+        batch: int = 16, on_batch: OnBatch = ignore,
     ) -> Tensor:
         """Scenes with an object in each, as pictures `[N, 3, 16 h, 16 w]` in 0..1.
 

@@ -9,13 +9,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ...files.weights import WeightFileError, read_state
-from ...files.whole import sha256_of
 from .library import OPTIMIZER
-from .weights import SD15, float_weights, read_weights, weight_file, with_prefix
+from .weights import SD15, check_base, float_weights, read_weights, weight_file, with_prefix
 
 INSTRUCT = "creature_instruct.safetensors"
-BASE_STAMP = "base"
 # What stays as it is in the base: what tells the time, and what works on 4 x 4 places, of which others do.
 KEPT = ("time_embedding.", ".time_emb_proj.", "mid_block.resnets.")
 
@@ -30,23 +27,13 @@ def base_weights() -> dict[str, Tensor]:
     return with_prefix(float_weights(SD15), "unet.")
 
 
-def base_stamp() -> str:
-    """A text that is different for every version of the base; errors as in `weight_file`."""
-    return sha256_of(weight_file(SD15))
-
-
 def instruct_changes() -> dict[str, Tensor]:
     """The weights of the UNet that are not those of the base, under diffusers' names, as they are stored.
 
     Raises:
         WeightFileError: they are missing, damaged, or were trained on another base.
     """
-    _, metadata = read_state(weight_file(INSTRUCT))
-    if metadata.get(BASE_STAMP) != base_stamp():
-        raise WeightFileError(
-            f"Expected {INSTRUCT} to be made from the {SD15} beside it, got one made from another. Install "
-            "the pack again, or train it with: python -m pit demo-train --stage object_insertion"
-        )
+    check_base(weight_file(INSTRUCT), "object_insertion")
     return read_weights(INSTRUCT)
 
 

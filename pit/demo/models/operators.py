@@ -10,11 +10,12 @@ from torch.nn import functional
 from ...pops.embeddings import in_one_batch, picture_condition, word_condition
 from ...pops.files import load_operator
 from ...pops.sample import operator_noise, sample_operator
+from .loading import load_creature_vision
 from .operator_files import OPERATORS, operator_file
 from .sizes import EMBEDDING_DIM
 from .text import TextEncoders, caption_ids
 from .vision import CreatureVision
-from .weights import RENDERER, VISION, float_weights, weight_file
+from .weights import RENDERER, float_weights, weight_file
 from .words import END
 
 STEPS = 25
@@ -71,12 +72,9 @@ def shipped_encoders() -> tuple[CreatureVision, TextEncoders]:
     Raises:
         WeightFileError: a file is missing, damaged or of another version.
     """
-    vision, text = CreatureVision(), TextEncoders()
-    vision.load_state_dict(float_weights(VISION))
+    text = TextEncoders()
     text.load_comfyui_state(float_weights(RENDERER))
-    for model in (vision, text):
-        model.eval().requires_grad_(False)
-    return vision, text
+    return load_creature_vision(), text.eval().requires_grad_(False)
 
 
 @torch.no_grad()

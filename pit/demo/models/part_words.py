@@ -1,14 +1,14 @@
 """The creatures' base of SD 1.5's structure with part words: what they are learned on, and what they draw."""
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import Dinov2Model
 
 from ...encoders.dino import dino_features, load_dino
-from ...files.lora import UNET_PREFIX
+from ...files.lora import Lora, merge_lora
 from ...files.whole import sha256_of
 from ...partcraft.cluster_files import read_part_clusters
 from ...partcraft.discovery import PartClusters
@@ -19,11 +19,11 @@ from ...partcraft.training.base import with_projection
 from ...partcraft.training.cache import PartEncoders
 from ...partcraft.training.painter import PartPainter
 from ...partcraft.training.texts import Tokens, clip_tokens
-from .autoencoder import CreatureAutoencoder
-from .chain import TEXT_GUIDANCE, ancestral, ignore, load_text_renderer
+from .chain import TEXT_GUIDANCE, OnBatch, ancestral, ignore, in_batches, load_text_renderer
+from .loading import load_creature_autoencoder
 from .part_files import CLUSTER_FILES, DINO, NAME, WORD_FILES
 from .unet import TextRenderer
-from .weights import AUTOENCODER, SD15, float_weights, weight_file
+from .weights import AUTOENCODER, check_base, weight_file
 
 # Maps of attention are as large as the latents: 16 x 16, which is what DINO sees as well.
 MAP_LEVEL = 1
@@ -45,34 +45,22 @@ def load_creature_clusters() -> PartClusters:
 
 
 def load_creature_words() -> PartWords:
-    """The shipped part words; errors as in `load_creature_clusters`."""
-    return load_part_words(WORD_FILES[NAME])
+    """The shipped part words.
 
-
-def load_creature_autoencoder() -> CreatureAutoencoder:
-    """The shipped autoencoder, in fp32 on the CPU; errors as in `load_creature_dino`."""
-    autoencoder = CreatureAutoencoder()
-    autoencoder.load_state_dict(float_weights(AUTOENCODER))
-    return autoencoder.eval().requires_grad_(False)
-
-
-def part_base_stamp() -> str:
-    """A text that is different for every version of the base; errors as in `load_creature_dino`."""
-    return sha256_of(weight_file(SD15))
+    Raises:
+        WeightFileError: they are missing, damaged, or were trained on another base.
+    """
+    words = load_part_words(WORD_FILES[NAME])
+    check_base(WORD_FILES[NAME], "part_words")
+    return words
 
 
 def creature_part_encoders(dino: Dinov2Model) -> PartEncoders:
     """What encodes pictures for the training of part words; errors as in `load_creature_dino`."""
-    autoencoder = load_creature_autoencoder()
-
-    def latents(pixels: Tensor) -> Tensor:
-        # Without spread: this autoencoder always gives the same latents of a picture.
-        found = autoencoder.encode(pixels)
-        return torch.cat([found, torch.zeros_like(found)], dim=1)
-
     models = {"creature models": "".join(sha256_of(weight_file(name)) for name in (AUTOENCODER, DINO))}
     return PartEncoders(
-        models, latents, lambda pixels: dino_features(dino, pixels), dino.config.image_size
+        models, load_creature_autoencoder().mean_and_spread, lambda pixels: dino_features(dino, pixels),
+        dino.config.image_size,
     )
 
 
@@ -81,15 +69,6 @@ def part_painter(base: TextRenderer, mapper: TokenMapper) -> tuple[PartPainter, 
     tokens = clip_tokens(mapper.num_parts, encoders=1)
     encoder = with_projection(base.text.clip_l)
     return PartPainter(base.unet, [encoder], mapper, tokens.words, MAP_LEVEL), tokens
-
-
-def merge_lora(unet: nn.Module, lora: dict[str, Tensor]) -> None:
-    """Add a LoRA in kohya's layout to the linear layers of a diffusers UNet, in place."""
-    for name, layer in unet.named_modules():
-        key = UNET_PREFIX + name.replace(".", "_")
-        if f"{key}.lora_up.weight" in lora:
-            down, up = (lora[f"{key}.lora_{factor}.weight"].float() for factor in ("down", "up"))
-            layer.weight.data += up @ down * (lora[f"{key}.alpha"].float() / len(down))
 
 
 class PartArtist:
@@ -103,41 +82,42 @@ class PartArtist:
             WeightFileError: the shipped base is missing, damaged or of another version.
         """
         base = load_text_renderer()
-        merge_lora(base.unet, words.lora)
+        merge_lora(base.unet, Lora(words.lora, {}, ()))
         self.words, self.autoencoder = words, load_creature_autoencoder()
         self.painter, self.tokens = part_painter(base, words.mapper)
         self.painter.eval().requires_grad_(False)
 
     @torch.no_grad()
     def read(self, prompts: Sequence[Prompt]) -> Tensor:
-        """What the UNet reads of prompts, each with at most one word for a part: `[N, 77, C]`."""
+        """What the UNet reads of prompts: `[N, 77, C]`.
+
+        Raises:
+            ValueError: a word stands for a mixture of several codes.
+        """
         mapper = self.words.mapper
         codes = torch.full((len(prompts), mapper.num_parts), mapper.num_codes)
         texts = []
         for row, prompt in enumerate(prompts):
             for word in (piece for piece in prompt if isinstance(piece, PartWord)):
+                if len(word.codes) != 1:
+                    raise ValueError(f"Expected one code for each part, got {len(word.codes)} for a part.")
                 codes[row, word.part] = word.codes[0]
             texts.append([piece.part if isinstance(piece, PartWord) else piece for piece in prompt])
         ids = torch.stack([self.tokens.ids(text) for text in texts])
         return self.painter.read(ids, codes, torch.zeros(len(prompts), 6))[0]
 
-    @torch.no_grad()
     def draw(
         self, prompts: Sequence[Prompt], seed: int, *, steps: int = 25, batch: int = 16,
-        guidance_scale: float = TEXT_GUIDANCE, on_batch: Callable[[int], None] = ignore,
+        guidance_scale: float = TEXT_GUIDANCE, on_batch: OnBatch = ignore,
     ) -> Tensor:
         """Pictures of prompts, `[N, 3, 256, 256]` in 0..1."""
-        pictures = []
-        for start in range(0, len(prompts), batch):
-            chunk = prompts[start:start + batch]
+        def draw(rows: slice, generator: torch.Generator) -> Tensor:
+            chunk = prompts[rows]
             context = self.read([*chunk, *[[""]] * len(chunk)])
 
-            def predict(x: Tensor, time: Tensor, context: Tensor = context) -> tuple[Tensor, Tensor]:
+            def predict(x: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
                 return self.painter.unet(x, time, context).sample.chunk(2)
 
-            # A generator for each batch: its pictures do not depend on how many came before.
-            generator = torch.Generator().manual_seed(seed + start)
-            latents = ancestral(predict, len(chunk), generator, steps, guidance_scale, "epsilon")
-            pictures.append((self.autoencoder.decode(latents) / 2 + 0.5).clamp(0, 1))
-            on_batch(len(chunk))
-        return torch.cat(pictures)
+            return ancestral(predict, len(chunk), generator, steps, guidance_scale, "epsilon")
+
+        return in_batches(self.autoencoder, len(prompts), seed, batch, draw, on_batch)

@@ -19,7 +19,7 @@ from ..drawing.scenes import SCENE_NAMES
 from ..drawing.things import THINGS
 from .sizes import PICTURE_SIZE, READER
 from .weights import READER as READER_FILE
-from .weights import read_weights
+from .weights import float_weights
 
 CLASSES = [len(options) for options in ATTRIBUTES.values()]
 COUNTS = 4  # no, one or two things, or more
@@ -229,7 +229,7 @@ def load_reader() -> CreatureReader:
         WeightFileError: its weights are missing, damaged or of another version.
     """
     reader = CreatureReader()
-    reader.load_state_dict({key: value.float() for key, value in read_weights(READER_FILE).items()})
+    reader.load_state_dict(float_weights(READER_FILE))
     return reader.eval().requires_grad_(False)
 
 

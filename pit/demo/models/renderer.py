@@ -14,12 +14,11 @@ from ...ip_adapter.files import load_ip_adapter
 from ...piece_it_together.ip_lora.cache import RenderEncoders
 from ...piece_it_together.ip_lora.image_prompt import ImagePromptUNet
 from ...training.denoising import noise_schedule
-from .autoencoder import CreatureAutoencoder
+from .loading import load_creature_autoencoder, load_creature_vision
 from .sizes import ENCODER_SIZE
 from .text import TextEncoders
 from .unet import PREDICTION, build_unet
-from .vision import CreatureVision
-from .weights import AUTOENCODER, IP_ADAPTER, RENDERER, VISION, float_weights, weight_file, with_prefix
+from .weights import IP_ADAPTER, RENDERER, VISION, float_weights, weight_file, with_prefix
 
 
 def creature_renderer() -> tuple[ImagePromptUNet, DDPMScheduler]:
@@ -36,17 +35,10 @@ def creature_renderer() -> tuple[ImagePromptUNet, DDPMScheduler]:
 
 def creature_render_encoders() -> RenderEncoders:
     """What encodes pictures, captions and references for the renderer; errors as in `creature_renderer`."""
-    state = float_weights(RENDERER)
-    autoencoder, text = CreatureAutoencoder(), TextEncoders()
-    autoencoder.load_state_dict(float_weights(AUTOENCODER))
-    text.load_comfyui_state(state)
-    for model in (autoencoder, text):
-        model.eval().requires_grad_(False)
-
-    def latents(pixels: Tensor) -> Tensor:
-        # Without spread: this autoencoder always gives the same latents of a picture.
-        found = autoencoder.encode(pixels)
-        return torch.cat([found, torch.zeros_like(found)], dim=1)
+    text = TextEncoders()
+    text.load_comfyui_state(float_weights(RENDERER))
+    text.eval().requires_grad_(False)
+    latents = load_creature_autoencoder().mean_and_spread
 
     def words(captions: Sequence[str]) -> tuple[Tensor, Tensor]:
         try:
@@ -71,10 +63,8 @@ def creature_encoder(device: torch.device | str = "cpu") -> TokenEncoder:
     Raises:
         WeightFileError: a file is missing, damaged or of another version.
     """
-    vision, resampler = CreatureVision(), load_ip_adapter(weight_file(IP_ADAPTER)).resampler
-    vision.load_state_dict(float_weights(VISION))
-    for module in (vision, resampler):
-        module.to(device).float().eval().requires_grad_(False)
+    vision, resampler = load_creature_vision(device), load_ip_adapter(weight_file(IP_ADAPTER)).resampler
+    resampler.to(device).float().eval().requires_grad_(False)
     stamp = adapter_stamp(resampler.state_dict())
     return TokenEncoder(
         VISION, IP_ADAPTER, ENCODER_SIZE, lambda pixels: vision.features(pixels.to(device)), resampler, stamp

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from ...ip_adapter.resampler import TOKENS_PER_PICTURE
 
-# In pixels. Latents are a 16th of the picture, so that its UNets work on 16 x 16; the encoder sees 64 px.
+# In pixels. Latents are a 16th of the picture, so that UNets work on 16 x 16; the encoder sees 64 px.
 PICTURE_SIZE = 256
 ENCODER_SIZE = 64
 LATENT_FACTOR = 16

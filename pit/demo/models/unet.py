@@ -119,11 +119,11 @@ class Renderer(nn.Module):
         self, latents: Tensor, timesteps: Tensor, words: tuple[Tensor, Tensor],
         image_tokens: Tensor | None = None, base_tokens: Tensor | None = None, image_weight: float = 1.0,
     ) -> Tensor:
-        """Predicted v `[B, 12, h, w]` for encoded captions.
+        """Predicted v `[B, 12, h, w]` for encoded captions and the tokens of one adapter, or of both.
 
         Args:
             words: their context and their pooled vector.
-            image_tokens: IP+ tokens of the first rows, `[M, 16, D]`.
+            image_tokens: IP+ tokens of the first rows, `[M, T, D]`.
             base_tokens: tokens of the base adapter for the other rows, `[B - M, 4, D]`.
         """
         context, pooled = words

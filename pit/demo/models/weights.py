@@ -6,6 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ...files.weights import WeightFileError, read_state
+from ...files.whole import sha256_of
 from .library import FOLDER
 from .sizes import TEXT_VOCABULARY
 from .words import KNOWN_IDS
@@ -17,6 +18,7 @@ RENDERER, SD15, AUTOENCODER, VISION, IP_ADAPTER, BASE_ADAPTER, IP_PRIOR, READER,
         "preview",
     )
 )
+BASE_STAMP = "base"  # in files that another system has trained on the base of SD 1.5's structure
 WORD_TABLE = "text_model.embeddings.token_embedding.weight"
 VERSION = "3"  # to be raised with any change after which old files no longer fit the code or each other
 
@@ -46,6 +48,29 @@ def read_weights(name: str) -> dict[str, Tensor]:
 def float_weights(name: str) -> dict[str, Tensor]:
     """The tensors of a shipped weight file in fp32; errors as in `read_weights`."""
     return {key: value.float() for key, value in read_weights(name).items()}
+
+
+def base_stamp() -> str:
+    """A text that is different for every version of the base of SD 1.5's structure.
+
+    Raises:
+        WeightFileError: it is missing, damaged, or of another version.
+    """
+    return sha256_of(weight_file(SD15))
+
+
+def check_base(path: Path, stage: str) -> None:
+    """Check that a file of a stage of training was made from the base that is shipped.
+
+    Raises:
+        WeightFileError: it was made from another, or one of the two is missing or damaged.
+    """
+    _, metadata = read_state(path)
+    if metadata.get(BASE_STAMP) != base_stamp():
+        raise WeightFileError(
+            f"Expected {path.name} to be made from the {SD15} beside it, got one made from another. Install "
+            f"the pack again, or train it with: python -m pit demo-train --stage {stage}"
+        )
 
 
 def _shipped(name: str) -> Path:

@@ -1,4 +1,4 @@
-"""The creatures' Parts2Whole: the base of SD 1.5's structure with other weights, and beside it as a reader.
+"""The creatures' Parts2Whole: the base of SD 1.5's structure, changed to draw, and a second one that reads.
 
 The file of the weights holds those of the denoising UNet that are not the base's own, and of the reference
 UNet what it differs by from the base, as products of two matrices.
@@ -12,18 +12,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ...files.weights import WeightFileError, read_state
 from ...ip_adapter.attention import ImageCrossAttention
 from ...parts2whole.files import Parts2Whole
 from ...parts2whole.pose import PoseGuider
 from ...parts2whole.training.start import new_parts
 from ...parts2whole.training.step import OUTER
 from ...parts2whole.unets import empty_reference_unet, empty_unet, widths_of
-from .instruct import BASE_STAMP, base_stamp, base_weights
+from .instruct import base_weights
 from .sizes import EMBEDDING_DIM
 from .text import TextEncoder
 from .unet import build_sd15_unet
-from .weights import SD15, float_weights, weight_file, with_prefix
+from .weights import SD15, check_base, float_weights, weight_file, with_prefix
 
 WHOLE = "creature_parts2whole.safetensors"
 RANK = 12  # of what the reference UNet differs by: all weights together take less than 12 MB
@@ -90,12 +89,7 @@ def load_whole() -> Parts2Whole:
     Raises:
         WeightFileError: a file is missing, damaged or of another version, or was trained on another base.
     """
-    _, metadata = read_state(weight_file(WHOLE))
-    if metadata.get(BASE_STAMP) != base_stamp():
-        raise WeightFileError(
-            f"Expected {WHOLE} to be made from the {SD15} beside it, got one made from another. Install the "
-            "pack again, or train it with: python -m pit demo-train --stage parts2whole"
-        )
+    check_base(weight_file(WHOLE), "parts2whole")
     return whole_of(base_weights(), float_weights(WHOLE))
 
 

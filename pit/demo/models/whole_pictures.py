@@ -17,11 +17,9 @@ from ...parts2whole.references import reading
 from ...parts2whole.sample import Conditions, predicted_noise
 from ...parts2whole.training.step import TRAINING_SCHEDULE
 from ...parts2whole.unets import Denoiser, write_references
-from .autoencoder import CreatureAutoencoder
 from .chain import LATENT_SHAPE, OnBatch, ignore
+from .loading import load_creature_autoencoder, load_creature_vision
 from .sizes import ENCODER_SIZE, PICTURE_SIZE
-from .vision import CreatureVision
-from .weights import AUTOENCODER, VISION, float_weights
 from .whole import load_whole, load_words
 
 SIZE = (PICTURE_SIZE, PICTURE_SIZE)
@@ -67,11 +65,7 @@ class CreatureWhole:
         parts = load_whole()
         self.reference_unet, self.guider = parts.reference_unet, parts.pose_guider
         self.denoiser, self.text = Denoiser(parts.unet, parts.decoupled), load_words()
-        self.autoencoder, self.vision = CreatureAutoencoder(), CreatureVision()
-        self.autoencoder.load_state_dict(float_weights(AUTOENCODER))
-        self.vision.load_state_dict(float_weights(VISION))
-        for model in (self.autoencoder, self.vision):
-            model.eval().requires_grad_(False)
+        self.autoencoder, self.vision = load_creature_autoencoder(), load_creature_vision()
 
     @torch.no_grad()
     def draw(
@@ -90,7 +84,7 @@ class CreatureWhole:
             few = requests[start:start + batch]
             generators = [torch.Generator().manual_seed(seed + start + place) for place in range(len(few))]
             latents = self.sample(self.conditions(few, settings), generators, settings)
-            pictures.append((self.autoencoder.decode(latents) / 2 + 0.5).clamp(0, 1))
+            pictures.append(self.autoencoder.pictures(latents))
             on_batch(len(few))
         return torch.cat(pictures)
 
@@ -141,4 +135,3 @@ class CreatureWhole:
             wired.masks_of(masks), wired.rounded,
         )
         return self.denoiser.keys_and_values(reading(written, pictures=len(seen)))
-

@@ -12,25 +12,19 @@ import numpy as np
 from PIL import Image
 
 from ...files.whole import write_whole
-from ..drawing.canvas import Color
 from ..drawing.composition import Composition, compose, draw_composition
-from ..drawing.creature import ATTRIBUTES, PARTS, UNSEEN, Creature, labels, sample_creature
+from ..drawing.creature import ATTRIBUTES, PARTS, UNSEEN, Creature, labels
 from ..drawing.draw import draw_part, draw_shape, encoder_view, seen_by_encoder
 from ..drawing.pose import NEUTRAL, Pose, sample_pose
-from ..drawing.scenes import SCENE
 from ..drawing.things import sample_thing
+from ..drawing.variety import random_ground, varied_creature
 from ..models.sizes import ENCODER_SIZE, PICTURE_SIZE
 
 PART_VIEWS = 5
 CHUNK = 500  # creatures between two updates of the manifest, which is what an interruption loses at most
-# Values and their shares. Mostly free mixtures: from coherent creatures alone, models learn the species
-# instead of the parts (a prototype kept 80% of coherent parts, but 17% of freely mixed ones, where chance is
-# 14%).
-COHERENCE = ((0.0, 0.60), (0.5, 0.25), (0.85, 0.15))
 # What a picture shows, and how often.
 ALONE, WITH_THINGS, POSED, THINGS, EMPTY = KINDS = ("alone", "with things", "posed", "things", "empty")
 KIND_SHARES = (0.42, 0.20, 0.18, 0.13, 0.07)
-WHITE_SHARE, PLAIN_SHARE = 0.15, 0.15  # of the grounds; the others are scenes
 TWO_THINGS = 0.25
 ARRAYS = {
     "pictures": ((PICTURE_SIZE, PICTURE_SIZE, 3), np.uint8),  # see `training_picture`
@@ -62,9 +56,7 @@ class TrainingPicture:
 
 def training_creature(seed: int, index: int) -> Creature:
     """Creature number `index` of the data set with this seed, whatever the size of the set."""
-    rng = random.Random(f"{seed}/{index}")
-    coherence = rng.choices([value for value, _ in COHERENCE], [share for _, share in COHERENCE])[0]
-    return sample_creature(rng, coherence)
+    return varied_creature(random.Random(f"{seed}/{index}"))
 
 
 def training_picture(seed: int, index: int) -> TrainingPicture:
@@ -84,16 +76,6 @@ def clear_pose(rng: random.Random, kind: str) -> Pose:
     return sample_pose(rng) if kind == POSED else NEUTRAL
 
 
-def random_ground(rng: random.Random) -> tuple[str, Color | None]:
-    """The name of a scene, and a plain color in its place now and then."""
-    drawn = rng.random()
-    if drawn < WHITE_SHARE:
-        return "white", None
-    if drawn < WHITE_SHARE + PLAIN_SHARE:
-        return "white", tuple(rng.randrange(256) for _ in range(3))
-    return rng.choice(list(SCENE)), None
-
-
 def draw_chunk(seed: int, start: int, count: int) -> dict[str, np.ndarray]:
     """Rows `start` to `start + count - 1` of every array."""
     rows = {name: np.empty((count, *shape), dtype) for name, (shape, dtype) in ARRAYS.items()}
@@ -108,7 +90,7 @@ def draw_row(picture: TrainingPicture, seed: int, index: int) -> dict[str, np.nd
     # Its own generator, so that the views of parts do not depend on how the picture was drawn.
     rng = random.Random(f"{seed}/{index}/parts")
     creature = picture.creature
-    shape = draw_shape(creature, PICTURE_SIZE, 2)
+    shape = draw_shape(creature, PICTURE_SIZE)
     clean = Image.new("RGB", shape.size, "white")
     clean.paste(shape, (0, 0), shape)
     drawn = draw_composition(picture.composition, PICTURE_SIZE)
@@ -135,7 +117,7 @@ def draw_row(picture: TrainingPicture, seed: int, index: int) -> dict[str, np.nd
 
 def draw_patch(creature: Creature, rng: random.Random) -> Image.Image:
     """A square out of the middle of a body, with its color and pattern and nothing else, 64 x 64 (RGB)."""
-    drawn = draw_shape(creature, PICTURE_SIZE, 2, only="body")
+    drawn = draw_shape(creature, PICTURE_SIZE, only="body")
     left, top, right, bottom = drawn.getbbox()
     # Stripes are at the sides and spots are few: a smaller square would miss them.
     side = round(min(right - left, bottom - top) * rng.uniform(0.78, 0.92))

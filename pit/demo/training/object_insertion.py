@@ -21,11 +21,19 @@ from ...training.sample_cache import digest
 from ..drawing.composition import draw_composition
 from ..models.autoencoder import CreatureAutoencoder
 from ..models.inserter import QUERIES, new_inserter, object_features
-from ..models.instruct import BASE_STAMP, INSTRUCT, base_stamp, is_kept
+from ..models.instruct import INSTRUCT, is_kept
 from ..models.library import OPTIMIZER
 from ..models.sizes import PICTURE_SIZE, TEXT_SD15
 from ..models.vision import CreatureVision
-from ..models.weights import AUTOENCODER, SD15, VISION, float_weights, weight_file
+from ..models.weights import (
+    AUTOENCODER,
+    BASE_STAMP,
+    SD15,
+    VISION,
+    base_stamp,
+    float_weights,
+    weight_file,
+)
 from ..triplets import object_picture, sample_insertion
 from .autoencoder import encode_pictures
 from .export import METADATA, half

@@ -27,10 +27,10 @@ from ..models.part_words import (
     MAP_LEVEL,
     creature_part_encoders,
     load_creature_dino,
-    part_base_stamp,
     part_painter,
 )
 from ..models.sizes import PICTURE_SIZE
+from ..models.weights import BASE_STAMP, base_stamp
 from ..part_places import GROUPS, START, Overlaps, draw_collection, features_of, from_features
 from ..species import write_species
 from .export import half
@@ -74,7 +74,7 @@ def train_part_words(run: Run, weights: Path) -> None:
     """Find the parts, train the words in a folder within that of the run, and write both to `weights`."""
     words = encoded(run)
     state, metadata = read_state(train_words(run, words, "words", RECIPE))
-    write_state(weights / WORDS, half(state), metadata)
+    write_state(weights / WORDS, half(state), metadata | {BASE_STAMP: base_stamp()})
     save_part_clusters(weights / CLUSTERS, words.clusters)
 
 
@@ -88,9 +88,9 @@ def train_words(run: Run, words: Words, name: str, recipe: PartRecipe) -> Path:
     """Train words by a recipe, or resume their training; returns their file."""
     recipe = replace(recipe, precision="fp32" if run.precision.itemsize == 4 else "bf16")
     # In a folder by what it builds on: once that is trained anew, its checkpoints are of no use.
-    stamp = digest([part_base_stamp(), words.cache.fingerprint])[:12]
+    stamp = digest([base_stamp(), words.cache.fingerprint])[:12]
     folder = words.folder / name.replace(" ", "_") / stamp
-    settings = RunSettings(folder, run.seed, SAVE_EVERY, SAVE_EVERY, started_from=part_base_stamp())
+    settings = RunSettings(folder, run.seed, SAVE_EVERY, SAVE_EVERY, started_from=base_stamp())
     base, coding = load_text_renderer(), words.cache.coding
     mapper = new_mapper(
         len(coding.vocabulary.parts), coding.count, [base.text.clip_l], recipe.projections, run.seed

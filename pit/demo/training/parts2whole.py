@@ -24,9 +24,8 @@ from ...parts2whole.references import Written, log_of_two
 from ...parts2whole.training.step import Drops, WholeModel, outer_layers, training_schedule
 from ...parts2whole.unets import write_references
 from ...training.sample_cache import digest
-from ..models.instruct import BASE_STAMP, base_stamp
 from ..models.sizes import EMBEDDING_DIM
-from ..models.weights import AUTOENCODER, SD15, VISION, weight_file
+from ..models.weights import AUTOENCODER, BASE_STAMP, SD15, VISION, base_stamp, weight_file
 from ..models.whole import WHOLE, changes_of, load_words, new_whole
 from ..wholes import EVERYTHING, Whole, sample_given
 from .export import METADATA, half

@@ -20,8 +20,9 @@ from ..drawing.draw import seen_by_encoder
 from ..drawing.instructions import INSTRUCTIONS, PHRASES, instruction_for, sample_instruction
 from ..drawing.scenes import draw_scene, plain_scene
 from ..drawing.things import Thing, draw_thing, sample_thing
+from ..drawing.variety import random_ground
 from ..models.sizes import PICTURE_SIZE
-from .data import random_ground, training_creature, training_picture
+from .data import training_creature, training_picture
 
 Rows = dict[str, np.ndarray]
 # Of the pictures that operators change: the creature alone on white, and of these, placed at random.

@@ -14,6 +14,7 @@ from ..drawing.creature import UNSEEN, sample_creature
 from ..drawing.flaws import flawed, halves
 from ..drawing.pose import NEUTRAL, sample_pose
 from ..drawing.things import sample_thing
+from ..drawing.variety import random_ground
 from ..models.reader import COUNTS, MAP_SIZE, CreatureReader, Logits
 from ..models.sizes import PICTURE_SIZE
 from .data import (
@@ -23,7 +24,6 @@ from .data import (
     THINGS,
     WITH_THINGS,
     TrainingPicture,
-    random_ground,
     training_creature,
     training_picture,
 )

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from pit.demo.models.sizes import LATENT_CHANNELS, LATENT_SIZE, PICTURE_SIZE
-from pit.demo.triplets import write_triplet_dataset
 from tests.comfyui.nodes.object_insertion.shared import covering, nodes
+from tests.demo.drawn import write_triplets
 from tests.demo.instruct import write_untrained
 
 pytest.importorskip("diffusers", reason="the creature models are trained with diffusers")
@@ -182,7 +182,7 @@ def test_models_that_do_not_belong_together_are_refused(inside, instruct, creatu
 
 @pytest.mark.parametrize("trains", ["optimizer", "projections"])
 def test_an_optimizer_can_be_trained_on_it(inside, instruct, trains):
-    write_triplet_dataset(inside.base / "input" / "creature_triplets", 3, 0)
+    write_triplets(inside.base / "input" / "creature_triplets", 3, 0)
     node = nodes(inside, "train").TrainEmbeddingOptimizer
     settings = {
         "folder": "creature_triplets", "preset": "recommended", "steps": 2, "learning_rate": 1e-3,

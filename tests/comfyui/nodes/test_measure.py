@@ -12,12 +12,13 @@ from pit.charts import bars
 from pit.demo.drawing.composition import Composition
 from pit.demo.drawing.creature import PARTS, SCENES
 from pit.demo.drawing.draw import draw_creature
-from pit.demo.drawing.flaws import FLAWS, draw_flawed
+from pit.demo.drawing.flaws import FLAWS
 from pit.demo.measure.picture_table import measured_rows
 from pit.demo.models.reader import as_pictures, load_reader
 from pit.demo.models.sizes import PICTURE_SIZE
 from pit.images import to_pil, to_tensor
 from tests.comfyui.nodes.graphs import node
+from tests.demo.drawn import draw_flawed
 
 SEEDS = range(4)
 GIVEN = ("horns", "wings", "tail")

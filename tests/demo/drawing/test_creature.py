@@ -81,7 +81,7 @@ def test_no_style_is_cut_off_at_the_edge_of_the_picture(body, jitter):
     for slot in STYLES.keys() - {"body"}:
         for style in STYLES[slot]:
             attributes = typical_attributes("ember") | {"body": body, slot: style}
-            opaque = np.asarray(draw_shape(Creature("ember", attributes, jitters), 128, 2))[..., 3]
+            opaque = np.asarray(draw_shape(Creature("ember", attributes, jitters), 128))[..., 3]
             edges = np.concatenate([opaque[0], opaque[-1], opaque[:, 0], opaque[:, -1]])
             assert edges.max() <= 128, f"{style} {slot}"
 

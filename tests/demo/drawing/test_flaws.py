@@ -8,7 +8,7 @@ import pytest
 
 from pit.demo.drawing.composition import Composition, compose, draw_composition
 from pit.demo.drawing.creature import SCENES, creature_from_seed
-from pit.demo.drawing.flaws import FLAWS, draw_flawed, flawed, halves, possible_flaws
+from pit.demo.drawing.flaws import FLAWS, flawed, halves, possible_flaws
 from pit.demo.drawing.pose import BACK, FRONT, SIDE, VIEWS, sample_pose
 from pit.demo.drawing.things import sample_thing
 from pit.demo.models.sizes import PICTURE_SIZE
@@ -87,10 +87,3 @@ def test_every_flaw_is_drawn_sometimes(monkeypatch):
     for flaw in FLAWS:
         monkeypatch.setitem(FLAWS, flaw, lambda composition, rng, name=flaw: name)
     assert {flawed(composition, random.Random(seed)) for seed in range(99)} == set(FLAWS)
-
-
-def test_a_flawed_creature_is_alone_in_its_scene():
-    creature = CREATURES[4]
-    picture = draw_flawed(creature, random.Random(2))
-    again = flawed(Composition(creature.scene, creature=creature), random.Random(2))
-    assert picture.tobytes() == again.tobytes()

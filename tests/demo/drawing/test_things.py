@@ -75,7 +75,7 @@ def test_a_thing_stands_on_the_ground_and_keeps_its_size(kind):
 @pytest.mark.parametrize("kind", THINGS)
 def test_its_foot_is_drawn_where_it_stands(kind):
     for jitter in EXTREMES:
-        thing, canvas = Thing(kind, "blue", jitter), Canvas(200, 2)
+        thing, canvas = Thing(kind, "blue", jitter), Canvas(200)
         with canvas.placed(50, 94):
             paint_thing(canvas, thing)
         left, top, right, bottom = canvas.finish().getbbox()
@@ -144,7 +144,7 @@ def test_the_hole_of_a_key_and_of_a_handle_is_empty():
 @pytest.mark.parametrize("jitter", THING_JITTERS)
 def test_every_jitter_changes_the_picture(jitter):
     for kind in THINGS:
-        canvases = [Canvas(256, 2) for _ in range(2)]
+        canvases = [Canvas(256) for _ in range(2)]
         for canvas, value in zip(canvases, (-1, 1), strict=True):
             with canvas.placed(50, 94):
                 paint_thing(canvas, Thing(kind, "orange", PLAIN | {jitter: value}))
@@ -152,7 +152,7 @@ def test_every_jitter_changes_the_picture(jitter):
 
 
 def test_a_label_marks_all_of_a_thing_and_the_shadow_is_soft():
-    canvas = Canvas(100, 2, labeled=True)
+    canvas = Canvas(100, labeled=True)
     with canvas.placed(50, 94):
         paint_shadow(canvas, 10)
         canvas.label = 7
@@ -180,7 +180,7 @@ def test_an_enlarged_polygon_is_as_much_larger_as_its_sides_tell():
 
 def test_a_line_around_has_its_width_and_nothing_inside():
     square = [(40, 40), (60, 40), (60, 60), (40, 60)]
-    canvas = Canvas(100, 2)
+    canvas = Canvas(100)
     canvas.shape(around(square, 4)[0], (0, 0, 0))
     opaque = np.asarray(canvas.finish())[..., 3]
     assert opaque[50, 38:42].all() and not opaque[43:57, 43:57].any() and not opaque[50, :37].any()

@@ -10,7 +10,6 @@ import torch
 from pit.demo.drawing.composition import THING_LABEL, compose, draw_composition, draw_map
 from pit.demo.drawing.creature import ATTRIBUTES, COLOR_NAMES, SCENES, UNSEEN, sample_creature
 from pit.demo.drawing.draw import draw_creature
-from pit.demo.drawing.flaws import draw_flawed
 from pit.demo.drawing.pose import sample_pose
 from pit.demo.drawing.scenes import SCENE_NAMES
 from pit.demo.drawing.things import THINGS, sample_thing
@@ -28,6 +27,7 @@ from pit.demo.models.reader import (
 from pit.demo.models.sizes import PICTURE_SIZE, READER
 from pit.demo.models.weights import VERSION
 from pit.files.weights import WeightFileError, write_state
+from tests.demo.drawn import draw_flawed
 
 FRESH = 200
 

@@ -8,10 +8,11 @@ import torch
 from pit.demo.drawing.creature import PARTS, SPECIES
 from pit.demo.models.chain import load_text_renderer
 from pit.demo.models.part_files import CLUSTERS, WORDS
-from pit.demo.models.part_words import PartArtist, merge_lora, part_painter
+from pit.demo.models.part_words import PartArtist, part_painter
 from pit.demo.part_places import GROUPS, Overlaps
 from pit.demo.training import part_words as training
 from pit.demo.training.stage import Run
+from pit.files.lora import Lora, merge_lora
 from pit.partcraft.cluster_files import read_part_clusters
 from pit.partcraft.files import load_part_words
 from pit.partcraft.training.painter import lora_of, new_mapper, prepare
@@ -79,7 +80,7 @@ def test_a_merged_lora_acts_as_in_training():
             if "lora_B" in name:
                 value.normal_(0, 0.1)
     merged = load_text_renderer().unet
-    merge_lora(merged, lora_of(painter))
+    merge_lora(merged, Lora(lora_of(painter), {}, ()))
     noisy, context = torch.randn(1, 12, 16, 16), torch.randn(1, 77, 96)
     with torch.no_grad():
         ours, theirs, plain = (

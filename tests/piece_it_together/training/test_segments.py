@@ -84,7 +84,7 @@ def test_small_holes_are_filled_and_large_ones_are_not():
 def test_creatures_fall_into_a_few_compact_regions(seed):
     creature = creature_from_seed(seed)
     masks = segment(draw_creature(creature, pixels=192))
-    shape = np.asarray(draw_shape(creature, 192, 2))[..., 3] > 128
+    shape = np.asarray(draw_shape(creature, 192))[..., 3] > 128
     assert 4 <= len(masks) <= 20
     assert masks.sum(axis=0).max() == 1
     assert (masks.any(axis=0) & shape).sum() > 0.9 * (masks.any(axis=0) | shape).sum() - 0.05 * shape.size
