@@ -88,7 +88,7 @@ MANY = Layout(
 DEMO_START = Note("Start here", f"""\
 **Press Run.** The object stands in the scene, where there is room for it: no mask, no box, no words.
 
-Change first: **first_thing** of *Creature Scene*, for another object, or its **seed**, for another scene. \
+Change first: **first_thing** of *Creature Scene*, for another object, or its **scene**. \
 For photos, open {title_of("insert_an_object_sd15")}.""")
 
 DEMO_TRY = Note("What to try", """\

@@ -166,9 +166,9 @@ TRAIN_CREATURES_START = Note("Start here", f"""\
 
 TRAIN_CREATURES_WORDS = Note("Your words", """\
 They count from 0: part, then species, in the order of the alphabet. Look at the sheet of **Find Parts** for \
-the parts, name them in **part_names** before the training, and write words such as <horns:ember>.
+the parts, name them in **part_names** before the training, and write words such as \\<horns:ember\\>.
 
-600 steps show what it comes to; the words that come with the pack had more.""")
+600 steps give a first impression; the bundled words were trained longer.""")
 
 DRAW_OWN_CREATURES = Folded(
     "Draw with part words", "7 8 9 10 11 12",

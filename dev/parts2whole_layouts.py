@@ -145,7 +145,7 @@ One reference shows the whole creature: its word is *creature*, and it needs no 
 can stand beside it: add **Reference Part** with a mask, and connect it.""")
 
 POSED_MAPS = Note("Your own poses", """\
-The map of one picture is enough for all of them. Draw it in the colors that you see, one for each part, on \
+One map serves all four pictures. Draw it in the colors that you see, one for each part, on \
 violet.""")
 
 FOUR_POSES = Folded(

@@ -68,13 +68,13 @@ CREATURE_STARTS = {
 **Press Run.** The creature gets the color and the pattern of a patch. The operator makes four new \
 embeddings out of those of both pictures, and each is drawn.
 
-Other creatures: **Creature Scene** in place of the examples. For photos, open \
+Other creatures: **whole** of **Creature Parts** in place of the example. For photos, open \
 {title_of("texture_an_object_sdxl")}."""),
     "put_it_in_a_scene": Note("Start here", f"""\
 **Press Run.** The creature comes into the scene of another picture. The operator makes four new embeddings \
 out of those of both pictures, and each is drawn.
 
-Other scenes: **Creature Scene** in place of the examples. For photos, open \
+Other scenes: **without_things** of **Creature Scene** in place of the example. For photos, open \
 {title_of("put_it_in_a_scene_sdxl")}."""),
     "say_it_with_a_word": Note("Start here", f"""\
 **Press Run.** The same creature, but as a word says. Each line of **Words** gives one picture; the creature \

@@ -1,7 +1,7 @@
 """Make the pictures that show what the demo does, and the thumbnails of the graphs with creatures.
 
 The pictures of the demo are made from the files that `python3 dev.py demo` has left in output/, the others
-from a run of the graphs in a real ComfyUI; the one that trains takes minutes. Run in the folder of the pack,
+from a run of the graphs in a real ComfyUI; those that train take minutes. Run in the folder of the pack,
 inside dev.py's environment:
 
     python -m dev.thumbnails

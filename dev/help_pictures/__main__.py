@@ -31,9 +31,9 @@ def write_all(studio: Studio, nodes: Sequence[str]) -> list[str]:
         try:
             (PICTURES / f"{node}.jpg").write_bytes(encoded(RECIPES[node](studio)))
             print(node, flush=True)
-        except Failure as failure:
+        except (Failure, ValueError) as error:
             # The others are made nevertheless: a graph that fails leaves nothing behind.
-            problems.append(f"{node}: {failure}")
+            problems.append(f"{node}: {error}")
     return problems
 
 

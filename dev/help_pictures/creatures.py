@@ -120,7 +120,7 @@ def measure_creatures(studio: Studio) -> Image.Image:
 
 
 def example_pictures(studio: Studio) -> Image.Image:
-    """Everything that the list offers."""
+    """What the list offers, but for the parts of the other creatures."""
     graph = studio.graph()
     keys = [
         graph.show(graph.add("PiT_ExamplePictures", pictures=name), count) for name, count in EXAMPLES

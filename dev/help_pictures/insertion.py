@@ -37,12 +37,13 @@ class Insertion(Creatures):
         self, pictures: Link, seed: int = 0, steps: int = STEPS, spacing: str = "karras",
         sampler: str = "dpmpp_2m", variants: int = 1, **more: Any,
     ) -> Node:
-        """The scene with objects; `more` for Insert Object."""
+        """The scene with objects; `more` for Insert Object, by default what suits the creature models."""
         graph, model, vae = self.graph, self.inserter["MODEL"], self.inserter["VAE"]
         contexts = self.objects(pictures, variants=variants)
         insert = graph.add(
             "PiT_InsertObject", model=model, vae=vae, scene=self.scene,
-            object_context=contexts["object_context"], null_context=contexts["null_context"], **more,
+            object_context=contexts["object_context"], null_context=contexts["null_context"],
+            **{"guidance": 3.0, "image_guidance": 1.0} | more,
         )
         sigmas = graph.add("PiT_InsertionSchedule", model=model, steps=steps, spacing=spacing)
         samples = graph.add(

@@ -55,14 +55,14 @@ class Parts(Creatures):
         """The same parts, all of one species, by species."""
         return {species: dict.fromkeys(self.mixture(), species) for species in SPECIES}
 
-    def prompt(self, whose: Mapping[str, str]) -> Node:
+    def prompt(self, whose: Mapping[str, str]) -> Link:
         """A text with a word for each part, as the words were learned."""
         text: Any = "a photo of a"
         for part, species in whose.items():
             text = self.graph.add(
                 "PiT_PartWords", file=self.words_file, file__part=part, file__whose=species, text=text,
             )["text"]
-        return self.graph.add("StringConcatenate", string_a=text, string_b="creature", delimiter=" ")
+        return text
 
     def drawn(self, words: Link, count: int = 1, attention: bool = False) -> tuple[Node, Node | None]:
         """Pictures by a text with part words, and Part Attention on them if it is asked for."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,11 +72,6 @@ class Studio:
             write(folder)
             self.definitions = self.server.object_info()  # lists of folders have changed
         return name
-
-
-def seeded(name: str) -> random.Random:
-    """Chance that is the same in every run."""
-    return random.Random(f"help/{name}")
 
 
 Recipe = Callable[[Studio], Image.Image]

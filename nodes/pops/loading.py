@@ -43,7 +43,7 @@ def load_operator(
     # Embeddings go through the statistics before and after all else, so that rounding them would show most.
     for key in STATISTICS:
         setattr(patcher.model, key, nn.Parameter(file.state[key].clone(), requires_grad=False))
-    return ManagedOperator(name, patcher, file.config, mode, dtype)
+    return ManagedOperator(name, patcher, file.config, mode, dtype, file.guidance)
 
 
 class LoadOperator(io.ComfyNode):

@@ -32,7 +32,7 @@ MOST_BYTES = 2_000_000_000
 
 
 class Settings(NamedTuple):
-    """How to sample. A guidance of 0 stands for the one that was published with the operator."""
+    """How to sample. A guidance of 0 stands for the one that suits the operator."""
 
     seed: int
     count: int
@@ -55,8 +55,8 @@ def settings_inputs() -> list[io.Input]:
         ),
         io.Float.Input(
             "guidance", default=0.0, min=0.0, max=30.0, step=0.1,
-            tooltip="How closely results follow the inputs, 1 turns it off; 0 is as published: 8 for texture "
-                    "and union, 1 for the others.",
+            tooltip="How closely results follow the inputs, 1 turns it off; 0 is what suits the operator: "
+                    "for published ones 8 (texture, union) or 1.",
         ),
     ]
 
@@ -111,7 +111,7 @@ def apply(
     comfy.model_management.load_models_gpu([operator.patcher], memory_required=at_once * memory)
     device, done = operator.patcher.load_device, progress_bar()
     tokens, mask = condition()
-    guidance = settings.guidance or operator.mode.guidance
+    guidance = settings.guidance or operator.guidance
 
     # Noise follows from seed + number, not from the batch, so that results do not depend on how it is split.
     def draw(numbers: range) -> Tensor:

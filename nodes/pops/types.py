@@ -24,6 +24,7 @@ class ManagedOperator:
         name: what error messages call it.
         patcher: of a `PriorTransformer`.
         mode_name: one of `MODES`.
+        own_guidance: the scale that suits it, if its file says so.
         dtype: what it computes in.
     """
 
@@ -32,7 +33,13 @@ class ManagedOperator:
     config: OperatorConfig
     mode_name: str
     dtype: torch.dtype = torch.float32
+    own_guidance: float | None = None
 
     @property
     def mode(self) -> Mode:
         return MODES[self.mode_name]
+
+    @property
+    def guidance(self) -> float:
+        """The scale that suits it: its own, or the one that was published for its kind."""
+        return self.mode.guidance if self.own_guidance is None else self.own_guidance

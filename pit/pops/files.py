@@ -27,6 +27,7 @@ from ..files.checked import (
 from ..files.plain_json import read_json
 from ..files.published import file_kind
 from ..files.weights import WeightFileError, read_state, write_state
+from ..flow.guidance import Guidance
 from ..messages import quoted
 from .modes import mode_named
 from .prior import EXTRA_TOKENS, PriorTransformer
@@ -61,11 +62,13 @@ class OperatorFile:
     Attributes:
         state: weights in their own type, the statistics in float32.
         mode: what the file says that it was trained for, see `pit.pops.modes`; "" = it does not say.
+        guidance: the scale that the file says suits it; None = it does not say, as published files.
     """
 
     config: OperatorConfig
     state: State
     mode: str = ""
+    guidance: float | None = None
 
 
 def load_operator(
@@ -120,7 +123,20 @@ def read_operator(path: StrPath, base: StrPath | None = None, num_heads: int | N
     state = sound(path, state, shapes(empty_operator(config)))
     state |= {key: state[key].float() for key in STATISTICS}
     _check_deviations(path, state["clip_std"])
-    return OperatorFile(config, state, mode_named(metadata.get("mode", "")))
+    return OperatorFile(config, state, mode_named(metadata.get("mode", "")), _guidance(path, metadata))
+
+
+def _guidance(path: Path, metadata: Mapping[str, str]) -> float | None:
+    if "guidance" not in metadata:
+        return None
+    try:
+        guidance = float(metadata["guidance"])
+        Guidance(guidance).check()
+    except ValueError as error:
+        raise WeightFileError(
+            f"{path}: expected a number as its guidance, got {quoted(metadata['guidance'])}. Save it again."
+        ) from error
+    return guidance
 
 
 def save_operator(
@@ -132,6 +148,8 @@ def save_operator(
         WeightFileError: the file cannot be written.
     """
     facts = {"num_heads": str(file.config.num_heads)} | ({"mode": file.mode} if file.mode else {})
+    if file.guidance is not None:
+        facts["guidance"] = str(file.guidance)
     write_state(path, file.state, dict(metadata or {}) | facts)
 
 

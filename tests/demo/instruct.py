@@ -5,10 +5,7 @@ from pathlib import Path
 
 import torch
 
-from pit.demo.models import weights
-from pit.demo.models.library import FOLDER
-
-BESIDE = (weights.SD15, weights.AUTOENCODER, weights.VISION, weights.READER)
+from tests.demo.shipped import link_bases
 
 
 def write_untrained(folder: Path) -> Path:
@@ -16,9 +13,7 @@ def write_untrained(folder: Path) -> Path:
     from pit.demo.models.inserter import FIRST, new_inserter
     from pit.demo.training.object_insertion import write_inserter
 
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in BESIDE:
-        (folder / name).symlink_to(FOLDER / name)
+    link_bases(folder)
     torch.manual_seed(0)
     model = new_inserter()
     with torch.no_grad():

@@ -7,6 +7,7 @@ from PIL import Image
 from pit.demo.datasets import draw_part_crop, write_creature_dataset
 from pit.demo.drawing.creature import SPECIES, creature_from_seed
 from pit.demo.drawing.draw import draw_creature
+from pit.demo.models.sizes import PICTURE_SIZE
 from pit.piece_it_together.training.dataset import read_dataset
 
 
@@ -30,7 +31,7 @@ def test_the_folder_reads_as_a_dataset(tmp_path):
     for concept in dataset.concepts:
         assert len(concept.parts) >= 3  # every creature has a body, eyes and a mouth
         target = Image.open(concept.target)
-        assert target.mode == "RGB" and target.size == (128, 128)
+        assert target.mode == "RGB" and target.size == (PICTURE_SIZE, PICTURE_SIZE)
         corners = np.asarray(target)[[0, 0, -1, -1], [0, -1, 0, -1]]
         assert (corners == 255).all()
 
@@ -41,7 +42,7 @@ def test_parts_fill_their_crops_on_white(species):
     for part in creature.parts:
         crop = draw_part_crop(creature, part)
         drawn = np.asarray(crop.convert("L")) < 255
-        assert crop.mode == "RGB" and max(crop.size) <= 128
+        assert crop.mode == "RGB" and max(crop.size) <= PICTURE_SIZE
         # Faint pixels at the rim may round to white, but a white frame of two pixels would be a wrong crop.
         assert all(side.any() for side in (drawn[:2], drawn[-2:], drawn[:, :2], drawn[:, -2:]))
 
@@ -54,7 +55,7 @@ def test_a_part_is_as_large_as_in_the_picture():
     inked = mouth.sum(2) < 700
     differences = [
         np.abs(whole[y:y + height, x:x + width] - mouth)[inked].mean()
-        for y in range(128 - height) for x in range(128 - width)
+        for y in range(PICTURE_SIZE - height) for x in range(PICTURE_SIZE - width)
     ]
     assert min(differences) < 16 < np.median(differences)
 

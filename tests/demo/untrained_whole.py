@@ -5,10 +5,7 @@ from pathlib import Path
 
 import torch
 
-from pit.demo.models import weights
-from pit.demo.models.library import FOLDER
-
-BESIDE = (weights.SD15, weights.AUTOENCODER, weights.VISION, weights.READER)
+from tests.demo.shipped import link_bases
 
 
 def write_untrained(folder: Path) -> Path:
@@ -17,9 +14,7 @@ def write_untrained(folder: Path) -> Path:
     from pit.demo.training.parts2whole import write_whole
     from pit.parts2whole.training.step import WholeModel
 
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in BESIDE:
-        (folder / name).symlink_to(FOLDER / name)
+    link_bases(folder)
     torch.manual_seed(0)
     model = WholeModel(new_whole(0))
     with torch.no_grad():

@@ -1,6 +1,7 @@
 """Operators of every published layout load with their statistics; what is incomplete is named."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -241,6 +242,19 @@ def test_a_merged_file_needs_no_base(tmp_path):
     save_operator(tmp_path / "merged.safetensors", file)
     assert_is(load_operator(tmp_path / "merged.safetensors"))
     assert read_state(tmp_path / "merged.safetensors")[1]["num_heads"] == str(HEADS)
+
+
+def test_a_file_may_say_which_guidance_suits_it(tmp_path):
+    file = read_operator(write_operator(tmp_path / "a.pth"), write_base(tmp_path / "base"))
+    assert file.guidance is None
+    save_operator(tmp_path / "b.safetensors", replace(file, guidance=2.5))
+    assert read_operator(tmp_path / "b.safetensors").guidance == 2.5
+
+
+@pytest.mark.parametrize("text", ["much", "nan", "inf", ""])
+def test_a_guidance_that_is_no_number_is_refused(tmp_path, text):
+    save_file(WHOLE, tmp_path / "a.safetensors", {"guidance": text})
+    assert_refused(load_operator, tmp_path / "a.safetensors", "expected a number as its guidance, got ")
 
 
 @pytest.mark.parametrize("path, mode", [

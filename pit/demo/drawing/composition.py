@@ -51,11 +51,6 @@ class Composition:
     place: Place = Place()
     things: tuple[tuple[Thing, Place], ...] = ()
 
-    @property
-    def clean(self) -> Composition:
-        """The same on a white ground."""
-        return Composition("white", None, self.creature, self.place, self.things)
-
 
 def compose(
     creature: Creature | None, things: Sequence[Thing] = (), *, scene: str = "white",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ..drawing.canvas import Color
@@ -25,8 +26,8 @@ from .trials import FREE
 LEAST_ERROR = 1e-10  # mean squared, of pictures that are exactly right
 # In rows of a picture: always above the horizon, and always below it.
 SKY, GROUND = slice(0, PICTURE_SIZE * 2 // 5), slice(PICTURE_SIZE * 15 // 16, PICTURE_SIZE)
-MIXED, PLAIN = "mixed", "plain"
-GROUNDS = (*SCENE_NAMES, MIXED, PLAIN)
+MIXED, PLAIN, TURNED = "mixed", "plain", "turned"
+GROUNDS = (*SCENE_NAMES, MIXED, PLAIN, TURNED)
 
 
 def round_trip(lab: Laboratory, shown: Sequence[Composition]) -> tuple[Tensor, Tensor]:
@@ -90,17 +91,28 @@ def ground_shift(lab: Laboratory, ground: str, count: int) -> Estimate:
     pictures.
 
     Args:
-        ground: one of `GROUNDS`: a scene, "mixed" for the sky of one above the ground of another, or "plain"
-            for any color.
+        ground: one of `GROUNDS`: a scene, "mixed" for the sky of one above the ground of another, "plain" for
+            any color, or "turned" for scenes whose hues are turned, which no training has seen.
     """
     shown = composed(lab, ground, count)
-    true, ours = round_trip(lab, shown)
+    images = list(drawn(shown))
+    if ground == TURNED:
+        rng = random.Random(f"hues/{lab.seed}")
+        images = [turned(image, rng.randrange(256)) for image in images]
+    true, ours = as_pictures(images), lab.chain.reconstruct(images)
     free = drawn_maps(shown, PICTURE_SIZE) == 0
     shifts = [
         mean_color(true[:, :, rows], free[:, rows]) - mean_color(ours[:, :, rows], free[:, rows])
         for rows in (SKY, GROUND)
     ]
     return mean(255 * torch.stack([shift.norm(dim=1) for shift in shifts]).mean(dim=0))
+
+
+def turned(picture: Image.Image, amount: int) -> Image.Image:
+    """A picture (RGB) in other colors: their hues are turned by so many 256ths of the circle."""
+    hue, saturation, value = picture.convert("HSV").split()
+    hue = hue.point(lambda level: (level + amount) % 256)
+    return Image.merge("HSV", (hue, saturation, value)).convert("RGB")
 
 
 def mean_color(pictures: Tensor, where: Tensor) -> Tensor:
@@ -120,4 +132,4 @@ def place_of(ground: str, rng: random.Random) -> tuple[str, Color | None]:
         return "_".join(rng.sample(list(SCENE), 2)), None
     if ground == PLAIN:
         return "white", tuple(rng.randrange(256) for _ in range(3))
-    return ground, None
+    return rng.choice(list(SCENE)) if ground == TURNED else ground, None

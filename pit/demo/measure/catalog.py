@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from ..training.data import KINDS, WITH_THINGS
-from .autoencoder import GROUNDS, MIXED, PLAIN
+from .autoencoder import GROUNDS, MIXED, PLAIN, TURNED
 from .plan import PART_COUNTS, SCENE_WEIGHTS
 from .units import DECIBELS, LEVELS, RATE, SHARE, Unit
 
@@ -32,7 +32,7 @@ BARS: dict[str, float] = {
     "scene_0.7": 0.80,
     "words_attributes": 0.85,
     "words_things": 0.85,
-    "drawn_alone": 150.0,
+    **{key(DRAWN, kind): 150.0 for kind in KINDS},
 }
 NATURAL_SHARE_OF_CEILING = 0.93  # the bar of "kept_2_natural", which depends on another measure
 MOST_SECONDS = 10.0  # for eight concepts
@@ -55,13 +55,14 @@ COLUMNS = {
 # Beside the attributes.
 ROWS = {
     "things": "things", "kind of thing": "kinds of things", "color of thing": "colors of things",
-    "no thing": "that there is no thing", "whole": "complete or flawed",
+    "number of things": "how many things there are", "no thing": "that there is no thing",
+    "whole": "complete or flawed",
 }
 SHOWN = {
     "alone": "creatures alone", "with things": "creatures beside things", "posed": "posed creatures",
     "things": "things alone", "empty": "empty scenes",
 }
-GROUND_WORDS = {MIXED: "mixed scenes", PLAIN: "plain colors"}
+GROUND_WORDS = {MIXED: "mixed scenes", PLAIN: "plain colors", TURNED: "scenes of other hues"}
 READ_OFF = "attributes read off the pooled embedding by a linear layer"
 TRUE_TOKENS = "attributes kept when rendered from true tokens"
 LABELS: dict[str, str] = {

@@ -17,15 +17,16 @@ from torch.nn import functional
 
 from ...images import contact_sheet
 from ..drawing.composition import THING_LABEL, draw_composition, draw_map
-from ..drawing.creature import COLOR_NAMES
 from ..drawing.draw import FOOT
-from ..drawing.things import THINGS, Thing, draw_thing
+from ..drawing.things import draw_thing
 from ..models.inserter import QUERIES, CreatureInserter
 from ..models.reader import MAP_SIZE, CreatureReader, Reading, as_pictures
 from ..models.sizes import PICTURE_SIZE
+from ..training.truth import pair_of
 from ..triplets import Insertion, sample_insertion
 from .estimates import Estimate, mean, percent, ratio, share
-from .markdown import markdown
+from .markdown import markdown, reached
+from .report import as_images
 from .scores import found_things, kept, targets_of
 
 CELL = PICTURE_SIZE // MAP_SIZE
@@ -129,11 +130,6 @@ def judge(reader: CreatureReader, trials: InsertionTrials, pictures: Tensor) -> 
         placed=stands_clear(reading.maps, new), kept=kept(reading, attributes),
         difference=difference_outside(pictures, trials, new),
     )
-
-
-def pair_of(thing: Thing) -> int:
-    """The number of its kind and color in `Reading.things`."""
-    return THINGS.index(thing.kind) * len(COLOR_NAMES) + COLOR_NAMES.index(thing.color)
 
 
 def is_shown(reading: Reading, insertions: list[Insertion]) -> Tensor:
@@ -250,7 +246,7 @@ def text_of(key: str, estimate: Estimate) -> str:
 def bar_of(key: str, missed: list[str]) -> str:
     """A bar, and whether it is reached."""
     bar = f"at most {BARS[key]}" if key == "difference" else f"{BARS[key]:.0%}"
-    return f"{bar}, {'MISSED' if key in missed else 'reached'}"
+    return f"{bar}, {reached(key not in missed)}"
 
 
 def seconds_of(seconds: float | None) -> str:
@@ -273,13 +269,7 @@ def insertion_sheet(
     for seed in range(count):
         trials = draw_insertion_trials(inserter, seed, 1)
         drawn = inserter.insert(trials.latents, inserter.contexts(trials.objects, seed), seed)
-        shown = [trials.scenes[0], as_pictures(trials.objects)[0], drawn[0]]
-        pictures += [small(each) for each in shown]
+        shown = torch.stack([trials.scenes[0], as_pictures(trials.objects)[0], drawn[0]])
+        pictures += [each.resize((SHEET_PIXELS,) * 2, Image.Resampling.LANCZOS) for each in as_images(shown)]
         on_picture(seed + 1)
     return contact_sheet(pictures, 3 * -(-count // SHEET_ROWS), SHEET_PIXELS)
-
-
-def small(picture: Tensor) -> Image.Image:
-    """A picture `[3, H, W]` in 0..1 for a sheet."""
-    pixels = (picture.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
-    return Image.fromarray(pixels).resize((SHEET_PIXELS,) * 2, Image.Resampling.LANCZOS)

@@ -53,9 +53,10 @@ KNOWN = 12  # members of each species that tell which codes its parts have
 BARS = {1: 0.90, 2: 0.80, 3: 0.75, 4: 0.70}
 WHOLE_BAR = 0.95
 NOTE = (
-    "A part counts as that of a species if it has one of the codes that are mostly its own in fresh "
-    "drawings. `python -m benchmarks.creature_part_words` trains words without attention loss and without "
-    "projection, and measures them in the same way. "
+    "EMR, CoSim and the agreement take a part for that of a species if it has the code that it most often "
+    "has in fresh drawings, or one that is mostly its own there. "
+    "`python -m benchmarks.creature_part_words` trains words without attention loss and without projection, "
+    "and measures them in the same way. "
     "PartCraft itself (arXiv 2407.04604) reaches an EMR of 46.0% and a CoSim of 88.2% on photographs: "
     "another domain, with which nothing here can be compared."
 )
@@ -206,7 +207,10 @@ class Judge:
         return owners, codes_of(find_parts(features_of(self.dino, drawn), self.clusters), self.clusters)
 
     def _codes(self, part: str, species: str, owners: Sequence[str], codes: Sequence[int]) -> tuple[int, ...]:
-        """The codes that a part of a species has in those drawings, without those of others."""
+        """The codes that a part of a species has in those drawings: the most frequent one, and all its own.
+
+        None if its group is in none of them: then no picture shows the part as asked.
+        """
         # Species may have a part in common: its codes are then those of both.
         wanted = attributes_of(part, species)
         alike = [attributes_of(part, owner) == wanted for owner in owners]
@@ -214,6 +218,8 @@ class Judge:
         counts = {
             code: sum(same for same, own in zip(alike, codes, strict=True) if own == code) for code in shown
         }
+        if not any(counts.values()):
+            return ()
         most = max(counts, key=counts.get)
         return tuple(sorted({
             most, *(code for code, count in counts.items() if 2 * count > codes.count(code))
@@ -241,10 +247,10 @@ class Judge:
         return exact, torch.tensor(similarities)
 
     def words(self, mixture: Mixture) -> dict[str, PartWord]:
-        """What the clusters call the parts of a mixture; one of several codes will do."""
+        """What the clusters call the parts of a mixture that they know; one of several codes will do."""
         return {
             part: PartWord(self.groups[part], self.usual[part, species])
-            for part, species in mixture.species.items()
+            for part, species in mixture.species.items() if self.usual[part, species]
         }
 
 

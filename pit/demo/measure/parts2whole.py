@@ -19,7 +19,7 @@ from ..models.reader import MAP_SIZE, Reading
 from ..models.sizes import PICTURE_SIZE
 from ..models.whole_pictures import RECOMMENDED, CreatureWhole, WholeSettings
 from .estimates import Estimate, mean, mean_share, percent, ratio, share
-from .markdown import markdown
+from .markdown import markdown, reached
 from .pictures import drawn, drawn_maps
 from .plan import Plan
 from .report import as_images
@@ -213,7 +213,7 @@ def bar_text(parts: int, key: str, missed: list[str]) -> str:
     if key not in bars:
         return ""
     least = "at most " if key == "leaked" else ""
-    return f"{least}{bars[key]:.0%}, {'MISSED' if key in missed else 'reached'}"
+    return f"{least}{bars[key]:.0%}, {reached(key not in missed)}"
 
 
 def whole_sheet(

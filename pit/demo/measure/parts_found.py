@@ -13,8 +13,7 @@ from ...partcraft.kmeans import cluster
 from ..drawing.creature import ATTRIBUTES, PARTS, Creature, sample_creature
 from ..part_places import GROUPS, START, Collection, Overlaps, features_of, from_features
 from .estimates import Estimate, column_shares, percent, ratio
-from .markdown import markdown
-from .tables import reached
+from .markdown import markdown, reached
 from .trials import FREE
 
 BARS = {"parts": 0.55, "codes": 0.85}  # of the means
@@ -30,7 +29,7 @@ class PartsFound:
             where a place is alone, with the foreground given.
         shipped: the same, found by clusters of other pictures.
         codes, by_chance: purity by part: the share of creatures whose part has the style and color that most
-            creatures of its code have; with the codes exchanged among the creatures in the second.
+            creatures of its code have in the other half; with the codes exchanged among them in the second.
     """
 
     parts: dict[str, Estimate]

@@ -4,7 +4,7 @@ Each stands beside what the true result gives, drawn from its embedding, and bes
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,13 +14,11 @@ from torch import Tensor
 from ...images import labelled_sheet
 from ...pops.modes import MODES
 from ..drawing.instructions import Instruction
-from ..models.chain import GUIDANCE, ancestral, ignore
 from ..models.operators import CreatureOperators, word_states
 from ..models.reader import Reading
 from ..models.sizes import PICTURE_SIZE
-from ..models.unet import PREDICTION
 from .estimates import Estimate, mean_share, percent
-from .markdown import markdown
+from .markdown import markdown, reached
 from .plan import Plan
 from .pops_trials import (
     OperatorTrials,
@@ -37,7 +35,6 @@ from .suite import RECOMMENDED, Laboratory
 from .trials import Trial, all_targets
 
 COMPOSED = (2, 5)  # parts
-BATCH, STEPS = 16, 25
 SHEET_SEEDS = 8
 TRUE, MEAN, SIDE_BY_SIDE = "the true result's embedding", "mean of the embeddings", "both as tokens"
 OPERATOR, PUBLISHED = "operator", "operator, guidance as published"
@@ -74,7 +71,7 @@ class OperatorTable:
     def verdict(self, column: int) -> str:
         """The bar of a column, and whether the operator reaches it."""
         bar = self.bars[column]
-        return f"{bar:.0%}, {'reached' if self.rows[OPERATOR][column].value >= bar else 'MISSED'}"
+        return f"{bar:.0%}, {reached(self.rows[OPERATOR][column].value >= bar)}"
 
 
 def pops_tables(lab: Laboratory, plan: Plan) -> str:
@@ -151,19 +148,20 @@ def in_a_chain(lab: Laboratory, operators: CreatureOperators, trials: OperatorTr
     first, scenes, patches = map(lab.chain.embed, trials.given)
     prompts = [prompt_of(each) for each in trials.said]
     return scored("instruct, scene and texturing in a chain", trials, {
-        OPERATOR: drawn(lab, chained(lab, operators, trials)),
+        OPERATOR: drawn(lab, chained(lab, operators, trials.phrases, first, scenes, patches)),
         TRUE: drawn(lab, lab.chain.embed(trials.results)),
         f"{MEAN}, the words in the prompt": drawn(lab, (first + scenes + patches) / 3, prompts),
     })
 
 
-def chained(lab: Laboratory, operators: CreatureOperators, trials: OperatorTrials) -> Tensor:
+def chained(
+    lab: Laboratory, operators: CreatureOperators, phrases: Sequence[str], first: Tensor, scenes: Tensor,
+    patches: Tensor,
+) -> Tensor:
     """Embeddings `[N, 256]` behind the three operators."""
-    first, scenes, patches = map(lab.chain.embed, trials.given)
-    said = operators.instruct(first, states(lab, trials.phrases), lab.seed)
-    return operators.combine(
-        "texture", operators.combine("scene", said, scenes, lab.seed), patches, lab.seed
-    )
+    said = operators.instruct(first, states(lab, phrases), lab.seed)
+    placed = operators.combine("scene", said, scenes, lab.seed)
+    return operators.combine("texture", placed, patches, lab.seed)
 
 
 def scored(title: str, trials: OperatorTrials, readings: dict[str, Reading]) -> OperatorTable:
@@ -185,32 +183,8 @@ def drawn(lab: Laboratory, embeddings: Tensor, captions: list[str] | None = None
         captions: by default none: embeddings hold all that there is to show.
     """
     captions = captions or [""] * len(embeddings)
-    if embeddings.ndim == 2:
-        pictures = lab.chain.render_embeddings(embeddings, captions, lab.seed, on_batch=lab.on_pictures)
-    else:
-        pictures = render_side_by_side(lab, embeddings, captions, lab.on_pictures)
+    pictures = lab.chain.render_embeddings(embeddings, captions, lab.seed, on_batch=lab.on_pictures)
     return lab.reader.read(pictures)
-
-
-@torch.no_grad()
-def render_side_by_side(
-    lab: Laboratory, embeddings: Tensor, captions: list[str], on_batch: Callable[[int], None] = ignore
-) -> Tensor:
-    """Pictures `[N, 3, 256, 256]` of several embeddings each, `[N, K, 256]`, by the tokens of all of them."""
-    chain, pictures = lab.chain, []
-    for start in range(0, len(embeddings), BATCH):
-        given, words = embeddings[start:start + BATCH], captions[start:start + BATCH]
-        both = chain.renderer.base_projection(torch.cat([given, torch.zeros_like(given)])).flatten(1, 2)
-        context = chain.renderer.text(words + [""] * len(words))
-
-        def predict(x: Tensor, time: Tensor, both: Tensor = both, context=context) -> tuple[Tensor, Tensor]:
-            return chain.renderer.predict(x, time, context, base_tokens=both).chunk(2)
-
-        generator = torch.Generator().manual_seed(lab.seed + start)
-        latents = ancestral(predict, len(given), generator, STEPS, GUIDANCE, PREDICTION)
-        pictures.append(chain.decode(latents))
-        on_batch(len(given))
-    return torch.cat(pictures)
 
 
 def states(lab: Laboratory, phrases: Sequence[str]) -> list[Tensor]:

@@ -17,7 +17,7 @@ from ..drawing.things import Thing, draw_thing, sample_thing
 from ..models.reader import Reading
 from ..models.sizes import PICTURE_SIZE
 from ..training.data import draw_patch
-from .object_insertion import pair_of
+from ..training.truth import pair_of
 from .scores import found_things, kept, targets_of
 from .trials import FREE, Trial, draw_trials, true_pictures
 

@@ -27,7 +27,8 @@ class Accuracy(NamedTuple):
     Attributes:
         average: over the attributes, things and scenes, each of which counts the same.
         shares: of every attribute, "things" (all pairs of kind and color are found, and no other), "scene",
-            "no thing" where there is none, and "whole", on as many flawed creatures as complete ones.
+            "number of things" from none to two, "no thing" where there is none, and "whole", on as many
+            flawed creatures as complete ones.
         maps: mean intersection over union of the ground, every part and things in the label maps.
     """
 
@@ -48,7 +49,9 @@ def reader_accuracy(lab: Laboratory, count: int) -> Accuracy:
     broken = lab.read(flawed(composition, rng) for composition in complete)
     right, seen = answers(reading, truth)
     nothing = ~truth.things.any(dim=1)
+    numbers = torch.tensor([len(composition.things) for composition in shown])
     shares = column_shares(right, seen, [*NAMES, "things", "scene"]) | {
+        "number of things": share(reading.counts == numbers),
         "no thing": share(~found_things(reading).any(dim=1)[nothing]),
         "whole": share(torch.cat([is_whole(reading)[has_creature(truth)], ~is_whole(broken)])),
     }

@@ -1,11 +1,10 @@
 """What a run found, as JSON, and as a sheet of pictures."""
 from __future__ import annotations
 
-import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from ...images import contact_sheet
+from ...images import contact_sheet, to_pil
 from ..models.sizes import PICTURE_SIZE
 from .estimates import Estimate
 from .findings import Findings
@@ -62,5 +61,4 @@ def concept_sheet(lab: Laboratory) -> Image.Image:
 
 def as_images(pictures: Tensor) -> list[Image.Image]:
     """`[N, 3, H, W]` in 0..1 to PIL."""
-    pixels = (pictures.permute(0, 2, 3, 1) * 255).round().to(torch.uint8)
-    return [Image.fromarray(picture.numpy()) for picture in pixels]
+    return to_pil(pictures.permute(0, 2, 3, 1))

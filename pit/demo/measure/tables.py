@@ -18,7 +18,7 @@ from .catalog import (
 from .comparison import Comparison
 from .estimates import percent, written
 from .findings import Findings
-from .markdown import markdown
+from .markdown import markdown, reached
 
 GROUPED = ("kept_", "autoencoder_", DRAWN)  # measures with tables of their own
 VALUE, TARGET = "value (95% interval)", "target"
@@ -54,10 +54,6 @@ def verdict(findings: Findings, name: str) -> str:
     value = findings.measures[name].value
     text = f"at most {unit.text(bar)}" if unit.less_is_better else unit.text(bar)
     return f"{text}, {reached(value <= bar if unit.less_is_better else value >= bar)}"
-
-
-def reached(yes: bool) -> str:
-    return "reached" if yes else "MISSED"
 
 
 def measure_rows(findings: Findings, names: Iterable[str]) -> list[Row]:

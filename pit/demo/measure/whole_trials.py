@@ -90,7 +90,7 @@ def given_targets(trials: Sequence[WholeTrial]) -> Tensor:
 
 
 def masked_targets(trials: Sequence[WholeTrial], others: Sequence[WholeTrial], number: int) -> Tensor:
-    """What the mask of a reference leaves out: the attributes of all parts that are not given, `[N, A]`.
+    """What the mask of a reference leaves out: the attributes of parts that neither is given, `[N, A]`.
 
     Args:
         trials: which parts are given, and what of the others can be seen.
@@ -99,7 +99,8 @@ def masked_targets(trials: Sequence[WholeTrial], others: Sequence[WholeTrial], n
     """
     rows = []
     for trial, other in zip(trials, others, strict=True):
-        left = [part for part in PARTS if part not in trial.sources]
+        # A reference of another picture is sure to have the part that it was chosen for: that is not chance.
+        left = [part for part in PARTS if part not in {*trial.sources, *other.sources}]
         rows.append(only([*other.sources.values()][number], left, trial.target))
     return torch.stack(rows)
 

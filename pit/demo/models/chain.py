@@ -125,7 +125,10 @@ class CreatureChain:
         self, embeddings: Tensor, captions: list[str], seed: int, *, steps: int = 25,
         guidance_scale: float = GUIDANCE, batch: int = 16, on_batch: OnBatch = ignore,
     ) -> Tensor:
-        """Render embeddings `[N, 256]` by the base IP-Adapter: pictures `[N, 3, 256, 256]` in 0..1."""
+        """Render embeddings `[N, 256]` by the base IP-Adapter: pictures `[N, 3, 256, 256]` in 0..1.
+
+        Several for each picture, `[N, K, 256]`, stand side by side as tokens.
+        """
         def draw(rows: slice, generator: torch.Generator) -> Tensor:
             return self.denoise_embeddings(embeddings[rows], captions[rows], generator, steps, guidance_scale)
 
@@ -166,8 +169,12 @@ class CreatureChain:
         self, embeddings: Tensor, captions: list[str], generator: torch.Generator, steps: int = 25,
         guidance_scale: float = GUIDANCE,
     ) -> Tensor:
-        """Latents `[N, 12, 16, 16]` of embeddings `[N, 256]`; zeros are the negative ones, as published."""
+        """Latents `[N, 12, 16, 16]` of embeddings `[N, 256]` or `[N, K, 256]`.
+
+        Zeros are the negative ones, as published.
+        """
         both = self.renderer.base_projection(torch.cat([embeddings, torch.zeros_like(embeddings)]))
+        both = both.flatten(1, -2)  # the tokens of several embeddings, one after another
         words = self.renderer.text(captions + [""] * len(captions))
 
         def predict(x: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,6 @@ from PIL import Image
 from torch import Tensor
 
 from ...object_insertion.condition import LETTERBOX, object_context, object_pictures, object_pixels
-from ...object_insertion.embedding_optimizer import EmbeddingOptimizer
 from ...object_insertion.files import load_embedding_optimizer
 from ...object_insertion.sampling import GUIDANCE, IMAGE_GUIDANCE, OFFSET, STEPS, guided, is_guided
 from ...object_insertion.training.inserter import Inserter
@@ -49,11 +48,6 @@ QUERIES = 16
 def build_instruct_unet() -> UNet2DConditionModel:
     """The UNet, whose input is noisy latents and behind them those of the scene, with random weights."""
     return build_sd15_unet(2 * LATENT_CHANNELS)
-
-
-def build_optimizer() -> EmbeddingOptimizer:
-    """The Embedding Optimizer at miniature width, with random weights."""
-    return EmbeddingOptimizer(VISION["channels"][-1], TEXT_SD15["hidden_size"])
 
 
 def new_inserter() -> Inserter:

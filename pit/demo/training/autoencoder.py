@@ -70,9 +70,8 @@ def drawing_loss(
 ) -> Tensor:
     """How far pictures are from what becomes of them by their noised latents."""
     whole = step % WHOLE_EVERY == 0
-    wanted = draw_batch(
-        data, often, f"{run.seed}/{stage.name}/{step}", PICTURE_SIZE if whole else CROP, generator
-    )
+    count, size = (max(1, stage.batch // 4), PICTURE_SIZE) if whole else (stage.batch, CROP)
+    wanted = draw_batch(data, often, f"{run.seed}/{stage.name}/{step}", count, size, generator)
     wanted = wanted.to(run.device, memory_format=torch.channels_last)
     with run.autocast():
         latents = model.encode(wanted).float()
@@ -84,13 +83,12 @@ def drawing_loss(
 
 
 def draw_batch(
-    data: dict[str, np.ndarray], often: Tensor, seed: str, size: int, generator: torch.Generator
+    data: dict[str, np.ndarray], often: Tensor, seed: str, count: int, size: int, generator: torch.Generator
 ) -> Tensor:
-    """Squares of `size` px out of pictures, a quarter as many if they are whole, `[B, 3, S, S]` in -1..1.
+    """`count` squares of `size` px out of pictures, `[B, 3, S, S]` in -1..1.
 
     `often` says how often each row of the data is to be drawn.
     """
-    count = max(1, STAGE.batch // 4) if size == PICTURE_SIZE else STAGE.batch
     rng = random.Random(f"{seed}/shapes")
     crops = []
     for row in torch.multinomial(often, count, replacement=True, generator=generator).tolist():

@@ -212,8 +212,8 @@ def disturbed(values: Tensor, strength: Tensor | float, generator: torch.Generat
     return values + strength * torch.randn(values.shape, generator=generator).to(values)
 
 
-# No measure is recorded behind the weights of these losses. The heads that they belong to only help the
-# training and are not shipped.
+# No measure is recorded behind the weights of these losses. Of the heads that they belong to, only the
+# preview is shipped; the others help the training.
 def token_loss(reading: Reading, noisy: Tensor, features: Tensor, batch: Batch, preview: bool) -> Tensor:
     """What the heads cannot read off tokens with noise `[B, 16 D]`, and off the features before them."""
     count = len(noisy)

@@ -5,9 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-from tqdm import tqdm
-
 from ...files.weights import read_state, write_state
 from ...piece_it_together.ip_lora.cache import LoraCache, encode_lora_dataset
 from ...piece_it_together.ip_lora.dataset import read_lora_dataset
@@ -21,11 +18,11 @@ from ..models.library import SCENES_LORA, SHEET_LORA
 from ..models.renderer import creature_render_encoders, creature_renderer, creature_stamp
 from ..models.sizes import PICTURE_SIZE
 from .export import METADATA, half
-from .stage import Run
+from .stage import Run, run_trainer
 
 SAVE_EVERY = 400
-# A miniature tolerates larger steps than SDXL, and needs a lower rank. But after 600 steps at rank 8, most of
-# them on new scenes, it had forgotten the known ones (56% as asked for, 100% before).
+# A miniature tolerates larger steps than SDXL, and needs a lower rank. With too few steps at too low a rank,
+# most of them on new scenes, it forgets those that it knew.
 RECIPE = replace(
     PUBLISHED, steps=2400, batch=16, accumulation=1, learning_rate=1e-3, warmup=50, schedule="cosine",
     precision="bf16", rank=16, text_dropout=0.1, ema_decay=0.99,
@@ -45,7 +42,7 @@ class CreatureLora:
 
 LORAS = (
     CreatureLora(SCENES_LORA, write_scene_dataset, 2000, PICTURE_SIZE, RECIPE),
-    # With 600 steps the views from behind still had faces.
+    # Creatures that are seen from behind are the last to lose their faces.
     CreatureLora(
         SHEET_LORA, write_sheet_dataset, 800, 2 * PICTURE_SIZE, replace(RECIPE, steps=2000, batch=8)
     ),
@@ -62,13 +59,12 @@ def train_loras(run: Run, weights: Path) -> None:
 def train_lora(run: Run, lora: CreatureLora) -> Path:
     """Train one of them, or resume its training; returns its file."""
     folder = run.folder / Path(lora.file).stem
-    recipe = replace(lora.recipe, precision="fp32" if run.precision == torch.float32 else "bf16")
+    recipe = replace(lora.recipe, precision=run.recipe_precision)
     cache = encoded(folder, lora, run.seed)
     settings = RunSettings(folder / "run", run.seed, SAVE_EVERY, SAVE_EVERY, started_from=creature_stamp())
     task = LoraTask(*creature_renderer(), cache, recipe, settings)
     trainer = Trainer(task, recipe, settings, data_parallel(cpu=run.device.type == "cpu"))
-    with tqdm(total=recipe.steps, initial=trainer.state.step, desc=folder.name, mininterval=5) as bar:
-        return trainer.run(lambda progress: bar.update())
+    return run_trainer(trainer, folder.name)
 
 
 def encoded(folder: Path, lora: CreatureLora, seed: int) -> LoraCache:

@@ -7,7 +7,7 @@ processors have no instructions: on such a one it took as long as all the rest o
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +40,7 @@ class Muon(torch.optim.Optimizer):
         })
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:
+    def step(self) -> None:
         """Move all parameters that have a gradient."""
         for group in self.param_groups:
             for alike in by_shape(group["params"]):
@@ -85,12 +85,13 @@ def orthogonalized(matrices: Tensor) -> Tensor:
     x = matrices.mT if tall else matrices
     x = x / (1.01 * torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
     # The iteration multiplies x by polynomials of x x^T, which is small: x is needed at both ends only.
-    squares, factor = x @ x.mT, torch.eye(x.shape[1]).to(x).expand(len(x), -1, -1)
-    for linear, cubic, quintic in COEFFICIENTS:
+    squares, factor = x @ x.mT, None
+    for number, (linear, cubic, quintic) in enumerate(COEFFICIENTS, start=1):
         polynomial = torch.baddbmm(squares, squares, squares, beta=cubic, alpha=quintic)
         polynomial.diagonal(dim1=1, dim2=2).add_(linear)
-        factor = polynomial @ factor
-        squares = polynomial @ squares @ polynomial
+        factor = polynomial if factor is None else polynomial @ factor
+        if number < len(COEFFICIENTS):
+            squares = polynomial @ squares @ polynomial
     x = factor @ x
     return x.mT if tall else x
 

@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from ...files.weights import load_states, save_states, write_state
+from ...files.weights import write_state
 from ...files.whole import sha256_of
 from ...object_insertion.embedding_optimizer import CONTEXT_TOKENS
 from ...object_insertion.training.inserter import Inserter
@@ -19,29 +18,27 @@ from ...object_insertion.training.task import InsertionBatch
 from ...training.denoising import NoiseSchedule, noise_schedule
 from ...training.sample_cache import digest
 from ..drawing.composition import draw_composition
-from ..models.autoencoder import CreatureAutoencoder
 from ..models.inserter import QUERIES, new_inserter, object_features
 from ..models.instruct import INSTRUCT, is_kept
 from ..models.library import OPTIMIZER
 from ..models.sizes import PICTURE_SIZE, TEXT_SD15
-from ..models.vision import CreatureVision
 from ..models.weights import (
     AUTOENCODER,
     BASE_STAMP,
     SD15,
     VISION,
     base_stamp,
-    float_weights,
     weight_file,
 )
 from ..triplets import object_picture, sample_insertion
 from .autoencoder import encode_pictures
+from .encoded import Encoders, in_files, load_encoders
 from .export import METADATA, half
 from .stage import Run, Stage, train_stage
 from .text_unet import noise_weights
 
 STAGE = Stage("object_insertion", steps=10000, batch=32, learning_rate=1e-3, warmup=200, decay=0.5)
-TRIPLETS, CHUNK = 16_000, 250
+TRIPLETS = 16_000
 # The thing covers one in fifteen places, which decide whether it is the right one; elsewhere, the scene is
 # copied. There the error counts as much more, and a place belongs to it from this mean difference of latents.
 THING_WEIGHT, CHANGED = 4.0, 0.2
@@ -62,14 +59,6 @@ class TripletData:
     scenes: Tensor
     targets: Tensor
     features: Tensor
-
-
-@dataclass(frozen=True)
-class Encoders:
-    """The shipped models that encode triplets."""
-
-    autoencoder: CreatureAutoencoder
-    vision: CreatureVision
 
 
 def train_object_insertion(run: Run, weights: Path) -> None:
@@ -131,35 +120,20 @@ def thing_weights(data: TripletData, rows: Tensor) -> Tensor:
 
 def triplet_data(run: Run, count: int) -> TripletData:
     """Drawn triplets, encoded once; what an earlier run has encoded is read again."""
-    encoders, chunks = load_encoders(run.device), []
-    with tqdm(total=count, desc="triplets", mininterval=5) as bar:
-        for start in range(0, count, CHUNK):
-            size = min(CHUNK, count - start)
-            path = run.folder / f"triplets_{start:06d}_{size}.pt"
-            if not path.exists():
-                with run.autocast():
-                    save_states(path, vars(encode_triplets(encoders, run.seed, start, size)))
-            chunks.append(TripletData(**load_states(path)))
-            bar.update(size)
-    return TripletData(*(
-        torch.cat([getattr(chunk, name) for chunk in chunks]) for name in TripletData.__dataclass_fields__
-    ))
+    encoders = load_encoders(run.device)
 
+    def make(rows: range) -> dict[str, Tensor]:
+        with run.autocast():
+            return vars(encode_triplets(encoders, run.seed, rows))
 
-def load_encoders(device: torch.device) -> Encoders:
-    """The encoders on a device. Raises WeightFileError as `float_weights` does."""
-    encoders = Encoders(CreatureAutoencoder(), CreatureVision())
-    for name, model in ((AUTOENCODER, encoders.autoencoder), (VISION, encoders.vision)):
-        model.load_state_dict(float_weights(name))
-        model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
-    return encoders
+    return TripletData(**in_files(run, "triplets", count, make))
 
 
 @torch.no_grad()
-def encode_triplets(encoders: Encoders, seed: int, start: int, count: int) -> TripletData:
-    """Triplets number `start` to `start + count - 1` of a seed."""
+def encode_triplets(encoders: Encoders, seed: int, rows: range) -> TripletData:
+    """Triplets of these numbers of a seed."""
     scenes, targets, objects = [], [], []
-    for index in range(start, start + count):
+    for index in rows:
         rng = random.Random(f"{seed}/{index}/triplet")
         insertion = sample_insertion(rng)
         scenes.append(np.asarray(draw_composition(insertion.scene, PICTURE_SIZE)))

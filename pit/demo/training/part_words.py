@@ -34,7 +34,7 @@ from ..models.weights import BASE_STAMP, base_stamp
 from ..part_places import GROUPS, START, Overlaps, draw_collection, features_of, from_features
 from ..species import write_species
 from .export import half
-from .stage import Run
+from .stage import Run, run_trainer
 
 PICTURES = 64  # of each species
 CODES = 32  # of each part in the clusters; those of the words are the species
@@ -86,7 +86,7 @@ def train_baselines(run: Run) -> dict[str, Path]:
 
 def train_words(run: Run, words: Words, name: str, recipe: PartRecipe) -> Path:
     """Train words by a recipe, or resume their training; returns their file."""
-    recipe = replace(recipe, precision="fp32" if run.precision.itemsize == 4 else "bf16")
+    recipe = replace(recipe, precision=run.recipe_precision)
     # In a folder by what it builds on: once that is trained anew, its checkpoints are of no use.
     stamp = digest([base_stamp(), words.cache.fingerprint])[:12]
     folder = words.folder / name.replace(" ", "_") / stamp
@@ -98,8 +98,7 @@ def train_words(run: Run, words: Words, name: str, recipe: PartRecipe) -> Path:
     painter, tokens = part_painter(base, mapper)
     task = PartTask(painter, tokens, words.cache, recipe, settings)
     trainer = Trainer(task, recipe, settings, data_parallel(cpu=run.device.type == "cpu"))
-    with tqdm(total=recipe.steps, initial=trainer.state.step, desc=name, mininterval=5) as bar:
-        return trainer.run(lambda progress: bar.update())
+    return run_trainer(trainer, name)
 
 
 def encoded(run: Run) -> Words:

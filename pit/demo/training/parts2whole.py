@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,7 +32,7 @@ from ..wholes import EVERYTHING, Whole, sample_given
 from .export import METADATA, half
 from .parts2whole_examples import EXACT, MASKS, Examples, draw_examples, pose_pictures
 from .stage import Run, Stage, train_stage
-from .text_unet import noise_weights
+from .text_unet import noise_loss, noise_weights
 
 STAGE = Stage("parts2whole", steps=4500, batch=16, learning_rate=8e-4, warmup=200, decay=0.5)
 REFERENCES, TARGETS = 5000, 8000
@@ -105,27 +106,17 @@ def train_whole(run: Run, examples: Examples) -> WholeModel:
     for parameter in outer_layers(model.denoiser):
         parameter.requires_grad = False
     model.to(run.device, memory_format=torch.channels_last)
-    predictor = Predictor(model, examples, run)
+    predictor, schedule = Predictor(model, examples, run), training_schedule()
+    weights = noise_weights(schedule)
 
     def loss_at(step: int, generator: torch.Generator) -> Tensor:
-        return loss_of(predictor, draw_rows(examples, random.Random(f"{run.seed}/{step}")), generator)
+        rows = draw_rows(examples, random.Random(f"{run.seed}/{step}"))
+        return noise_loss(
+            run, schedule, weights, examples.targets.latents[rows.targets].float(),
+            given_weights(examples, rows), generator, partial(predictor.predict, rows),
+        )
 
     return train_stage(run, STAGE, model, loss_at)
-
-
-def loss_of(predictor: Predictor, rows: Rows, generator: torch.Generator) -> Tensor:
-    """The weighted squared error of the noise that is found in targets."""
-    run, schedule = predictor.run, predictor.schedule
-    clean = predictor.examples.targets.latents[rows.targets].float()
-    noise = torch.randn(clean.shape, generator=generator)
-    timesteps = torch.randint(len(schedule.alphas_cumprod), (len(clean),), generator=generator)
-    noisy = schedule.add_noise(clean, noise, timesteps)
-    noisy = noisy.to(run.device, memory_format=torch.channels_last)
-    with run.autocast():
-        found = predictor.predict(rows, noisy, timesteps.to(run.device)).float()
-    errors = (found - noise.to(run.device)).square().mean(dim=1)
-    importance = noise_weights(schedule)[timesteps, None, None] * given_weights(predictor.examples, rows)
-    return (importance.to(errors) * errors).mean()
 
 
 def given_weights(examples: Examples, rows: Rows) -> Tensor:
@@ -183,7 +174,6 @@ class Predictor:
 
     def __init__(self, model: WholeModel, examples: Examples, run: Run):
         self.model, self.examples, self.run, self.device = model, examples, run, run.device
-        self.schedule = training_schedule()
         self.denoise: Callable[..., Tensor] = model.denoiser
         self.reference_unet: Callable[..., Tensor] = model.reference_unet
         if run.compiled:

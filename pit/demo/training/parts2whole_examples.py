@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,9 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
-from ...files.weights import load_states, save_states
 from ...images import clip_pixel_values
 from ..drawing.captions import plain_caption
 from ..drawing.composition import Composition, draw_composition, draw_map
@@ -22,10 +20,9 @@ from ..models.sizes import ENCODER_SIZE, LATENT_FACTOR, LATENT_SIZE, PICTURE_SIZ
 from ..models.text import TextEncoder
 from ..wholes import EVERYTHING, LABELS, Whole, sample_reference, sample_whole
 from .autoencoder import encode_pictures
-from .object_insertion import Encoders, load_encoders
+from .encoded import Encoders, in_files, load_encoders
 from .stage import Run
 
-CHUNK = 250  # pictures between two files, which is what an interruption loses at most
 MARGIN = LATENT_FACTOR // 2  # pixels that masks are wider by which were not drawn exactly
 EXACT, WIDE, NO_MASK = MASKS = range(3)
 
@@ -122,22 +119,6 @@ def draw_examples(run: Run, references: int, targets: int, text: TextEncoder) ->
     ))
     texts = Texts(text, [plain_caption(whole.target) for whole in wholes])
     return Examples(References(shown, **of_references), Targets(wholes, **of_targets), texts)
-
-
-def in_files(
-    run: Run, name: str, count: int, make: Callable[[range], Mapping[str, Tensor]]
-) -> dict[str, Tensor]:
-    """What `make` makes of the numbers up to `count`, some hundred at a time, each kept in a file."""
-    chunks = []
-    with tqdm(total=count, desc=name, mininterval=5) as bar:
-        for start in range(0, count, CHUNK):
-            rows = range(start, min(start + CHUNK, count))
-            path = run.folder / f"{name}_{start:06d}_{len(rows)}.pt"
-            if not path.exists():
-                save_states(path, dict(make(rows)))
-            chunks.append(load_states(path))
-            bar.update(len(rows))
-    return {key: torch.cat([chunk[key] for chunk in chunks]) for key in chunks[0]}
 
 
 @torch.no_grad()

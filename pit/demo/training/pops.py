@@ -20,10 +20,9 @@ from ...pops.training.recipes import RECOMMENDED, Sizes
 from ...pops.training.start import begin
 from ...training.recipes import RunSettings
 from ...training.sample_cache import digest, models_folder
-from ...training.trainer import Progress
 from ..drawing.instructions import PHRASES
 from ..models.operator_files import OPERATORS, operator_file
-from ..models.operators import word_states
+from ..models.operators import GUIDANCE, word_states
 from ..models.sizes import ENCODER_SIZE
 from ..models.text import TextEncoders
 from ..models.vision import CreatureVision
@@ -39,7 +38,7 @@ from .pops_examples import (
     drawn_views,
     part_counts,
 )
-from .stage import Run
+from .stage import Run, run_trainer
 
 # Two bytes for each weight: all five take 7.7 MB.
 SIZES = Sizes(hidden_dim=128, num_layers=3, num_heads=4)
@@ -75,22 +74,16 @@ def train_operator(
         text: only read for the mode "instruct".
     """
     examples = encoded(run, mode, data, vision, text, workers)
-    recipe = replace(RECIPE, precision="fp32" if run.precision == torch.float32 else "bf16")
+    recipe = replace(RECIPE, precision=run.recipe_precision)
     settings = RunSettings(run.folder / "pops" / mode, run.seed, SAVE_EVERY, SAVE_EVERY)
     trainer = begin(examples, SIZES, recipe, settings, cpu=run.device.type == "cpu")
-    with tqdm(total=recipe.steps, initial=trainer.state.step, desc=mode, mininterval=5) as bar:
-        def on_step(progress: Progress) -> None:
-            bar.update()
-            if progress.validation is not None:
-                bar.set_postfix(validation=f"{progress.validation.loss:.4f}", refresh=False)
-
-        return trainer.run(on_step)
+    return run_trainer(trainer, mode)
 
 
 def write_operator(trained: Path, path: Path) -> None:
     """Write a trained operator in fp16."""
     file = read_operator(trained)
-    save_operator(path, OperatorFile(file.config, half(file.state), file.mode), METADATA)
+    save_operator(path, OperatorFile(file.config, half(file.state), file.mode, GUIDANCE), METADATA)
 
 
 # Examples -------------------------------------------------------------------------------------------------

@@ -6,9 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ...ip_adapter.encoder import TokenEncoder, fingerprints
 from ...piece_it_together.prior import IPPrior
@@ -18,14 +16,13 @@ from ...piece_it_together.training.cache_writer import CacheWriter
 from ...piece_it_together.training.recipes import RECOMMENDED, Sizes
 from ...piece_it_together.training.start import begin
 from ...training.recipes import RunSettings
-from ...training.trainer import Progress
 from ..models.sizes import ENCODER_SIZE, PRIOR
 from .data import NO_PART, PART_VIEWS
 from .encoder import ImageTokens
-from .stage import Run
+from .stage import Run, run_trainer
 
-# Of the rates 0.001, 0.002 and 0.004, the last led to the lowest validation loss at this width. On a CPU,
-# batches that are shortened as a whole are cheaper than masked ones.
+# Of the rates 0.001, 0.002 and 0.004, the last led to the lowest validation loss, at a width of 192. Batches
+# that are shortened as a whole are cheaper on a CPU than masked ones.
 RECIPE = replace(
     RECOMMENDED, steps=9000, batch=32, learning_rate=4e-3, max_parts=PART_VIEWS, lengths="batch",
     shortened_share=1.0,
@@ -54,16 +51,10 @@ class PriorData:
 
 def train_prior(run: Run, cache: Path) -> IPPrior:
     """Train on a token cache in the folder `prior` of the run, or resume what is there."""
-    recipe = replace(RECIPE, precision="fp32" if run.precision == torch.float32 else "bf16")
+    recipe = replace(RECIPE, precision=run.recipe_precision)
     settings = RunSettings(run.folder / "prior", run.seed, SAVE_EVERY, SAVE_EVERY)
     trainer = begin(cache, SIZES, recipe, settings, cpu=run.device.type == "cpu")
-    with tqdm(total=recipe.steps, initial=trainer.state.step, desc="prior", mininterval=5) as bar:
-        def on_step(progress: Progress) -> None:
-            bar.update()
-            if progress.validation is not None:
-                bar.set_postfix(validation=f"{progress.validation.loss:.4f}", refresh=False)
-
-        return load_prior(trainer.run(on_step))
+    return load_prior(run_trainer(trainer, "prior"))
 
 
 def write_cache(folder: Path, data: PriorData, encoder: ImageTokens) -> Path:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from ...files.weights import load_states, save_states
 from ...training.attention_kernel import plain_attention
+from ...training.trainer import Progress, Trainer
 from .muon import Muon, split_parameters
 
 SAVE_SECONDS = 60
@@ -55,6 +56,11 @@ class Run:
         dtype = self.precision if enabled else torch.bfloat16
         return autocast(self.device.type, dtype, enabled=enabled)
 
+    @property
+    def recipe_precision(self) -> str:
+        """The precision as recipes of `pit.training` call it."""
+        return "fp32" if self.precision == torch.float32 else "bf16"
+
 
 def train_stage(
     run: Run, stage: Stage, model: nn.Module, loss_at: Callable[[int, torch.Generator], Tensor]
@@ -73,7 +79,7 @@ def train_stage(
     state = {"model": model, "averaged": averaged} | numbered("optimizer", optimizers) | numbered(
         "schedule", schedules
     )
-    path = run.folder / f"{stage.name}.ckpt"
+    path = checkpoint_path(run, stage.name)
     start = resume(path, state, run.device)
     saved = time.monotonic()
     with tqdm(total=stage.steps, initial=start, desc=stage.name, mininterval=5) as bar:
@@ -96,6 +102,11 @@ def train_stage(
                 save(path, state, step + 1)
                 saved = time.monotonic()
     return averaged.module.eval()
+
+
+def checkpoint_path(run: Run, stage: str) -> Path:
+    """Where a stage keeps what it needs to go on."""
+    return run.folder / f"{stage}.ckpt"
 
 
 def make_optimizers(model: nn.Module, stage: Stage) -> list[torch.optim.Optimizer]:
@@ -134,6 +145,17 @@ def resume(path: Path, state: dict, device: torch.device) -> int:
 def save(path: Path, state: dict, step: int) -> None:
     """Write the checkpoint of a stage."""
     save_states(path, {name: target.state_dict() for name, target in state.items()} | {"step": step})
+
+
+def run_trainer(trainer: Trainer, name: str) -> Path:
+    """Run a trainer of `pit.training` to its end, or on from where it was; returns what it has written."""
+    with tqdm(total=trainer.recipe.steps, initial=trainer.state.step, desc=name, mininterval=5) as bar:
+        def on_step(progress: Progress) -> None:
+            bar.update()
+            if progress.validation is not None:
+                bar.set_postfix(validation=f"{progress.validation.loss:.4f}", refresh=False)
+
+        return trainer.run(on_step)
 
 
 def log(run: Run, stage: Stage, step: int, loss: Tensor) -> None:

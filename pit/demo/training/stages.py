@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ...files.weights import load_states, save_states
+from ...files.weights import WeightFileError, load_states, save_states
 from ...piece_it_together.prior import IPPrior
 from ..models.autoencoder import CreatureAutoencoder
 from ..models.library import FOLDER
@@ -33,7 +33,7 @@ from .parts2whole import train_parts2whole
 from .pops import train_pops
 from .prior import PriorData, train_prior, write_cache
 from .reader import train_reader
-from .stage import Run
+from .stage import Run, checkpoint_path
 from .text_unet import TextData, train_text_unet
 from .truth import picture_truth
 from .unet import RendererData, TaughtRenderer, compositions, train_unet
@@ -48,6 +48,8 @@ BUILDERS: dict[str, Callable[[], nn.Module]] = {
 EXPORTED = {name: name for name in ("reader", "encoder", "unet", "text_unet", "prior")} | {
     "autoencoder": "decoder",
 }
+# The stages whose models stay as they are while one goes on with what it has learned of them.
+SOURCES = {"decoder": ("autoencoder",), "unet": ("autoencoder", "encoder"), "text_unet": ("autoencoder",)}
 
 
 def run_stages(arguments: argparse.Namespace) -> int:
@@ -71,6 +73,7 @@ def run_stages(arguments: argparse.Namespace) -> int:
     wanted = arguments.stage or STAGES
     for name in STAGES:
         if name in trainers and name in wanted:
+            check_sources(run, name)
             save_states(result_path(run, name), trainers[name]().state_dict())
     if "export" in wanted:
         trained = {name: finished(run, stage) for name, stage in EXPORTED.items()}
@@ -91,6 +94,22 @@ def run_stages(arguments: argparse.Namespace) -> int:
         else:
             print(f"{name}: skipped; it uses the weights in {FOLDER}, so copy the new ones there first")
     return 0
+
+
+def check_sources(run: Run, stage: str) -> None:
+    """Check that a stage does not go on with what it has learned on models that were trained since.
+
+    Raises:
+        WeightFileError: a stage that it builds on has a newer checkpoint.
+    """
+    own = checkpoint_path(run, stage)
+    for source in SOURCES.get(stage, ()):
+        path = checkpoint_path(run, source)
+        if own.exists() and path.exists() and is_older(own, path):
+            raise WeightFileError(
+                f"{own}: expected a checkpoint that is newer than {path.name}, on which it builds, got an "
+                "older one. Delete it to train this stage anew."
+            )
 
 
 def drawn_data(run: Run, count: int, workers: int) -> Data:
@@ -202,9 +221,9 @@ def prior_data(run: Run, data: Data) -> PriorData:
 
 
 def token_cache(run: Run, data: Data) -> Path:
-    """The token cache that the prior learns from; written again if the resampler is newer."""
+    """The token cache that the prior learns from; written again if the resampler was trained since."""
     folder = run.folder / "tokens"
-    if is_older(folder / "manifest.json", result_path(run, "unet")):
+    if is_older(folder / "manifest.json", checkpoint_path(run, "unet")):
         with run.autocast():
             found = prior_data(run, data)
         write_cache(folder, found, final_tokens(run).cpu())
@@ -219,7 +238,7 @@ def is_older(path: Path, source: Path) -> bool:
 def cached(run: Run, name: str, stage: str, make: Callable[[nn.Module], Tensor]) -> Tensor:
     """What the model of an earlier stage makes of the data set; made again if that was trained since."""
     # By its checkpoint: a decoder that was trained on alone leaves latents as they are.
-    path, source = result_path(run, name), run.folder / f"{stage}.ckpt"
+    path, source = result_path(run, name), checkpoint_path(run, stage)
     if is_older(path, source):
         with run.autocast():
             # fp16 halves the file; its rounding is far below the noise that trainings add.

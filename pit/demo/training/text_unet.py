@@ -60,26 +60,33 @@ def train_text_unet(run: Run, data: TextData) -> TextRenderer:
 
     def loss_at(step: int, generator: torch.Generator) -> Tensor:
         rows = draw_rows(data, often, random.Random(f"{run.seed}/{step}"), generator)
-        return noise_loss(run, schedule, weights, rows, generator, lambda noisy, timesteps: predict(
-            noisy, timesteps, model.text(rows.captions)
-        ))
+        return noise_loss(
+            run, schedule, weights, rows.latents, rows.importance, generator,
+            lambda noisy, timesteps: predict(noisy, timesteps, model.text(rows.captions)),
+        )
 
     return train_stage(run, STAGE, model, loss_at)
 
 
 def noise_loss(
-    run: Run, schedule: NoiseSchedule, weights: Tensor, rows: Rows, generator: torch.Generator,
-    predict: Callable[[Tensor, Tensor], Tensor],
+    run: Run, schedule: NoiseSchedule, weights: Tensor, latents: Tensor, importance: Tensor,
+    generator: torch.Generator, predict: Callable[[Tensor, Tensor], Tensor],
 ) -> Tensor:
-    """The weighted squared error of the noise that `predict(noisy, timesteps)` finds in latents."""
-    noise = torch.randn(rows.latents.shape, generator=generator)
+    """The weighted squared error of the noise that `predict(noisy, timesteps)` finds in latents.
+
+    Args:
+        weights: see `noise_weights`.
+        latents: without noise, `[B, 12, 16, 16]`.
+        importance: how much the error counts at each place, `[B, 16, 16]`.
+    """
+    noise = torch.randn(latents.shape, generator=generator)
     timesteps = torch.randint(len(weights), (len(noise),), generator=generator)
-    noisy = schedule.add_noise(rows.latents, noise, timesteps)
+    noisy = schedule.add_noise(latents, noise, timesteps)
     noisy = noisy.to(run.device, memory_format=torch.channels_last)
     with run.autocast():
         found = predict(noisy, timesteps.to(run.device)).float()
     errors = (found - noise.to(run.device)).square().mean(dim=1)
-    importance = weights[timesteps, None, None] * rows.importance
+    importance = weights[timesteps, None, None] * importance
     return (importance.to(errors) * errors).mean()
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..drawing.composition import Composition
 from ..drawing.creature import ATTRIBUTES, COLOR_NAMES, UNSEEN, Creature, labels
 from ..drawing.scenes import SCENE_NAMES
-from ..drawing.things import THINGS
+from ..drawing.things import THINGS, Thing
 from .data import KINDS, TrainingPicture, training_picture
 
 # A thing is one of all pairs of kind and color.
@@ -68,5 +68,10 @@ def scene_of(composition: Composition) -> int:
 def things_of(picture: TrainingPicture) -> np.ndarray:
     found = np.zeros(THING_PAIRS, np.float32)
     for thing, _ in picture.composition.things:
-        found[THINGS.index(thing.kind) * len(COLOR_NAMES) + COLOR_NAMES.index(thing.color)] = 1
+        found[pair_of(thing)] = 1
     return found
+
+
+def pair_of(thing: Thing) -> int:
+    """The number of its kind and color among all pairs, as in `Reading.things`."""
+    return THINGS.index(thing.kind) * len(COLOR_NAMES) + COLOR_NAMES.index(thing.color)

@@ -46,7 +46,7 @@ class RendererData:
         nothing: features of an all-zero picture, `[1, 64, 192]`.
         embeddings, clean_embeddings: of the same pictures, `[N, 256]`.
         compositions, clean_compositions: what they show.
-        views, labels: of the clean creatures, uint8 `[N, 64, 64, 3]` and int64 `[N, A]`.
+        views, labels: of the clean creatures, uint8 `[N, 64, 64, 3]` and int8 `[N, A]`.
         truth: about the pictures.
         importance, clean_importance: how much the error counts at each place of the pictures, `[N, 16, 16]`.
     """
@@ -122,13 +122,13 @@ def train_unet(run: Run, data: RendererData, start: dict[str, dict[str, Tensor]]
         noisy = noisy.to(run.device, memory_format=torch.channels_last)
         no_tokens, captions = dropped(rows.captions, generator)
         with run.autocast():
-            tokens = model.resampler(torch.cat([data.features[rows.plus].float(), data.nothing])).float()
-            tokens, uncond = tokens.split([PLUS_ROWS, 1])
+            features = torch.cat([data.features[rows.plus].float(), data.nothing]).to(run.device)
+            tokens, uncond = model.resampler(features).float().split([PLUS_ROWS, 1])
             strength = TOKEN_NOISE * torch.rand(PLUS_ROWS, 1, 1, generator=generator)
-            given = disturbed(tokens, strength, generator)
-            given = torch.where(no_tokens[:PLUS_ROWS, None, None], uncond, given)
+            given = disturbed(tokens, strength.to(run.device), generator)
+            given = torch.where(no_tokens[:PLUS_ROWS, None, None].to(run.device), uncond, given)
             embeddings = rows.embeddings.masked_fill(no_tokens[PLUS_ROWS:, None], 0)
-            base = model.renderer.base_projection(embeddings)
+            base = model.renderer.base_projection(embeddings.to(run.device))
             words = model.renderer.text(captions)
             predicted = predict(noisy, timesteps.to(run.device), words, given, base).float()
             errors = (predicted - wanted).square().mean(dim=1)
@@ -145,10 +145,12 @@ def reading_loss(
     """What keeps tokens as a prior and the preview need them, as in the stage of the encoder."""
     noisy = disturbed(tokens, 0.5, generator).flatten(1)
     labels = torch.from_numpy(data.labels[rows.numpy()].astype(np.int64))
-    loss = 0.05 * attribute_loss(model.attributes(noisy), labels) + 0.05 * spread_loss(tokens)
+    logits = model.attributes(noisy)
+    loss = 0.05 * attribute_loss(logits, labels.to(logits.device)) + 0.05 * spread_loss(tokens)
     if step % 3 == 0:
         # Read off tokens that stay as they are: the preview follows them, and does not lead them.
-        loss = loss + preview_loss(model.preview, noisy.detach(), pixel_values(data.views[rows.numpy()]))
+        views = pixel_values(data.views[rows.numpy()])
+        loss = loss + preview_loss(model.preview, noisy.detach(), views.to(logits.device))
     return loss
 
 

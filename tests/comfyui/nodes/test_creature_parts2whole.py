@@ -158,21 +158,6 @@ def test_copies_have_weights_of_their_own(loaded):
     assert torch.equal(ours, theirs) and ours.data_ptr() != theirs.data_ptr()
 
 
-def test_the_vae_of_another_model_is_refused(inside, loaded, encoded):
-    other = SimpleNamespace(**{**vars(loaded), "vae": SimpleNamespace(latent_channels=4)})
-    references = nodes(inside, "references")
-    with pytest.raises(ValueError, match="the VAE of the model, with 12 latent channels, got one with 4"):
-        references.check_vae("Encode References", other.vae, loaded.parts.latents)
-
-
-def test_more_references_than_six_cannot_be_wired_as_published(inside):
-    published = inside.pack("pit.parts2whole.parts").wiring("as published")
-    text, images = torch.zeros(1, 77, 96), torch.zeros(1, 7, 256)
-    with pytest.raises(ValueError, match="at most 6 references as published"):
-        published.tokens(text, images)
-    assert published.tokens(text, images[:, :6])[1].shape == (1, 6, 256)
-
-
 @pytest.fixture
 def creatures(inside):
     """A dataset in the published layout, of drawn creatures."""

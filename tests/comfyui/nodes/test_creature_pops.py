@@ -9,6 +9,7 @@ from PIL import Image
 
 from pit.demo.examples import PICTURES
 from pit.demo.models import operators as engine
+from pit.demo.models.chain import load_renderer
 from pit.demo.models.sizes import EMBEDDING_DIM, TEXT_G
 from pit.images import on_white, to_tensor
 from pit.pops.files import OperatorConfig, OperatorFile, save_operator
@@ -32,7 +33,7 @@ def folder(tmp_path_factory):
     torch.manual_seed(0)
     state = PriorTransformer(EMBEDDING_DIM, 16, 1, 2).state_dict()
     for mode in engine.OPERATORS:
-        save_operator(folder / engine.operator_file(mode), OperatorFile(config, state, mode))
+        save_operator(folder / engine.operator_file(mode), OperatorFile(config, state, mode, GUIDANCE))
     return folder
 
 
@@ -104,10 +105,20 @@ def test_parts_are_composed_as_in_the_measures(inside, loaded, operators, embedd
     assert_same(found.cpu(), operators.compose([together], SEED, GUIDANCE))
 
 
-def test_what_they_make_is_drawn_by_the_base_adapter(inside, shipped, loaded, embeddings):
+def test_the_guidance_that_suits_them_is_that_of_0(inside, loaded, embeddings):
+    for number, mode in enumerate(("texture", "scene")):
+        guided = [
+            run(inside, "Combine", loaded(mode), SEED, 1, STEPS, guidance, 1.0, 1.0, *embeddings)
+            for guidance in (0.0, GUIDANCE, 8.0 - 7 * number)
+        ]
+        assert torch.equal(guided[0], guided[1]) and not torch.equal(guided[0], guided[2])
+
+
+def test_what_they_make_becomes_tokens_of_the_base_adapter(inside, shipped, loaded, embeddings):
     node = inside.pack("nodes.pops.operators").Combine
     tokens = inside.pack("nodes.pops.tokens").EmbeddingToTokens
     with torch.inference_mode():
         made = node.execute(loaded("texture"), SEED, 1, STEPS, GUIDANCE, 1.0, 1.0, *embeddings).args[0]
-        found = tokens.execute(made, shipped[6]).args[0]
-    assert len(found.values) == 1 and found.values.isfinite().all()
+        found = tokens.execute(made, shipped[6]).args[0].values
+        expected = load_renderer().base_projection(made.values.cpu().float())
+    assert_same(found.cpu(), expected)

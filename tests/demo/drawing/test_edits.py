@@ -55,7 +55,7 @@ def test_the_seed_alone_decides_the_creatures():
 
 
 def test_an_unknown_edit_is_refused():
-    with pytest.raises(KeyError, match="six legs"):
+    with pytest.raises(ValueError, match="six legs"):
         both_classes("six legs", 3, 1)
 
 

@@ -5,8 +5,8 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 
-from pit.demo.drawing.creature import ALL_SCENE_WORDS, SCENES
-from pit.demo.drawing.scenes import SCENE, SCENE_NAMES, SCENE_PHRASES, draw_scene, plain_scene
+from pit.demo.drawing.creature import ALL_SCENE_WORDS, SCENE_WORDS, SCENES
+from pit.demo.drawing.scenes import SCENE, SCENE_NAMES, draw_scene, plain_scene
 from pit.demo.models.words import WORDS
 
 SIZES = [64, 128, 192, 256, 512]
@@ -18,9 +18,8 @@ def pixels_of(name: str, size: int = 128) -> np.ndarray:
 
 def test_there_are_twelve_scenes_besides_white_and_each_has_words():
     assert len(SCENE) == 12 and SCENE_NAMES == ["white", *SCENE]
-    assert list(SCENE_PHRASES) == SCENE_NAMES
-    assert len(set(SCENE_PHRASES.values())) == len(SCENE_NAMES)
-    for phrase in SCENE_PHRASES.values():
+    assert len(set(SCENE_WORDS.values())) == len(SCENE_NAMES)
+    for phrase in SCENE_WORDS.values():
         assert phrase == "" or phrase.startswith(" ")
         assert set(phrase.split()) <= set(WORDS)
 

@@ -40,7 +40,7 @@ SHARES = [
 ]
 LEVELS = [
     "autoencoder_white", "embedding_white", "tokens_white",
-    *(f"autoencoder_ground_{ground}" for ground in (*SCENE_NAMES, "mixed", "plain")),
+    *(f"autoencoder_ground_{ground}" for ground in (*SCENE_NAMES, "mixed", "plain", "turned")),
 ]
 SLUGS = [kind.replace(" ", "_") for kind in KINDS]
 OTHERS = [

@@ -18,7 +18,6 @@ from pit.demo.measure.object_insertion import (
     insertion_table,
     judge,
     missed_bars,
-    pair_of,
     summarized,
 )
 from pit.demo.measure.plan import QUICK
@@ -27,6 +26,7 @@ from pit.demo.measure.suite import Laboratory
 from pit.demo.models import weights
 from pit.demo.models.reader import as_pictures, load_reader
 from pit.demo.models.sizes import PICTURE_SIZE
+from pit.demo.training.truth import pair_of
 from pit.demo.triplets import sample_insertion
 from tests.demo.instruct import write_untrained
 from tests.demo.measure.readings import PAIRS, reading_of

@@ -101,8 +101,8 @@ def test_every_way_is_measured_and_told_with_what_is_to_be_reached(lab):
     drawn = []
     text = measures.partcraft_tables(replace(lab, on_pictures=drawn.append), PLAN)
     assert sum(drawn) == measures.partcraft_pictures(PLAN)
-    parts, words, note = text.split("\n\n")
-    assert parts.startswith("| part |") and "46.0%" in note
+    parts, words, known, note = text.split("\n\n")
+    assert parts.startswith("| part |") and f"of {len(PARTS)} that were found" in known and "46.0%" in note
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in words.splitlines()[2:]]
     assert [row[:2] for row in rows] == [
         [way, str(number)] for way in (WORDS, CAPTIONS, CEILING, "to be reached") for number in BARS

@@ -1,7 +1,7 @@
 """The measures of the creatures' operators: a whole run with a few samples, and what is scored."""
 
 import random
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,16 +12,17 @@ from pit.demo.drawing.scenes import SCENE_NAMES
 from pit.demo.drawing.things import sample_thing
 from pit.demo.measure import pops, pops_trials
 from pit.demo.measure.estimates import Estimate
-from pit.demo.measure.object_insertion import pair_of
 from pit.demo.measure.plan import FULL
 from pit.demo.measure.pops import OPERATOR, TRUE, OperatorTable
 from pit.demo.measure.suite import Laboratory
 from pit.demo.models import chain, operators
 from pit.demo.models.operator_files import OPERATORS
-from pit.demo.models.reader import Reading, load_reader
+from pit.demo.models.reader import load_reader
 from pit.demo.models.sizes import EMBEDDING_DIM, PICTURE_SIZE
+from pit.demo.training.truth import pair_of
 from pit.pops.files import OperatorConfig, OperatorFile, save_operator
 from pit.pops.prior import PriorTransformer
+from tests.demo.measure.readings import PAIRS, reading_of
 
 PLAN = replace(FULL, trials=2)
 CONFIG = OperatorConfig(EMBEDDING_DIM, 16, 1, 2, 64, 77)
@@ -97,29 +98,25 @@ def test_the_sheet_has_a_row_for_each_operator(lab):
 def test_tokens_of_one_embedding_side_by_side_are_those_of_that_embedding(lab):
     embeddings = torch.randn(2, EMBEDDING_DIM, generator=torch.Generator().manual_seed(0))
     one = lab.chain.render_embeddings(embeddings, ["", "a creature"], lab.seed)
-    several = pops.render_side_by_side(lab, embeddings[:, None], ["", "a creature"])
+    several = lab.chain.render_embeddings(embeddings[:, None], ["", "a creature"], lab.seed)
     assert torch.allclose(one, several, atol=1e-5)
 
 
 # Scores ---------------------------------------------------------------------------------------------------
 
 
-def reading_of(creatures, things=None):
+def perfect_reading(creatures, things=None):
     """What a perfect reader would see."""
     targets = pops_trials.all_attributes(creatures)
-    pairs = torch.zeros(len(creatures), 400)
+    pairs = torch.zeros(len(creatures), PAIRS)
     for row, thing in enumerate(things or []):
         pairs[row, pair_of(thing)] = 1
-    given = {
-        "attributes": torch.where(targets < 0, 0, targets), "things": pairs,
-        "scenes": torch.tensor([SCENE_NAMES.index(each.scene) for each in creatures]),
-    }
-    nothing = torch.zeros(len(creatures))
-    return Reading(**{field.name: given.get(field.name, nothing) for field in fields(Reading)})
+    scenes = torch.tensor([SCENE_NAMES.index(each.scene) for each in creatures])
+    return reading_of(torch.where(targets < 0, 0, targets), things=pairs, scenes=scenes)
 
 
 def scores_of(trials, creatures):
-    reading = reading_of(creatures)
+    reading = perfect_reading(creatures)
     return [score(reading).mean().item() for score in trials.scores.values()]
 
 
@@ -154,13 +151,13 @@ def test_the_color_of_a_part_counts_unless_the_part_is_new():
     changed = [Instruction("wings", "leaf"), Instruction("horns", "antlers")]
     results = [said.followed(creature) for said in changed]
     score = pops_trials.keeps_others(pops_trials.all_attributes(results), changed, [creature, creature])
-    assert score(reading_of(results)).tolist() == [1, 1]
+    assert score(perfect_reading(results)).tolist() == [1, 1]
     names = ("wings_color", "horns_color")
     recolored = [
         replace(each, attributes=each.attributes | {name: other_color(each.attributes[name])})
         for each, name in zip(results, names, strict=True)
     ]
-    first, second = score(reading_of(recolored)).tolist()
+    first, second = score(perfect_reading(recolored)).tolist()
     assert first < 1 and second == 1
 
 
@@ -172,8 +169,8 @@ def test_things_are_found_by_kind_and_color():
     things = [sample_thing(random.Random(seed)) for seed in range(6)]
     score = pops_trials.shows_things(things)
     creatures = pops_trials.unseen(0, 6, "union")
-    assert score(reading_of(creatures, things)).tolist() == [1] * 6
-    assert score(reading_of(creatures, things[::-1])).mean() < 0.5
+    assert score(perfect_reading(creatures, things)).tolist() == [1] * 6
+    assert score(perfect_reading(creatures, things[::-1])).mean() < 0.5
 
 
 def test_a_chain_counts_what_is_all_there():

@@ -10,6 +10,7 @@ from pit.demo.models.instruct import INSTRUCT, is_kept
 from pit.demo.models.library import OPTIMIZER
 from pit.demo.training import object_insertion as training
 from pit.demo.training import stage
+from pit.demo.training.encoded import load_encoders
 from pit.demo.training.stage import Run
 from pit.files.weights import read_state
 from pit.object_insertion.files import load_embedding_optimizer
@@ -26,12 +27,12 @@ class Stopped(Exception):
 def small(monkeypatch):
     monkeypatch.setattr(training, "STAGE", replace(training.STAGE, steps=3, batch=2, warmup=1))
     monkeypatch.setattr(training, "TRIPLETS", TRIPLETS)
-    monkeypatch.setattr(training, "CHUNK", 4)
+    monkeypatch.setattr("pit.demo.training.encoded.CHUNK", 4)
 
 
 @pytest.fixture(scope="module")
 def data():
-    return training.encode_triplets(training.load_encoders(torch.device("cpu")), SEED, 0, TRIPLETS)
+    return training.encode_triplets(load_encoders(torch.device("cpu")), SEED, range(TRIPLETS))
 
 
 def run_in(folder, **changes):
@@ -42,22 +43,22 @@ def run_in(folder, **changes):
 def test_triplets_are_encoded_once_and_the_rest_after_an_interruption(tmp_path, data, monkeypatch):
     run, calls = run_in(tmp_path), []
 
-    def encode(encoders, seed, start, count):
-        calls.append((start, count))
+    def encode(encoders, seed, rows):
+        calls.append(rows)
         if len(calls) == 2:
             raise Stopped
-        return training.TripletData(*(value[start:start + count] for value in vars(data).values()))
+        return training.TripletData(*(value[rows.start:rows.stop] for value in vars(data).values()))
 
     monkeypatch.setattr(training, "encode_triplets", encode)
     with pytest.raises(Stopped):
         training.triplet_data(run, TRIPLETS)
     found = training.triplet_data(run, TRIPLETS)
-    assert calls == [(0, 4), (4, 2), (4, 2)]
+    assert calls == [range(4), range(4, 6), range(4, 6)]
     assert all(torch.equal(value, getattr(data, name)) for name, value in vars(found).items())
 
 
 def test_a_triplet_depends_on_its_number_alone(data):
-    alone = training.encode_triplets(training.load_encoders(torch.device("cpu")), SEED, 4, 2)
+    alone = training.encode_triplets(load_encoders(torch.device("cpu")), SEED, range(4, 6))
     for name, value in vars(alone).items():
         torch.testing.assert_close(value, getattr(data, name)[4:6], rtol=1e-2, atol=1e-2)
     assert data.features.shape == (TRIPLETS, 64, 192) and data.scenes.dtype is torch.float16

@@ -24,6 +24,7 @@ from pit.demo.models.whole import (
 from pit.demo.training import parts2whole as training
 from pit.demo.training import parts2whole_examples as examples_of
 from pit.demo.training import stage
+from pit.demo.training.encoded import in_files
 from pit.demo.training.stage import Run
 from pit.demo.wholes import EVERYTHING
 from pit.files.weights import WeightFileError, read_state, write_state
@@ -61,7 +62,7 @@ def run_in(folder, **changes):
 
 
 def test_pictures_are_encoded_once_and_the_rest_after_an_interruption(tmp_path, monkeypatch):
-    monkeypatch.setattr(examples_of, "CHUNK", 4)
+    monkeypatch.setattr("pit.demo.training.encoded.CHUNK", 4)
     calls = []
 
     def make(rows):
@@ -71,8 +72,8 @@ def test_pictures_are_encoded_once_and_the_rest_after_an_interruption(tmp_path, 
         return {"numbers": torch.tensor(rows)}
 
     with pytest.raises(Stopped):
-        examples_of.in_files(run_in(tmp_path), "some", 6, make)
-    found = examples_of.in_files(run_in(tmp_path), "some", 6, make)
+        in_files(run_in(tmp_path), "some", 6, make)
+    found = in_files(run_in(tmp_path), "some", 6, make)
     assert calls == [range(4), range(4, 6), range(4, 6)] and found["numbers"].tolist() == [*range(6)]
 
 
