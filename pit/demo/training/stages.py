@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from ...files.weights import WeightFileError, load_states, save_states
 from ...piece_it_together.prior import IPPrior
+from ..drawing.composition import Composition
 from ..models.autoencoder import CreatureAutoencoder
 from ..models.library import FOLDER
 from ..models.operators import shipped_encoders
@@ -172,8 +173,17 @@ def renderer_data(run: Run, data: Data) -> RendererData:
         seen(run, data, "views", "features"), nothing,
         seen(run, data, "picture_views", "embed"), seen(run, data, "views", "embed"),
         pictures, clean, data["views"], data["labels"], picture_truth(run.seed, len(data["labels"])),
-        importance_of(pictures) + part_importance(pictures), 1 + part_importance(clean),
+        importance_of(pictures) + parts_count_more(run, "pictures", pictures),
+        1 + parts_count_more(run, "clean", clean),
     )
+
+
+def parts_count_more(run: Run, name: str, shown: list[Composition]) -> Tensor:
+    """`part_importance` of the pictures of an array, which takes minutes to draw: kept in a file."""
+    path = result_path(run, f"importance_{name}_{len(shown)}_{run.seed}")
+    if not path.exists():
+        save_states(path, {name: part_importance(shown).half()})
+    return load_states(path)[name].float()
 
 
 def text_data(run: Run, data: Data) -> TextData:
