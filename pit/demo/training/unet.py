@@ -24,7 +24,7 @@ from .truth import Truth, weights_by_kind
 
 # Rows with IP+ tokens, and rows with tokens of the base adapter.
 PLUS_ROWS, BASE_ROWS = 28, 16
-STAGE = Stage("unet", steps=8000, batch=PLUS_ROWS + BASE_ROWS, learning_rate=1e-3, warmup=200, decay=0.4)
+STAGE = Stage("unet", steps=6000, batch=PLUS_ROWS + BASE_ROWS, learning_rate=1e-3, warmup=200, decay=0.4)
 MOST_SNR = 5.0
 TOKEN_NOISE, EMBEDDING_NOISE = 0.4, 0.25
 # The negative branch of guidance has neither tokens nor words, or a negative prompt without tokens, or the
