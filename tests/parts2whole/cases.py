@@ -110,7 +110,7 @@ def words_in(golden: Golden) -> int:
 
 
 def assert_close(ours: Tensor, theirs: Tensor, tolerance: float = TOLERANCE) -> None:
-    """Within 1e-4, as the golden data's own description asks for, relative to values larger than 1."""
+    """By default within 1e-4, as the golden data's own description asks for; relative to values above 1."""
     assert ours.shape == theirs.shape, (ours.shape, theirs.shape)
     error = (ours.detach() - theirs).abs().max() / theirs.abs().max().clamp(min=1)
     assert error <= tolerance, f"error {error:.2e}"
