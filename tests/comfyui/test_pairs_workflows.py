@@ -35,7 +35,8 @@ def with_stand_ins(name: str, folder: str, seed: int, threshold: float = 0.5) ->
             node |= {"class_type": LOADERS[kind], "inputs": {}}
         if kind == "SAM3_Detect":
             node["class_type"] = "Tiny_Detect"
-            inputs["threshold"] = threshold
+            encoded = graph[inputs["conditioning"][0]]["inputs"]
+            inputs |= {"threshold": threshold, "text": encoded["text"]}
         if kind == "PiT_OperatorPrompts":
             inputs |= {"folder": folder, "seed": seed}
             inputs |= {"kind.variants": VARIANTS} if "kind.variants" in inputs else {}
