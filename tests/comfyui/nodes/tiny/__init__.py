@@ -211,7 +211,7 @@ class TinyControl(io.ComfyNode):
 class TinyDetect(io.ComfyNode):
     """Takes the place of SAM3 Detect: half the picture's width and height, its place by the text looked for.
 
-    It is told the text itself: places by what a tiny encoder makes of it would fall together on some processors.
+    It is told the text itself: places by what a tiny encoder makes of it can fall together.
     Nothing is found at a threshold of 1.
     """
 
