@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import time
 
 import pytest
 import torch
@@ -21,6 +20,7 @@ from pit.files.lora import (
 from pit.files.lora_blocks import parse_block_strengths
 from pit.files.lora_parts import GLORA, LOHA, PAIR
 from pit.files.weights import WeightFileError
+from tests.frugal import frugally
 
 PATH = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_out.0"
 NAME = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_out_0"
@@ -334,10 +334,9 @@ def test_a_pattern_for_every_module_of_a_large_file_takes_no_time():
     names = [f"lora_unet_down_blocks_{i}_x" for i in range(5000)]
     state = {f"{name}.lora_down.weight": DOWN for name in names}
     patterns = {f"down_blocks.{i}.x": i for i in range(5000)}
-    before = time.process_time()
     paths = {name: f"down_blocks.{i}.x" for i, name in enumerate(names)}
-    scaled = with_alphas(state, {"lora_alpha": 8, "alpha_pattern": patterns}, paths)
-    assert time.process_time() - before < 2.0
+    with frugally():
+        scaled = with_alphas(state, {"lora_alpha": 8, "alpha_pattern": patterns}, paths)
     assert all(scaled[f"{name}.alpha"] == i for i, name in enumerate(names) if i != 4)  # 4 is the rank
 
 

@@ -1,5 +1,6 @@
 """The pack arrives in ComfyUI quickly."""
 
+import gc
 import importlib
 import sys
 import time
@@ -8,6 +9,7 @@ import pytest
 
 from dev import ROOT
 from tests.comfyui.nodes.inside import load_package
+from tests.frugal import pace
 
 SECONDS = 0.3
 
@@ -27,6 +29,12 @@ def import_anew(name: str) -> None:
 
 def test_the_pack_is_imported_in_under_three_tenths_of_a_second(inside, compiled_before):
     """Of this thread's time on the processor; what other packages take is told by the rules of the house."""
-    before = time.thread_time()
-    import_anew("piece_it_together_anew")
-    assert time.thread_time() - before < SECONDS
+    gc.collect()
+    gc.disable()  # a collection walks through all that other packages hold, and takes as long as the import
+    try:
+        before = time.thread_time()
+        import_anew("piece_it_together_anew")
+        took = time.thread_time() - before
+    finally:
+        gc.enable()
+    assert took < SECONDS * pace()
