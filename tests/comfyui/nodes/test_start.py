@@ -1,9 +1,9 @@
 """The pack arrives in ComfyUI quickly."""
 
-import gc
 import importlib
 import sys
 import time
+import timeit
 
 import pytest
 
@@ -28,13 +28,10 @@ def import_anew(name: str) -> None:
 
 
 def test_the_pack_is_imported_in_under_three_tenths_of_a_second(inside, compiled_before):
-    """Of this thread's time on the processor; what other packages take is told by the rules of the house."""
-    gc.collect()
-    gc.disable()  # a collection walks through all that other packages hold, and takes as long as the import
-    try:
-        before = time.thread_time()
-        import_anew("piece_it_together_anew")
-        took = time.thread_time() - before
-    finally:
-        gc.enable()
-    assert took < SECONDS * pace()
+    """The fastest of five, of this thread's time on an ordinary core; `timeit` keeps garbage collection out.
+
+    What other packages take is told by the rules of the house.
+    """
+    names = (f"piece_it_together_{number}" for number in range(5))
+    took = timeit.repeat(lambda: import_anew(next(names)), timer=time.thread_time, number=1, repeat=5)
+    assert min(took) < SECONDS * pace()
